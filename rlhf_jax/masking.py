@@ -1,0 +1,85 @@
+"""Means, variances, whitening and positions under masks.
+
+A mask holds 1 for valid and 0 for ignored. What stands at ignored positions, infinities
+and NaN included, reaches neither a value nor a gradient.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def zero(x, mask):
+    """x where the mask is non-zero, 0 elsewhere; the gradient there is exactly 0.
+
+    Multiplying by the mask would let NaN and inf through (NaN · 0 = NaN).
+    """
+    return jnp.where(mask != 0, x, jnp.zeros((), x.dtype))
+
+
+def total(x, mask, *, axis_name=None):
+    """Σ x·mask over every element, and over devices when `axis_name` is given.
+
+    x [...]; mask broadcasts to x. Returns [].
+    """
+    mask = jnp.broadcast_to(mask, x.shape)
+    value = (zero(x, mask) * mask).sum()
+    return value if axis_name is None else jax.lax.psum(value, axis_name)
+
+
+def mean(x, mask, *, count=None, axis_name=None):
+    """Σ x·mask / count: the only token reducer of the code base.
+
+    x [...]; mask broadcasts to x; `count` [] is the denominator when it is known (the
+    valid tokens of a whole minibatch of which x is a part), else Σ mask. With
+    `axis_name` the sum, and a count that was not given, are summed over devices before
+    the one division; a `count` that was given is already global.
+
+    Returns [], 0 when nothing is valid.
+    """
+    value = total(x, mask, axis_name=axis_name)
+    if count is None:
+        valid = jnp.broadcast_to(mask, x.shape)
+        count = total(valid, valid, axis_name=axis_name)
+    return value / jnp.where(count > 0, count, 1)
+
+
+def var(x, mask, *, axis_name=None):
+    """Population variance Σ mask·(x − mean)² / Σ mask (ddof 0). Returns []."""
+    center = mean(x, mask, axis_name=axis_name)
+    return mean(jnp.square(zero(x, mask) - center), mask, axis_name=axis_name)
+
+
+def whiten(x, mask, *, shift_mean=True, axis_name=None):
+    """(x − mean) / √(var + 1e-8), with the mean kept when `shift_mean` is False.
+
+    Population variance, ε inside the root: "The N Implementation Details of RLHF with
+    PPO", detail 18. x and mask [B, T]. Returns [B, T], 0 at ignored positions.
+    """
+    center = mean(x, mask, axis_name=axis_name)
+    variance = var(x, mask, axis_name=axis_name)
+    scaled = (zero(x, mask) - center) * jax.lax.rsqrt(variance + 1e-8)
+    return zero(scaled if shift_mean else scaled + center, mask)
+
+
+def positions(mask):
+    """Position of each token among the valid ones of its row, 0 before the first.
+
+    max(Σ_{s ≤ t} mask_s − 1, 0), so left padding moves nothing. mask [B, T] → [B, T].
+    """
+    return jnp.maximum(jnp.cumsum(mask.astype(jnp.int32), axis=-1) - 1, 0)
+
+
+def last_valid(mask):
+    """Index of the last valid position of each row; 0 for a row with none. [B, T]→[B]."""
+    index = jnp.arange(mask.shape[-1])
+    return jnp.max(jnp.where(mask != 0, index, 0), axis=-1)
+
+
+def up_to_first(hit):
+    """1 up to and including the first True of each row, 0 after; all 1 if none.
+
+    hit [B, T] bool, for instance `tokens == eos`. Returns [B, T] int32.
+    """
+    hit = hit.astype(jnp.int32)
+    before = jnp.cumsum(hit, axis=-1) - hit
+    return (before == 0).astype(jnp.int32)

@@ -1,0 +1,95 @@
+"""Arithmetic on pytrees of arrays."""
+
+import operator
+import re
+
+import jax
+import jax.numpy as jnp
+
+
+def lerp(a, b, weight):
+    """(1 − weight)·a + weight·b, leaf by leaf; weight 0 and 1 are exact.
+
+    a and b: pytrees of one structure; weight: a number, or a pytree of numbers of that
+    structure. Returns a pytree in the type of `a`.
+    """
+    if jax.tree.structure(weight) != jax.tree.structure(a):
+        weight = jax.tree.map(lambda _: weight, a)
+    return jax.tree.map(_lerp_leaf, a, b, weight)
+
+
+def _lerp_leaf(a, b, weight):
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    mixed = (1.0 - weight) * a + weight * b
+    # Where an end point is not finite, 0 · inf must not spread.
+    mixed = jnp.where(weight == 0.0, a, jnp.where(weight == 1.0, b, mixed))
+    return mixed.astype(a.dtype)
+
+
+def where(condition, a, b):
+    """a where the traced scalar `condition` holds, else b, leaf by leaf."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def subtract(a, b):
+    """a − b, leaf by leaf."""
+    return jax.tree.map(operator.sub, a, b)
+
+
+def dot(a, b):
+    """Σ a·b over every element of two pytrees, accumulated in float32. Returns []."""
+    parts = jax.tree.map(
+        lambda x, y: jnp.vdot(x.astype(jnp.float32), y.astype(jnp.float32)), a, b
+    )
+    return jax.tree.reduce(operator.add, parts, jnp.zeros((), jnp.float32))
+
+
+def norm(a):
+    """√Σ a²: the Euclidean norm of all elements of a pytree. Returns []."""
+    return jnp.sqrt(dot(a, a))
+
+
+def copy(a):
+    """A pytree equal to `a` of which no leaf shares a buffer with it, nor with another
+    leaf of the result."""
+    return jax.tree.map(lambda x: jnp.array(x, copy=True), a)
+
+
+def size(a):
+    """The number of elements of a pytree, as an int."""
+    return sum(x.size for x in jax.tree.leaves(a))
+
+
+def finite(a):
+    """True when every element of every inexact leaf is finite. Returns [] bool."""
+    checks = [
+        jnp.isfinite(x).all()
+        for x in jax.tree.leaves(a)
+        if jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+    ]
+    return jnp.stack(checks).all() if checks else jnp.array(True)
+
+
+def paths(a):
+    """The leaf paths of a pytree, "layers/attention/query" for nested dictionaries."""
+    leaves = jax.tree_util.tree_leaves_with_path(a)
+    return [path_name(path) for path, _ in leaves]
+
+
+def path_name(path):
+    """A path of `jax.tree_util` as text, its parts joined by "/"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def match(a, pattern):
+    """A pytree of bools: does the leaf's path match the regular expression anywhere?
+
+    Raises ValueError when no leaf matches.
+    """
+    expression = re.compile(pattern)
+    marks = jax.tree_util.tree_map_with_path(
+        lambda path, _: expression.search(path_name(path)) is not None, a
+    )
+    if not any(jax.tree.leaves(marks)):
+        raise ValueError(f"pattern {pattern!r} matches none of {paths(a)}")
+    return marks

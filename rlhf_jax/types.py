@@ -1,0 +1,56 @@
+"""Pytrees that travel between functions; every field with its shape.
+
+B rows, P prompt tokens, T response tokens, S = P + T. Masks hold 1 for valid and 0
+for ignored. Prompts are left-padded, responses right-padded.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+
+Params = Any  # a pytree of arrays
+Metrics = dict[str, jax.Array]
+
+
+class Prompts(NamedTuple):
+    """What a policy is asked to continue."""
+
+    tokens: jax.Array  # [B, P] int32, left-padded
+    mask: jax.Array  # [B, P] int32
+
+
+class Rollout(NamedTuple):
+    """What a policy wrote, with both log-probabilities of every token it drew."""
+
+    tokens: jax.Array  # [B, S] int32: prompt, then response, then padding
+    mask: jax.Array  # [B, S] int32
+    response_mask: jax.Array  # [B, T] int32, up to and including EOS
+    logps: jax.Array  # [B, T] float32, nats, at the sampling temperature alone
+    sampler_logps: jax.Array  # [B, T] float32, nats, after top-k and top-p
+    ended: jax.Array  # [B] bool, an end token was drawn
+
+
+class Tokens(NamedTuple):
+    """Text for supervised learning; `target_mask` picks the tokens that are learned."""
+
+    tokens: jax.Array  # [B, T] int32
+    mask: jax.Array  # [B, T] int32
+    target_mask: jax.Array  # [B, T] int32, a subset of mask
+
+
+class Labelled(NamedTuple):
+    """Text with a class, for classifiers and classifier rewards."""
+
+    tokens: jax.Array  # [B, T] int32
+    mask: jax.Array  # [B, T] int32
+    labels: jax.Array  # [B] int32
+
+
+class Preferences(NamedTuple):
+    """Pairs of texts; `preference` is the probability that `chosen` is better."""
+
+    chosen: jax.Array  # [B, T] int32, prompt and response
+    chosen_mask: jax.Array  # [B, T] int32
+    rejected: jax.Array  # [B, T] int32
+    rejected_mask: jax.Array  # [B, T] int32
+    preference: jax.Array  # [B] float32 in [0, 1]

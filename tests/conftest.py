@@ -1,0 +1,36 @@
+"""Settings of every test: they stand here because jax reads them once, at its start."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+_FLAG = "--xla_force_host_platform_device_count=4"
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Queued collectives on few cores can wait for each other until they time out.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """Real data: the folder RLHF_JAX_DATA names, or `shared/data` beside the clone."""
+    default = ROOT.parent / "shared" / "data"
+    folder = pathlib.Path(os.environ.get("RLHF_JAX_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set RLHF_JAX_DATA to a folder of it")
+    return folder
