@@ -8,9 +8,13 @@ import jax
 import jax.numpy as jnp
 
 
+def _float32(logits):
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
 def normalize(logits, *, temperature=1.0):
     """log softmax(logits / temperature) over the last axis, float32, nats."""
-    return jax.nn.log_softmax(logits.astype(jnp.float32) / temperature, axis=-1)
+    return jax.nn.log_softmax(_float32(logits) / temperature, axis=-1)
 
 
 def of_tokens(logits, tokens, *, temperature=1.0):
@@ -22,9 +26,11 @@ def of_tokens(logits, tokens, *, temperature=1.0):
     Args: logits [B, T, V]; tokens [B, T] int; temperature > 0.
     Returns [B, T] float32, nats. The gradient flows to the logits.
     """
-    scaled = logits.astype(jnp.float32) / temperature
-    chosen = jnp.take_along_axis(scaled, tokens[..., None], axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(scaled, axis=-1)
+    scaled = _float32(logits) / temperature
+    # Measured from the peak: an offset common to all logits must not eat the digits.
+    peak = jax.lax.stop_gradient(scaled.max(-1, keepdims=True))
+    chosen = jnp.take_along_axis(scaled, tokens[..., None], axis=-1) - peak
+    return chosen[..., 0] - jnp.log(jnp.exp(scaled - peak).sum(-1))
 
 
 def entropy(logits, *, temperature=1.0):
@@ -43,10 +49,12 @@ def entropy(logits, *, temperature=1.0):
 def divergence(policy_logits, reference_logits, *, temperature=1.0):
     """Exact KL(π‖ρ) = Σ_v π_v (log π_v − log ρ_v) at every position.
 
-    Args: logits [B, T, V] each. Returns [B, T] float32, nats.
+    Args: logits [B, T, V] each; what π never draws adds 0, whatever ρ says of it.
+    Returns [B, T] float32, nats. The gradient flows to both.
     """
     policy = normalize(policy_logits, temperature=temperature)
     reference = normalize(reference_logits, temperature=temperature)
-    possible = jnp.isfinite(policy)
-    gap = jnp.where(possible, policy - reference, 0.0)
+    # Both sides of every `where` stay finite, or their gradients would be 0 · inf.
+    possible = jnp.exp(policy) > 0
+    gap = jnp.where(possible, policy, 0.0) - jnp.where(possible, reference, 0.0)
     return (jnp.where(possible, jnp.exp(policy), 0.0) * gap).sum(-1)

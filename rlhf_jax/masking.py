@@ -13,16 +13,18 @@ def zero(x, mask):
 
     Multiplying by the mask would let NaN and inf through (NaN · 0 = NaN).
     """
-    return jnp.where(mask != 0, x, jnp.zeros((), x.dtype))
+    x = jnp.asarray(x)
+    return jnp.where(jnp.broadcast_to(mask, x.shape) != 0, x, jnp.zeros((), x.dtype))
 
 
 def total(x, mask, *, axis_name=None):
     """Σ x·mask over every element, and over devices when `axis_name` is given.
 
-    x [...]; mask broadcasts to x. Returns [].
+    x [...]; mask broadcasts to x. Returns [] float32: bf16 would count to 256 only.
     """
-    mask = jnp.broadcast_to(mask, x.shape)
-    value = (zero(x, mask) * mask).sum()
+    x = zero(x, mask)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    value = (x * jnp.broadcast_to(mask, x.shape)).sum()
     return value if axis_name is None else jax.lax.psum(value, axis_name)
 
 
@@ -36,10 +38,10 @@ def mean(x, mask, *, count=None, axis_name=None):
 
     Returns [], 0 when nothing is valid.
     """
+    x = jnp.asarray(x)
     value = total(x, mask, axis_name=axis_name)
     if count is None:
-        valid = jnp.broadcast_to(mask, x.shape)
-        count = total(valid, valid, axis_name=axis_name)
+        count = total(jnp.ones_like(x), mask, axis_name=axis_name)
     return value / jnp.where(count > 0, count, 1)
 
 
@@ -70,7 +72,7 @@ def positions(mask):
 
 
 def last_valid(mask):
-    """Index of the last valid position of each row; 0 for a row with none. [B, T]→[B]."""
+    """Index of each row's last valid position; 0 for a row with none. [B, T] → [B]."""
     index = jnp.arange(mask.shape[-1])
     return jnp.max(jnp.where(mask != 0, index, 0), axis=-1)
 

@@ -20,6 +20,8 @@ def lerp(a, b, weight):
 
 def _lerp_leaf(a, b, weight):
     a, b = jnp.asarray(a), jnp.asarray(b)
+    # Mixed in float32 at least: a Python weight would take the type of bf16 leaves.
+    weight = jnp.asarray(weight, jnp.promote_types(jnp.result_type(a, b), jnp.float32))
     mixed = (1.0 - weight) * a + weight * b
     # Where an end point is not finite, 0 · inf must not spread.
     mixed = jnp.where(weight == 0.0, a, jnp.where(weight == 1.0, b, mixed))
@@ -38,15 +40,23 @@ def subtract(a, b):
 
 def dot(a, b):
     """Σ a·b over every element of two pytrees, accumulated in float32. Returns []."""
-    parts = jax.tree.map(
-        lambda x, y: jnp.vdot(x.astype(jnp.float32), y.astype(jnp.float32)), a, b
-    )
+    parts = jax.tree.map(_dot_leaf, a, b)
     return jax.tree.reduce(operator.add, parts, jnp.zeros((), jnp.float32))
 
 
+def _dot_leaf(a, b):
+    wide = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
+    return jnp.vdot(jnp.asarray(a, wide), jnp.asarray(b, wide))
+
+
 def norm(a):
-    """√Σ a²: the Euclidean norm of all elements of a pytree. Returns []."""
-    return jnp.sqrt(dot(a, a))
+    """√Σ a²: the Euclidean norm of all elements of a pytree. Returns [].
+
+    The gradient at 0 is 0.
+    """
+    square = dot(a, a)
+    # √ has no gradient at 0: take the root of something else there.
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
 def copy(a):

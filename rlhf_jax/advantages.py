@@ -1,0 +1,103 @@
+"""How much better than expected: advantages from rewards, values and groups.
+
+B rows, T tokens, N prompts, K responses to one prompt.
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax import masking
+
+
+def gae(rewards, values, mask, *, gamma, lam, bootstrap=None):
+    """A_t = Σ_k (γλ)^k δ_{t+k}, with δ_t = r_t + γ V_{t+1} − V_t; returns A + V.
+
+    Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized
+    Advantage Estimation", eq. 16. Ignored positions count as cut out: t + 1 is the next
+    valid token.
+
+    Args: rewards, values, mask [B, T]; gamma and lam in [0, 1]; bootstrap [B] is the
+    value after the last valid token, 0 unless given.
+    Returns (advantages, returns), both [B, T], 0 at ignored positions.
+    """
+    chex.assert_equal_shape([rewards, values, mask])
+    rewards, values = masking.zero(rewards, mask), masking.zero(values, mask)
+    after = jnp.zeros_like(values[:, 0])
+    after = after if bootstrap is None else jnp.broadcast_to(bootstrap, after.shape)
+    _, advantages = jax.lax.scan(
+        functools.partial(_step_back, gamma=gamma, lam=lam),
+        (jnp.zeros_like(after), after.astype(values.dtype)),
+        (rewards.T, values.T, mask.T),
+        reverse=True,
+    )
+    advantages = masking.zero(advantages.T, mask)
+    return advantages, advantages + values
+
+
+def _step_back(carry, step, *, gamma, lam):
+    """One token towards the start; an ignored one hands the carry on as it is."""
+    advantage, next_value = carry
+    reward, value, valid = step
+    delta = reward + gamma * next_value - value
+    advantage = jnp.where(valid != 0, delta + gamma * lam * advantage, advantage)
+    return (advantage, jnp.where(valid != 0, value, next_value)), advantage
+
+
+def returns(rewards, mask, *, gamma, bootstrap=None):
+    """G_t = Σ_k γ^k r_{t+k}, the discounted sum of what is still to come.
+
+    Args as in `gae`, of which this is the case V = 0, λ = 1. Returns [B, T].
+    """
+    total, _ = gae(
+        rewards,
+        jnp.zeros_like(rewards),
+        mask,
+        gamma=gamma,
+        lam=1.0,
+        bootstrap=bootstrap,
+    )
+    return total
+
+
+def leave_one_out(scores):
+    """A_i = s_i − mean_{j ≠ i} s_j among the K responses to one prompt.
+
+    Ahmadian et al. 2024, "Back to Basics" (RLOO), arXiv:2402.14740. [N, K] → [N, K].
+    Written K/(K − 1) · (s_i − mean), which cancels less.
+    """
+    size = _group_size(scores)
+    return (size / (size - 1)) * baseline(scores)
+
+
+def group_normalized(scores):
+    """A_i = (s_i − mean) / (std + 1e-6) among the K responses to one prompt.
+
+    Shao et al. 2024, "DeepSeekMath" (GRPO), arXiv:2402.03300, with the population
+    standard deviation. [N, K] → [N, K].
+    """
+    centered = baseline(scores)
+    std = jnp.sqrt(jnp.square(centered).mean(-1, keepdims=True))
+    return centered / (std + 1e-6)
+
+
+def baseline(scores):
+    """A_i = s_i − mean of the K scores of the prompt. [N, K] → [N, K].
+
+    Liu et al. 2025, "Understanding R1-Zero-Like Training" (Dr. GRPO), arXiv:2503.20783:
+    without the division that favours prompts whose scores hardly differ.
+    """
+    _group_size(scores)
+    return scores - scores.mean(-1, keepdims=True)
+
+
+def _group_size(scores):
+    chex.assert_rank(scores, 2)
+    if scores.shape[1] < 2:
+        raise ValueError(
+            f"scores {scores.shape}: a group baseline needs 2 responses or more to a "
+            "prompt; K = 1 has nothing to compare with"
+        )
+    return scores.shape[1]

@@ -1,0 +1,96 @@
+"""Models made of other models: points between and beyond trained weights.
+
+Everything is leaf by leaf on pytrees of one structure. LoRA factors are averaged factor
+by factor, and the product of averages is not the average of products: merge them first.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax import trees
+
+
+def interpolate(a, b, weight):
+    """(1 − w)·a + w·b: model averaging; w = 0 is `a` and w = 1 is `b`, exactly.
+
+    Lin et al. 2023, "Mitigating the Alignment Tax of RLHF", arXiv:2309.06256 (MA);
+    Wortsman et al. 2022, "Robust Fine-Tuning" (WiSE-FT), arXiv:2109.01903.
+
+    Args: pytrees; weight [] in [0, 1] is on the second, may be traced. Returns a pytree
+    in the types of `a`.
+    """
+    return trees.lerp(a, b, weight)
+
+
+def slerp(a, b, weight, *, stacked=0):
+    """sin((1 − w)ω)/sin ω · a + sin(wω)/sin ω · b, ω the angle between the leaves.
+
+    Shoemake 1985, "Animating Rotation with Quaternion Curves". Where the leaves point
+    the same way, opposite ways or nowhere, ω gives no arc: `interpolate` there. Weight
+    0 and 1 are exact.
+
+    Args as in `interpolate`; `stacked`: the leading axes, an int or a pytree of ints,
+    along which a leaf holds separate tensors, 1 for layers stacked as [L, ...].
+    """
+    if not isinstance(stacked, int):
+        return jax.tree.map(
+            lambda *x: _slerp_leaf(x[0], x[1], weight, x[2]), a, b, stacked
+        )
+    return jax.tree.map(lambda x, y: _slerp_leaf(x, y, weight, stacked), a, b)
+
+
+def _slerp_leaf(a, b, weight, stacked):
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    x, y = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in (a, b))
+    norm_x, norm_y = _norm(x, stacked), _norm(y, stacked)
+    u, v = (
+        x / jnp.where(norm_x > 0, norm_x, 1.0),
+        y / jnp.where(norm_y > 0, norm_y, 1.0),
+    )
+    # The half-angle form keeps its digits where arccos of a cosine near 1 has none.
+    angle = 2.0 * jnp.arctan2(_norm(u - v, stacked), _norm(u + v, stacked))
+    arc = (norm_x > 0) & (norm_y > 0) & (jnp.sin(angle) > 1e-3)
+    angle = jnp.where(arc, angle, 1.0)
+    mixed = jnp.sin((1.0 - weight) * angle) * x + jnp.sin(weight * angle) * y
+    mixed = (mixed / jnp.sin(angle)).astype(a.dtype)
+    inside = arc & (jnp.asarray(weight) != 0.0) & (jnp.asarray(weight) != 1.0)
+    return jnp.where(inside, mixed, trees.lerp(a, b, weight))
+
+
+def _norm(x, stacked):
+    axes = tuple(range(stacked, x.ndim))
+    return jnp.sqrt(jnp.square(x).sum(axes, keepdims=True))
+
+
+def task_vector(initial, tuned):
+    """τ = tuned − initial: what the tuning did, as a pytree.
+
+    Ilharco et al. 2023, "Editing Models with Task Arithmetic", arXiv:2212.04089.
+    """
+    return trees.subtract(tuned, initial)
+
+
+def add_vectors(initial, vectors, weights):
+    """initial + Σ_i w_i · τ_i; a negative weight forgets a task.
+
+    Args: vectors: a list of pytrees like `initial`; weights: as many numbers.
+    """
+    if len(vectors) != len(weights):
+        raise ValueError(f"{len(vectors)} vectors and {len(weights)} weights")
+    return jax.tree.map(
+        lambda x, *ts: x + sum(w * t for w, t in zip(weights, ts, strict=True)),
+        initial,
+        *vectors,
+    )
+
+
+def soup(models, weights=None):
+    """Σ_i w_i · θ_i / Σ_i w_i: the average of several models, uniform unless weighted.
+
+    Wortsman et al. 2022, "Model Soups", arXiv:2203.05482. `models`: a list of pytrees.
+    """
+    weights = [1.0] * len(models) if weights is None else list(weights)
+    shares = [w / sum(weights) for w in weights]
+    return jax.tree.map(
+        lambda *xs: sum(w * x for w, x in zip(shares, xs, strict=True)), *models
+    )

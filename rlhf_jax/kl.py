@@ -1,0 +1,94 @@
+"""How far a policy has moved from its reference, and how hard to pull it back.
+
+B rows, T tokens, V vocabulary. Everything is in nats. An estimate is a number for each
+token; its mean over tokens drawn *from the policy* estimates KL(π‖ρ).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax import logprobs, masking
+
+
+def _log_ratio(policy_logps, reference_logps, mask):
+    """log π − log ρ [B, T], 0 where ignored; the reference carries no gradient."""
+    reference_logps = jax.lax.stop_gradient(reference_logps)
+    if mask is None:
+        return policy_logps - reference_logps
+    # Each side before the difference: inf − inf has no harmless gradient.
+    return masking.zero(policy_logps, mask) - masking.zero(reference_logps, mask)
+
+
+def k1(policy_logps, reference_logps, *, mask=None):
+    """k₁ = log π − log ρ: unbiased, of either sign.
+
+    Schulman 2020, "Approximating KL Divergence". Arrays [B, T]; `mask` zeroes what is
+    ignored. Returns [B, T]. The gradient flows to the policy only.
+    """
+    return _log_ratio(policy_logps, reference_logps, mask)
+
+
+def k2(policy_logps, reference_logps, *, mask=None):
+    """k₂ = (log π − log ρ)² / 2 ≥ 0: biased, and low in variance.
+
+    Its gradient is an unbiased estimate of the gradient of KL(π‖ρ) on samples of π.
+    Arrays as in `k1`. Returns [B, T].
+    """
+    return 0.5 * jnp.square(_log_ratio(policy_logps, reference_logps, mask))
+
+
+def k3(policy_logps, reference_logps, *, mask=None):
+    """k₃ = exp(log ρ − log π) − 1 − (log ρ − log π) ≥ 0: unbiased, low in variance.
+
+    Arrays as in `k1`. Returns [B, T].
+    """
+    gap = -_log_ratio(policy_logps, reference_logps, mask)
+    # expm1, for exp(x) − 1 loses every digit of a small x.
+    return jnp.expm1(gap) - gap
+
+
+def exact(policy_logits, reference_logits, *, temperature=1.0):
+    """KL(π‖ρ) = Σ_v π_v (log π_v − log ρ_v) over the whole vocabulary.
+
+    Args: logits [B, T, V] each; both are divided by the sampling temperature.
+    Returns [B, T] float32. The gradient flows to the policy only; the other direction,
+    as in distillation, is `logprobs.divergence`, which stops none.
+    """
+    reference_logits = jax.lax.stop_gradient(reference_logits)
+    return logprobs.divergence(policy_logits, reference_logits, temperature=temperature)
+
+
+class Controller(NamedTuple):
+    """The coefficient of the KL penalty."""
+
+    coef: jax.Array  # [] float32, nats⁻¹
+
+
+def init(coef):
+    """A controller that starts at `coef`."""
+    return Controller(jnp.asarray(coef, jnp.float32))
+
+
+def update(controller, observed, n, *, target, horizon):
+    """β ← β · (1 + clip(observed/target − 1, ±0.2) · n/horizon).
+
+    Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences", eq. 3.
+    `observed` [] is the KL in the unit of `target` (there: nats a sample), `n` the
+    samples it was taken from. Every argument may be traced; `horizon=inf` leaves the
+    coefficient as it is, so that a fixed one is the same program. An observation that
+    is NaN says nothing and changes nothing.
+    """
+    error = jnp.clip(jnp.asarray(observed) / target - 1.0, -0.2, 0.2)
+    factor = 1.0 + jnp.where(jnp.isnan(error), 0.0, error) * n / horizon
+    return Controller(controller.coef * factor.astype(jnp.float32))
+
+
+def proportional(controller, observed, *, target, rate=0.1):
+    """β ← β · (1 + rate · clip((observed − target)/target, ±0.2)), once an iteration.
+
+    The controller of RL4LMs, Ramamurthy et al. 2023, arXiv:2210.01241, where `observed`
+    is nats a token: `update` with n/horizon = rate, so 2% an iteration at most.
+    """
+    return update(controller, observed, rate, target=target, horizon=1.0)

@@ -1,0 +1,273 @@
+"""Losses over tokens: likelihood, policy gradients, values.
+
+B rows, T tokens, C classes. Each returns (loss [], metrics), to be minimised, and takes
+
+- mask [B, T]: 1 valid, 0 ignored. What stands at ignored positions, infinities and NaN
+  included, reaches neither value nor gradient.
+- count []: the denominator when it is known, for instance the valid tokens of a whole
+  minibatch of which this is one micro-batch. Losses and metrics are then shares that
+  add up to those of the minibatch, `*_max` apart: that is a maximum.
+- axis_name: the mapped axis over which rows are spread. Sums and counts are summed over
+  it before the one division, so every device holds the global loss; `pmean` of the
+  devices' gradients is then the gradient of it.
+
+Old log-probs and values, advantages and returns are data and carry no gradient.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax import logprobs, masking
+
+
+def _data(x, mask):
+    return jax.lax.stop_gradient(masking.zero(x, mask))
+
+
+def nll(logps, mask, *, count=None, axis_name=None):
+    """L = −mean log π: maximum likelihood.
+
+    Args: logps [B, T] of the targets, nats; mask [B, T]. Metrics: `nll`, L itself.
+    """
+    chex.assert_equal_shape([logps, mask])
+    loss = -masking.mean(logps, mask, count=count, axis_name=axis_name)
+    return loss, {"nll": loss}
+
+
+def ppo_clip(logps, old_logps, advantages, mask, *, clip, count=None, axis_name=None):
+    """L = mean max(−A·ρ, −A·clip(ρ, 1 − ε, 1 + ε)), ρ = exp(log π − log π_old).
+
+    Schulman et al. 2017, "Proximal Policy Optimization", arXiv:1707.06347, eq. 7. The
+    gradient is −A·ρ·∇log π where unclipped, 0 where clipping binds. ε may be traced;
+    inf never clips.
+
+    Args: logps, old_logps [B, T] at the sampling temperature; advantages, mask [B, T].
+    Metrics: `approxkl` mean (log ρ)²/2; `clipfrac` share of tokens whose loss is the
+    clipped one; `ratio` mean ρ; `ratio_max` max ρ.
+    """
+    chex.assert_equal_shape([logps, old_logps, advantages, mask])
+
+    def mean(x):
+        return masking.mean(x, mask, count=count, axis_name=axis_name)
+
+    # Zeroed before exp, or the gradient at an ignored inf would be 0 · inf.
+    log_ratio = masking.zero(logps, mask) - _data(old_logps, mask)
+    ratio = jnp.exp(log_ratio)
+    advantages = _data(advantages, mask)
+    plain = -advantages * ratio
+    clipped = -advantages * jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
+    ratio_max = masking.zero(ratio, mask).max()
+    if axis_name is not None:
+        ratio_max = jax.lax.pmax(jax.lax.stop_gradient(ratio_max), axis_name)
+    return mean(jnp.maximum(plain, clipped)), {
+        "approxkl": mean(0.5 * jnp.square(log_ratio)),
+        "clipfrac": mean((clipped > plain).astype(jnp.float32)),
+        "ratio": mean(ratio),
+        "ratio_max": ratio_max,
+    }
+
+
+def reinforce(logps, advantages, mask, *, count=None, axis_name=None):
+    """L = −mean A·log π: the score-function gradient, −mean A·∇log π.
+
+    Williams 1992, "Simple Statistical Gradient-Following Algorithms". Valid on samples
+    of π itself. Args [B, T]. Metrics: `logps`, the mean log-prob.
+    """
+    chex.assert_equal_shape([logps, advantages, mask])
+    logps, advantages = masking.zero(logps, mask), _data(advantages, mask)
+    loss = masking.mean(-advantages * logps, mask, count=count, axis_name=axis_name)
+    mean_logps = masking.mean(logps, mask, count=count, axis_name=axis_name)
+    return loss, {"logps": mean_logps}
+
+
+def entropy_bonus(entropies, mask, *, count=None, axis_name=None):
+    """L = −mean H: added with a positive weight it keeps the policy from collapsing.
+
+    Args: entropies [B, T], nats, of `logprobs.entropy`; mask [B, T].
+    Metrics: `entropy`, its mean.
+    """
+    chex.assert_equal_shape([entropies, mask])
+    entropy = masking.mean(entropies, mask, count=count, axis_name=axis_name)
+    return -entropy, {"entropy": entropy}
+
+
+def value_clip(values, old_values, returns, mask, *, clip, count=None, axis_name=None):
+    """L = ½ mean max((V − R)², (clip(V, V_old ± ε) − R)²).
+
+    "The N Implementation Details of RLHF with PPO", detail 19: the value may not gain
+    from moving by more than ε. ε may be traced; inf is the plain squared error.
+
+    Args: values, old_values, returns, mask [B, T].
+    Metrics: `clipfrac` share of tokens whose loss is the clipped one; `error` mean
+    (V − R)²; `values` and `returns` means.
+    """
+    chex.assert_equal_shape([values, old_values, returns, mask])
+
+    def mean(x):
+        return masking.mean(x, mask, count=count, axis_name=axis_name)
+
+    values = masking.zero(values, mask)
+    old_values, returns = _data(old_values, mask), _data(returns, mask)
+    near = jnp.clip(values, old_values - clip, old_values + clip)
+    plain, clipped = jnp.square(values - returns), jnp.square(near - returns)
+    return mean(0.5 * jnp.maximum(plain, clipped)), {
+        "clipfrac": mean((clipped > plain).astype(jnp.float32)),
+        "error": mean(plain),
+        "values": mean(values),
+        "returns": mean(returns),
+    }
+
+
+def classification(logits, labels, *, mask=None, count=None, axis_name=None):
+    """L = −mean log softmax(logits)[label]: cross entropy of one label a row.
+
+    Args: logits [B, C]; labels [B] int; mask [B], all rows unless given.
+    Metrics: `accuracy`, the share of rows whose largest logit is the label's.
+    """
+    chex.assert_shape(labels, logits.shape[:1])
+    mask = jnp.ones(labels.shape, jnp.float32) if mask is None else mask
+    logits = masking.zero(logits, jnp.expand_dims(mask, -1))
+    labels = masking.zero(labels, mask)
+    logps = logprobs.of_tokens(logits, labels)
+    right = (logits.argmax(-1) == labels).astype(jnp.float32)
+    loss = -masking.mean(logps, mask, count=count, axis_name=axis_name)
+    accuracy = masking.mean(right, mask, count=count, axis_name=axis_name)
+    return loss, {"accuracy": accuracy}
+
+
+def bradley_terry(
+    chosen,
+    rejected,
+    *,
+    preference=1.0,
+    margin=0.0,
+    mask=None,
+    count=None,
+    axis_name=None,
+):
+    """L = −mean [p log σ(d) + (1 − p) log σ(−d)], d = r_chosen − r_rejected − m.
+
+    Bradley & Terry 1952, with soft labels p (Lee et al. 2023, arXiv:2309.00267) and a
+    margin m (Touvron et al. 2023, arXiv:2307.09288). ∂L/∂d = (σ(d) − p)/B.
+
+    Args: chosen, rejected [B] scores; preference [] or [B] in [0, 1], the probability
+    that `chosen` is better; margin [] or [B]; mask [B], all rows unless given.
+    Metrics: `accuracy`, the share of rows whose scores and labels order the two alike,
+    a tie being half right; `margin`, the mean of r_chosen − r_rejected.
+    """
+    chex.assert_equal_shape([chosen, rejected])
+    mask = jnp.ones(chosen.shape, jnp.float32) if mask is None else mask
+
+    def mean(x):
+        return masking.mean(x, mask, count=count, axis_name=axis_name)
+
+    chosen, rejected = masking.zero(chosen, mask), masking.zero(rejected, mask)
+    preference, margin = (_row(x, mask) for x in (preference, margin))
+    gap = chosen - rejected
+    loss = -preference * jax.nn.log_sigmoid(gap - margin)
+    loss = loss - (1.0 - preference) * jax.nn.log_sigmoid(margin - gap)
+    return mean(loss), {
+        "accuracy": mean(_agreement(gap, preference)),
+        "margin": mean(gap),
+    }
+
+
+def _row(x, mask):
+    """A number or [B] as data [B], 0 at ignored rows."""
+    return _data(jnp.broadcast_to(jnp.asarray(x, jnp.float32), mask.shape), mask)
+
+
+def _agreement(gap, preference):
+    """1 where the gap's sign is the label's, 0 where not, ½ where either has none."""
+    return 0.5 + 0.5 * jnp.sign(gap) * jnp.sign(preference - 0.5)
+
+
+def dpo(
+    policy_chosen,
+    policy_rejected,
+    reference_chosen,
+    reference_rejected,
+    *,
+    beta,
+    label_smoothing=0.0,
+    preference=1.0,
+    mask=None,
+    count=None,
+    axis_name=None,
+):
+    """L = −mean log σ(β [(π_c − ρ_c) − (π_r − ρ_r)]), π and ρ summed log-probs.
+
+    Rafailov et al. 2023, "Direct Preference Optimization", arXiv:2305.18290, eq. 7; it
+    is `bradley_terry` on the implicit rewards β(π − ρ). Label smoothing ε (cDPO) makes
+    the label p(1 − ε) + (1 − p)ε.
+
+    Args: summed log-probs [B], nats; beta [] may be traced; preference [] or [B];
+    mask [B], all rows unless given.
+    Metrics: implicit rewards `chosen`, `rejected`, their `margins`; `accuracies`.
+    """
+    chosen, rejected, mask = _implicit_rewards(
+        policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta, mask
+    )
+    known = _row(preference, mask)
+    smooth = known * (1.0 - label_smoothing) + (1.0 - known) * label_smoothing
+    loss, _ = bradley_terry(
+        chosen, rejected, preference=smooth, mask=mask, count=count, axis_name=axis_name
+    )
+    return loss, _reward_metrics(chosen, rejected, known, mask, count, axis_name)
+
+
+def ipo(
+    policy_chosen,
+    policy_rejected,
+    reference_chosen,
+    reference_rejected,
+    *,
+    beta,
+    preference=1.0,
+    mask=None,
+    count=None,
+    axis_name=None,
+):
+    """L = mean (h − 1/(2β))², h = (π_c − ρ_c) − (π_r − ρ_r), per-token mean log-probs.
+
+    Azar et al. 2023, "A General Theoretical Paradigm to Understand Learning from Human
+    Preferences", arXiv:2310.12036, eq. 17: the margin is pulled to 1/(2β) instead of
+    being pushed for ever. Soft labels mix it with the loss of the pair turned round.
+
+    Args: mean log-probs [B]; the rest and the metrics as in `dpo`.
+    """
+    chosen, rejected, mask = _implicit_rewards(
+        policy_chosen, policy_rejected, reference_chosen, reference_rejected, 1.0, mask
+    )
+    known, gap, goal = _row(preference, mask), chosen - rejected, 0.5 / beta
+    error = known * jnp.square(gap - goal) + (1.0 - known) * jnp.square(gap + goal)
+    loss = masking.mean(error, mask, count=count, axis_name=axis_name)
+    return loss, _reward_metrics(
+        beta * chosen, beta * rejected, known, mask, count, axis_name
+    )
+
+
+def _implicit_rewards(
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta, mask
+):
+    """β(π − ρ) of both responses [B] and the row mask [B]."""
+    chex.assert_equal_shape(
+        [policy_chosen, policy_rejected, reference_chosen, reference_rejected]
+    )
+    mask = jnp.ones(policy_chosen.shape, jnp.float32) if mask is None else mask
+    chosen = masking.zero(policy_chosen, mask) - _data(reference_chosen, mask)
+    rejected = masking.zero(policy_rejected, mask) - _data(reference_rejected, mask)
+    return beta * chosen, beta * rejected, mask
+
+
+def _reward_metrics(chosen, rejected, preference, mask, count, axis_name):
+    def mean(x):
+        return masking.mean(x, mask, count=count, axis_name=axis_name)
+
+    return {
+        "chosen": mean(chosen),
+        "rejected": mean(rejected),
+        "margins": mean(chosen - rejected),
+        "accuracies": mean(_agreement(chosen - rejected, preference)),
+    }

@@ -1,0 +1,139 @@
+"""What a response is worth: scores, their terms, scales and ensembles.
+
+B rows, T response tokens, E ensemble members. A score is one number a response; a
+reward is one number a token. Rewards are data: they carry no gradient into a loss.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax import kl, masking
+
+
+def at_last(scores, mask):
+    """scores [B] at the last valid token of each row of mask [B, T]; 0 elsewhere.
+
+    A row with no valid token gets zeros. Returns [B, T] float32.
+    """
+    slot = jnp.arange(mask.shape[-1])[None, :]
+    hit = (slot == masking.last_valid(mask)[:, None]) & (mask != 0)
+    # float32 whatever the scores are: scattered into integers, fractions vanish.
+    scores = jnp.broadcast_to(jnp.asarray(scores, jnp.float32)[:, None], mask.shape)
+    return jnp.where(hit, scores, 0.0)
+
+
+def kl_regularized(scores, policy_logps, reference_logps, mask, *, beta):
+    """r_t = −β (log π_t − log ρ_t) + [t is the last valid token] · score.
+
+    Stiennon et al. 2020, arXiv:2009.01325, section 3.4; "The N Implementation Details
+    of RLHF with PPO", detail 17.
+
+    Args: scores [B]; log-probs [B, T] at the sampling temperature, nats; mask [B, T] of
+    the response up to and including EOS; beta in score units a nat.
+    Returns [B, T], 0 at ignored positions.
+    """
+    return at_last(scores, mask) - beta * kl.k1(
+        policy_logps, reference_logps, mask=mask
+    )
+
+
+def lee(scores, policy_logps, reference_logps, mask, *, beta):
+    """r_t = −β (log π_t − log ρ_t) + [t is the last valid token] · (1 − β) · score.
+
+    Lee et al. 2023, "RLAIF", arXiv:2309.00267: the objective (1 − β)·r − β·KL. Its β is
+    `kl_regularized`'s β/(1 + β): never compare the two at one value.
+    """
+    scores = (1.0 - beta) * jnp.asarray(scores, jnp.float32)
+    return kl_regularized(scores, policy_logps, reference_logps, mask, beta=beta)
+
+
+def missing_eos(scores, ended, *, penalty, mode="replace"):
+    """Scores of responses that never ended: −penalty, or score − penalty.
+
+    "The N+ Implementation Details of RLHF with PPO" replaces (penalty 1); TRL subtracts
+    (penalty 1). To replace keeps a response without EOS from outranking a whole one
+    when −penalty is no more than the least score: ≥ 1 for scores in [−1, 1].
+
+    Args: scores [B]; ended [B] bool; mode "replace" or "subtract". Returns [B].
+    """
+    if mode not in ("replace", "subtract"):
+        raise ValueError(f'mode is "replace" or "subtract", not {mode!r}')
+    scores = jnp.asarray(scores, jnp.float32)
+    worse = scores - penalty if mode == "subtract" else jnp.full_like(scores, -penalty)
+    return jnp.where(ended, scores, worse)
+
+
+def length_penalty(scores, mask, *, weight, free=0):
+    """score − weight · max(length − free, 0), the length in valid tokens.
+
+    Args: scores [B]; mask [B, T]; weight in score units a token. Returns [B].
+    """
+    length = masking.zero(mask, mask).sum(-1).astype(jnp.float32)
+    return jnp.asarray(scores, jnp.float32) - weight * jnp.maximum(length - free, 0.0)
+
+
+class Affine(NamedTuple):
+    """A change of scale: gain · score + bias."""
+
+    gain: jax.Array  # [] or [E]
+    bias: jax.Array  # [] or [E]
+
+
+def fit(scores, mask=None, *, unit_std=True, axis_name=None):
+    """The Affine that gives `scores` mean 0 and, with `unit_std`, population std 1.
+
+    "The N Implementation Details of RLHF with PPO", detail 9, so that the KL
+    coefficient keeps its meaning; with `unit_std=False` the bias alone, as in "N+",
+    detail 10. Scores that are all equal keep their gain of 1.
+
+    Args: scores [B], or [E, B] with one scale a member; mask like scores.
+    """
+    scores = jnp.asarray(scores, jnp.float32)
+    mask = jnp.ones_like(scores) if mask is None else mask
+    if scores.ndim == 2:
+        return jax.vmap(lambda s, m: fit(s, m, unit_std=unit_std, axis_name=axis_name))(
+            scores, jnp.broadcast_to(mask, scores.shape)
+        )
+    center = masking.mean(scores, mask, axis_name=axis_name)
+    variance = masking.var(scores, mask, axis_name=axis_name)
+    # The mean of equal scores is off by a rounding, which is not a spread.
+    spread = variance > 1e-12 * jnp.square(center)
+    gain = jnp.where(spread & unit_std, jax.lax.rsqrt(variance), 1.0)
+    return Affine(gain, -gain * center)
+
+
+def apply(affine, scores):
+    """gain · score + bias. scores [B], or [E, B] with a scale a member."""
+    gain, bias = affine
+    if gain.ndim == 1:
+        gain, bias = gain[:, None], bias[:, None]
+    return gain * scores + bias
+
+
+def ensemble(scores, *, how="mean", k=1.0):
+    """One score a response from E judges: their mean, minimum, or mean − k · std.
+
+    Coste et al. 2023, "Reward Model Ensembles Help Mitigate Overoptimization",
+    arXiv:2310.02743. Bring the members to one scale first (`fit`, `apply`).
+
+    Args: scores [E, B]; how "mean", "min" or "lower"; k ≥ 0, used by "lower", with the
+    population standard deviation. Returns [B].
+    """
+    scores = jnp.asarray(scores, jnp.float32)
+    if how == "mean":
+        return scores.mean(0)
+    if how == "min":
+        return scores.min(0)
+    if how == "lower":
+        return scores.mean(0) - k * scores.std(0)
+    raise ValueError(f'how is "mean", "min" or "lower", not {how!r}')
+
+
+def whiten(rewards, mask, *, axis_name=None):
+    """Rewards at unit variance, their mean kept: a shift would change what is optimal.
+
+    "The N Implementation Details of RLHF with PPO", detail 18. [B, T] → [B, T].
+    """
+    return masking.whiten(rewards, mask, shift_mean=False, axis_name=axis_name)
