@@ -1,0 +1,1 @@
+"""What a run leaves behind: metrics, samples, pictures, a page a person can read."""

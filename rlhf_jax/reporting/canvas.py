@@ -1,0 +1,145 @@
+"""Sheets of panels, colours, legends and the names of metrics: how pictures look.
+
+Figures are made without pyplot, so nothing global changes and any thread may draw.
+Colours are Okabe and Ito's, told apart by colour-blind readers; a method has a marker
+of its own besides.
+"""
+
+import io
+import pathlib
+import textwrap
+
+import numpy as np
+from matplotlib import figure, lines, ticker
+from matplotlib.backends import backend_agg
+
+from rlhf_jax.reporting import metrics
+
+COLORS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#7F3C8D",
+    "#5F5F5F",
+)
+MARKERS = "osD^vPX<>"
+STAR = "#1A1A1A"
+
+# Metric → (title, unit). What is not listed is shown under its own name.
+LABELS = {
+    "eval/reward": ("Proxy reward", "sd of initial samples"),
+    "eval/gold": ("Gold reward", ""),
+    "drift/text_nll": ("Human-text NLL", "nats / token"),
+    "drift/kl_initial": ("KL from the initial policy", "nats / sample"),
+    "tax/skills": ("Skills lost", "points of accuracy"),
+    "truth/kl_corpus_policy": ("Corpus mass lost, KL(p*‖π)", "nats / sample"),
+    "truth/kl_policy_corpus": ("Off-corpus mass, KL(π‖p*)", "nats / sample"),
+    "eval/entropy": ("Entropy", "nats / token"),
+    "eval/length": ("Length", "tokens"),
+    "objective/scores": ("Proxy reward while training", "sd of initial samples"),
+    "objective/kl": ("KL from the reference", "nats / sample"),
+    "objective/entropy": ("Entropy while training", "nats / sample"),
+}
+_GRID = {"color": "#E4E4E4", "linewidth": 0.7}
+MUTED = "#555555"
+
+
+PERCENT = ticker.FuncFormatter(lambda value, _: f"{100 * value:g}")
+
+
+def label(key):
+    """(title, unit) of a metric; a name that is not known titles itself."""
+    return LABELS.get(key, (key, ""))
+
+
+def method_name(method, labels=None):
+    """The printed name of a method: "elastic_reset" → "elastic reset"."""
+    return (labels or {}).get(method, method.replace("_", " "))
+
+
+def styles():
+    """Colours and markers in turn; 72 methods before two look alike."""
+    for i in range(len(COLORS) * len(MARKERS)):
+        marker = MARKERS[(i + i // len(COLORS)) % len(MARKERS)]
+        yield {"color": COLORS[i % len(COLORS)], "marker": marker}
+
+
+def sheet(rows, columns, *, width, height):
+    sheet = figure.Figure(figsize=(width * columns, height * rows + 0.9), dpi=150)
+    backend_agg.FigureCanvasAgg(sheet)
+    sheet.set_layout_engine("constrained", w_pad=0.09, h_pad=0.09)
+    panels = sheet.subplots(rows, columns, squeeze=False)
+    for panel in panels.flat:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.spines[["left", "bottom"]].set_color("#9A9A9A")
+        panel.tick_params(labelsize=8, color="#9A9A9A", length=3)
+        panel.grid(True, **_GRID)
+        panel.set_axisbelow(True)
+    return sheet, panels
+
+
+def handles(methods, labels):
+    return [
+        lines.Line2D(
+            [],
+            [],
+            color=style["color"],
+            marker=style["marker"],
+            lw=2,
+            ms=6,
+            mec="white",
+            label=method_name(method, labels),
+        )
+        for method, style in zip(methods, styles(), strict=False)
+    ]
+
+
+def key(marker, color, text, *, size, edge="none"):
+    return lines.Line2D(
+        [],
+        [],
+        ls="",
+        marker=marker,
+        color=color,
+        ms=size,
+        mec=color if marker == "|" else edge,
+        label=text,
+    )
+
+
+def _legend(sheet, groups):
+    """Below the panels, each group on rows of its own."""
+    columns = min(max(len(group) for group in groups), 6)
+    blank = lines.Line2D([], [], ls="", label=" ")
+    filled = [g + [blank] * (-len(g) % columns) for g in groups]
+    table = np.array(sum(filled, []), object).reshape(-1, columns)
+    sheet.legend(
+        handles=list(table.T.flat),
+        loc="outside lower center",
+        fontsize=8.5,
+        ncols=columns,
+        frameon=False,
+        handlelength=2.2,
+    )
+
+
+def finish(sheet, groups, path, title, note):
+    """Title, note, legend; the file is written whole or not at all."""
+    sheet.suptitle(title, x=0.012, ha="left", fontsize=12, fontweight="bold")
+    sheet.text(
+        0.988,
+        0.985,
+        textwrap.shorten(note, 140),
+        ha="right",
+        va="top",
+        fontsize=8,
+        color=MUTED,
+    )
+    _legend(sheet, groups)
+    path, content = pathlib.Path(path), io.BytesIO()
+    kind = path.suffix.lstrip(".") or "png"
+    sheet.savefig(content, dpi=150, format=kind, facecolor="white")
+    return metrics.write_text(path, content.getvalue())

@@ -1,0 +1,303 @@
+"""The two pictures of a run: the reward–drift front and the training curves."""
+
+import math
+
+import numpy as np
+from matplotlib import lines
+
+from rlhf_jax.evaluation import pareto, statistics
+from rlhf_jax.reporting import canvas, results
+
+# A panel shows the first of its metrics that the records hold.
+PANELS = (
+    ("eval/reward", "objective/scores"),
+    ("eval/gold",),
+    ("drift/text_nll",),
+    ("drift/kl_initial", "objective/kl"),
+    ("tax/skills",),
+    ("eval/entropy", "objective/entropy"),
+)
+
+
+def front(records, axes, path, *, labels=None, note=None):
+    """Draws the reward–drift front, a panel a drift axis; returns the path.
+
+    Dots are checkpoints, faint lines the way of each seed (dotted across a reset), the
+    large marker the final policy, the star π₀. The staircase is the mean over seeds of
+    the best reward at drift ≤ d; a band, the 95% t-interval, from 8 seeds on. A second
+    row shows the gold reward where the records hold it.
+
+    Args:
+      records: dictionaries as in metrics.jsonl.
+      axes: names of drift axes, two or more: axes can disagree.
+      labels: {method: name to print}. note: text under the picture.
+    """
+    if isinstance(axes, str) or len(axes) < 2:
+        raise ValueError(f"a front needs two drift axes or more, got {axes!r}")
+    found = results.runs(records)
+    gold = any(run.has(results.GOLD) for run in found)
+    rewards = [results.REWARD, results.GOLD] if gold else [results.REWARD]
+    sheet, panels = canvas.sheet(len(rewards), len(axes), width=3.9, height=3.5)
+    methods = results.methods(found)
+    for row, reward in zip(panels, rewards, strict=True):
+        for panel, axis in zip(row, axes, strict=True):
+            for seeds, style in zip(methods.values(), canvas.styles(), strict=False):
+                _front_of(panel, seeds, axis, reward, style)
+            _origin(panel, found, axis, reward)
+            _axis_labels(panel, axis, reward, first=panel is row[0])
+            _hint(panel)
+    keys = [
+        canvas.key("*", canvas.STAR, "initial policy π₀", size=11),
+        canvas.key("o", canvas.MUTED, "final policy of a seed", size=7, edge="white"),
+        canvas.key("o", canvas.MUTED, "checkpoint", size=3),
+        lines.Line2D(
+            [], [], color=canvas.MUTED, lw=2, label="best reward at drift ≤ d"
+        ),
+    ]
+    bands = _bands(methods, "band: 95% t-interval over seeds")
+    groups = [canvas.handles(methods, labels), keys]
+    return canvas.finish(sheet, groups, path, "Reward against drift", note or bands)
+
+
+def curves(records, path, *, labels=None, panels=PANELS, note=None):
+    """Draws the training curves against the iteration; returns the path.
+
+    Thin lines are seeds, the thick one their mean; ticks at the foot mark resets, and
+    the line falls where a policy was measured before and after one.
+    """
+    found = results.runs(records)
+    series = _series(records, found)
+    chosen = [next((k for k in keys if k in series), None) for keys in panels]
+    chosen = [key for key in chosen if key]
+    columns = 3 if len(chosen) > 4 else max(1, math.ceil(len(chosen) / 2))
+    rows = max(1, math.ceil(len(chosen) / columns))
+    sheet, grid = canvas.sheet(rows, columns, width=3.9, height=2.6)
+    methods = results.methods(found) or _methods(records)
+    resets = _resets(records)
+    for panel in grid.flat[len(chosen) :]:
+        panel.set_visible(False)
+    for panel, key in zip(grid.flat, chosen, strict=False):
+        for method, style in zip(methods, canvas.styles(), strict=False):
+            _curve(panel, series[key].get(method, {}), style)
+            for step in sorted(resets.get(method, ())):
+                panel.plot(
+                    [step, step],
+                    [0, 0.045],
+                    color=style["color"],
+                    lw=1.4,
+                    transform=panel.get_xaxis_transform(),
+                    clip_on=False,
+                )
+        title, unit = canvas.label(key)
+        panel.set_title(title, loc="left", fontsize=10, fontweight="bold")
+        panel.set_ylabel(unit, fontsize=8.5, color=canvas.MUTED)
+        panel.set_xlabel("iteration", fontsize=8.5, color=canvas.MUTED)
+        if results.is_tax(key):
+            panel.yaxis.set_major_formatter(canvas.PERCENT)
+    keys = [canvas.key("|", canvas.MUTED, "reset", size=8)] if resets else []
+    text = note or _bands(methods, "band: 95% t-interval over seeds")
+    handles = [canvas.handles(methods, labels) + keys]
+    return canvas.finish(sheet, handles, path, "Training curves", text)
+
+
+def _front_of(panel, seeds, axis, reward, style):
+    """One method in one panel: ways, checkpoints, final policies, staircase, band."""
+    color, marker = style["color"], style["marker"]
+    size = 7 if len(seeds) < statistics.MIN_SEEDS else 5
+    for run in seeds:
+        for piece, across in _pieces(run, axis, reward):
+            panel.plot(
+                *piece.T,
+                color=color,
+                lw=0.6,
+                alpha=0.35 if across else 0.3,
+                ls=(0, (1, 2)) if across else "-",
+                zorder=2,
+            )
+        points = run.points(axis, reward=reward)
+        panel.plot(
+            *points[1:-1].T,
+            ls="",
+            marker=marker,
+            ms=2.6,
+            color=color,
+            alpha=0.45,
+            mew=0,
+            zorder=3,
+        )
+        panel.plot(
+            *points[-1:].T,
+            ls="",
+            marker=marker,
+            ms=size,
+            color=color,
+            mec="white",
+            mew=0.9,
+            zorder=6,
+        )
+    _staircase(panel, [run.points(axis, reward=reward) for run in seeds], color)
+
+
+def _staircase(panel, sets, color):
+    """Mean over seeds of the best reward at drift ≤ d, each seed a staircase."""
+    sets = [points for points in sets if len(points)]
+    if not sets:
+        return
+    drifts = np.unique(np.concatenate([pareto.front(points)[:, 0] for points in sets]))
+    best = np.stack([pareto.attainment(points, drifts) for points in sets])
+    drifts, best = drifts[~np.isnan(best).any(0)], best[:, ~np.isnan(best).any(0)]
+    panel.step(drifts, best.mean(0), where="post", color=color, lw=2.0, zorder=5)
+    if len(sets) >= statistics.MIN_SEEDS:
+        bounds = [statistics.t_interval(column) for column in best.T]
+        low, high = [b.low for b in bounds], [b.high for b in bounds]
+        panel.fill_between(
+            drifts, low, high, step="post", color=color, alpha=0.16, lw=0, zorder=1
+        )
+
+
+def _pieces(run, axis, reward):
+    """The way of a run, cut at resets: [(points, is it the jump of a reset?)]."""
+    points = np.stack([run.values(axis), run.values(reward)], axis=-1)
+    after = [i for i, row in enumerate(run.rows) if _after_reset(row) and i > 0]
+    edges = [0, *after, len(points)]
+    for begin, end in zip(edges, edges[1:], strict=False):
+        yield points[begin:end], False
+        if end < len(points):
+            yield points[end - 1 : end + 1], True
+
+
+def _after_reset(row):
+    return row.get("eval/phase") == "after_reset"
+
+
+def _origin(panel, found, axis, reward):
+    """π₀: the mean over runs of their start."""
+    starts = np.array([[run.values(axis)[0], run.values(reward)[0]] for run in found])
+    starts = starts[~np.isnan(starts).any(-1)]
+    if len(starts):
+        panel.plot(
+            *starts.mean(0),
+            marker="*",
+            ms=13,
+            color=canvas.STAR,
+            mec="white",
+            mew=0.9,
+            ls="",
+            zorder=7,
+        )
+
+
+def _axis_labels(panel, axis, reward, *, first):
+    title, unit = canvas.label(axis)
+    panel.set_xlabel(f"{title}  ({unit})" if unit else title, fontsize=9)
+    if results.is_tax(axis):
+        panel.xaxis.set_major_formatter(canvas.PERCENT)
+    if first:
+        title, unit = canvas.label(reward)
+        panel.set_ylabel(f"{title}  ({unit})" if unit else title, fontsize=9)
+
+
+def _hint(panel):
+    """Which corner is good, above the panel and so never on a curve."""
+    panel.text(
+        0.0,
+        1.015,
+        "↖ better",
+        transform=panel.transAxes,
+        fontsize=8,
+        color=canvas.MUTED,
+        style="italic",
+        va="bottom",
+    )
+
+
+def _series(records, found):
+    """{metric: {method: {seed: (steps [N], values [N])}}} of what PANELS can show."""
+    series = {}
+    for run in found:
+        steps = np.array([row["step"] for row in run.rows])
+        for key in {k for row in run.rows for k in row if "/" in k}:
+            if isinstance(next(r[key] for r in run.rows if key in r), str):
+                continue
+            values = run.values(key)
+            kept = ~np.isnan(values)
+            pairs = (steps[kept], values[kept])
+            series.setdefault(key, {}).setdefault(run.method, {})[run.seed] = pairs
+    gathered = {}
+    for record in records:
+        for key in {k for k in record if k.startswith("objective/")}:
+            place = gathered.setdefault(key, {}).setdefault(record["method"], {})
+            place.setdefault(record["seed"], []).append((record["step"], record[key]))
+    for key, by_method in gathered.items():
+        series[key] = {
+            method: {seed: np.array(rows, float).T for seed, rows in by_seed.items()}
+            for method, by_seed in by_method.items()
+        }
+    return series
+
+
+def _curve(panel, by_seed, style):
+    """Seeds thin, their mean thick, a band from 8 seeds on."""
+    if not by_seed:
+        return
+    many = len(by_seed) >= statistics.MIN_SEEDS
+    for steps, values in by_seed.values():
+        if len(by_seed) > 1:
+            panel.plot(
+                steps,
+                values,
+                color=style["color"],
+                lw=0.6,
+                zorder=2,
+                alpha=0.15 if many else 0.35,
+            )
+    steps, table = _aligned(by_seed)
+    panel.plot(steps, table.mean(0), color=style["color"], lw=1.9, zorder=4)
+    if many:
+        bounds = np.array([statistics.t_interval(column) for column in table.T])
+        panel.fill_between(
+            steps,
+            bounds[:, 1],
+            bounds[:, 2],
+            color=style["color"],
+            alpha=0.16,
+            lw=0,
+            zorder=1,
+        )
+
+
+def _aligned(by_seed):
+    """Seeds side by side at the steps they share: steps [N], values [S, N].
+
+    A step met twice (before and after a reset) stays two columns, in order.
+    """
+    keyed = []
+    for steps, values in by_seed.values():
+        seen, column = {}, {}
+        for step, value in zip(steps, values, strict=True):
+            seen[step] = seen.get(step, -1) + 1
+            column[step, seen[step]] = value
+        keyed.append(column)
+    shared = sorted(set.intersection(*(set(column) for column in keyed)))
+    table = np.array([[column[key] for key in shared] for column in keyed], float)
+    return np.array([step for step, _ in shared]), table
+
+
+def _resets(records):
+    """{method: steps at which a seed of it was reset}."""
+    result = {}
+    for record in records:
+        if record.get("reset/reset") == 1:
+            result.setdefault(record["method"], set()).add(record["step"])
+    return result
+
+
+def _methods(records):
+    return list(dict.fromkeys(record["method"] for record in records))
+
+
+def _bands(methods, text):
+    most = max((len(v) for v in methods.values()), default=0) if methods else 0
+    if most >= statistics.MIN_SEEDS:
+        return f"{most} seeds; {text}"
+    return f"{most} seed{'s' * (most != 1)}: shown one by one, no interval, no test"

@@ -1,0 +1,133 @@
+"""A live line with the time left, and a live line of what matters.
+
+On a terminal two lines that redraw; elsewhere (a pipe, a log file, a notebook) one
+plain line now and then: about every tenth of the way, and not more often than every
+ten seconds unless the run is at its end.
+"""
+
+import contextlib
+import time
+
+import rich.console
+import rich.live
+import rich.progress_bar
+import rich.table
+import rich.text
+
+
+class Progress:
+    """`with Progress(total, title) as bar: bar.update(step, reward=..., kl=...)`.
+
+    `step` counts finished steps. The rate leaves out what happened inside
+    `bar.phase("compiling the iteration")`, so the time left is right from early on.
+    """
+
+    def __init__(self, total, title, *, console=None, clock=time.monotonic, every=10.0):
+        self._total, self._title = max(int(total), 1), title
+        self._console = console or rich.console.Console()
+        self._clock, self._every = clock, every
+        self._step, self._metrics, self._phase = 0, {}, None
+        self._started = self._printed = clock()
+        self._first, self._paused = 0, 0.0
+        self._printed_step = 0
+        self._live = None
+
+    def __enter__(self):
+        self._started = self._printed = self._clock()
+        if self._console.is_terminal and not self._console.is_jupyter:
+            self._live = rich.live.Live(
+                console=self._console, get_renderable=self._draw, refresh_per_second=4
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        if self._live is not None:
+            self._live.stop()
+        elif kind is None and self._printed_step < self._step:
+            self._print()
+
+    def start_at(self, step):
+        """Steps that an earlier, resumed run has done: shown, not counted as fast."""
+        self._first = self._step = self._printed_step = int(step)
+
+    def update(self, step, **metrics):
+        """`step` steps are done; metrics: name → number, the last of each is shown."""
+        self._step = int(step)
+        self._metrics.update({k: float(v) for k, v in metrics.items()})
+        if self._live is None and self._due():
+            self._print()
+
+    @contextlib.contextmanager
+    def phase(self, text):
+        """Says what is going on while no step ends: compiling, evaluating, saving."""
+        start, outer, self._phase = self._clock(), self._phase, text
+        if self._live is None and text.startswith("compil"):
+            self._console.print(f"{self._title}: {text} ...", highlight=False)
+        try:
+            yield
+        finally:
+            self._phase = outer
+            if outer is None:
+                self._paused += self._clock() - start
+
+    def print(self, *objects):
+        """Prints above the live lines."""
+        self._console.print(*objects)
+
+    def left(self):
+        """Seconds left at the rate so far, None before the first step."""
+        done = self._step - self._first
+        if done <= 0:
+            return None
+        spent = max(self._clock() - self._started - self._paused, 0.0)
+        return spent / done * max(self._total - self._step, 0)
+
+    def _due(self):
+        if self._step >= self._total:
+            return self._printed_step < self._step
+        ripe = self._clock() - self._printed >= self._every
+        return (
+            ripe
+            and self._step - self._printed_step >= self._total / 10
+            or (self._clock() - self._printed >= 6 * self._every)
+        )
+
+    def _print(self):
+        self._printed, self._printed_step = self._clock(), self._step
+        line = f"{self._title}: {self._count()}  {self._times()}  {self._values()}"
+        self._console.print(line.rstrip(), highlight=False, soft_wrap=True)
+
+    def _draw(self):
+        grid = rich.table.Table.grid(padding=(0, 1))
+        bar = rich.progress_bar.ProgressBar(
+            total=self._total, completed=self._step, width=30
+        )
+        title = rich.text.Text(self._title, style="bold")
+        grid.add_row(title, bar, self._count(), rich.text.Text(self._times()))
+        doing = self._phase or ("starting" if self._step == self._first else "")
+        style = "yellow" if doing else "cyan"
+        return rich.console.Group(
+            grid, rich.text.Text(f"  {self._values()}  {doing}".rstrip(), style=style)
+        )
+
+    def _count(self):
+        return f"{self._step}/{self._total}"
+
+    def _times(self):
+        left = self.left()
+        spent = duration(self._clock() - self._started)
+        return f"{spent} spent, {'?' if left is None else duration(left)} left"
+
+    def _values(self):
+        return "  ".join(f"{k} {v:.4g}" for k, v in self._metrics.items())
+
+
+def duration(seconds):
+    """Seconds as a person says them: "8 s", "3 min 05 s", "2 h 10 min"."""
+    seconds = int(round(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
