@@ -1,0 +1,1 @@
+"""Networks: `config` describes, `decoder` computes, `heads` read numbers off it."""

@@ -1,0 +1,131 @@
+"""A causal language model: GPT-2, Llama and their kin, by configuration.
+
+Legend: B rows, T tokens, S slots, D width, V vocabulary, L layers. The parameters of
+all layers are one tree of [L, ...] arrays under "layers": scanned over in training,
+read slice by slice in decoding.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from rlhf_jax import masking
+from rlhf_jax.models import cache, config, layers
+
+_REMAT = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Decoder(nn.Module):
+    """tokens [B, T], mask [B, T] → logits [B, T, V] float32.
+
+    The mask (1 valid, 0 padding, on either side; None = all valid) decides who is seen
+    and which position a token has, so padding changes nothing at valid positions. An id
+    under the mask may be anything, also beyond the vocabulary.
+    """
+
+    config: config.Decoder
+
+    def setup(self):
+        c = self.config
+        self.embedding = layers.Embedding(c)
+        self.layers = self.param("layers", _init_layers, c)
+        self.final_norm = layers.Norm(c)
+        if not c.tied:
+            self.unembedding = layers.Dense(c.vocab_size, bias=False, dtype=c.dtype)
+
+    def __call__(self, tokens, mask=None):
+        return self.unembed(self.hidden(tokens, mask))
+
+    def hidden(self, tokens, mask=None):
+        """What the last layer says, normalised: [B, T, D] in the compute type."""
+        mask = jnp.ones_like(tokens) if mask is None else mask
+        return self._forward(tokens, mask)[0]
+
+    def unembed(self, hidden):
+        """Logits [..., V] float32 of hidden states [..., D], any slice of them."""
+        if not self.config.tied:
+            return self.unembedding(hidden).astype(jnp.float32)
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        table = self.embedding.token.astype(self.config.dtype)
+        logits = jnp.einsum("nd,vd->nv", rows, table).astype(jnp.float32)
+        return logits.reshape(*hidden.shape[:-1], -1)
+
+    def prefill(self, tokens, mask, length):
+        """A left-padded prompt in one pass: logits [B, V] of what follows, and a cache.
+
+        tokens and mask [B, P]; `length` slots hold the prompt and what will follow.
+        """
+        if length > self.config.max_length:
+            prompt = tokens.shape[1]
+            raise ValueError(
+                f"{prompt} prompt tokens + {length - prompt} new ones exceed the "
+                f"context of {self.config.max_length}: shorten the prompts or ask "
+                "for fewer new tokens"
+            )
+        hidden, (keys, values) = self._forward(tokens, mask, remember=True)
+        memory = cache.from_prompt(keys, values, mask, length)
+        return self.unembed(hidden[:, -1]), memory
+
+    def step(self, token, position, memory):
+        """One more token a row: the logits [B, V] after it, and the cache with it.
+
+        token [B] int; position [B] int, how many valid tokens stand before it.
+        """
+        c = self.config
+        position = position[:, None]
+        x = self.embedding(token[:, None], position)
+        angles = layers.rotation(c, position)
+        mask = cache.occupy(memory.mask, memory.index)
+        block = layers.Block(c, parent=None)
+        keys, values = [], []
+        for layer, old in enumerate(zip(memory.keys, memory.values, strict=True)):
+            params = {"params": jax.tree.map(lambda p, i=layer: p[i], self.layers)}
+            x, (k, v) = block.apply(
+                params, x, angles, old, memory.index, mask, method="step"
+            )
+            keys.append(k)
+            values.append(v)
+        memory = cache.Cache(tuple(keys), tuple(values), mask, memory.index + 1)
+        return self.unembed(self.final_norm(x)[:, 0]), memory
+
+    def _forward(self, tokens, mask, remember=False):
+        c = self.config
+        length = tokens.shape[1]
+        if length > c.max_length:
+            raise ValueError(
+                f"{length} tokens exceed the context of {c.max_length}: shorten them"
+            )
+        positions = masking.positions(mask)
+        x = self.embedding(masking.zero(tokens, mask), positions)
+        causal = jnp.tril(jnp.ones((length, length), bool))
+        shown = causal[None] & (mask != 0)[:, None]
+        body = functools.partial(
+            _apply_block, c, layers.rotation(c, positions), shown, remember
+        )
+        if c.remat != "none":
+            body = jax.checkpoint(body, prevent_cse=False, policy=_REMAT[c.remat])
+        x, memory = jax.lax.scan(body, x, self.layers)
+        return self.final_norm(x), memory
+
+
+def _apply_block(c, angles, shown, remember, x, params):
+    block = layers.Block(c, parent=None)
+    x, memory = block.apply({"params": params}, x, angles, shown)
+    return x, memory if remember else None
+
+
+def _init_layers(key, c):
+    """The parameters of `c.layers` blocks, each leaf [L, ...]."""
+    x = jnp.zeros((1, 1, c.width), c.dtype)
+    angles = layers.rotation(c, jnp.zeros((1, 1), jnp.int32))
+    shown = jnp.ones((1, 1, 1), bool)
+
+    def init(key):
+        return layers.Block(c, parent=None).init(key, x, angles, shown)["params"]
+
+    return jax.vmap(init)(jax.random.split(key, c.layers))

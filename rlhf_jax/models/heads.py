@@ -1,0 +1,94 @@
+"""Numbers read off a decoder: classes, rewards and values.
+
+Legend: B rows, T tokens, D width. `params` of the networks here are {"trunk": a
+decoder's parameters without an unembedding, "head": {"kernel", "bias"}}.
+"""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from rlhf_jax import masking, trees
+from rlhf_jax.models import config, decoder
+
+
+class Head(nn.Module):
+    """x W + b in float32; b = 0, W ~ N(0, 1/√(D+1)), or 0 when `zero`.
+
+    Standard deviation 1/√(D+1) for rewards and 0 for values: "The N Implementation
+    Details of RLHF with PPO", details 8 and 11.
+    """
+
+    outputs: int
+    zero: bool = False
+
+    @nn.compact
+    def __call__(self, hidden):
+        """hidden [..., D] → [..., outputs]."""
+        width = hidden.shape[-1]
+        init = nn.initializers.normal((width + 1) ** -0.5)
+        init = nn.initializers.zeros if self.zero else init
+        kernel = self.param("kernel", init, (width, self.outputs))
+        bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
+        rows = hidden.reshape(-1, width).astype(jnp.float32)
+        out = rows @ kernel.astype(jnp.float32) + bias.astype(jnp.float32)[None]
+        return out.reshape(*hidden.shape[:-1], self.outputs)
+
+
+class Classifier(nn.Module):
+    """Scores [B, labels] float32, read at the last valid token of each row.
+
+    A reward model is a classifier with one label.
+    """
+
+    config: config.Decoder
+    labels: int = 1
+
+    def setup(self):
+        self.trunk = decoder.Decoder(self.config)
+        self.head = Head(self.labels)
+
+    def __call__(self, tokens, mask=None):
+        mask = jnp.ones_like(tokens) if mask is None else mask
+        hidden = self.trunk.hidden(tokens, mask)
+        last = masking.last_valid(mask)[:, None, None]
+        return self.head(jnp.take_along_axis(hidden, last, axis=1)[:, 0])
+
+
+class Value(nn.Module):
+    """Values [B, T] float32 after each token, from a trunk of their own; 0 at first.
+
+    A reward model's parameters fit too: the critic may start from them.
+    """
+
+    config: config.Decoder
+
+    def setup(self):
+        self.trunk = decoder.Decoder(self.config)
+        self.head = Head(1, zero=True)
+
+    def __call__(self, tokens, mask=None):
+        return self.head(self.trunk.hidden(tokens, mask))[..., 0]
+
+
+class Scalar(nn.Module):
+    """Values [B, T] float32 of a shared trunk's hidden states [B, T, D]; 0 first."""
+
+    @nn.compact
+    def __call__(self, hidden):
+        return Head(1, zero=True, name="head")(hidden)[..., 0]
+
+
+def init_head(model, key):
+    """A fresh head for a `Classifier` or a `Value`."""
+    head = Head(1, zero=True) if isinstance(model, Value) else Head(model.labels)
+    return head.init(key, jnp.zeros((1, model.config.width)))["params"]
+
+
+def from_decoder(params, head):
+    """Parameters of a classifier or a value network that starts from a language model.
+
+    params: a decoder's; head: {"kernel", "bias"}, of `init_head`. The result shares no
+    buffer with either, so that each can be donated.
+    """
+    trunk = {name: leaf for name, leaf in params.items() if name != "unembedding"}
+    return trees.copy({"trunk": trunk, "head": head})

@@ -1,0 +1,218 @@
+"""Generation: a prompt in one pass, then a loop that stops when every row has ended.
+
+A generator is anything whose `apply` knows two methods: `prefill(tokens, mask, length)`
+→ (logits [B, V], memory) and `step(token [B], position [B], memory)` → the same.
+
+Legend: B rows, P prompt tokens, T new tokens, V vocabulary.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax import logprobs
+from rlhf_jax.types import Rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How to sample; hyperparameters of the program, not of the data."""
+
+    max_new_tokens: int
+    min_new_tokens: int = 0  # no end token is drawn before this many others
+    temperature: float = 1.0  # 0: greedy
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+    eos_ids: tuple[int, ...] = ()
+    pad_id: int = 0
+    vocab_limit: int | None = None  # ids from here on are never drawn
+    sampler: str = "gumbel"  # or "inverse": one uniform a row, faster on CPU
+    stop_axis: str | None = None  # a vmapped axis whose members stop together
+
+    def __post_init__(self):
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={self.max_new_tokens}: needs at least 1")
+        if self.temperature < 0:
+            raise ValueError(f"temperature={self.temperature}: needs to be 0 or more")
+        if self.top_k < 0:
+            raise ValueError(f"top_k={self.top_k}: needs to be 0 (off) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p}: needs to lie in (0, 1]")
+        if self.pad_id in self.eos_ids:
+            raise ValueError(
+                f"pad_id={self.pad_id} is an end token too: the end of a response "
+                "could not be told from padding; choose another pad_id"
+            )
+        if self.sampler not in ("gumbel", "inverse"):
+            raise ValueError(f"sampler={self.sampler!r}: choose 'gumbel' or 'inverse'")
+
+
+class _State(NamedTuple):
+    time: jax.Array  # [] int32, tokens drawn so far
+    logits: jax.Array  # [B, V], of the token to come
+    memory: Any
+    tokens: jax.Array  # [B, T] int32
+    mask: jax.Array  # [B, T] int32
+    logps: jax.Array  # [B, T] float32
+    sampler_logps: jax.Array  # [B, T] float32
+    ended: jax.Array  # [B] bool
+
+
+def row_keys(key, row_ids):
+    """A key a row, from its global id: samples do not depend on how rows are dealt."""
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(row_ids)
+
+
+def generate(model, params, prompts, keys, *, config):
+    """Continue left-padded prompts until each row draws an end token, or T tokens.
+
+    `logps` are log softmax(logits / temperature) of the whole vocabulary, what a full
+    forward pass gives (temperature 0: greedy, at temperature 1). `sampler_logps` are
+    those of the distribution that was drawn from: after top-k, top-p, `vocab_limit` and
+    `min_new_tokens` (greedy: 0). After its end a row holds `pad_id`, mask 0 and zeros.
+    Which token is drawn depends on the row's key, its time and its logits alone.
+
+    Args: model and params: a generator; prompts: `Prompts` [B, P], at least one valid
+    token a row; keys [B]; config: a static `Config`.
+    Returns `Rollout`. No gradient flows through the draw.
+    """
+    length = prompts.tokens.shape[1] + config.max_new_tokens
+    logits, memory = model.apply(
+        {"params": params}, prompts.tokens, prompts.mask, length, method="prefill"
+    )
+    start = prompts.mask.sum(-1).astype(jnp.int32)
+
+    def advance(state):
+        last = jnp.take(state.tokens, state.time - 1, axis=1)
+        # A row that has ended is fed id 0: its padding may lie beyond the vocabulary.
+        logits, memory = model.apply(
+            {"params": params},
+            jnp.where(state.ended, 0, last),
+            start + state.time - 1,
+            state.memory,
+            method="step",
+        )
+        return _draw(state._replace(logits=logits, memory=memory), keys, config)
+
+    state = _draw(_empty(logits, memory, config), keys, config)
+    state = jax.lax.while_loop(lambda s: _unfinished(s, config), advance, state)
+    mask = prompts.mask.astype(jnp.int32)
+    return Rollout(
+        tokens=jnp.concatenate([prompts.tokens, state.tokens], axis=1),
+        mask=jnp.concatenate([mask, state.mask], axis=1),
+        response_mask=state.mask,
+        logps=state.logps,
+        sampler_logps=state.sampler_logps,
+        ended=state.ended,
+    )
+
+
+def filtered(logits, *, config, time=None):
+    """Logits / temperature with −inf for what may not be drawn. [B, V] → [B, V].
+
+    In this order: ids beyond `vocab_limit`, end tokens while `time` < `min_new_tokens`,
+    all but the `top_k` largest, all but the smallest set of probability ≥ `top_p`
+    (Holtzman et al. 2019, arXiv:1904.09751). Ties with the last one kept are kept.
+    """
+    scaled = logits.astype(jnp.float32) / (config.temperature or 1.0)
+    ids = jnp.arange(scaled.shape[-1])
+    if config.vocab_limit is not None:
+        scaled = jnp.where((ids < config.vocab_limit)[None], scaled, -jnp.inf)
+    if config.min_new_tokens > 0 and config.eos_ids and time is not None:
+        early = jnp.isin(ids, jnp.array(config.eos_ids)) & (
+            time < config.min_new_tokens
+        )
+        scaled = jnp.where(early[None], -jnp.inf, scaled)
+    if 0 < config.top_k < scaled.shape[-1]:
+        least = jax.lax.top_k(scaled, config.top_k)[0][:, -1:]
+        scaled = jnp.where(scaled >= least, scaled, -jnp.inf)
+    if config.top_p < 1.0:
+        scaled = jnp.where(scaled >= _nucleus(scaled, config.top_p), scaled, -jnp.inf)
+    return scaled
+
+
+def _nucleus(scaled, top_p):
+    """The smallest logit of the smallest set whose probability reaches top_p. [B, 1]"""
+    falling = -jnp.sort(-scaled, axis=-1)
+    probabilities = jax.nn.softmax(falling, axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    return jnp.where(before < top_p, falling, jnp.inf).min(-1, keepdims=True)
+
+
+def _draw(state, keys, config):
+    """Draw the next token of every row from `state.logits` and write it down."""
+    allowed = filtered(state.logits, config=config, time=state.time)
+    if config.temperature == 0:
+        token = jnp.argmax(allowed, axis=-1)
+        drawn_logps = jnp.zeros(token.shape, jnp.float32)
+    else:
+        token = _SAMPLERS[config.sampler](row_keys_at(keys, state.time), allowed)
+        drawn_logps = logprobs.of_tokens(allowed, token)
+    logps = logprobs.of_tokens(
+        state.logits, token, temperature=config.temperature or 1.0
+    )
+    running = ~state.ended
+
+    def note(history, value):
+        value = jnp.where(running, value, jnp.zeros((), value.dtype))
+        return jax.lax.dynamic_update_index_in_dim(history, value, state.time, axis=1)
+
+    shown = jnp.where(running, token, config.pad_id).astype(jnp.int32)
+    return state._replace(
+        time=state.time + 1,
+        tokens=jax.lax.dynamic_update_index_in_dim(
+            state.tokens, shown, state.time, axis=1
+        ),
+        mask=note(state.mask, running.astype(jnp.int32)),
+        logps=note(state.logps, logps),
+        sampler_logps=note(state.sampler_logps, drawn_logps),
+        ended=state.ended | (running & jnp.isin(token, jnp.array(config.eos_ids, int))),
+    )
+
+
+def row_keys_at(keys, time):
+    """Each row's key for one step of time. keys [B] → [B]."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, time)
+
+
+def _gumbel(keys, logits):
+    """argmax of logits + Gumbel noise: V random numbers a row."""
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
+    return jnp.argmax(logits + noise, axis=-1)
+
+
+def _inverse(keys, logits):
+    """The first id whose cumulative probability exceeds one uniform number a row."""
+    uniform = jax.vmap(jax.random.uniform)(keys)[:, None]
+    weights = jax.nn.softmax(logits, axis=-1)
+    cumulative = jnp.cumsum(weights, axis=-1)
+    index = (cumulative <= uniform * cumulative[:, -1:]).sum(-1)
+    # Rounding can push the product to the total: then the last possible id.
+    last = logits.shape[-1] - 1 - jnp.argmax(weights[:, ::-1] > 0, axis=-1)
+    return jnp.minimum(index, last)
+
+
+_SAMPLERS = {"gumbel": _gumbel, "inverse": _inverse}
+
+
+def _empty(logits, memory, config):
+    shape = (logits.shape[0], config.max_new_tokens)
+    return _State(
+        time=jnp.zeros((), jnp.int32),
+        logits=logits,
+        memory=memory,
+        tokens=jnp.full(shape, config.pad_id, jnp.int32),
+        mask=jnp.zeros(shape, jnp.int32),
+        logps=jnp.zeros(shape, jnp.float32),
+        sampler_logps=jnp.zeros(shape, jnp.float32),
+        ended=jnp.zeros(shape[:1], bool),
+    )
+
+
+def _unfinished(state, config):
+    running = jnp.any(~state.ended)
+    if config.stop_axis is not None:
+        running = jax.lax.pmax(running.astype(jnp.int32), config.stop_axis) > 0
+    return running & (state.time < config.max_new_tokens)
