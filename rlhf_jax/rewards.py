@@ -50,19 +50,20 @@ def lee(scores, policy_logps, reference_logps, mask, *, beta):
 
 
 def missing_eos(scores, ended, *, penalty, mode="replace"):
-    """Scores of responses that never ended: −penalty, or score − penalty.
+    """Scores of responses that never ended: −|penalty|, or score − |penalty|.
 
-    "The N+ Implementation Details of RLHF with PPO" replaces (penalty 1); TRL subtracts
-    (penalty 1). To replace keeps a response without EOS from outranking a whole one
-    when −penalty is no more than the least score: ≥ 1 for scores in [−1, 1].
+    "The N+ Implementation Details of RLHF with PPO" replaces the score by −1; TRL
+    subtracts 1. To replace keeps a response without EOS from outranking a whole one
+    when −|penalty| is no more than the least score: size 1 for scores in [−1, 1]. Only
+    the size of `penalty` counts, for both papers' signs are about; it never pays.
 
     Args: scores [B]; ended [B] bool; mode "replace" or "subtract". Returns [B].
     """
     if mode not in ("replace", "subtract"):
         raise ValueError(f'mode is "replace" or "subtract", not {mode!r}')
     scores = jnp.asarray(scores, jnp.float32)
-    worse = scores - penalty if mode == "subtract" else jnp.full_like(scores, -penalty)
-    return jnp.where(ended, scores, worse)
+    start = scores if mode == "subtract" else jnp.zeros_like(scores)
+    return jnp.where(ended, scores, start - jnp.abs(penalty))
 
 
 def length_penalty(scores, mask, *, weight, free=0):
