@@ -26,7 +26,7 @@ def same_tokens(tokens, mask, answers, answer_mask):
 def same_text(completions, answers):
     """Is the completion the answer (or one of its answers), white space and case apart?
 
-    completions [N] of str; answers [N] of str or of a sequence of str. Returns [N] bool.
+    completions [N] str; answers [N] str, or sequences of str. Returns [N] bool.
     """
     hits = []
     for completion, answer in zip(completions, answers, strict=True):

@@ -121,10 +121,8 @@ def strided_nll(
       weight: "tokens" weighs every token alike; "windows" is the mean of window means,
         as the StackLLaMA evaluation of Elastic Reset does.
     """
-    tokens, plan = (
-        np.asarray(tokens),
-        windows(len(tokens), window=window, stride=stride),
-    )
+    tokens = np.asarray(tokens)
+    plan = windows(len(tokens), window=window, stride=stride)
     totals = []
     for start in range(0, len(plan), batch):
         part = plan[start : start + batch]

@@ -15,6 +15,7 @@ import numpy as np
 from rlhf_jax.evaluation import pareto, statistics
 
 REWARD, GOLD = "eval/reward", "eval/gold"
+_AT_AXIS = ("hypervolume", "reward_at", "gold_at", "drift_at")
 
 
 class Run(NamedTuple):
@@ -85,15 +86,17 @@ def methods(runs):
     return {method: result[method] for method in order}
 
 
-def endpoints(records, *, axes, corners=None):
+def endpoints(found, *, axes, corners=None):
     """{method: {name: {seed: number}}}: what a claim can be about, flat.
 
-    Names: `reward`, `gold`, each axis, every other number of the final evaluation; and
-    for each axis `hypervolume/<axis>` (where `corners` holds the axis),
-    `reward_at/<axis>` (best reward at the matched drift of that seed's methods) and
-    `drift_at/<axis>` (least drift at their matched reward).
+    Names: `reward`, `gold`, each axis, every other number of the final evaluation
+    (`tax/*` as drops); and for each axis `hypervolume/<axis>` (where `corners` holds
+    the axis), `reward_at/<axis>` (best reward at the matched drift of that seed's
+    methods), `gold_at/<axis>` (gold of the checkpoint that the *proxy* picks there:
+    gold selects nothing) and `drift_at/<axis>` (least drift at their matched reward).
+
+    found: sequence of Run; matching is among the methods it holds.
     """
-    found = runs(records)
     matches = _matches(found, axes)
     result = {}
     for run in found:
@@ -113,11 +116,18 @@ def summarize(records, *, axes, corners=None, wall_seconds=None):
       axes: names of drift axes; a front is never judged on one alone.
       corners: {axis: (drift, reward)}, the worst corner of each hypervolume.
     """
-    table = endpoints(records, axes=axes, corners=corners)
-    seeds = sorted({seed for m in table.values() for seed in m["reward"]})
+    found = runs(records)
+    table = endpoints(found, axes=axes, corners=corners)
+    seeds = {run.seed for run in found}
     summary = {name: _nested(values, axes) for name, values in table.items()}
+    for run in found:
+        summary[run.method]["final"] = {
+            "step": run.final["step"],
+            "phase": run.final.get("eval/phase", "final"),
+        }
     return {
         "methods": summary,
+        "initial": _initial(found, axes),
         "seeds": len(seeds),
         "interval": "t95" if len(seeds) >= statistics.MIN_SEEDS else "range",
         "corners": {axis: list(corner) for axis, corner in (corners or {}).items()},
@@ -126,13 +136,33 @@ def summarize(records, *, axes, corners=None, wall_seconds=None):
 
 
 def spread(values):
-    """{"mean", "low", "high"} of one number a seed; NaN left out."""
-    values = np.asarray([v for v in values if not np.isnan(v)], float)
+    """{"mean", "low", "high"} of one number a seed.
+
+    Seeds that are not finite are left out and counted under "missing": a run that
+    diverged is no ordinary gap, and whoever reads the mean must see it.
+    """
+    every = np.asarray(list(values), float)
+    values = every[np.isfinite(every)]
     if len(values) == 0:
-        return {"mean": None, "low": None, "high": None}
-    if len(values) >= statistics.MIN_SEEDS:
-        return dict(statistics.t_interval(values)._asdict())
-    return {"mean": values.mean(), "low": values.min(), "high": values.max()}
+        result = {"mean": None, "low": None, "high": None}
+    elif len(values) >= statistics.MIN_SEEDS:
+        result = dict(statistics.t_interval(values)._asdict())
+    else:
+        result = {"mean": values.mean(), "low": values.min(), "high": values.max()}
+    missing = len(every) - len(values)
+    return {**result, "missing": missing} if missing else result
+
+
+def _initial(found, axes):
+    """The initial weights in the layout of a method, each seed once."""
+    first = list({run.seed: run for run in reversed(found)}.values())
+    result = {"reward": spread([run.start[REWARD] for run in first])}
+    if any(GOLD in run.start for run in first):
+        result["gold"] = spread([run.start.get(GOLD, np.nan) for run in first])
+    result["drift"] = {
+        axis: spread([r.values(axis)[0] for r in first]) for axis in axes
+    }
+    return result
 
 
 def _matches(found, axes):
@@ -154,16 +184,28 @@ def _endpoints(run, axes, corners, matches):
     for name, value in run.final.items():
         number = isinstance(value, int | float) and "/" in name
         if number and not name.endswith(("_a", "_b")) and name not in (REWARD, GOLD):
-            result[name] = float(value)
+            result[name] = float(run.values(name)[-1])
     for axis in axes:
         result[axis] = float(run.values(axis)[-1])
         if axis in corners:
             result[f"hypervolume/{axis}"] = _hypervolume(run, axis, corners[axis])
         if (run.seed, axis) in matches:
-            points, (drift, reward) = run.points(axis), matches[run.seed, axis]
+            drift, reward = matches[run.seed, axis]
+            points = run.points(axis)
             result[f"reward_at/{axis}"] = float(pareto.attainment(points, drift))
             result[f"drift_at/{axis}"] = float(pareto.least_drift(points, reward))
+            if "gold" in result:
+                result[f"gold_at/{axis}"] = _gold_at(run, axis, drift)
     return result
+
+
+def _gold_at(run, axis, drift):
+    """Gold of the checkpoint with the best proxy at drift ≤ d."""
+    near = run.values(axis) <= drift
+    rewards = np.where(near, run.values(REWARD), np.nan)
+    if np.isnan(rewards).all():
+        return float("nan")
+    return float(run.values(GOLD)[np.nanargmax(rewards)])
 
 
 def _hypervolume(run, axis, corner):
@@ -181,7 +223,7 @@ def _nested(values, axes):
     if "gold" in spreads:
         result["gold"] = spreads["gold"]
     result["drift"] = {axis: spreads[axis] for axis in axes}
-    for group in ("hypervolume", "reward_at", "drift_at"):
+    for group in _AT_AXIS:
         result[group] = {
             axis: spreads[f"{group}/{axis}"]
             for axis in axes
@@ -191,8 +233,7 @@ def _nested(values, axes):
     result["other"] = {
         name: value
         for name, value in spreads.items()
-        if name not in used
-        and name.split("/")[0] not in ("hypervolume", "reward_at", "drift_at")
+        if name not in used and name.split("/")[0] not in _AT_AXIS
     }
     result["per_seed"] = {
         name: {str(seed): value for seed, value in by_seed.items()}

@@ -1,0 +1,173 @@
+"""report.md: a page a person can read, and disbelieve.
+
+It says what was asked, what came out on every axis, where the axes disagree, what was
+declared beforehand, what each seed did, what it cost, and shows samples that nobody
+selected.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+from rlhf_jax.reporting import (
+    canvas,
+    claims,
+    markdown,
+    metrics,
+    plots,
+    results,
+    sections,
+)
+from rlhf_jax.reporting.claims import Claim
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What a report says besides its numbers. Claims are declared before the run."""
+
+    title: str
+    question: str = ""
+    axes: tuple[str, ...] = ("drift/text_nll", "drift/kl_initial", "tax/skills")
+    corners: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    place: str = "this microworld and these models"
+    command: str = ""
+    provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # deviations, cut trials, shared pretraining
+
+    def name(self, method):
+        return canvas.method_name(method, self.labels)
+
+
+def write(folder, records, study, *, rows=(), budget=None, controls=(), wall=None):
+    """Writes front.png, curves.png, results.json and report.md; returns the results.
+
+    Args:
+      folder: the run folder; each file is written whole or not at all.
+      records: dictionaries as in metrics.jsonl.
+      rows: dictionaries as in samples.jsonl.
+      budget: {method: {"tokens", "gradient_steps", "reward_calls", "wall_seconds"}},
+        of all seeds; from `budget/*` and `time/iteration` of the records when None.
+      controls: (name, what should happen, what happened, passed) of each negative
+        control. wall: seconds the whole run took.
+    """
+    folder, found = pathlib.Path(folder), results.runs(records)
+    study = _measured(study, found)
+    options = {"axes": study.axes, "corners": study.corners}
+    summary = results.summarize(records, **options, wall_seconds=wall)
+    findings = claims.judge(study.claims, found, **options)
+    summary["verdicts"] = [_verdict_row(f) for f in findings]
+    summary["budget"] = spent(records) if budget is None else budget
+    metrics.write_json(folder / "results.json", summary)
+    plots.front(records, study.axes, folder / "front.png", labels=study.labels)
+    plots.curves(records, folder / "curves.png", labels=study.labels)
+    text = render(summary, findings, study, rows=rows, controls=controls)
+    metrics.write_text(folder / "report.md", text)
+    return summary
+
+
+def render(summary, findings, study, *, rows=(), controls=()):
+    """The text of report.md."""
+    parts = [
+        f"# {study.title}",
+        f"**{answer(summary, findings, study)}**",
+        study.question,
+        "![Reward against drift](front.png)",
+        "![Training curves](curves.png)",
+        *sections.outcome(summary, study),
+        "## Where the axes disagree",
+        sections.disagreement(summary, study),
+        *sections.verdicts(summary, findings, study),
+        *sections.seeds_one_by_one(summary, study),
+        *sections.budget(summary, study),
+        *sections.negative_controls(controls),
+        *sections.unselected(rows, study),
+        *sections.provenance(summary, study),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def answer(summary, findings, study):
+    """One sentence: where, over how many seeds, what, on which axis."""
+    start = f"On {study.place}, over {sections.count(summary['seeds'], 'seed')}"
+    leaders = sections.headline(summary, study)
+    tested = [f for f in findings if f.verdict and f.verdict.word != "no test"]
+    if not tested:
+        return f"{start} and so without a test, {leaders}."
+    verdict, claim = tested[0].verdict, sections.claim_text(tested[0], study)
+    where = sections.endpoint_text(tested[0].claim.endpoint)
+    gap = markdown.interval(verdict._asdict(), sections.scale(tested[0].claim.endpoint))
+    return f"{start}, “{claim}” is {verdict.word} ({where}: {gap}); {leaders}."
+
+
+def spent(records):
+    """{method: budget} over all seeds, from what the records hold.
+
+    `budget/*` counts up within a seed: its largest value is taken, `time/iteration` is
+    summed.
+    """
+    counters, result = {}, {}
+    for record in records:
+        place = record["method"], record["seed"]
+        for name in ("tokens", "gradient_steps", "reward_calls"):
+            value = record.get(f"budget/{name}")
+            if value is not None:
+                key = (*place, name)
+                counters[key] = max(counters.get(key, 0), value)
+        if "time/iteration" in record:
+            key = (*place, "wall_seconds")
+            counters[key] = counters.get(key, 0.0) + record["time/iteration"]
+    for (method, _, name), value in counters.items():
+        budget = result.setdefault(method, {})
+        budget[name] = budget.get(name, 0) + value
+    return result
+
+
+def show(summary, *, labels=None, console=None):
+    """Prints the results as a table: means, and below them what brackets them."""
+    seeds = sections.count(summary["seeds"], "seed")
+    table = rich.table.Table(
+        title=f"{seeds}, {sections.brackets(summary)}",
+        box=rich.box.SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+    )
+    header, body = sections.overview(summary, labels or {})
+    for i, column in enumerate(header):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in body:
+        table.add_row(*(rich.text.Text(cell.replace(" [", "\n[")) for cell in row))
+    (console or rich.console.Console()).print(table)
+
+
+def _measured(study, found):
+    """The study without the axes that no run measured, and a note of them."""
+    missing = [a for a in study.axes if not any(run.has(a) for run in found)]
+    if not missing:
+        return study
+    return dataclasses.replace(
+        study,
+        axes=tuple(axis for axis in study.axes if axis not in missing),
+        corners={a: c for a, c in study.corners.items() if a not in missing},
+        notes=(*study.notes, f"Not measured: {', '.join(missing)}."),
+    )
+
+
+def _verdict_row(finding):
+    row = {
+        "method": finding.claim.method,
+        "other": finding.other,
+        "endpoint": finding.claim.endpoint,
+        "kind": finding.claim.kind,
+        "smallest_effect": finding.smallest_effect,
+        "p_holm": finding.p_holm,
+        "diverged": list(finding.diverged),
+    }
+    verdict = finding.verdict
+    return {**row, **(verdict._asdict() if verdict else {"word": "none"})}

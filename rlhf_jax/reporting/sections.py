@@ -1,0 +1,296 @@
+"""The sections of report.md: each function yields paragraphs.
+
+`summary` is what `results.summarize` returns, `study` a `report.Study`.
+"""
+
+from rlhf_jax.evaluation import statistics
+from rlhf_jax.reporting import canvas, markdown, results, samples
+
+_BUDGET = {
+    "tokens": "tokens sampled",
+    "gradient_steps": "gradient steps",
+    "reward_calls": "reward-model calls",
+    "wall_seconds": "wall seconds",
+}
+
+
+def disagreement(summary, study):
+    """Which method leads on each axis, and whether that is the same one."""
+    leaders = _leaders(summary, study.axes)
+    if not leaders:
+        return "No front could be read."
+    lines = [
+        f"- {canvas.label(axis)[0]}: {study.name(method)} ({how})"
+        for axis, (method, how) in leaders.items()
+    ]
+    if len({method for method, _ in leaders.values()}) == 1:
+        end = "All axes name the same method; that is a ranking of means, not a test."
+    else:
+        end = "**The axes disagree**: a claim holds for the axis it names, and no more."
+    return "\n".join(lines) + "\n\n" + end
+
+
+def overview(summary, labels):
+    axes = next(iter(summary["methods"].values()), {"drift": {}})["drift"]
+    gold = any("gold" in m for m in summary["methods"].values())
+    header = ["method", "reward", *(["gold"] if gold else [])]
+    header += [canvas.label(axis)[0] for axis in axes]
+    body = []
+    every = {"initial policy π₀": summary["initial"], **summary["methods"]}
+    for method, m in every.items():
+        row = [canvas.method_name(method, labels), markdown.interval(m["reward"])]
+        row += [markdown.interval(m.get("gold"))] if gold else []
+        row += [markdown.interval(m["drift"][axis], scale(axis)) for axis in axes]
+        body.append(row)
+    return header, body
+
+
+def outcome(summary, study):
+    header, body = overview(summary, study.labels)
+    yield "## Results"
+    yield f"Final policies; mean over seeds, {brackets(summary)}. {_units(study.axes)}"
+    yield markdown.table(header, body)
+    yield _finals(summary, study)
+    for group, title in (
+        ("hypervolume", "Hypervolume (reward × drift, more is better)"),
+        ("reward_at", "Best reward at the drift all methods reach"),
+        ("gold_at", "Gold of the checkpoint that the proxy picks at that drift"),
+        ("drift_at", "Least drift at the reward all methods reach"),
+    ):
+        found = {k: m[group] for k, m in summary["methods"].items() if m[group]}
+        if found:
+            axes = [a for a in study.axes if any(a in m for m in found.values())]
+            yield f"### {title}"
+            yield markdown.table(
+                ["method", *(canvas.label(axis)[0] for axis in axes)],
+                [[study.name(k), *_along(m, group, axes)] for k, m in found.items()],
+            )
+    if summary["corners"]:
+        corners = "; ".join(
+            f"{canvas.label(axis)[0]} {d * scale(axis):g}, reward {r:g}"
+            for axis, (d, r) in summary["corners"].items()
+        )
+        yield f"Corners of the hypervolumes, fixed in the config: {corners}."
+
+
+def _along(groups, group, axes):
+    for axis in axes:
+        yield markdown.interval(groups.get(axis), scale(f"{group}/{axis}"))
+
+
+def _finals(summary, study):
+    """Which side of a reset the final policy of a method stands on."""
+    names = [
+        f"{study.name(name)} (step {m['final']['step']})"
+        for name, m in summary["methods"].items()
+        if m["final"]["phase"] == "after_reset"
+    ]
+    if not names:
+        return ""
+    return (
+        f"The last iteration ended with a reset, and the final policy is the one "
+        f"after it: {markdown.join(names)}."
+    )
+
+
+def verdicts(summary, findings, study):
+    yield "## Verdicts"
+    if summary["seeds"] < statistics.MIN_SEEDS:
+        yield f"{count(summary['seeds'], 'seed')}: shown as dots, no test."
+    if not findings:
+        yield "No claim was declared before the run, so none is judged."
+        return
+    header = ["claim", "endpoint", "smallest effect", "difference", "p", "Holm p"]
+    body = []
+    for f in findings:
+        factor = scale(f.claim.endpoint)
+        row = [
+            claim_text(f, study),
+            endpoint_text(f.claim.endpoint),
+            f"{f.smallest_effect:.3g}",
+        ]
+        if f.verdict is None:
+            seeds = ", ".join(map(str, f.diverged))
+            row += ["", "", "", f"none: not finite in seed {seeds}"]
+        elif f.verdict.word == "no test":
+            row += [markdown.number(f.verdict.mean, factor), "", "", "no test"]
+        else:
+            row += [
+                markdown.interval(f.verdict._asdict(), factor),
+                markdown.number(f.verdict.p),
+                markdown.number(f.p_holm),
+                f"**{f.verdict.word}**{_needed(f.verdict)}",
+            ]
+        body.append(row)
+    yield markdown.table([*header, "verdict"], body)
+    yield (
+        "Paired differences by seed, positive in favour of the method named first; "
+        "95% t-interval, exact two-sided sign-flip p."
+    )
+
+
+def seeds_one_by_one(summary, study):
+    yield "## Seeds, one by one"
+    seeds = sorted(
+        {int(s) for m in summary["methods"].values() for s in m["per_seed"]["reward"]}
+    )
+    shown = ["reward", "gold", *study.axes]
+    body = []
+    for method, m in summary["methods"].items():
+        for name in (n for n in shown if n in m["per_seed"]):
+            values = m["per_seed"][name]
+            cells = [markdown.number(values.get(str(s)), scale(name)) for s in seeds]
+            body.append([study.name(method), endpoint_text(name), *cells])
+    yield markdown.table(["method", "final", *(f"seed {s}" for s in seeds)], body)
+
+
+def budget(summary, study):
+    spent = summary.get("budget") or {}
+    known = [name for name in _BUDGET if any(name in b for b in spent.values())]
+    if not known:
+        return
+    yield "## Budget"
+    yield markdown.table(
+        ["method", *(_BUDGET[name] for name in known)],
+        [
+            [study.name(m), *(markdown.count(b.get(name)) for name in known)]
+            for m, b in spent.items()
+        ],
+    )
+    yield "Over all seeds. Averaging weights is nearly free: it samples nothing."
+
+
+def negative_controls(controls):
+    if not controls:
+        return
+    yield "## Negative controls"
+    yield markdown.table(
+        ["control", "should happen", "happened", "passed"],
+        [[*map(str, row[:3]), "yes" if row[3] else "**no**"] for row in controls],
+    )
+
+
+def unselected(rows, study):
+    """20 samples a method, drawn blindly from its last evaluation."""
+    by_method = {}
+    for row in rows:
+        by_method.setdefault(row["method"], []).append(row)
+    if by_method:
+        yield "## Samples, unselected"
+    for method, every in by_method.items():
+        last = max(row["step"] for row in every)
+        final = [row for row in every if row["step"] == last]
+        picked = samples.unselected(final, 20)
+        yield f"### {study.name(method)}, step {last}"
+        yield markdown.table(
+            ["seed", "prompt", "completion", "score"],
+            [
+                [
+                    str(row["seed"]),
+                    samples.shorten(row["prompt"], 200),
+                    samples.shorten(row["completion"], 400),
+                    markdown.number(row.get("score")),
+                ]
+                for row in picked
+            ],
+        )
+
+
+def provenance(summary, study):
+    yield "## How it was made"
+    if study.command:
+        yield f"```\n{study.command}\n```"
+    facts = dict(study.provenance)
+    facts["seeds"] = str(summary["seeds"])
+    if summary["wall_seconds"]:
+        facts["wall seconds"] = f"{summary['wall_seconds']:.0f}"
+    yield "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    yield "\n".join(f"- {note}" for note in study.notes)
+    yield (
+        "Numbers hold for "
+        f"{study.place}. Curves and samples are of every seed; the data behind them "
+        "is in `metrics.jsonl` and `results.json`."
+    )
+
+
+def headline(summary, study):
+    leaders = _leaders(summary, study.axes)
+    parts = {}
+    for axis, (method, _) in leaders.items():
+        parts.setdefault(study.name(method), []).append(canvas.label(axis)[0])
+    said = ", ".join(
+        f"{name} leads in the mean on {markdown.join(a)}" for name, a in parts.items()
+    )
+    if not said:
+        return "no front could be read"
+    return said + (", so the axes disagree" if len(parts) > 1 else ", on every axis")
+
+
+def _leaders(summary, axes):
+    """{axis: (method with the largest mean, by what)}."""
+    result = {}
+    for axis in axes:
+        for group, how in (
+            ("hypervolume", "hypervolume"),
+            ("reward_at", "reward at matched drift"),
+        ):
+            means = {
+                method: m[group][axis]["mean"]
+                for method, m in summary["methods"].items()
+                if m[group].get(axis, {}).get("mean") is not None
+            }
+            if means:
+                best = max(means, key=means.get)
+                result[axis] = (best, f"{how} {means[best]:.3g}")
+                break
+    return result
+
+
+def claim_text(finding, study):
+    sign = "is better than" if finding.claim.kind == "greater" else "≈"
+    return f"{study.name(finding.claim.method)} {sign} {study.name(finding.other)}"
+
+
+def endpoint_text(name):
+    group, _, axis = name.partition("/")
+    plain = {"reward": "reward", "gold": "gold"}
+    at = {
+        "hypervolume": "hypervolume, ",
+        "reward_at": "reward at matched drift, ",
+        "gold_at": "gold at matched drift, ",
+        "drift_at": "drift at matched reward, ",
+    }
+    return (
+        plain.get(name)
+        or at.get(group, "") + canvas.label(axis if group in at else name)[0]
+    )
+
+
+def _needed(verdict):
+    if verdict.word != "undecided":
+        return ""
+    if verdict.seeds_needed is None:
+        return " (more than a million seeds would be needed)"
+    return f" (about {verdict.seeds_needed} seeds would decide)"
+
+
+def brackets(summary):
+    if summary["interval"] == "t95":
+        return "95% t-interval over seeds in brackets"
+    return "least and largest seed in brackets, no interval"
+
+
+def _units(axes):
+    units = [f"{canvas.label(a)[0]} in {canvas.label(a)[1]}" for a in axes]
+    return "; ".join(unit for unit in units if not unit.endswith(" in ")) + "."
+
+
+def scale(endpoint):
+    """What turns the endpoint's unit into the printed one: accuracy into points."""
+    group, _, axis = endpoint.partition("/")
+    drift = axis if group in ("hypervolume", "drift_at") else endpoint
+    return 100.0 if results.is_tax(drift) else 1.0
+
+
+def count(n, noun):
+    return f"{n} {noun}{'' if n == 1 else 's'}"
