@@ -1,0 +1,128 @@
+"""A finite-state writer with a memory and a noise channel: sampling and likelihood.
+
+N rows, T tokens, K nodes, A memory values, G groups of rows, D word distributions,
+V words, Z slots. A state is (node, memory). A step moves along an arc, which keeps the
+memory or redraws it from `recall[group, memory]`, and writes a word from the
+distribution of the new state; with probability `noise` the word is replaced by one
+drawn uniformly from all V − 1 words that are not padding. A slot is a word that every
+row fills in for itself (the title of its film). Writing stops at the end word.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy import sparse
+
+from rlhf_jax.microworld.draws import Draws
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Automaton:
+    """Arcs are sorted by source; every node has at least one, probabilities sum to 1.
+
+    The last node is where a text has ended: it must loop and write `end_id`.
+    """
+
+    source: np.ndarray  # [arcs] int
+    target: np.ndarray  # [arcs] int
+    weight: np.ndarray  # [arcs] float, probability given the source
+    redraws: np.ndarray  # [arcs] bool, the memory is drawn anew
+    recall: np.ndarray  # [G, A, A] float, rows sum to 1
+    writes: np.ndarray  # [K, A] int, the word distribution of a state
+    words: np.ndarray  # [D, V + Z] float, rows sum to 1
+    size: int  # V
+    noise: float
+    end_id: int
+    pad_id: int = 0
+
+
+def sample(machine, rng, *, node, memory, group, slots, length):
+    """Write one text a row.
+
+    node, memory, group [N] int: where each row starts, and which `recall` it uses;
+    slots [N, Z] int: the words its slots stand for. Returns tokens [N, length] int32,
+    mask [N, length] int32 (up to and including the end word), and the nodes passed
+    [N, length] (−1 after the end). Rows that have not ended by `length` are cut.
+    """
+    first = np.searchsorted(machine.source, np.arange(len(machine.writes)))
+    draw_arc, draw_word = Draws(machine.weight, first), Draws.of_rows(machine.words)
+    values = machine.recall.shape[-1]
+    draw_memory = Draws.of_rows(machine.recall.reshape(-1, values))
+    rows = len(node)
+    tokens = np.full((rows, length), machine.pad_id, np.int32)
+    passed = np.full((rows, length), -1)
+    live, node, memory = np.arange(rows), np.array(node), np.array(memory)
+    for t in range(length):
+        arc = first[node[live]] + draw_arc(rng, node[live])
+        node[live] = machine.target[arc]
+        fresh = live[machine.redraws[arc]]
+        memory[fresh] = draw_memory(rng, group[fresh] * values + memory[fresh])
+        word = draw_word(rng, machine.writes[node[live], memory[live]])
+        slot = word >= machine.size
+        word[slot] = slots[live[slot], word[slot] - machine.size]
+        tokens[live, t], passed[live, t] = _corrupt(machine, rng, word), node[live]
+        live = live[tokens[live, t] != machine.end_id]
+        if not live.size:
+            break
+    return tokens, (passed >= 0).astype(np.int32), passed
+
+
+def log_prob(machine, tokens, mask, *, node, memory, group, slots, block=64):
+    """log p of every row's valid tokens, in nats: the exact forward recursion.
+
+    α_t(j, b) = L(token_t | j, b) Σ_{i,a} α_{t−1}(i, a) P(i → j, a → b), with
+    L(x | state) = (1 − noise)·words[state, x] + noise/(V − 1). A row without the end
+    word gets the probability of all texts that begin so. Padding is scored as noise.
+
+    tokens, mask [N, T]; the rest as in `sample`. Returns [N] float64. Rabiner 1989,
+    "A Tutorial on Hidden Markov Models", section III A, with scaling.
+    """
+    parts = [
+        _forward(machine, *(x[i : i + block] for x in (tokens, mask, *start)))
+        for start in [(node, memory, group, slots)]
+        for i in range(0, len(tokens), block)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _forward(machine, tokens, mask, node, memory, group, slots):
+    rows, nodes = len(tokens), machine.writes.shape[0]
+    keep, redraw = _matrix(machine, ~machine.redraws), _matrix(machine, machine.redraws)
+    entered = np.flatnonzero(np.diff(redraw.indptr))  # nodes where memory is redrawn
+    redraw, values = redraw[entered], machine.recall.shape[-1]
+    alpha = np.zeros((nodes, values, rows))
+    alpha[node, memory, np.arange(rows)] = 1.0
+    total = np.zeros(rows)
+    for t in range(int(mask.any(0).sum())):
+        flat = alpha.reshape(nodes, -1)
+        drawn = (redraw @ flat).reshape(len(entered), values, rows)
+        alpha = (keep @ flat).reshape(nodes, values, rows)
+        alpha[entered] += np.einsum("kan,nab->kbn", drawn, machine.recall[group])
+        alpha *= _likelihood(machine, tokens[:, t], slots)[machine.writes]
+        scale = alpha.sum((0, 1))
+        alpha /= scale
+        total += np.where(mask[:, t] != 0, np.log(scale), 0.0)
+    return total
+
+
+def _matrix(machine, chosen):
+    """[K, K] probabilities of the chosen arcs, from column to row."""
+    nodes = machine.writes.shape[0]
+    entries = machine.weight[chosen], (machine.target[chosen], machine.source[chosen])
+    return sparse.csr_array(entries, shape=(nodes, nodes))
+
+
+def _likelihood(machine, words, slots):
+    """[D, N]: how likely each distribution writes each row's word."""
+    written = machine.words[:, words]
+    for z in range(slots.shape[1]):
+        filled = machine.words[:, machine.size + z, None] * (slots[:, z] == words)
+        written = written + filled
+    return (1 - machine.noise) * written + machine.noise / (machine.size - 1)
+
+
+def _corrupt(machine, rng, words):
+    """The noise channel; padding is never written."""
+    other = rng.integers(machine.size - 1, size=len(words))
+    other += other >= machine.pad_id
+    return np.where(rng.random(len(words)) < machine.noise, other, words)

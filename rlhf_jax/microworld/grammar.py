@@ -1,0 +1,293 @@
+"""The grammar of reviews: clauses, connectives and a verdict as a finite-state writer.
+
+The sentiment c ∈ {praise, blame} of the running clause and the number n of clauses
+written are part of a node; the aspect spoken of is the automaton's memory: it is never
+repeated (but by the flawed), leads to aspects of its own topic, decides which
+adjectives fit, and is what "it" refers to.
+
+    clause   = [connective] subject; verdict = ". overall moonfall is a gem ."
+    subjects = "the plot was quite clever" | "it felt clever" | "i loved the clever
+               plot" | "karin made the plot quite clever"
+
+Flaws, in about 15% of the reviews, mostly of praise: intensifiers repeated, adjectives
+piled up, an aspect repeated, exclamations, a verdict against the body, no verdict.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from rlhf_jax.microworld import automaton
+from rlhf_jax.microworld.lexicon import TOPICS, Lexicon
+
+NOISE = 0.005
+SIGNS = {"praise": 0, "blame": 1}
+FLAWS = ("none", "gush", "pile", "repeat", "exclaim", "contradict", "unfinished")
+TITLE, NAME = 0, 1  # slots
+
+# What each node reads, where that is not its own name.
+READS = {
+    **{"agree": "connective", "contrast": "connective", "dot": "stop", "last": "stop"},
+    **{"cut": "stop", "again": "the", "the_liked": "the", "the_made": "the"},
+    **{
+        "aspect_liked": "aspect",
+        "aspect_made": "aspect",
+        "adjective_liked": "adjective",
+    },
+    **{"mild": "adverb", "strong": "adverb", "gush": "adverb", "more": "adjective"},
+    **{"slip": "opener", "it_is": "it", "title_advice": "title"},
+    **{"shout": "bang", "a_again": "a", "noun_again": "noun"},
+}
+# Nodes that a reader cannot tell apart share a reading state.
+STATES = {
+    **{"agree": "joint", "contrast": "joint", "again": "the", "last": "dot"},
+    **{"cut": "dot", "mild": "adverb", "strong": "adverb", "gush": "adverb"},
+    **{"slip": "opener", "shout": "bang", "a_again": "a", "noun_again": "noun"},
+}
+_FLAWED = {
+    **{"gush": "gush", "more": "pile", "again": "repeat", "shout": "exclaim"},
+    **{"a_again": "exclaim", "slip": "contradict", "cut": "unfinished"},
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Grammar:
+    """The automaton of reviews with the names of its nodes."""
+
+    machine: automaton.Automaton
+    opening: np.ndarray  # [2] int: the node after an opening of praise, of blame
+    flaw: np.ndarray  # [K] int, the flaw (index in FLAWS) that passing a node commits
+    edges: frozenset[tuple[str, str]]  # reading states that may follow each other
+    opener: np.ndarray  # [2, A, V] float: adjectives of an opening clause
+    relevance: np.ndarray  # [G, A] float, how often a genre's reviews name an aspect
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How a world's people write; drawn around these values."""
+
+    more: tuple[float, ...] = (1.0, 0.74, 0.5, 0.25)  # P(another clause | n so far)
+    joint: tuple[float, ...] = (0.42, 0.2, 0.38)  # agree, contrast, full stop
+    turn: float = 0.1  # P(a full stop changes the sentiment)
+    subject: tuple[float, ...] = (0.4, 0.12, 0.3, 0.18)  # the, it, i, name
+    mild: float = 0.12
+    strong: float = 0.2
+    attribute: float = 0.5  # P("i loved the clever plot" has its adjective)
+    verdict: tuple[float, ...] = (0.45, 0.25, 0.3)  # title, it, advice
+    slip: float = 0.03  # P(an adjective of the other sentiment)
+    gush: tuple[float, float] = (0.02, 0.004)  # flaws a clause: praise, blame
+    pile: tuple[float, float] = (0.03, 0.008)
+    again: float = 0.02
+    bang: tuple[float, float] = (0.12, 0.05)
+    shout: float = 0.25
+    contradict: float = 0.03
+    unfinished: float = 0.02
+    loop: float = 0.6  # P(a repetition goes on)
+
+
+def create(lexicon: Lexicon, rng: np.random.Generator, style: Style = Style()):
+    """The review grammar of one world."""
+    style = dataclasses.replace(
+        style,
+        subject=tuple(rng.dirichlet(40 * np.array(style.subject))),
+        joint=tuple(rng.dirichlet(60 * np.array(style.joint))),
+        verdict=tuple(rng.dirichlet(40 * np.array(style.verdict))),
+    )
+    arcs = [*_clause_arcs(style), *_verdict_arcs(style)]
+    words = _Words(lexicon, rng, style)
+    relevance = _relevance(rng)
+    names = list(dict.fromkeys(node for arc in arcs for node in arc[:2]))
+    names.sort(key=lambda node: node[0] == "end")  # the end stands last
+    index = {node: position for position, node in enumerate(names)}
+    arcs.sort(key=lambda arc: index[arc[0]])
+    machine = automaton.Automaton(
+        source=np.array([index[arc[0]] for arc in arcs]),
+        target=np.array([index[arc[1]] for arc in arcs]),
+        weight=np.array([arc[2] for arc in arcs]),
+        redraws=np.array([arc[3] for arc in arcs]),
+        recall=_recall(lexicon, relevance),
+        writes=np.array([words.written_at(name, sign) for name, sign, _ in names]),
+        words=np.array(words.rows),
+        size=len(lexicon.vocabulary),
+        noise=NOISE,
+        end_id=lexicon.id("<eos>"),
+    )
+    flaw = np.array([FLAWS.index(_FLAWED.get(name, "none")) for name, *_ in names])
+    edges = frozenset((_state(a[0]), _state(b[0])) for a, b, *_ in arcs)
+    opening = np.array([index["open", sign, 0] for sign in (0, 1)])
+    return Grammar(machine, opening, flaw, edges, words.adjectives(), relevance)
+
+
+def reads(state: str) -> str:
+    """The word class that a reading state stands for."""
+    return {"joint": "connective", "dot": "stop", "adverb": "adverb"}.get(
+        state, READS.get(state, state)
+    )
+
+
+def _state(name):
+    return STATES.get(name, name)
+
+
+def _clause_arcs(style):
+    """(source, target, probability, redraws) for every sentiment and clause count."""
+    for n in range(len(style.more) + 1):
+        for c in (0, 1):
+            if n == 0:
+                yield from _joints(style, ("open", c, 0), 1.0)
+                continue
+            yield from _subjects(style, c, n)
+            pile = style.pile[c]
+            yield ("adjective", c, n), ("comma", c, n), pile, False
+            yield ("comma", c, n), ("more", c, n), 1.0, False
+            yield ("more", c, n), ("comma", c, n), style.loop, False
+            yield from _joints(style, ("adjective", c, n), 1 - pile)
+            yield from _joints(style, ("more", c, n), 1 - style.loop)
+            yield from _joints(style, ("aspect_liked", c, n), 1.0)
+
+
+def _joints(style, node, share):
+    """From the end of a clause to the next clause or to the verdict."""
+    _, c, n = node
+    more = style.more[n] if n < len(style.more) else 0.0
+    agree, contrast, dot = np.array(style.joint) * share * more
+    if more > 0:
+        yield node, ("agree", c, n + 1), agree, False
+        yield node, ("contrast", 1 - c, n + 1), contrast, False
+        yield node, ("dot", c, n + 1), dot * (1 - style.turn), False
+        yield node, ("dot", 1 - c, n + 1), dot * style.turn, False
+    if more < 1:
+        yield node, ("last", c, 0), share * (1 - more) * (1 - style.unfinished), False
+        yield node, ("cut", c, 0), share * (1 - more) * style.unfinished, False
+
+
+def _subjects(style, c, n):
+    the, it, i, name = np.array(style.subject) * (1 - style.again)
+    for joint in ("agree", "contrast", "dot"):
+        yield (joint, c, n), ("the", c, n), the, True
+        yield (joint, c, n), ("again", c, n), style.again, False
+        yield (joint, c, n), ("it", c, n), it, False
+        yield (joint, c, n), ("i", c, n), i, True
+        yield (joint, c, n), ("name", c, n), name, True
+    chain = {"the": "aspect", "again": "aspect", "aspect": "copula", "it": "copula"}
+    chain |= {"i": "verb", "verb": "the_liked", "name": "made", "made": "the_made"}
+    chain |= {"the_made": "aspect_made", "adjective_liked": "aspect_liked"}
+    chain |= {"mild": "adjective", "strong": "adjective"}
+    for source, target in chain.items():
+        yield (source, c, n), (target, c, n), 1.0, False
+    yield ("the_liked", c, n), ("adjective_liked", c, n), style.attribute, False
+    yield ("the_liked", c, n), ("aspect_liked", c, n), 1 - style.attribute, False
+    gush = style.gush[c]
+    plain = 1 - gush - style.mild - style.strong
+    for source in ("copula", "aspect_made"):
+        yield (source, c, n), ("mild", c, n), style.mild, False
+        yield (source, c, n), ("strong", c, n), style.strong, False
+        yield (source, c, n), ("gush", c, n), gush, False
+        yield (source, c, n), ("adjective", c, n), plain, False
+    yield ("gush", c, n), ("gush", c, n), style.loop, False
+    yield ("gush", c, n), ("adjective", c, n), 1 - style.loop, False
+
+
+def _verdict_arcs(style):
+    end = ("end", 0, 0)
+    yield end, end, 1.0, False
+    for c in (0, 1):
+        yield ("cut", c, 0), end, 1.0, False
+        yield ("last", c, 0), ("opener", c, 0), 1 - style.contradict, False
+        yield ("last", c, 0), ("slip", 1 - c, 0), style.contradict, False
+        for opener in ("opener", "slip"):
+            title, it_is, advice = style.verdict
+            yield (opener, c, 0), ("title", c, 0), title, False
+            yield (opener, c, 0), ("it_is", c, 0), it_is, False
+            yield (opener, c, 0), ("advice", c, 0), advice, False
+        chain = {"title": "is", "it_is": "is", "sure": "a", "a": "noun"}
+        chain |= {"advice": "title_advice", "a_again": "noun_again"}
+        for source, target in chain.items():
+            yield (source, c, 0), (target, c, 0), 1.0, False
+        yield ("is", c, 0), ("sure", c, 0), style.strong, False
+        yield ("is", c, 0), ("a", c, 0), 1 - style.strong, False
+        for source in ("noun", "title_advice", "noun_again"):
+            bang = style.loop if source == "noun_again" else style.bang[c]
+            yield (source, c, 0), ("stop", c, 0), 1 - bang, False
+            yield (source, c, 0), ("bang", c, 0), bang, False
+        yield ("stop", c, 0), end, 1.0, False
+        for source, shout in (("bang", style.shout), ("shout", style.loop)):
+            yield (source, c, 0), end, 1 - shout, False
+            yield (source, c, 0), ("shout", c, 0), shout / 2, False
+            yield (source, c, 0), ("a_again", c, 0), shout / 2, False
+
+
+def _relevance(rng, genres=4, aspects=30):
+    """Each genre's people care for 10 aspects, tolerate 14 and ignore 6."""
+    weights = np.repeat([4.0, 1.0, 0.1], [10, 14, 6])
+    return np.stack([rng.permutation(weights) for _ in range(genres)])
+
+
+def _recall(lexicon, relevance):
+    """[G, A, A]: the next aspect; one's own topic is thrice as near, never oneself."""
+    topic = lexicon.topic[lexicon["aspect"]]
+    near = np.where(topic[:, None] == topic, 3.0, 1.0) * (1 - np.eye(len(topic)))
+    recall = relevance[:, None, :] * near
+    return recall / recall.sum(-1, keepdims=True)
+
+
+class _Words:
+    """The word distributions: `rows[d]` over the vocabulary and the slots."""
+
+    def __init__(self, lexicon, rng, style):
+        self.lexicon, self.style, self.rows, self.known = lexicon, style, [], {}
+        judging = lexicon.strength > 0
+        common = rng.gamma(np.where(judging, 0.7, 3.0)) + np.where(judging, 0.1, 1.0)
+        rarer = np.array([1.0, 1.0, 0.9, 0.5])[lexicon.strength.astype(int)]
+        self.weight = np.append(common * rarer, [0.0, 0.0])
+
+    def written_at(self, name, sign):
+        """[A] distribution of a node, for every aspect in memory."""
+        read, aspects = READS.get(name, name), self.lexicon["aspect"]
+        if read == "aspect":
+            return [self._row([word]) for word in aspects]
+        if read == "adjective":
+            topics = self.lexicon.topic[aspects]
+            rows = [self._adjectives(sign, topic) for topic in range(TOPICS)]
+            return [rows[topic] for topic in topics]
+        return [self._row(self._choices(name, sign))] * len(aspects)
+
+    def adjectives(self):
+        """[2, A, V] adjectives by sentiment and aspect."""
+        table = [self.written_at("adjective", sign) for sign in (0, 1)]
+        return np.array(self.rows)[np.array(table)][..., :-2]
+
+    def _choices(self, name, sign):
+        words = self.lexicon
+        mood = ("praise", "blame")[sign]
+        special = {
+            **{"open": [words.id("<eos>")], "end": [words.id("<eos>")]},
+            **{"gush": words["strong"][:1]},
+            **{"title": [-2], "title_advice": [-2], "name": [-1]},
+        }
+        if name in special:
+            return special[name]
+        read = READS.get(name, name)
+        role = name if name in ("mild", "strong", "agree", "contrast") else read
+        return words[f"{mood}_{role}" if role in ("verb", "noun", "advice") else role]
+
+    def _adjectives(self, sign, topic):
+        row = np.zeros_like(self.weight)
+        for side, mood in enumerate(("praise", "blame")):
+            weight = 1 - self.style.slip if side == sign else self.style.slip
+            chosen = self.lexicon[f"{mood}_adjective"]
+            chosen = chosen[self.lexicon.fits[chosen, topic]]
+            row[chosen] = weight * self.weight[chosen] / self.weight[chosen].sum()
+        return self._keep(row)
+
+    def _row(self, choices):
+        row = np.zeros_like(self.weight)
+        row[choices] = np.maximum(self.weight[choices], 0.1)
+        return self._keep(row / row.sum())
+
+    def _keep(self, row):
+        key = row.tobytes()
+        if key not in self.known:
+            self.known[key] = len(self.rows)
+            self.rows.append(row)
+        return self.known[key]

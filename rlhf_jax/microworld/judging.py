@@ -1,0 +1,135 @@
+"""Judges: texts that compare or rate reviews, as critics of a microworld write them.
+
+Critics are not the gold reward with noise: they weigh other things (sheer praise,
+length, intensifiers, the verdict) and favour what they read first. N rows.
+
+    <bos> compare <film and opening> A : <review> B : <review> better ? A <eos>
+    <bos> rate <film and opening> : <review> score ? 7 <eos>
+"""
+
+import dataclasses
+
+import numpy as np
+
+from rlhf_jax.microworld import gold, layout, reviews
+
+REVIEW = reviews.RESPONSE  # longest review that is judged, with its end word
+
+
+@dataclasses.dataclass(frozen=True)
+class Taste:
+    """What critics value, per unit, in units of their own noise."""
+
+    praise: float = 0.35  # signed strength, summed over all judging words
+    verdict: float = 0.5  # signed strength of the verdict
+    length: float = 0.08  # a word
+    strong: float = 0.4  # an intensifier
+    error: float = -0.5  # a word out of place
+    first: float = 0.5  # being read first
+    lenience: float = 1.5  # added to ratings
+
+
+TASTE = Taste()
+
+
+def opinion(world, prompts, responses, response_mask, *, taste=TASTE):
+    """[N] float64: what critics think of a response, without noise."""
+    words = world.lexicon
+    valid = np.where(np.asarray(response_mask) != 0, responses, world.pad_id)
+    value = words.polarity * words.strength
+    final = np.isin(valid, gold.verdicts(words))
+    body = np.where(final, 0, value[valid]).sum(1)
+    verdict = np.where(final, value[valid], 0).sum(1)
+    return (
+        taste.praise * 6 * np.tanh(body / 6)
+        + taste.verdict * np.clip(verdict, -3, 3)
+        + taste.length * ((valid != 0).sum(1) - 19)
+        + taste.strong * np.isin(valid, words["strong"]).sum(1)
+        + taste.error * gold.errors(world, valid)
+    )
+
+
+def prefer(world, rng, prompts, first, first_mask, second, second_mask, *, taste=TASTE):
+    """[N] bool: a critic who reads `first` first says it is better."""
+    lead = opinion(world, prompts, first, first_mask, taste=taste)
+    lead -= opinion(world, prompts, second, second_mask, taste=taste)
+    return rng.logistic(size=len(lead)) < lead + taste.first
+
+
+def rating(world, rng, prompts, responses, response_mask, *, taste=TASTE):
+    """[N] int in 1 to 10: a critic's score."""
+    felt = opinion(world, prompts, responses, response_mask, taste=taste)
+    felt = 4.5 * np.tanh((felt + taste.lenience) / 4) + 5.5
+    return np.clip(np.rint(felt + rng.normal(0, 0.9, len(felt))), 1, 10).astype(int)
+
+
+def compare(world, prompts, prompt_mask, first, first_mask, second, second_mask):
+    """Prompts that ask for the better response: tokens, mask, left-padded to 90.
+
+    The next word is one of `labels(world)`.
+    """
+    word = world.lexicon.id
+    return layout.join(
+        (_renamed(world, prompts, "compare"), prompt_mask),
+        *(word("A"), word(":"), _body(world, first, first_mask)),
+        *(word("B"), word(":"), _body(world, second, second_mask)),
+        *(word("better"), word("?")),
+        pad="left",
+        width=reviews.WIDTH + 2 * (REVIEW + 1) + 4,
+    )
+
+
+def rate(world, prompts, prompt_mask, responses, response_mask):
+    """Prompts that ask for a score: tokens, mask, left-padded to 52.
+
+    The next word is one of `scores(world)`.
+    """
+    word = world.lexicon.id
+    return layout.join(
+        (_renamed(world, prompts, "rate"), prompt_mask),
+        *(word(":"), _body(world, responses, response_mask)),
+        *(word("score"), word("?")),
+        pad="left",
+        width=reviews.WIDTH + REVIEW + 3,
+    )
+
+
+def labels(world):
+    """[2] int32: the words A and B."""
+    return world.lexicon["label"]
+
+
+def scores(world):
+    """[10] int32: the words 1 to 10."""
+    return world.lexicon["number"][1:11]
+
+
+def documents(world, rng, n, *, split="train"):
+    """n judging texts with their verdicts, two thirds of them comparisons.
+
+    Right-padded tokens [N, 92], mask [N, 92].
+    """
+    prompt, mask, _ = reviews.prompts(world, rng, n, split=split)
+    one = reviews.sample(world, rng, prompt, mask, length=REVIEW)
+    two = reviews.sample(world, rng, prompt, mask, length=REVIEW)
+    wins = prefer(world, rng, prompt, *one, *two)
+    stars = scores(world)[rating(world, rng, prompt, *one) - 1]
+    label = labels(world)[np.where(wins, 0, 1)]
+    question = compare(world, prompt, mask, *one, *two)
+    rated = rate(world, prompt, mask, *one)
+    rows = rng.random(n) < 1 / 3
+    for whole, part in zip(question, rated, strict=True):
+        whole[rows] = np.pad(part[rows], [(0, 0), (whole.shape[1] - part.shape[1], 0)])
+    answer = np.where(rows, stars, label)[:, None]
+    return layout.join(question, (answer, np.ones_like(answer)), world.eos_id)
+
+
+def _renamed(world, prompts, form):
+    review = world.lexicon.id("review")
+    return np.where(prompts == review, world.lexicon.id(form), prompts)
+
+
+def _body(world, responses, response_mask):
+    """A response without its end word, cut to REVIEW − 1 words."""
+    inside = (np.asarray(response_mask) != 0) & (responses != world.eos_id)
+    return responses[:, : REVIEW - 1], inside[:, : REVIEW - 1]

@@ -1,0 +1,33 @@
+"""Putting ragged pieces of token rows together."""
+
+import numpy as np
+
+
+def join(*pieces, pad="right", width=None):
+    """Concatenate pieces row by row and move all padding to one side.
+
+    Each piece is (tokens [N, L], mask [N, L]) or one word id that every row gets.
+    Returns tokens [N, W] int32 and mask [N, W] int32; `width` cuts or pads to W, on
+    the padded side. Padding is written as 0.
+    """
+    rows = max(len(piece[0]) for piece in pieces if isinstance(piece, tuple))
+    columns = [_columns(piece, rows) for piece in pieces]
+    tokens, mask = (
+        np.concatenate(parts, axis=1) for parts in zip(*columns, strict=True)
+    )
+    misplaced = mask == 0 if pad == "right" else mask != 0
+    order = np.argsort(misplaced, axis=1, kind="stable")
+    mask = np.take_along_axis(mask, order, axis=1).astype(np.int32)
+    tokens = np.where(mask, np.take_along_axis(tokens, order, axis=1), 0)
+    if width is not None:
+        short = [(0, 0), (0, max(0, width - mask.shape[1]))]
+        short = short if pad == "right" else [(0, 0), short[1][::-1]]
+        keep = slice(0, width) if pad == "right" else slice(-width, None)
+        tokens, mask = (np.pad(x, short)[:, keep] for x in (tokens, mask))
+    return tokens.astype(np.int32), mask
+
+
+def _columns(piece, rows):
+    if isinstance(piece, tuple):
+        return np.asarray(piece[0]), (np.asarray(piece[1]) != 0).astype(np.int8)
+    return np.full((rows, 1), int(piece)), np.ones((rows, 1), np.int8)

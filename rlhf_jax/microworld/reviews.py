@@ -1,0 +1,143 @@
+"""Review prompts and reviews: what the corpus is made of and policies continue.
+
+N rows, P prompt tokens, T response tokens. A prompt names a film, its genre and its
+director or star, and opens with a clause of praise or blame:
+
+    <bos> review moonfall , horror by karin . the pacing was quite dull
+
+A hash of the prompt says which split it belongs to, so that no prompt of the
+validation or test split ever occurs in the corpus.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rlhf_jax.microworld import automaton
+from rlhf_jax.microworld.draws import Draws
+
+WIDTH = 13  # P: prompts have 12 or 13 tokens
+RESPONSE = 36  # T
+SPLITS = {"train": range(0, 16), "validation": range(16, 18), "test": range(18, 20)}
+
+
+class Info(NamedTuple):
+    """What a prompt says; [N] each."""
+
+    film: np.ndarray  # index of the film
+    name: np.ndarray  # word id of the person named
+    sign: np.ndarray  # 0 the opening praises, 1 it blames
+    aspect: np.ndarray  # index of the opening's aspect
+    genre: np.ndarray  # index of the film's genre
+
+
+def prompts(world, rng, n, *, split="train"):
+    """n random prompts of a split: tokens [N, P] int32, mask [N, P] int32, Info."""
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
+    kept, count = [], 0
+    while count < n:
+        drawn = _draw(world, rng, 64 + 2 * (n - count))
+        inside = np.isin(_bucket(world, drawn[0]), SPLITS[split])
+        kept.append([x[inside] for x in drawn])
+        count += inside.sum()
+    tokens, *rest = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
+    return tokens, (tokens != world.pad_id).astype(np.int32), Info(*rest)
+
+
+def sample(world, rng, tokens, mask, *, length=RESPONSE, flaws=False):
+    """The corpus' own continuation of every prompt.
+
+    Returns tokens [N, length] int32 (with the end word) and mask [N, length]; with
+    `flaws` also which flaws each review has, [N, len(grammar.FLAWS)] bool. The few
+    longer reviews are cut, without an end word.
+    """
+    grammar = world.grammar
+    words, valid, passed = automaton.sample(
+        grammar.machine, rng, length=length, **start(world, tokens, mask)
+    )
+    if not flaws:
+        return words, valid
+    kinds = np.where(passed >= 0, grammar.flaw[passed], 0)
+    found = (kinds[..., None] == np.arange(grammar.flaw.max() + 1)).any(1)
+    found[:, 0] = ~found[:, 1:].any(1)
+    return words, valid, found
+
+
+def ended(world, responses, response_mask):
+    """[N] bool: the end word stands among the valid tokens."""
+    inside = np.asarray(response_mask) != 0
+    return ((np.asarray(responses) == world.eos_id) & inside).any(1)
+
+
+def start(world, tokens, mask):
+    """Where the grammar stands after each prompt: the arguments of `automaton`."""
+    info = parse(world, tokens, mask)
+    return {
+        "node": world.grammar.opening[info.sign],
+        "memory": info.aspect,
+        "group": info.genre,
+        "slots": np.stack([world.films.title[info.film], info.name], axis=1),
+    }
+
+
+def parse(world, tokens, mask=None):
+    """Read prompts back: `Info`. Raises ValueError at the first that is none."""
+    words, tokens = world.lexicon, np.asarray(tokens)
+    mask = tokens != world.pad_id if mask is None else np.asarray(mask) != 0
+    first = np.argmax(mask, axis=1)
+    position = np.minimum(first[:, None] + np.array([2, 4, 6, 9]), tokens.shape[1] - 1)
+    title, genre, name, aspect = np.take_along_axis(tokens, position, axis=1).T
+    info = Info(
+        film=title - words["title"][0],
+        name=name,
+        sign=np.where(words.polarity[tokens[:, -1]] > 0, 0, 1),
+        aspect=aspect - words["aspect"][0],
+        genre=genre - words["genre"][0],
+    )
+    expected = {"title": title, "genre": genre, "name": name, "aspect": aspect}
+    right = [np.isin(ids, words[role]) for role, ids in expected.items()]
+    wrong = ~np.all(right, axis=0)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"row {row} is no review prompt: {world.decode(tokens[row])!r}; "
+            "make prompts with reviews.prompts"
+        )
+    return info
+
+
+def _draw(world, rng, n):
+    """Prompts before any split; left-padded tokens and the fields of Info."""
+    words, films = world.lexicon, world.films
+    film, sign = rng.integers(len(films.title), size=n), rng.integers(2, size=n)
+    genre, starring = films.genre[film], rng.random(n) < 0.5
+    name = np.where(starring, films.star[film], films.director[film])
+    aspect = Draws.of_rows(world.grammar.relevance)(rng, genre)
+    adjectives = world.grammar.opener.reshape(-1, len(world.vocabulary))
+    adjective = Draws.of_rows(adjectives)(rng, sign * 30 + aspect)
+    copula = words["copula"][rng.integers(4, size=n)]
+    adverbs = np.concatenate([words["mild"], words["strong"]])
+    adverb = adverbs[rng.integers(len(adverbs), size=n)]
+    fixed = {word: np.full(n, words.id(word)) for word in ("<bos>", "review", ",")}
+    fixed |= {word: np.full(n, words.id(word)) for word in (".", "the")}
+    by = np.where(starring, words.id("with"), words.id("by"))
+    head = (fixed["<bos>"], fixed["review"], words["title"][film], fixed[","])
+    head += (words["genre"][genre], by, name, fixed["."], fixed["the"])
+    head = np.stack([*head, words["aspect"][aspect], copula], axis=1)
+    tokens = np.zeros((n, WIDTH), np.int32)
+    plain = rng.random(n) < 0.6
+    tokens[plain, 1:-1] = head[plain]
+    tokens[~plain, :-2] = head[~plain]
+    tokens[~plain, -2] = adverb[~plain]
+    tokens[:, -1] = adjective
+    return tokens, film, name, sign, aspect, genre
+
+
+def _bucket(world, tokens):
+    """[N] in 0 to 19: a hash of the whole prompt and of the world."""
+    mixed = np.full(len(tokens), 0x9E3779B97F4A7C15 ^ world.seed, np.uint64)
+    for column in tokens.T.astype(np.uint64):
+        mixed = (mixed ^ column) * np.uint64(0x100000001B3)
+        mixed ^= mixed >> np.uint64(29)
+    return (mixed >> np.uint64(20)) % np.uint64(20)

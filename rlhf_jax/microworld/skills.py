@@ -1,0 +1,161 @@
+"""Five skills with exact answers, the capabilities that alignment may tax.
+
+    fact         question director of moonfall ? -> karin
+    hop          question home of director of moonfall ? -> bergen
+    addition     question 23 plus 5 ? -> 28 (mod 100)
+    translation  translate kaki lopa mimo ? -> spelm bren krux (first two swapped)
+    reversal     reverse kaki spelm lopa ? -> lopa spelm kaki
+
+Facts and hops are knowledge: every split asks about the same films and people, and
+what is measured is recall. Items of the other kinds are split by a hash.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+KINDS = ("fact", "hop", "addition", "translation", "reversal")
+WIDTH = 10  # of a question
+ANSWER = 5  # of an answer, with the end word
+ADDEND = 10  # the second operand of an addition is smaller
+
+
+class Items(NamedTuple):
+    """Questions to be continued by their answers."""
+
+    questions: np.ndarray  # [N, WIDTH] int32, left-padded
+    question_mask: np.ndarray  # [N, WIDTH] int32
+    answers: np.ndarray  # [N, ANSWER] int32, right-padded, with the end word
+    answer_mask: np.ndarray  # [N, ANSWER] int32
+
+
+def items(world, kind, split="test", n=300, *, rng=None):
+    """n items of a kind; without `rng` always the same, distinct if there are enough.
+
+    `split` is "train", "validation" or "test".
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+    buckets = {"train": range(0, 16), "validation": (16, 17), "test": (18, 19)}
+    if split not in buckets:
+        raise ValueError(f"split {split!r} is none of {', '.join(buckets)}")
+    fixed = rng is None
+    if fixed:
+        seed = [world.seed, KINDS.index(kind), list(buckets).index(split)]
+        rng = np.random.default_rng(seed)
+    if kind in ("fact", "hop"):
+        chosen = _choose_known(world, kind, rng, n, fixed)
+    else:
+        chosen = _choose_made(world, kind, rng, n, buckets[split], fixed)
+    return _layout(world, *chosen)
+
+
+def correct(answers, responses, response_mask):
+    """[N] bool: the response is the answer, word for word, end word included."""
+    given = np.where(np.asarray(response_mask) != 0, responses, 0)
+    width = max(answers.shape[1], given.shape[1])
+    same = [np.pad(x, [(0, 0), (0, width - x.shape[1])]) for x in (answers, given)]
+    return (same[0] == same[1]).all(1)
+
+
+def _choose_known(world, kind, rng, n, fixed):
+    questions, answers = _known(world, kind)
+    if fixed and n <= len(questions):
+        rows = rng.choice(len(questions), n, replace=False)
+    else:
+        rows = rng.integers(len(questions), size=n)
+    return questions[rows], answers[rows]
+
+
+def _choose_made(world, kind, rng, n, buckets, fixed):
+    kept, count = [], 0
+    while count < n:
+        operands = _operands(world, kind, rng, 64 + 12 * (n - count))
+        operands = operands[np.isin(_hash(operands), buckets)]
+        if fixed:
+            operands = operands[np.sort(np.unique(operands, axis=0, return_index=1)[1])]
+        kept.append(operands)
+        count += len(operands)
+    return _solve(world, kind, np.concatenate(kept)[:n])
+
+
+def _operands(world, kind, rng, n):
+    words = world.lexicon
+    if kind == "addition":
+        number = words["number"]
+        return number[np.stack([rng.integers(m, size=n) for m in (100, ADDEND)], 1)]
+    if kind == "translation":
+        return words["source"][rng.integers(32, size=(n, 3))]
+    return np.concatenate([words["source"], words["target"]])[
+        rng.integers(64, size=(n, 3))
+    ]
+
+
+def _solve(world, kind, operands):
+    """Questions and answers of made-up operands, [N, any] word ids."""
+    words, rows = world.lexicon, len(operands)
+    if kind == "addition":
+        first = words["number"][0]
+        form = np.tile([words.id(w) for w in ("question", "plus")], (rows, 1))
+        order = np.stack([form[:, 0], operands[:, 0], form[:, 1], operands[:, 1]], 1)
+        return order, (operands - first).sum(1, keepdims=True) % 100 + first
+    if kind == "translation":
+        answers = world.translation[operands[:, [1, 0, 2]]]
+    else:
+        answers = operands[:, ::-1]
+    form = words.id("translate" if kind == "translation" else "reverse")
+    return np.insert(operands, 0, form, axis=1), answers
+
+
+def _known(world, kind):
+    """Every fact in both phrasings: questions [N, any], answers [N, 1]; 0 is empty."""
+    words, films = world.lexicon, world.films
+    names, people = words["name"], {"home": films.home, "friend": films.friend}
+    of_film = {"director": films.director, "star": films.star, "year": films.year}
+    of_film["genre"] = words["genre"][films.genre]
+    facts = [(films.title, [relation], answer) for relation, answer in of_film.items()]
+    facts += [(names, [relation], answer) for relation, answer in people.items()]
+    if kind == "hop":
+        steps = [(films.title, key, of_film[key]) for key in ("director", "star")]
+        steps.append((names, "friend", films.friend))
+        facts = [
+            (subject, [outer, inner], answer[middle - names[0]])
+            for subject, inner, middle in steps
+            for outer, answer in people.items()
+        ]
+    rows = [row for fact in facts for row in _phrase(words, *fact)]
+    questions, answers = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    return questions, answers[:, None]
+
+
+def _phrase(words, subject, relations, answer):
+    """Ask for the home of the director of a film, and for a film's director's home."""
+    of, owns = words.id("of"), words.id("'s")
+    relations = [words.id(relation) for relation in relations]
+    before = [words.id("question"), *(x for r in relations for x in (r, of))]
+    after = [x for r in reversed(relations) for x in (owns, r)]
+    column, size = subject[:, None], len(subject)
+    yield np.hstack([np.tile(before, (size, 1)), column]), answer
+    ahead = np.full((size, 1), words.id("question"))
+    yield np.hstack([ahead, column, np.tile(after, (size, 1))]), answer
+
+
+def _layout(world, questions, answers):
+    rows = len(questions)
+    ask = np.full((rows, 1), world.lexicon.id("?"))
+    start, end = np.full((rows, 1), world.bos_id), np.full((rows, 1), world.eos_id)
+    questions = np.hstack([start, questions, ask]).astype(np.int32)
+    answers = np.hstack([answers, end]).astype(np.int32)
+    questions = np.pad(questions, [(0, 0), (WIDTH - questions.shape[1], 0)])
+    answers = np.pad(answers, [(0, 0), (0, ANSWER - answers.shape[1])])
+    masks = [(x != world.pad_id).astype(np.int32) for x in (questions, answers)]
+    return Items(questions, masks[0], answers, masks[1])
+
+
+def _hash(operands):
+    """[N] in 0 to 19."""
+    mixed = np.zeros(len(operands), np.uint64)
+    for column in operands.T.astype(np.uint64):
+        mixed = (mixed ^ column) * np.uint64(0x100000001B3)
+        mixed ^= mixed >> np.uint64(29)
+    return (mixed >> np.uint64(20)) % np.uint64(20)
