@@ -108,7 +108,7 @@ def split_half(measure, points_a, points_b):
 
 
 def _checked(points):
-    points = np.asarray(points, float)
+    points = np.asarray(points, float) + 0.0  # −0.0 becomes 0.0
     if points.size == 0:
         return points.reshape(0, 2)
     if points.ndim != 2 or points.shape[1] != 2:

@@ -172,9 +172,9 @@ def verdict(differences, smallest_effect, *, claim="greater"):
 
 def all_of(verdicts):
     """The word for "A beats all of B, C, D": every comparison at 95%."""
-    words = [v.word for v in verdicts]
-    if words and all(word == "reproduced" for word in words):
-        return "reproduced"
+    words = {v.word for v in verdicts}
+    if len(words) == 1:
+        return words.pop()
     for word in ("no test", "contradicted", "not reproduced"):
         if word in words:
             return word

@@ -142,7 +142,8 @@ def show(summary, *, labels=None, console=None):
     for i, column in enumerate(header):
         table.add_column(column, justify="left" if i == 0 else "right")
     for row in body:
-        table.add_row(*(rich.text.Text(cell.replace(" [", "\n[")) for cell in row))
+        cells = (cell.replace(" [", "\n[").replace(", ", ",") for cell in row)
+        table.add_row(*map(rich.text.Text, cells))
     (console or rich.console.Console()).print(table)
 
 

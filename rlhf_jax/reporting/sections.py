@@ -36,7 +36,7 @@ def overview(summary, labels):
     header = ["method", "reward", *(["gold"] if gold else [])]
     header += [canvas.label(axis)[0] for axis in axes]
     body = []
-    every = {"initial policy π₀": summary["initial"], **summary["methods"]}
+    every = {"initial π₀": summary["initial"], **summary["methods"]}
     for method, m in every.items():
         row = [canvas.method_name(method, labels), markdown.interval(m["reward"])]
         row += [markdown.interval(m.get("gold"))] if gold else []
