@@ -1,0 +1,79 @@
+"""Batches that are a function of the step: resuming needs nothing else."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Epochs:
+    """Endless shuffled passes over rows, cut into batches without losing a row.
+
+    Pass e is the permutation drawn by PCG64 from (seed, e), and passes follow each
+    other without a gap, so a batch may hold the end of one and the start of the next.
+    With several hosts, `batch_size` counts the rows of all, and each host is told its
+    own contiguous share.
+    """
+
+    n_rows: int
+    batch_size: int
+    seed: int = 0
+    shuffle: bool = True
+    process_index: int = 0
+    process_count: int = 1
+
+    def __post_init__(self):
+        if self.n_rows < 1:
+            raise ValueError(
+                f"n_rows={self.n_rows}: there is nothing to make batches of"
+            )
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: at least 1 row is needed")
+        if self.batch_size % self.process_count:
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be shared by "
+                f"{self.process_count} hosts; choose a multiple of {self.process_count}"
+            )
+        if not 0 <= self.process_index < self.process_count:
+            raise ValueError(
+                f"process_index={self.process_index} is not one of "
+                f"{self.process_count} hosts, counted from 0"
+            )
+
+    def indices(self, step):
+        """The rows of batch `step`, counted from 0: [batch_size / hosts] int64."""
+        share = self.batch_size // self.process_count
+        start = step * self.batch_size + self.process_index * share
+        epochs, offsets = np.divmod(np.arange(start, start + share), self.n_rows)
+        if not self.shuffle:
+            return offsets
+        rows = np.empty_like(offsets)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            rows[here] = _permutation(self.n_rows, self.seed, int(epoch))[offsets[here]]
+        return rows
+
+    def epoch(self, step):
+        """How many passes are complete when batch `step` begins, as a fraction."""
+        return step * self.batch_size / self.n_rows
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(n_rows, seed, epoch):
+    generator = np.random.Generator(np.random.PCG64([seed, epoch]))
+    rows = generator.permutation(n_rows)
+    rows.setflags(write=False)
+    return rows
+
+
+def take(tree, indices):
+    """Rows `indices` of every leaf [N, ...]; a list is a column of N and stays one."""
+
+    def pick(column):
+        if isinstance(column, list):
+            return [column[i] for i in indices]
+        return np.asarray(column)[indices]
+
+    return jax.tree.map(pick, tree, is_leaf=lambda x: isinstance(x, list))

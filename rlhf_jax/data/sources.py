@@ -1,0 +1,251 @@
+"""Rows of text from a hub name, a folder, or a file, through `datasets`.
+
+A folder holds a file a split (`train.jsonl.gz`, `validation.csv`, `test-00.parquet`)
+or what `save_to_disk` wrote. The kind of a data set shows in its columns; others pass
+through.
+"""
+
+import contextlib
+import difflib
+import os
+import pathlib
+import re
+import tempfile
+
+KINDS = {  # the most telling first: a set is of the first kind whose columns it has
+    "preference": ("prompt", "chosen", "rejected"),
+    "conversations": ("chosen", "rejected"),
+    "completion": ("prompt", "completion"),
+    "messages": ("messages",),
+    "translation": ("translation",),
+    "classification": ("text", "label"),
+    "text": ("text",),
+    "prompt": ("prompt",),
+}
+_BUILDERS = {"jsonl": "json", "json": "json", "csv": "csv", "parquet": "parquet"}
+_FILE = re.compile(r"(?P<stem>.+?)\.(?P<format>jsonl|json|csv|parquet)(\.gz)?$")
+_PART = re.compile(r"(?P<name>[^\[\]+]+)(?P<slice>\[[^\]]*\])?$")
+_ALIASES = {"validation": ("val", "valid", "dev"), "val": ("validation",)}
+
+
+def load(name_or_path, *, split="train", columns=None, config=None, revision=None):
+    """The rows of a split as a `datasets.Dataset`, checked.
+
+    Args: name_or_path: a folder, a file, or a data set on the hub; split: one, several
+    as "train+unsupervised", or a part as "train[:10%]"; joined splits keep the columns
+    that all of them have; columns: the names that are needed, or {needed: present} to
+    rename, by default those of any kind; config, revision: of a hub data set. For a
+    single file `split` names nothing but a part. Raises ValueError for what cannot be
+    found, has no rows, lacks columns, or holds an empty text.
+    """
+    datasets = _datasets()
+    path = pathlib.Path(name_or_path).expanduser()
+    where = f"{name_or_path}, split {split!r}"
+    if path.exists():
+        parts = [_local(path, part, where) for part in split.split("+")]
+    else:
+        parts = [_hub(str(name_or_path), split, config, revision)]
+    shared = [c for c in parts[0].column_names if all(c in p.features for p in parts)]
+    if len(parts) > 1:
+        parts = [part.select_columns(shared) for part in parts]
+    rows = datasets.concatenate_datasets(parts)
+    if not len(rows):
+        raise ValueError(f"{where}: no rows; choose another split or file")
+    rows = _choose(rows, columns, where)
+    _refuse_empty(rows, columns or KINDS[kind(rows, where)], where)
+    return rows
+
+
+def kind(rows, where="the data set"):
+    """Which of `KINDS` the columns of a data set make it."""
+    for name, needed in KINDS.items():
+        if set(needed) <= set(rows.column_names):
+            return name
+    known = "; ".join("+".join(needed) for needed in KINDS.values())
+    raise ValueError(
+        f"{where}: columns {', '.join(rows.column_names)}; needed are {known}; name "
+        "yours with columns={'text': 'your column'}"
+    )
+
+
+def drop_shared(rows, other, *, column="text"):
+    """`rows` without those whose text `other` also has; both data sets, or lists."""
+    known = set(_column(other, column))
+    keep = [i for i, text in enumerate(_column(rows, column)) if text not in known]
+    return _select(rows, keep)
+
+
+def drop_repeated(rows, *, column="text"):
+    """`rows` with the first of equal texts only; a data set, or a list."""
+    first = {}
+    for i, text in enumerate(_column(rows, column)):
+        first.setdefault(text, i)
+    return _select(rows, list(first.values()))
+
+
+def _column(rows, column):
+    return rows if isinstance(rows, list) else rows[:][column]
+
+
+def _select(rows, keep):
+    return [rows[i] for i in keep] if isinstance(rows, list) else rows.select(keep)
+
+
+def _datasets():
+    """`datasets`, imported when rows are first wanted (two seconds), and quiet."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    return datasets
+
+
+def _local(path, part, where):
+    """One part of a split, from a file, a folder of files, or `save_to_disk`."""
+    match = _PART.match(part.strip())
+    if not match:
+        raise ValueError(f"{where}: no split can be called {part!r}")
+    if path.is_file():
+        return _files([path], match["slice"], where)
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        return _saved(path, match["name"], match["slice"], where)
+    splits = {}
+    for file in sorted(path.iterdir()):
+        if name := _FILE.match(file.name):
+            splits.setdefault(re.sub(r"-\d.*", "", name["stem"]), []).append(file)
+    return _files(splits[_known(match["name"], splits, where)], match["slice"], where)
+
+
+def _known(name, splits, where):
+    """The split called `name`, or by another name for the same thing."""
+    for candidate in (name, *_ALIASES.get(name, ())):
+        if candidate in splits:
+            return candidate
+    there = ", ".join(sorted(splits)) or "no .jsonl, .json, .csv or .parquet file"
+    raise ValueError(f"{where}: there is no {name!r}; there is {there}")
+
+
+def _files(files, part, where):
+    """Rows of files of one format."""
+    datasets = _datasets()
+    match = _FILE.match(files[0].name)
+    if not match:
+        raise ValueError(
+            f"{files[0]}: not a .jsonl, .json, .csv or .parquet file (.gz after it is "
+            "allowed)"
+        )
+    if not any(file.stat().st_size for file in files):
+        raise ValueError(f"{where}: {files[0]} is empty; give it at least one row")
+    with _cache() as options:
+        try:
+            return datasets.load_dataset(
+                _BUILDERS[match["format"]],
+                data_files={"rows": [str(file) for file in files]},
+                split=f"rows{part or ''}",
+                **options,
+            )
+        except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
+            cause = error.__cause__ or error
+            reason = " ".join(str(cause).split())[:300]
+            raise ValueError(f"{where}: {files[0]} cannot be read: {reason}") from None
+
+
+def _saved(path, name, part, where):
+    datasets = _datasets()
+    rows = datasets.load_from_disk(str(path))
+    if isinstance(rows, datasets.DatasetDict):
+        rows = rows[_known(name, rows, where)]
+    if part:
+        raise ValueError(f"{where}: a part is not supported here; save it on its own")
+    return rows
+
+
+@contextlib.contextmanager
+def _cache():
+    """Options of `load_dataset`: its own cache, or memory where that is read-only."""
+    folder = pathlib.Path(_datasets().config.HF_DATASETS_CACHE)
+    while not folder.exists():
+        folder = folder.parent
+    if os.access(folder, os.W_OK):
+        yield {}
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield {"cache_dir": temporary, "keep_in_memory": True}
+
+
+def _hub(name, split, config, revision):
+    """A split of a data set on the hub, or of its copy in the local cache."""
+    if name.count("/") > 1 or name.startswith((".", "/", "~")) or _FILE.match(name):
+        raise ValueError(_missing(name, "not asked for: the name is a path's"))
+    datasets = _datasets()
+    settings = datasets.config
+    offline = settings.HF_HUB_OFFLINE
+    settings.HF_HUB_OFFLINE = offline or not _reachable(name)
+    try:
+        return datasets.load_dataset(name, config, split=split, revision=revision)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        if isinstance(error, (ConnectionError, FileNotFoundError)):
+            raise ValueError(_missing(name, reason)) from None
+        raise ValueError(f"{name}, split {split!r}, on the hub: {reason}") from None
+    finally:
+        settings.HF_HUB_OFFLINE = offline
+
+
+def _reachable(name):
+    """Whether the hub answers at all; asking for rows would take half a minute."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        huggingface_hub.HfApi().dataset_info(name, timeout=10)
+    except errors.HfHubHTTPError:
+        return True  # it did answer, and will tell `load_dataset` the same
+    except Exception:  # the network's: their class differs from release to release
+        return False
+    return True
+
+
+def _missing(name, reason):
+    """That `name` is nothing, and what stands nearby."""
+    path = pathlib.Path(name).expanduser().absolute()
+    parent = next(p for p in path.parents if p.is_dir())
+    wanted = path.relative_to(parent).parts[0]
+    near = difflib.get_close_matches(wanted, os.listdir(parent), n=3)
+    near = f"; in {parent} there is {', '.join(near)}" if near else ""
+    return (
+        f"{name}: neither a folder, nor a file, nor a data set on the hub that can be "
+        f"reached ({reason}){near}; give a path that exists or a hub name"
+    )
+
+
+def _choose(rows, columns, where):
+    """Columns renamed to what is needed, and none of it missing."""
+    renames = columns if isinstance(columns, dict) else {c: c for c in columns or ()}
+    for needed, present in renames.items():
+        if present not in rows.column_names:
+            raise ValueError(
+                f"{where}: no column {present!r}, needed for {needed!r}; there is "
+                f"{', '.join(rows.column_names)}; name yours with "
+                f"columns={{{needed!r}: 'your column'}}"
+            )
+        if needed != present:
+            if needed in rows.column_names:
+                rows = rows.remove_columns(needed)
+            rows = rows.rename_column(present, needed)
+    return rows
+
+
+def _refuse_empty(rows, columns, where):
+    """Raises ValueError at the first row whose text is missing or blank."""
+    size = 10_000
+    blank = {"text", "prompt"} & set(columns)  # an answer may be empty
+    parts = rows.select_columns(list(columns)).iter(batch_size=size)
+    for start, part in zip(range(0, len(rows), size), parts, strict=True):
+        for column, values in part.items():
+            for i, value in enumerate(values):
+                empty = not (value.strip() if isinstance(value, str) else value)
+                if value is None or (column in blank and empty):
+                    raise ValueError(
+                        f"{where}: row {start + i} (counted from 0) has no {column}; "
+                        "remove the row or fill it"
+                    )

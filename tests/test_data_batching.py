@@ -1,0 +1,100 @@
+"""Batches: every row once a pass, and nothing remembered but the step."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlhf_jax.data import batching
+
+SIZES = st.integers(1, 12)
+FEW = settings(max_examples=25, deadline=None)
+
+
+@FEW
+@given(SIZES, SIZES, st.integers(0, 5))
+def test_each_row_comes_once_in_every_pass(n_rows, batch_size, seed):
+    epochs = batching.Epochs(n_rows, batch_size, seed)
+    stream = np.concatenate([epochs.indices(step) for step in range(3 * n_rows)])
+    for start in range(0, 3 * n_rows, n_rows):
+        np.testing.assert_array_equal(
+            np.sort(stream[start : start + n_rows]), np.arange(n_rows)
+        )
+
+
+@FEW
+@given(SIZES, SIZES, st.integers(0, 40))
+def test_a_batch_depends_on_seed_and_step_alone(n_rows, batch_size, step):
+    warm = batching.Epochs(n_rows, batch_size, seed=3)
+    for earlier in range(step):
+        warm.indices(earlier)
+    batching._permutation.cache_clear()
+    fresh = batching.Epochs(n_rows, batch_size, seed=3)
+    np.testing.assert_array_equal(fresh.indices(step), warm.indices(step))
+
+
+@FEW
+@given(SIZES, st.integers(1, 4), st.integers(1, 3), st.integers(0, 9))
+def test_hosts_share_the_batch_in_order(n_rows, share, hosts, step):
+    size = share * hosts
+    parts = [
+        batching.Epochs(n_rows, size, 1, process_index=i, process_count=hosts)
+        for i in range(hosts)
+    ]
+    np.testing.assert_array_equal(
+        np.concatenate([part.indices(step) for part in parts]),
+        batching.Epochs(n_rows, size, 1).indices(step),
+    )
+
+
+def test_passes_and_seeds_are_shuffled_differently():
+    epochs = batching.Epochs(100, 100, seed=0)
+    orders = [epochs.indices(0), epochs.indices(1)]
+    orders.append(batching.Epochs(100, 100, seed=1).indices(0))
+    for i, order in enumerate(orders):
+        for other in orders[:i]:
+            assert (order != other).any()
+
+
+def test_without_shuffling_rows_come_in_order():
+    epochs = batching.Epochs(5, 3, shuffle=False)
+    assert [list(epochs.indices(step)) for step in range(3)] == [
+        [0, 1, 2],
+        [3, 4, 0],
+        [1, 2, 3],
+    ]
+    assert epochs.epoch(5) == 3.0
+
+
+def test_the_caller_cannot_alter_later_batches():
+    epochs = batching.Epochs(8, 8, seed=0)
+    before = epochs.indices(0).copy()
+    epochs.indices(0)[:] = 0
+    np.testing.assert_array_equal(epochs.indices(0), before)
+
+
+def test_take_picks_rows_of_arrays_and_of_lists():
+    tree = {"tokens": np.arange(8).reshape(4, 2), "texts": ["a", "b", "c", "d"]}
+    picked = batching.take(tree, np.array([2, 0]))
+    np.testing.assert_array_equal(picked["tokens"], [[4, 5], [0, 1]])
+    assert picked["texts"] == ["c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(n_rows=0, batch_size=2), "n_rows=0: there is nothing"),
+        (dict(n_rows=4, batch_size=0), "batch_size=0: at least 1"),
+        (
+            dict(n_rows=4, batch_size=3, process_count=2),
+            "batch_size=3 cannot be shared by 2 hosts; choose a multiple of 2",
+        ),
+        (
+            dict(n_rows=4, batch_size=2, process_index=2, process_count=2),
+            "process_index=2 is not one of 2 hosts",
+        ),
+    ],
+)
+def test_misuse_names_the_value_and_the_fix(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        batching.Epochs(**arguments)
