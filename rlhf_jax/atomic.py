@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
 from concurrent import futures
 
@@ -48,7 +49,6 @@ def folder(path):
     """
     path = pathlib.Path(path)
     temporary = _temporary(path)
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -136,7 +136,7 @@ def digests(path):
 
 
 def _temporary(path):
-    return path.parent / f"{PREFIX}{path.name}-{os.getpid()}"
+    return path.parent / f"{PREFIX}{path.name}-{secrets.token_hex(4)}"
 
 
 def _sync(path):

@@ -82,6 +82,20 @@ class Checkpointer:
         shardings; what is restored has its structure, types and shardings. Raises
         ValueError when the checkpoint is of another configuration, or all are damaged.
         """
+        newest = self._newest(self.report)
+        if newest is None:
+            return None
+        path, manifest = newest
+        _compare(path, manifest, target, self.config_digest)
+        return manifest["step"], _read(path, manifest, target), manifest["extra"]
+
+    def peek(self):
+        """(step, extra) of what `restore` would choose, or None without any."""
+        newest = self._newest(lambda line: None)
+        return None if newest is None else (newest[1]["step"], newest[1]["extra"])
+
+    def _newest(self, report):
+        """(path, manifest) of the newest intact checkpoint, None without any."""
         damaged = []
         for _, _, path in reversed(self._found()):
             try:
@@ -89,28 +103,17 @@ class Checkpointer:
             except atomic.Damaged as error:
                 damaged.append(f"{path.name} ({error})")
                 continue
-            _compare(path, manifest, target, self.config_digest)
-            state = _read(path, manifest, target)
             if damaged:
-                self.report(
+                report(
                     f"{self.folder}: damaged and passed over: {', '.join(damaged)}; "
                     f"going on from {path.name}"
                 )
-            return manifest["step"], state, manifest["extra"]
+            return path, manifest
         if damaged:
             raise ValueError(
                 f"{self.folder}: no checkpoint is intact: {', '.join(damaged)}; delete "
                 "the folder and start again without --resume"
             )
-        return None
-
-    def peek(self):
-        """(step, extra) of the newest intact checkpoint, None without any: no array is
-        read, and nothing is said of damaged ones."""
-        for _, _, path in reversed(self._found()):
-            with contextlib.suppress(atomic.Damaged):
-                manifest = atomic.unseal(path)
-                return manifest["step"], manifest["extra"]
         return None
 
     def _found(self):
@@ -126,15 +129,24 @@ def save_params(folder, params, extra=None):
     """
     folder = pathlib.Path(folder).absolute()
     header = {"config": digest(params), "extra": extra or {}}
-    if folder.exists():
-        with contextlib.suppress(atomic.Damaged):
-            known = atomic.unseal(folder)
-            if header == {name: known[name] for name in header}:
-                return header["config"]
-        atomic.remove(folder)
-    with _one_error("weights", folder), atomic.folder(folder) as temporary:
-        _write(temporary, params, header)
+    if not _holds(folder, header):
+        if folder.exists():
+            atomic.remove(folder)
+        try:
+            with _one_error("weights", folder), atomic.folder(folder) as temporary:
+                _write(temporary, params, header)
+        except OSError:
+            if not _holds(folder, header):  # as when another process was faster
+                raise
     return header["config"]
+
+
+def _holds(folder, header):
+    try:
+        manifest = atomic.unseal(folder)
+    except atomic.Damaged:
+        return False
+    return all(manifest.get(name) == value for name, value in header.items())
 
 
 def load_params(folder, target):

@@ -180,6 +180,17 @@ def test_saving_takes_the_place_of_a_later_course(open_run):
     assert_same(state, make_state(2))
 
 
+def test_peeking_tells_what_would_be_restored(open_run, reports):
+    run = open_run()
+    assert run.peek() is None
+    run.save(1, make_state(1), {"offset": 10})
+    run.save(2, make_state(2), {"offset": 20})
+    assert run.peek() == (2, {"offset": 20})
+    (run.folder / "step_00000002" / "state" / "packed" / "0").unlink()
+    assert run.peek() == (1, {"offset": 10})
+    assert reports == []
+
+
 def files(run):
     return sorted(p for p in run.folder.rglob("*") if p.is_file())
 
@@ -486,6 +497,21 @@ def test_weights_come_back_by_path_and_digest(tmp_path):
     checkpoint.save_params(folder, other)
     assert_same(checkpoint.load_params(folder, params), other)
     assert os.listdir(folder.parent) == ["weights"]
+
+
+def test_two_writers_of_the_same_weights_agree(tmp_path, monkeypatch):
+    folder, params = tmp_path / "weights", {"w": jnp.ones(3)}
+    write = checkpoint._write
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(checkpoint, "_write", write)
+        checkpoint.save_params(folder, params)
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "_write", overtaken)
+    assert checkpoint.save_params(folder, params) == checkpoint.digest(params)
+    np.testing.assert_array_equal(checkpoint.load_params(folder, params)["w"], 1.0)
+    assert os.listdir(tmp_path) == ["weights"]
 
 
 def test_damaged_or_other_weights_are_refused(tmp_path):
