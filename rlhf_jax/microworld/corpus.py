@@ -26,8 +26,9 @@ class Text(NamedTuple):
 
 
 def sample(world, rng, rows, *, length=64, mixture=Mixture(), split="train"):
-    """`rows` documents, shuffled; each starts with bos and ends with eos.
+    """`rows` of text, shuffled; each starts with bos and ends with eos.
 
+    A row holds one review, one judging text, or as many short skill texts as fit.
     Judging texts need 92 tokens: shorter rows leave their share to the others.
     """
     if length < reviews.WIDTH + reviews.RESPONSE:
@@ -37,10 +38,10 @@ def sample(world, rng, rows, *, length=64, mixture=Mixture(), split="train"):
         share[2] = 0.0
     kind = rng.choice(3, rows, p=np.array(share) / sum(share))
     tokens, mask = np.zeros((2, rows, length), np.int32)
-    for number, write in enumerate((_reviews, _skills, judging.documents)):
+    for number, write in enumerate((_reviews, _skills, _judging)):
         chosen = np.flatnonzero(kind == number)
         if chosen.size:
-            text = write(world, rng, len(chosen), split=split)
+            text = write(world, rng, len(chosen), split=split, length=length)
             width = min(length, text[0].shape[1])
             tokens[chosen, :width] = text[0][:, :width]
             mask[chosen, :width] = text[1][:, :width]
@@ -49,18 +50,29 @@ def sample(world, rng, rows, *, length=64, mixture=Mixture(), split="train"):
     return Text(tokens, mask, targets)
 
 
-def _reviews(world, rng, n, *, split):
+def _reviews(world, rng, n, *, split, length):
     prompt = reviews.prompts(world, rng, n, split=split)[:2]
-    return layout.join(prompt, reviews.sample(world, rng, *prompt, length=51))
+    return layout.join(prompt, reviews.sample(world, rng, *prompt, length=length))
 
 
-def _skills(world, rng, n, *, split):
-    """Questions with their answers, all kinds equally often."""
-    counts = np.bincount(rng.integers(len(skills.KINDS), size=n), minlength=5)
+def _judging(world, rng, n, *, split, length):
+    return judging.documents(world, rng, n, split=split)
+
+
+def _skills(world, rng, n, *, split, length):
+    """Questions with their answers, all kinds equally often, several in a row."""
+    many = length // (skills.WIDTH + skills.ANSWER)
+    counts = np.bincount(rng.integers(len(skills.KINDS), size=n * many), minlength=5)
     parts = [
         skills.items(world, kind, split, count, rng=rng)
         for kind, count in zip(skills.KINDS, counts, strict=True)
     ]
-    fields = map(np.concatenate, zip(*parts, strict=True))
-    question, question_mask, answer, answer_mask = fields
-    return layout.join((question, question_mask), (answer, answer_mask))
+    question, question_mask, answer, answer_mask = (
+        np.concatenate(fields) for fields in zip(*parts, strict=True)
+    )
+    order = rng.permutation(n * many)
+    rows = [
+        np.concatenate(pair, axis=1)[order].reshape(n, -1)
+        for pair in ((question, answer), (question_mask, answer_mask))
+    ]
+    return layout.join(tuple(rows))
