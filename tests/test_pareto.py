@@ -112,6 +112,14 @@ def test_least_drift_is_the_least_drift_with_the_reward(points, reward):
     np.testing.assert_equal(float(pareto.least_drift(points, reward)), expected)
 
 
+@SETTINGS
+@hypothesis.given(POINTS, _NUMBER)
+def test_picks_name_the_nearest_of_the_best_points_within_the_drift(points, drift):
+    near = [(-reward, d, i) for i, (d, reward) in enumerate(points) if d <= drift]
+    expected = min(near)[2] if near else -1
+    assert pareto.picks(points, drift) == expected
+
+
 def test_minus_zero_is_zero():
     assert pareto.front([(0.0, 1.0), (-0.0, 1.0)]).shape == (1, 2)
 

@@ -58,9 +58,20 @@ def attainment(points, drifts):
     interpolated. points [N, 2], drifts [...]. Returns [...], NaN where no point is as
     near as that.
     """
-    edge, drifts = front(points), np.asarray(drifts, float)
-    index = np.searchsorted(edge[:, 0], drifts, side="right")
-    return np.append(np.nan, edge[:, 1])[index]
+    return np.append(_checked(points)[:, 1], np.nan)[picks(points, drifts)]
+
+
+def picks(points, drifts):
+    """Which point has the best reward at drift ≤ d, to read another measure of it.
+
+    The gold reward of the checkpoint that the proxy picks, for instance. points [N, 2],
+    drifts [...]. Returns [...] int, −1 where no point is as near as that.
+    """
+    points = _checked(points)
+    index = np.flatnonzero(members(points))
+    edge, first = np.unique(points[index], axis=0, return_index=True)
+    place = np.searchsorted(edge[:, 0], np.asarray(drifts, float), side="right")
+    return np.append(-1, index[first])[place]
 
 
 def least_drift(points, rewards):

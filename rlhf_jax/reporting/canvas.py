@@ -26,7 +26,6 @@ COLORS = (
     "#5F5F5F",
 )
 MARKERS = "osD^vPX<>"
-STAR = "#1A1A1A"
 
 # Metric → (title, unit). What is not listed is shown under its own name.
 LABELS = {
@@ -46,6 +45,9 @@ LABELS = {
 _GRID = {"color": "#E4E4E4", "linewidth": 0.7}
 MUTED = "#555555"
 
+# What a person wants more of, and less of; of the rest, neither.
+_MORE = ("eval/reward", "eval/gold", "objective/scores")
+_LESS = ("drift/", "tax/", "truth/", "objective/kl")
 
 PERCENT = ticker.FuncFormatter(lambda value, _: f"{100 * value:g}")
 
@@ -55,6 +57,11 @@ def label(key):
     return LABELS.get(key, (key, ""))
 
 
+def direction(key):
+    """An arrow to where the metric is better, "" where that cannot be said."""
+    return " ↑" if key.startswith(_MORE) else " ↓" if key.startswith(_LESS) else ""
+
+
 def method_name(method, labels=None):
     """The printed name of a method: "elastic_reset" → "elastic reset"."""
     return (labels or {}).get(method, method.replace("_", " "))
@@ -62,12 +69,14 @@ def method_name(method, labels=None):
 
 def styles():
     """Colours and markers in turn; 72 methods before two look alike."""
+    # 8 colours and 9 markers share no factor, so all 72 pairs come up.
     for i in range(len(COLORS) * len(MARKERS)):
-        marker = MARKERS[(i + i // len(COLORS)) % len(MARKERS)]
-        yield {"color": COLORS[i % len(COLORS)], "marker": marker}
+        color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
+        yield {"color": color, "marker": marker}
 
 
 def sheet(rows, columns, *, width, height):
+    """A figure of panels, each `width` × `height` inches. Returns (figure, panels)."""
     sheet = figure.Figure(figsize=(width * columns, height * rows + 0.9), dpi=150)
     backend_agg.FigureCanvasAgg(sheet)
     sheet.set_layout_engine("constrained", w_pad=0.09, h_pad=0.09)
@@ -82,37 +91,23 @@ def sheet(rows, columns, *, width, height):
 
 
 def handles(methods, labels):
+    """The legend's entries of the methods, in their colours and markers."""
     return [
-        lines.Line2D(
-            [],
-            [],
-            color=style["color"],
-            marker=style["marker"],
-            lw=2,
-            ms=6,
-            mec="white",
-            label=method_name(method, labels),
+        lines.Line2D([], [], **style, lw=2, ms=6, mec="white", label=name)
+        for name, style in zip(
+            (method_name(method, labels) for method in methods), styles(), strict=False
         )
-        for method, style in zip(methods, styles(), strict=False)
     ]
 
 
-def key(marker, color, text, *, size, edge="none"):
-    return lines.Line2D(
-        [],
-        [],
-        ls="",
-        marker=marker,
-        color=color,
-        ms=size,
-        mec=color if marker == "|" else edge,
-        label=text,
-    )
+def key(text, **style):
+    """A legend's entry in grey (or `color`), which stands for every method's."""
+    return lines.Line2D([], [], label=text, **{"color": MUTED, "ls": "", **style})
 
 
 def _legend(sheet, groups):
     """Below the panels, each group on rows of its own."""
-    columns = min(max(len(group) for group in groups), 6)
+    columns = min(max(1, *(len(group) for group in groups)), 6)
     blank = lines.Line2D([], [], ls="", label=" ")
     filled = [g + [blank] * (-len(g) % columns) for g in groups]
     table = np.array(sum(filled, []), object).reshape(-1, columns)
@@ -129,15 +124,9 @@ def _legend(sheet, groups):
 def finish(sheet, groups, path, title, note):
     """Title, note, legend; the file is written whole or not at all."""
     sheet.suptitle(title, x=0.012, ha="left", fontsize=12, fontweight="bold")
-    sheet.text(
-        0.988,
-        0.985,
-        textwrap.shorten(note, 140),
-        ha="right",
-        va="top",
-        fontsize=8,
-        color=MUTED,
-    )
+    small = {"fontsize": 8, "color": MUTED}
+    note = textwrap.shorten(note, 140)
+    sheet.text(0.988, 0.985, note, ha="right", va="top", **small)
     _legend(sheet, groups)
     path, content = pathlib.Path(path), io.BytesIO()
     kind = path.suffix.lstrip(".") or "png"

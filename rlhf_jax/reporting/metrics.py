@@ -4,6 +4,7 @@ NaN and infinities are not JSON. They are written as `null` and read back as NaN
 that diverged keeps its line, and every JSON reader can read it.
 """
 
+import hashlib
 import importlib
 import json
 import math
@@ -145,6 +146,8 @@ def plain(value):
         return [plain(v) for v in value]
     if value is None or isinstance(value, bool | str | int):
         return value
+    if isinstance(value, np.bool_):
+        return bool(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     array = np.asarray(value)
@@ -220,10 +223,19 @@ class _Wandb:
         self._runs[method, seed].log(metrics, step=step)
 
     def _open(self, method, seed):
-        name = f"{method}-seed{seed}"
-        defaults = {"project": "rlhf_jax", "group": self._folder.resolve().name}
-        fixed = {"name": name, "dir": str(self._folder), "reinit": "create_new"}
-        return self._module.init(**{**defaults, **fixed, **self._options})
+        folder, name = self._folder.resolve(), f"{method}-seed{seed}"
+        # The same folder, method and seed is the same run: resuming goes on in it.
+        digest = hashlib.sha256(f"{folder}/{name}".encode()).hexdigest()[:16]
+        options = {
+            "project": "rlhf_jax",
+            "group": folder.name,
+            "name": name,
+            "id": digest,
+            "resume": "allow",
+            "dir": str(folder),
+            "reinit": "create_new",
+        }
+        return self._module.init(**{**options, **self._options})
 
     def flush(self):
         pass

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from matplotlib import lines
 
 from rlhf_jax.evaluation import pareto, statistics
 from rlhf_jax.reporting import canvas, results
@@ -17,6 +16,7 @@ PANELS = (
     ("tax/skills",),
     ("eval/entropy", "objective/entropy"),
 )
+_STAR = {"marker": "*", "ms": 13, "color": "#1A1A1A", "mec": "white", "mew": 0.9}
 
 
 def front(records, axes, path, *, labels=None, note=None):
@@ -24,8 +24,9 @@ def front(records, axes, path, *, labels=None, note=None):
 
     Dots are checkpoints, faint lines the way of each seed (dotted across a reset), the
     large marker the final policy, the star π₀. The staircase is the mean over seeds of
-    the best reward at drift ≤ d; a band, the 95% t-interval, from 8 seeds on. A second
-    row shows the gold reward where the records hold it.
+    the best proxy reward at drift ≤ d; a band, the 95% t-interval, from 8 seeds on. A
+    second row shows the gold reward where the records hold it, its staircase the gold
+    of the same policies: gold selects nothing.
 
     Args:
       records: dictionaries as in metrics.jsonl.
@@ -47,16 +48,13 @@ def front(records, axes, path, *, labels=None, note=None):
             _axis_labels(panel, axis, reward, first=panel is row[0])
             _hint(panel)
     keys = [
-        canvas.key("*", canvas.STAR, "initial policy π₀", size=11),
-        canvas.key("o", canvas.MUTED, "final policy of a seed", size=7, edge="white"),
-        canvas.key("o", canvas.MUTED, "checkpoint", size=3),
-        lines.Line2D(
-            [], [], color=canvas.MUTED, lw=2, label="best reward at drift ≤ d"
-        ),
+        canvas.key("initial policy π₀", **_STAR),
+        canvas.key("final policy of a seed", marker="o", ms=7, mec="white"),
+        canvas.key("checkpoint", marker="o", ms=3),
+        canvas.key("best proxy at drift ≤ d" + ", and its gold" * gold, ls="-", lw=2),
     ]
-    bands = _bands(methods, "band: 95% t-interval over seeds")
-    groups = [canvas.handles(methods, labels), keys]
-    return canvas.finish(sheet, groups, path, "Reward against drift", note or bands)
+    groups, note = [canvas.handles(methods, labels), keys], note or _seeds(records)
+    return canvas.finish(sheet, groups, path, "Reward against drift", note)
 
 
 def curves(records, path, *, labels=None, panels=PANELS, note=None):
@@ -78,76 +76,39 @@ def curves(records, path, *, labels=None, panels=PANELS, note=None):
         panel.set_visible(False)
     for panel, key in zip(grid.flat, chosen, strict=False):
         for method, style in zip(methods, canvas.styles(), strict=False):
-            _curve(panel, series[key].get(method, {}), style)
-            for step in sorted(resets.get(method, ())):
-                panel.plot(
-                    [step, step],
-                    [0, 0.045],
-                    color=style["color"],
-                    lw=1.4,
-                    transform=panel.get_xaxis_transform(),
-                    clip_on=False,
-                )
-        title, unit = canvas.label(key)
-        panel.set_title(title, loc="left", fontsize=10, fontweight="bold")
-        panel.set_ylabel(unit, fontsize=8.5, color=canvas.MUTED)
-        panel.set_xlabel("iteration", fontsize=8.5, color=canvas.MUTED)
-        if results.is_tax(key):
-            panel.yaxis.set_major_formatter(canvas.PERCENT)
-    keys = [canvas.key("|", canvas.MUTED, "reset", size=8)] if resets else []
-    text = note or _bands(methods, "band: 95% t-interval over seeds")
-    handles = [canvas.handles(methods, labels) + keys]
-    return canvas.finish(sheet, handles, path, "Training curves", text)
+            color = style["color"]
+            _curve(panel, series[key].get(method, {}), color)
+            _foot(panel, resets.get(method, ()), color)
+        _panel_labels(panel, key)
+    keys = [canvas.key("reset", marker="|", ms=8, mew=1.4)] if resets else []
+    groups, note = [canvas.handles(methods, labels) + keys], note or _seeds(records)
+    return canvas.finish(sheet, groups, path, "Training curves", note)
 
 
 def _front_of(panel, seeds, axis, reward, style):
     """One method in one panel: ways, checkpoints, final policies, staircase, band."""
     color, marker = style["color"], style["marker"]
     size = 7 if len(seeds) < statistics.MIN_SEEDS else 5
+    dots = {"ls": "", "marker": marker, "color": color}
     for run in seeds:
         for piece, across in _pieces(run, axis, reward):
-            panel.plot(
-                *piece.T,
-                color=color,
-                lw=0.6,
-                alpha=0.35 if across else 0.3,
-                ls=(0, (1, 2)) if across else "-",
-                zorder=2,
-            )
+            dashes = (0, (1, 2)) if across else "-"
+            panel.plot(*piece.T, color=color, lw=0.6, alpha=0.33, ls=dashes, zorder=2)
         points = run.points(axis, reward=reward)
-        panel.plot(
-            *points[1:-1].T,
-            ls="",
-            marker=marker,
-            ms=2.6,
-            color=color,
-            alpha=0.45,
-            mew=0,
-            zorder=3,
-        )
-        panel.plot(
-            *points[-1:].T,
-            ls="",
-            marker=marker,
-            ms=size,
-            color=color,
-            mec="white",
-            mew=0.9,
-            zorder=6,
-        )
-    _staircase(panel, [run.points(axis, reward=reward) for run in seeds], color)
+        panel.plot(*points[1:-1].T, **dots, ms=2.6, mew=0, alpha=0.45, zorder=3)
+        panel.plot(*points[-1:].T, **dots, ms=size, mec="white", mew=0.9, zorder=6)
+    _staircase(panel, seeds, axis, reward, color)
 
 
-def _staircase(panel, sets, color):
-    """Mean over seeds of the best reward at drift ≤ d, each seed a staircase."""
-    sets = [points for points in sets if len(points)]
-    if not sets:
-        return
-    drifts = np.unique(np.concatenate([pareto.front(points)[:, 0] for points in sets]))
-    best = np.stack([pareto.attainment(points, drifts) for points in sets])
-    drifts, best = drifts[~np.isnan(best).any(0)], best[:, ~np.isnan(best).any(0)]
+def _staircase(panel, seeds, axis, reward, color):
+    """Mean over seeds of the reward that the best proxy within each drift has."""
+    edges = [pareto.front(run.points(axis))[:, 0] for run in seeds]
+    drifts = np.unique(np.concatenate(edges))
+    best = np.stack([run.picked(reward, axis, drifts) for run in seeds])
+    known = ~np.isnan(best).any(0)
+    drifts, best = drifts[known], best[:, known]
     panel.step(drifts, best.mean(0), where="post", color=color, lw=2.0, zorder=5)
-    if len(sets) >= statistics.MIN_SEEDS:
+    if len(seeds) >= statistics.MIN_SEEDS:
         bounds = [statistics.t_interval(column) for column in best.T]
         low, high = [b.low for b in bounds], [b.high for b in bounds]
         panel.fill_between(
@@ -175,16 +136,7 @@ def _origin(panel, found, axis, reward):
     starts = np.array([[run.values(axis)[0], run.values(reward)[0]] for run in found])
     starts = starts[~np.isnan(starts).any(-1)]
     if len(starts):
-        panel.plot(
-            *starts.mean(0),
-            marker="*",
-            ms=13,
-            color=canvas.STAR,
-            mec="white",
-            mew=0.9,
-            ls="",
-            zorder=7,
-        )
+        panel.plot(*starts.mean(0), ls="", zorder=7, **_STAR)
 
 
 def _axis_labels(panel, axis, reward, *, first):
@@ -199,16 +151,25 @@ def _axis_labels(panel, axis, reward, *, first):
 
 def _hint(panel):
     """Which corner is good, above the panel and so never on a curve."""
-    panel.text(
-        0.0,
-        1.015,
-        "↖ better",
-        transform=panel.transAxes,
-        fontsize=8,
-        color=canvas.MUTED,
-        style="italic",
-        va="bottom",
-    )
+    style = {"fontsize": 8, "color": canvas.MUTED, "style": "italic"}
+    panel.text(0.0, 1.015, "↖ better", transform=panel.transAxes, **style)
+
+
+def _panel_labels(panel, key):
+    title, unit = canvas.label(key)
+    title += canvas.direction(key)
+    panel.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    panel.set_ylabel(unit, fontsize=8.5, color=canvas.MUTED)
+    panel.set_xlabel("iteration", fontsize=8.5, color=canvas.MUTED)
+    if results.is_tax(key):
+        panel.yaxis.set_major_formatter(canvas.PERCENT)
+
+
+def _foot(panel, steps, color):
+    """Ticks at the foot of a panel: the resets of a method."""
+    place = {"transform": panel.get_xaxis_transform(), "clip_on": False}
+    for step in sorted(steps):
+        panel.plot([step, step], [0, 0.045], color=color, lw=1.4, **place)
 
 
 def _series(records, found):
@@ -216,11 +177,13 @@ def _series(records, found):
     series = {}
     for run in found:
         steps = np.array([row["step"] for row in run.rows])
+        # A start borrowed from another method is no evaluation of this one.
+        own = np.array([row["method"] == run.method for row in run.rows])
         for key in {k for row in run.rows for k in row if "/" in k}:
             if isinstance(next(r[key] for r in run.rows if key in r), str):
                 continue
             values = run.values(key)
-            kept = ~np.isnan(values)
+            kept = own & ~np.isnan(values)
             pairs = (steps[kept], values[kept])
             series.setdefault(key, {}).setdefault(run.method, {})[run.seed] = pairs
     gathered = {}
@@ -236,34 +199,22 @@ def _series(records, found):
     return series
 
 
-def _curve(panel, by_seed, style):
+def _curve(panel, by_seed, color):
     """Seeds thin, their mean thick, a band from 8 seeds on."""
-    if not by_seed:
-        return
     many = len(by_seed) >= statistics.MIN_SEEDS
-    for steps, values in by_seed.values():
-        if len(by_seed) > 1:
-            panel.plot(
-                steps,
-                values,
-                color=style["color"],
-                lw=0.6,
-                zorder=2,
-                alpha=0.15 if many else 0.35,
-            )
+    if len(by_seed) > 1:
+        for steps, values in by_seed.values():
+            alpha = 0.15 if many else 0.35
+            panel.plot(steps, values, color=color, lw=0.6, alpha=alpha, zorder=2)
     steps, table = _aligned(by_seed)
-    panel.plot(steps, table.mean(0), color=style["color"], lw=1.9, zorder=4)
+    if not len(steps):
+        return
+    marker = "o" if len(steps) == 1 else None
+    panel.plot(steps, table.mean(0), color=color, lw=1.9, marker=marker, zorder=4)
     if many:
         bounds = np.array([statistics.t_interval(column) for column in table.T])
-        panel.fill_between(
-            steps,
-            bounds[:, 1],
-            bounds[:, 2],
-            color=style["color"],
-            alpha=0.16,
-            lw=0,
-            zorder=1,
-        )
+        shade = {"color": color, "alpha": 0.16, "lw": 0, "zorder": 1}
+        panel.fill_between(steps, bounds[:, 1], bounds[:, 2], **shade)
 
 
 def _aligned(by_seed):
@@ -278,7 +229,7 @@ def _aligned(by_seed):
             seen[step] = seen.get(step, -1) + 1
             column[step, seen[step]] = value
         keyed.append(column)
-    shared = sorted(set.intersection(*(set(column) for column in keyed)))
+    shared = sorted(set.intersection(*map(set, keyed))) if keyed else []
     table = np.array([[column[key] for key in shared] for column in keyed], float)
     return np.array([step for step, _ in shared]), table
 
@@ -296,8 +247,9 @@ def _methods(records):
     return list(dict.fromkeys(record["method"] for record in records))
 
 
-def _bands(methods, text):
-    most = max((len(v) for v in methods.values()), default=0) if methods else 0
-    if most >= statistics.MIN_SEEDS:
-        return f"{most} seeds; {text}"
-    return f"{most} seed{'s' * (most != 1)}: shown one by one, no interval, no test"
+def _seeds(records):
+    """The note on what is shown of how many seeds."""
+    seeds = len({record["seed"] for record in records})
+    if seeds >= statistics.MIN_SEEDS:
+        return f"{seeds} seeds; band: 95% t-interval over seeds"
+    return f"{seeds} seed{'s' * (seeds != 1)}: shown one by one, no interval, no test"

@@ -1,8 +1,8 @@
 """A live line with the time left, and a live line of what matters.
 
 On a terminal two lines that redraw; elsewhere (a pipe, a log file, a notebook) one
-plain line now and then: about every tenth of the way, and not more often than every
-ten seconds unless the run is at its end.
+plain line now and then: at every tenth of the way, but at most once in ten seconds, at
+least once a minute, and at the end.
 """
 
 import contextlib
@@ -86,12 +86,9 @@ class Progress:
     def _due(self):
         if self._step >= self._total:
             return self._printed_step < self._step
-        ripe = self._clock() - self._printed >= self._every
-        return (
-            ripe
-            and self._step - self._printed_step >= self._total / 10
-            or (self._clock() - self._printed >= 6 * self._every)
-        )
+        silent = self._clock() - self._printed
+        tenth = self._step - self._printed_step >= self._total / 10
+        return silent >= 6 * self._every or (tenth and silent >= self._every)
 
     def _print(self):
         self._printed, self._printed_step = self._clock(), self._step

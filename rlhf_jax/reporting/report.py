@@ -7,6 +7,7 @@ selected.
 
 import dataclasses
 import pathlib
+import textwrap
 from collections.abc import Mapping
 
 import rich.box
@@ -135,14 +136,16 @@ def show(summary, *, labels=None, console=None):
     table = rich.table.Table(
         title=f"{seeds}, {sections.brackets(summary)}",
         box=rich.box.SIMPLE_HEAD,
+        show_edge=False,
         title_justify="left",
-        pad_edge=False,
+        padding=(0, 0, 0, 1),
     )
     header, body = sections.overview(summary, labels or {})
     for i, column in enumerate(header):
-        table.add_column(column, justify="left" if i == 0 else "right")
+        justify = "left" if i == 0 else "right"
+        table.add_column(textwrap.fill(column, 12), justify=justify)
     for row in body:
-        cells = (cell.replace(" [", "\n[").replace(", ", ",") for cell in row)
+        cells = (cell.replace(" [", "\n[") for cell in row)
         table.add_row(*map(rich.text.Text, cells))
     (console or rich.console.Console()).print(table)
 

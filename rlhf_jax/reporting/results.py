@@ -42,6 +42,15 @@ class Run(NamedTuple):
         points = np.stack(pairs, axis=-1)
         return points[~np.isnan(points).any(-1)]
 
+    def picked(self, key, axis, drifts):
+        """A metric at the checkpoint with the best proxy reward at drift ≤ d.
+
+        Gold is read there, and selects nothing. drifts [...]. Returns [...], NaN where
+        no checkpoint is as near as that.
+        """
+        pairs = np.stack([self.values(axis), self.values(REWARD)], axis=-1)
+        return np.append(self.values(key), np.nan)[pareto.picks(pairs, drifts)]
+
     def has(self, key):
         return any(key in row for row in self.rows)
 
@@ -195,17 +204,8 @@ def _endpoints(run, axes, corners, matches):
             result[f"reward_at/{axis}"] = float(pareto.attainment(points, drift))
             result[f"drift_at/{axis}"] = float(pareto.least_drift(points, reward))
             if "gold" in result:
-                result[f"gold_at/{axis}"] = _gold_at(run, axis, drift)
+                result[f"gold_at/{axis}"] = float(run.picked(GOLD, axis, drift))
     return result
-
-
-def _gold_at(run, axis, drift):
-    """Gold of the checkpoint with the best proxy at drift ≤ d."""
-    near = run.values(axis) <= drift
-    rewards = np.where(near, run.values(REWARD), np.nan)
-    if np.isnan(rewards).all():
-        return float("nan")
-    return float(run.values(GOLD)[np.nanargmax(rewards)])
 
 
 def _hypervolume(run, axis, corner):

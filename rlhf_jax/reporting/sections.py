@@ -94,6 +94,7 @@ def _finals(summary, study):
 
 
 def verdicts(summary, findings, study):
+    """What was declared beforehand, and what the seeds say; below 8 seeds, nothing."""
     yield "## Verdicts"
     if summary["seeds"] < statistics.MIN_SEEDS:
         yield f"{count(summary['seeds'], 'seed')}: shown as dots, no test."
@@ -101,32 +102,43 @@ def verdicts(summary, findings, study):
         yield "No claim was declared before the run, so none is judged."
         return
     header = ["claim", "endpoint", "smallest effect", "difference", "p", "Holm p"]
-    body = []
-    for f in findings:
-        factor = scale(f.claim.endpoint)
-        row = [
-            claim_text(f, study),
-            endpoint_text(f.claim.endpoint),
-            f"{f.smallest_effect:.3g}",
-        ]
-        if f.verdict is None:
-            seeds = ", ".join(map(str, f.diverged))
-            row += ["", "", "", f"none: not finite in seed {seeds}"]
-        elif f.verdict.word == "no test":
-            row += [markdown.number(f.verdict.mean, factor), "", "", "no test"]
-        else:
-            row += [
-                markdown.interval(f.verdict._asdict(), factor),
-                markdown.number(f.verdict.p),
-                markdown.number(f.p_holm),
-                f"**{f.verdict.word}**{_needed(f.verdict)}",
-            ]
-        body.append(row)
-    yield markdown.table([*header, "verdict"], body)
+    rows = [_verdict(finding, study) for finding in findings]
+    yield markdown.table([*header, "verdict"], rows)
     yield (
         "Paired differences by seed, positive in favour of the method named first; "
-        "95% t-interval, exact two-sided sign-flip p."
+        "95% t-interval, exact two-sided sign-flip p, and p adjusted over this table. "
+        "“Undecided” names the seeds that would decide with a power of 80%."
     )
+    yield _jointly(findings, study)
+
+
+def _verdict(f, study):
+    """One finding as a row of the table."""
+    factor = scale(f.claim.endpoint)
+    row = [claim_text(f, study), endpoint_text(f.claim.endpoint)]
+    row.append(markdown.number(f.smallest_effect, factor))
+    if f.verdict is None:
+        seeds = ", ".join(map(str, f.diverged))
+        return [*row, "", "", "", f"none: not finite in seed {seeds}"]
+    if f.verdict.word == "no test":
+        return [*row, markdown.number(f.verdict.mean, factor), "", "", "no test"]
+    ps = [markdown.number(f.verdict.p), markdown.number(f.p_holm)]
+    gap = markdown.interval(f.verdict._asdict(), factor)
+    return [*row, gap, *ps, f"**{f.verdict.word}**{_needed(f.verdict)}"]
+
+
+def _jointly(findings, study):
+    """The word on each claim that names several others: every comparison at 95%."""
+    lines = []
+    for claim in dict.fromkeys(f.claim for f in findings):
+        parts = [f for f in findings if f.claim == claim]
+        if len(parts) > 1 and all(f.verdict for f in parts):
+            names = markdown.join(study.name(f.other) for f in parts)
+            word = statistics.all_of([f.verdict for f in parts])
+            text = claim_text(parts[0]._replace(other=""), study).strip()
+            where = endpoint_text(claim.endpoint)
+            lines.append(f"- {text} all of {names} ({where}): **{word}**")
+    return "\n".join(lines)
 
 
 def seeds_one_by_one(summary, study):

@@ -1,0 +1,60 @@
+"""Records that imitate a run: PPO drifts away, PPO + KL stays, Elastic Reset saws."""
+
+import numpy as np
+
+AXES = ("drift/text_nll", "drift/kl_initial", "tax/skills")
+CORNERS = {
+    "drift/text_nll": (3.0, 0.0),
+    "drift/kl_initial": (40.0, 0.0),
+    "tax/skills": (0.5, 0.0),
+}
+SPEED = {"ppo": 1.0, "ppo_kl": 0.4, "elastic_reset": 1.0}
+
+
+def make(seeds, *, steps=12, every=5, methods=tuple(SPEED), gold=True):
+    """Training and evaluation records as in metrics.jsonl."""
+    rows = []
+    for seed in range(seeds):
+        for method in methods:
+            noise = np.random.default_rng([seed, len(method)])
+            rows += _run(method, seed, noise, steps, every, gold)
+    return rows
+
+
+def _run(method, seed, noise, steps, every, gold):
+    place = {"method": method, "seed": seed}
+    position = average = 0.0
+    yield {**place, "step": 0, **_evaluation("start", 0.0, noise, gold)}
+    for step in range(1, steps + 1):
+        position += SPEED.get(method, 0.7)
+        average += 0.2 * (position - average)
+        reset = method == "elastic_reset" and step % every == 0
+        yield {
+            **place,
+            "step": step,
+            "objective/scores": position / 4,
+            "objective/kl": position,
+            "reset/reset": float(reset),
+            "time/iteration": 0.5,
+            "budget/tokens": 100.0 * step,
+        }
+        phases = ["before_reset"] if reset else ["train"] if step % 3 == 0 else []
+        for phase in ["final"] if step == steps else phases:
+            yield {**place, "step": step, **_evaluation(phase, position, noise, gold)}
+        if reset:
+            position, average = average, 0.0
+            after = _evaluation("after_reset", position, noise, gold)
+            yield {**place, "step": step, **after}
+
+
+def _evaluation(phase, x, noise, gold):
+    e = 0.0 if phase == "start" else 0.01 * noise.normal()
+    row = {
+        "eval/phase": phase,
+        "eval/reward": x / (4 + x / 8) + e,
+        "drift/text_nll": 2.0 + 0.004 * x**2 + e / 10,
+        "drift/kl_initial": 1.5 * x + e,
+        "tax/skills": 0.8 - 0.02 * x + e / 10,
+        "eval/entropy": 1.0 - 0.03 * x,
+    }
+    return {**row, "eval/gold": 0.4 + x * (8 - x) / 100} if gold else row

@@ -1,0 +1,247 @@
+import io
+import json
+import threading
+import warnings
+
+import matplotlib.image
+import numpy as np
+import pytest
+import reporting_records
+import rich.console
+
+from rlhf_jax.reporting import canvas, claims, markdown, plots, report, results
+
+AXES, CORNERS = reporting_records.AXES, reporting_records.CORNERS
+LABELS = {"elastic_reset": "Elastic Reset", "ppo_kl": "PPO + KL"}
+STUDY = report.Study(
+    title="Sentiment",
+    question="Does Elastic Reset get more reward at less drift?",
+    corners=CORNERS,
+    labels=LABELS,
+    command="python -m experiments.sentiment",
+    provenance={"config digest": "0123abcd", "jax": "0.10"},
+    claims=(
+        claims.Claim("elastic_reset", ("ppo", "ppo_kl"), "reward"),
+        claims.Claim("elastic_reset", ("ppo",), "tax/skills"),
+    ),
+)
+ROWS = [
+    {"method": "ppo", "seed": seed, "step": step, "prompt": "a | b", "score": 0.5}
+    | {"completion": f"<i>{step}-{i}</i>\nnew line"}
+    for seed in range(2)
+    for step in (3, 12)
+    for i in range(15)
+]
+
+
+@pytest.fixture(scope="module")
+def few():
+    return reporting_records.make(3)
+
+
+@pytest.fixture(scope="module")
+def many():
+    return reporting_records.make(8)
+
+
+@pytest.fixture(scope="module")
+def written(few, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    controls = [("random reward", "gold stays", "gold fell", False)]
+    report.write(folder, few, STUDY, rows=ROWS, controls=controls, wall=9.0)
+    return folder
+
+
+def _judged(records):
+    found = results.runs(records)
+    summary = results.summarize(records, axes=AXES, corners=CORNERS)
+    findings = claims.judge(STUDY.claims, found, axes=AXES, corners=CORNERS)
+    return summary, findings
+
+
+def _ink(path):
+    """The shape of a picture and the colours in it, as "#RRGGBB"."""
+    image = matplotlib.image.imread(path)[..., :3]
+    bytes_ = np.round(255 * image).astype(np.int64).reshape(-1, 3)
+    numbers = np.unique(bytes_ @ [1 << 16, 1 << 8, 1])
+    return image.shape, {f"#{number:06X}" for number in numbers}
+
+
+def test_a_run_leaves_its_four_files_and_nothing_half_done(written):
+    names = {path.name for path in written.iterdir()}
+    assert names == {"front.png", "curves.png", "results.json", "report.md"}
+
+
+@pytest.mark.parametrize("name", ["front.png", "curves.png"])
+def test_pictures_hold_every_method_in_its_colour(written, name):
+    (height, width, _), ink = _ink(written / name)
+    assert width > 1200 and height > 500
+    for color in canvas.COLORS[:3]:
+        assert color in ink
+    assert canvas.COLORS[3] not in ink
+
+
+def test_results_json_is_json_and_holds_the_verdicts(written):
+    found = json.loads((written / "results.json").read_text())
+    assert set(found["methods"]) == set(reporting_records.SPEED)
+    assert {v["word"] for v in found["verdicts"]} == {"no test"}
+    # 3 seeds of 12 iterations: half a second and 100 tokens each.
+    assert found["budget"]["ppo"] == {"tokens": 3600.0, "wall_seconds": 18.0}
+
+
+def test_the_page_says_that_three_seeds_are_no_test(written):
+    text = (written / "report.md").read_text()
+    assert "over 3 seeds and so without a test" in text
+    assert "3 seeds: shown as dots, no test." in text
+    assert "reproduced" not in text
+
+
+def test_the_page_holds_every_section(written):
+    text = (written / "report.md").read_text()
+    assert text.startswith("# Sentiment\n\n**On this microworld and these models, ")
+    for part in (
+        "![Reward against drift](front.png)",
+        "![Training curves](curves.png)",
+        "## Results",
+        "## Where the axes disagree",
+        "## Verdicts",
+        "## Seeds, one by one",
+        "## Budget",
+        "## Negative controls",
+        "## Samples, unselected",
+        "python -m experiments.sentiment",
+        "config digest: 0123abcd",
+        "Elastic Reset",
+    ):
+        assert part in text, part
+
+
+def test_samples_are_twenty_of_the_last_evaluation_and_do_not_break_the_table(written):
+    text = (written / "report.md").read_text()
+    lines = [line for line in text.splitlines() if "&lt;i>" in line]
+    assert len(lines) == 20
+    assert all("12-" in line and r"a \| b" in line for line in lines)
+
+
+def test_eight_seeds_are_judged(many):
+    summary, findings = _judged(many)
+    text = report.render(summary, findings, STUDY)
+    assert "no test" not in text
+    assert "| Elastic Reset is better than PPO + KL | reward |" in text
+    assert "**reproduced**" in text
+    assert "better than all of ppo and PPO + KL (reward): **contradicted**" in text
+    first = findings[0].verdict
+    assert f"is {first.word} (reward: {markdown.number(first.mean)}" in text
+
+
+def test_accuracies_are_printed_in_points(many):
+    summary, findings = _judged(many)
+    tax = findings[2]
+    assert tax.smallest_effect == 0.03
+    text = report.render(summary, findings, STUDY)
+    row = next(line for line in text.splitlines() if "| Skills lost | 3 |" in line)
+    assert markdown.number(tax.verdict.mean, 100.0) in row
+
+
+def test_disagreeing_axes_are_in_the_headline(few):
+    summary, _ = _judged(few)
+    axis = {"mean": 99.0, "low": 98.0, "high": 100.0}
+    for method, name in zip(("ppo", "ppo_kl"), AXES[:2], strict=True):
+        summary["methods"][method]["hypervolume"][name] = axis
+    text = report.answer(summary, [], STUDY)
+    assert "ppo leads in the mean on Human-text NLL" in text
+    assert "PPO + KL leads in the mean on KL from the initial policy" in text
+    assert text.endswith("so the axes disagree.")
+
+
+def test_a_final_policy_after_a_reset_is_said_so():
+    records = reporting_records.make(3, steps=10)
+    records = [r for r in records if r.get("eval/phase") != "final"]
+    summary, findings = _judged(records)
+    assert "the final policy is the one after it: Elastic Reset (step 10)" in (
+        report.render(summary, findings, STUDY)
+    )
+
+
+def test_an_axis_that_was_not_measured_is_named(few, tmp_path):
+    bare = [{k: v for k, v in row.items() if k != "tax/skills"} for row in few]
+    study = report.Study("Text", corners=CORNERS)
+    found = report.write(tmp_path, bare, study)
+    assert set(found["methods"]["ppo"]["drift"]) == set(AXES[:2])
+    assert "Not measured: tax/skills." in (tmp_path / "report.md").read_text()
+
+
+def test_a_run_that_diverged_is_reported(few, tmp_path):
+    broken = [dict(row) for row in few]
+    for row in broken:
+        diverged = row["method"] == "ppo" and row["seed"] == 1 and row["step"] >= 9
+        if diverged and "eval/reward" in row:
+            row |= {"eval/reward": np.nan, "drift/text_nll": np.nan}
+    report.write(tmp_path, broken, STUDY)
+    text = (tmp_path / "report.md").read_text()
+    assert "1 not finite" in text
+    assert "none: not finite in seed 1" in text
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_pictures_of_poor_records_raise_no_warning(seeds, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        records = reporting_records.make(seeds, steps=3, methods=["sft"], gold=False)
+        plots.front(records, AXES, tmp_path / "front.png")
+        plots.curves(records, tmp_path / "curves.png")
+        ends = [r for r in records if r.get("eval/phase") in ("start", "final")]
+        plots.curves(ends, tmp_path / "curves.pdf")
+        training = [r for r in records if "eval/reward" not in r]
+        plots.curves(training, tmp_path / "training.png")
+        plots.curves([], tmp_path / "empty.png")
+
+
+def test_a_front_on_one_axis_is_refused(few, tmp_path):
+    for axes in (["drift/text_nll"], "drift/text_nll"):
+        with pytest.raises(ValueError, match="two drift axes"):
+            plots.front(few, axes, tmp_path / "front.png")
+
+
+def test_pictures_can_be_drawn_in_a_thread(few, tmp_path):
+    path = tmp_path / "front.png"
+    thread = threading.Thread(target=plots.front, args=(few, AXES, path))
+    thread.start()
+    thread.join()
+    assert path.stat().st_size > 10_000
+
+
+def test_no_two_methods_look_alike():
+    looks = {tuple(style.values()) for style in canvas.styles()}
+    assert len(looks) == len(canvas.COLORS) * len(canvas.MARKERS)
+
+
+def test_the_console_table_fits_eighty_columns_and_hides_nothing(few):
+    console = rich.console.Console(width=80, file=io.StringIO(), record=True)
+    report.show(_judged(few)[0], labels=LABELS, console=console)
+    text = console.export_text()
+    assert "PPO + KL" in text and "Skills lost" in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (np.nan, "not finite"),
+        (0.0, "0"),
+        (0.00123, "0.0012"),
+        (2.4567, "2.46"),
+        (12345.6, "12346"),
+        (-0.5, "-0.5"),
+    ],
+)
+def test_numbers_have_three_digits(value, text):
+    assert markdown.number(value) == text
+
+
+def test_words_are_joined():
+    assert markdown.join(["a"]) == "a"
+    assert markdown.join(["a", "b"]) == "a and b"
+    assert markdown.join(["a", "b", "c"]) == "a, b and c"
