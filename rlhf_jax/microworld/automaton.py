@@ -77,39 +77,46 @@ def log_prob(machine, tokens, mask, *, node, memory, group, slots, block=64):
     tokens, mask [N, T]; the rest as in `sample`. Returns [N] float64. Rabiner 1989,
     "A Tutorial on Hidden Markov Models", section III A, with scaling.
     """
-    parts = [
-        _forward(machine, *(x[i : i + block] for x in (tokens, mask, *start)))
-        for start in [(node, memory, group, slots)]
-        for i in range(0, len(tokens), block)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0)
+    inputs = tokens, mask, node, memory, group, slots
+    order = np.argsort(mask.sum(1), kind="stable")  # short rows need few steps
+    result = np.zeros(len(tokens))
+    for i in range(0, len(tokens), block):
+        rows = order[i : i + block]
+        result[rows] = _forward(machine, *(x[rows] for x in inputs))
+    return result
 
 
 def _forward(machine, tokens, mask, node, memory, group, slots):
-    rows, nodes = len(tokens), machine.writes.shape[0]
-    keep, redraw = _matrix(machine, ~machine.redraws), _matrix(machine, machine.redraws)
-    entered = np.flatnonzero(np.diff(redraw.indptr))  # nodes where memory is redrawn
-    redraw, values = redraw[entered], machine.recall.shape[-1]
-    alpha = np.zeros((nodes, values, rows))
-    alpha[node, memory, np.arange(rows)] = 1.0
+    rows, values = len(tokens), machine.recall.shape[-1]
+    live, place = np.unique(node, return_inverse=True)  # nodes that can be reached now
+    alpha = np.zeros((len(live), values, rows))
+    alpha[place, memory, np.arange(rows)] = 1.0
     total = np.zeros(rows)
     for t in range(int(mask.any(0).sum())):
-        flat = alpha.reshape(nodes, -1)
-        drawn = (redraw @ flat).reshape(len(entered), values, rows)
-        alpha = (keep @ flat).reshape(nodes, values, rows)
-        alpha[entered] += np.einsum("kan,nab->kbn", drawn, machine.recall[group])
-        alpha *= _likelihood(machine, tokens[:, t], slots)[machine.writes]
+        leaving = np.isin(machine.source, live)
+        before, live = live, np.unique(machine.target[leaving])
+        flat = alpha.reshape(len(before), -1)
+        keep = _matrix(machine, leaving & ~machine.redraws, live, before)
+        redraw = _matrix(machine, leaving & machine.redraws, live, before)
+        alpha = (keep @ flat).reshape(len(live), values, rows)
+        fresh = np.flatnonzero(np.diff(redraw.indptr))  # where memory is drawn anew
+        drawn = (redraw[fresh] @ flat).reshape(len(fresh), values, rows)
+        # [fresh, A, N] → [N, fresh, A] @ [N, A, A] and back
+        drawn = drawn.transpose(2, 0, 1) @ machine.recall[group]
+        alpha[fresh] += drawn.transpose(1, 2, 0)
+        alpha *= _likelihood(machine, tokens[:, t], slots)[machine.writes[live]]
         scale = alpha.sum((0, 1))
         alpha /= scale
         total += np.where(mask[:, t] != 0, np.log(scale), 0.0)
     return total
 
 
-def _matrix(machine, chosen):
-    """[K, K] probabilities of the chosen arcs, from column to row."""
-    nodes = machine.writes.shape[0]
-    entries = machine.weight[chosen], (machine.target[chosen], machine.source[chosen])
-    return sparse.csr_array(entries, shape=(nodes, nodes))
+def _matrix(machine, chosen, targets, sources):
+    """[targets, sources] probabilities of the chosen arcs."""
+    row = np.searchsorted(targets, machine.target[chosen])
+    column = np.searchsorted(sources, machine.source[chosen])
+    shape = len(targets), len(sources)
+    return sparse.csr_array((machine.weight[chosen], (row, column)), shape=shape)
 
 
 def _likelihood(machine, words, slots):

@@ -36,7 +36,7 @@ READS = {
     },
     **{"mild": "adverb", "strong": "adverb", "gush": "adverb", "more": "adjective"},
     **{"slip": "opener", "it_is": "it", "title_advice": "title"},
-    **{"shout": "bang", "a_again": "a", "noun_again": "noun"},
+    **{"opening": "adjective", "shout": "bang", "a_again": "a", "noun_again": "noun"},
 }
 # Nodes that a reader cannot tell apart share a reading state.
 STATES = {
@@ -66,7 +66,7 @@ class Grammar:
 class Style:
     """How a world's people write; drawn around these values."""
 
-    more: tuple[float, ...] = (1.0, 0.74, 0.5, 0.25)  # P(another clause | n so far)
+    more: tuple[float, ...] = (1.0, 0.7, 0.45, 0.2)  # P(another clause | n so far)
     joint: tuple[float, ...] = (0.42, 0.2, 0.38)  # agree, contrast, full stop
     turn: float = 0.1  # P(a full stop changes the sentiment)
     subject: tuple[float, ...] = (0.4, 0.12, 0.3, 0.18)  # the, it, i, name
@@ -75,13 +75,13 @@ class Style:
     attribute: float = 0.5  # P("i loved the clever plot" has its adjective)
     verdict: tuple[float, ...] = (0.45, 0.25, 0.3)  # title, it, advice
     slip: float = 0.03  # P(an adjective of the other sentiment)
-    gush: tuple[float, float] = (0.02, 0.004)  # flaws a clause: praise, blame
-    pile: tuple[float, float] = (0.03, 0.008)
-    again: float = 0.02
+    gush: tuple[float, float] = (0.035, 0.008)  # flaws a clause: praise, blame
+    pile: tuple[float, float] = (0.045, 0.012)
+    again: float = 0.014
     bang: tuple[float, float] = (0.12, 0.05)
     shout: float = 0.25
-    contradict: float = 0.03
-    unfinished: float = 0.02
+    contradict: float = 0.02
+    unfinished: float = 0.015
     loop: float = 0.6  # P(a repetition goes on)
 
 
@@ -219,7 +219,7 @@ def _verdict_arcs(style):
 
 def _relevance(rng, genres=4, aspects=30):
     """Each genre's people care for 10 aspects, tolerate 14 and ignore 6."""
-    weights = np.repeat([4.0, 1.0, 0.1], [10, 14, 6])
+    weights = np.repeat([5.0, 1.0, 0.1], [10, 14, 6])
     return np.stack([rng.permutation(weights) for _ in range(genres)])
 
 
@@ -248,13 +248,14 @@ class _Words:
             return [self._row([word]) for word in aspects]
         if read == "adjective":
             topics = self.lexicon.topic[aspects]
-            rows = [self._adjectives(sign, topic) for topic in range(TOPICS)]
+            slip = 0.0 if name == "opening" else self.style.slip
+            rows = [self._adjectives(sign, topic, slip) for topic in range(TOPICS)]
             return [rows[topic] for topic in topics]
         return [self._row(self._choices(name, sign))] * len(aspects)
 
     def adjectives(self):
         """[2, A, V] adjectives by sentiment and aspect."""
-        table = [self.written_at("adjective", sign) for sign in (0, 1)]
+        table = [self.written_at("opening", sign) for sign in (0, 1)]
         return np.array(self.rows)[np.array(table)][..., :-2]
 
     def _choices(self, name, sign):
@@ -271,10 +272,10 @@ class _Words:
         role = name if name in ("mild", "strong", "agree", "contrast") else read
         return words[f"{mood}_{role}" if role in ("verb", "noun", "advice") else role]
 
-    def _adjectives(self, sign, topic):
+    def _adjectives(self, sign, topic, slip):
         row = np.zeros_like(self.weight)
         for side, mood in enumerate(("praise", "blame")):
-            weight = 1 - self.style.slip if side == sign else self.style.slip
+            weight = 1 - slip if side == sign else slip
             chosen = self.lexicon[f"{mood}_adjective"]
             chosen = chosen[self.lexicon.fits[chosen, topic]]
             row[chosen] = weight * self.weight[chosen] / self.weight[chosen].sum()
