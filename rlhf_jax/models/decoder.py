@@ -2,7 +2,7 @@
 
 Legend: B rows, T tokens, S slots, D width, V vocabulary, L layers. The parameters of
 all layers are one tree of [L, ...] arrays under "layers": scanned over in training,
-read slice by slice in decoding.
+cut into layers for decoding.
 """
 
 import functools
@@ -13,6 +13,8 @@ from flax import linen as nn
 
 from rlhf_jax import masking
 from rlhf_jax.models import cache, config, layers
+
+_SHALLOW = 6  # so few layers run 10 to 20% faster on CPU without a loop around them
 
 _REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -68,13 +70,15 @@ class Decoder(nn.Module):
                 "for fewer new tokens"
             )
         hidden, (keys, values) = self._forward(tokens, mask, remember=True)
-        memory = cache.from_prompt(keys, values, mask, length)
+        each = cache.unstack(self.layers, self.config.dtype)
+        memory = cache.from_prompt(each, keys, values, mask, length)
         return self.unembed(hidden[:, -1]), memory
 
     def step(self, token, position, memory):
         """One more token a row: the logits [B, V] after it, and the cache with it.
 
-        token [B] int; position [B] int, how many valid tokens stand before it.
+        token [B] int; position [B] int, how many valid tokens stand before it; memory
+        is of a `prefill` with the same parameters, and holds the layers'.
         """
         c = self.config
         position = position[:, None]
@@ -83,14 +87,15 @@ class Decoder(nn.Module):
         mask = cache.occupy(memory.mask, memory.index)
         block = layers.Block(c, parent=None)
         keys, values = [], []
-        for layer, old in enumerate(zip(memory.keys, memory.values, strict=True)):
-            params = {"params": jax.tree.map(lambda p, i=layer: p[i], self.layers)}
+        for params, *old in zip(memory.layers, memory.keys, memory.values, strict=True):
             x, (k, v) = block.apply(
-                params, x, angles, old, memory.index, mask, method="step"
+                {"params": params}, x, angles, old, memory.index, mask, method="step"
             )
             keys.append(k)
             values.append(v)
-        memory = cache.Cache(tuple(keys), tuple(values), mask, memory.index + 1)
+        memory = memory._replace(
+            keys=tuple(keys), values=tuple(values), mask=mask, index=memory.index + 1
+        )
         return self.unembed(self.final_norm(x)[:, 0]), memory
 
     def _forward(self, tokens, mask, remember=False):
@@ -109,7 +114,8 @@ class Decoder(nn.Module):
         )
         if c.remat != "none":
             body = jax.checkpoint(body, prevent_cse=False, policy=_REMAT[c.remat])
-        x, memory = jax.lax.scan(body, x, self.layers)
+        unroll = c.layers if c.layers <= _SHALLOW else 1
+        x, memory = jax.lax.scan(body, x, self.layers, unroll=unroll)
         return self.final_norm(x), memory
 
 
