@@ -1,0 +1,1 @@
+"""Text in: where rows come from, how they become arrays, and in which order."""

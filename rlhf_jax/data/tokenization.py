@@ -1,0 +1,309 @@
+"""From texts to padded arrays and back, with any fast `transformers` tokenizer.
+
+Texts are encoded without special tokens, cut, and then put between those that the
+tokenizer places around a text: a cut never loses a BOS. Where an answer or a document
+ends, EOS is appended. Rows are counted from 0 in messages. All arrays are numpy int32.
+
+Legend: N rows, L `length`.
+"""
+
+import numpy as np
+
+from rlhf_jax.types import Labelled, Preferences, Prompts, Tokens
+
+_CHUNK = 1000  # texts encoded at a time
+
+
+def pad_id(tokenizer):
+    """What stands at ignored positions: the pad token, else an id that is not EOS.
+
+    A tokenizer without a pad token, or whose pad is its EOS, gets an id of an ordinary
+    token, which only masks can hide; the vocabulary does not grow.
+    """
+    ends = {tokenizer.eos_token_id}
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in ends:
+        return tokenizer.pad_token_id
+    return next(i for i in range(len(tokenizer)) if i not in ends)
+
+
+def eos_id(tokenizer):
+    """The end token, without which no answer can be told to be complete."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no end token; set "
+            "tokenizer.eos_token to one of its tokens"
+        )
+    return tokenizer.eos_token_id
+
+
+def prompts(tokenizer, texts, *, length, side="left", truncate="left"):
+    """`Prompts` [N, L], padded on `side`.
+
+    truncate: "left" keeps the end of a prompt that is too long, "right" its beginning,
+    "error" raises.
+    """
+    before, _ = _frame(tokenizer)
+    rows = _encode(tokenizer, texts)
+    if not len(before) and not min(map(len, rows)):
+        row = [len(row) for row in rows].index(0)
+        raise ValueError(f"row {row}: the prompt has no tokens; give it some text")
+    rows = _fit(rows, before, before[:0], length, truncate, "prompt")
+    return Prompts(*_pad(rows, length, pad_id(tokenizer), side))
+
+
+def sft(tokenizer, completions, *, length, prompts=None, truncate="right"):
+    """`Tokens` [N, L], right-padded, to be learned: texts, each with its EOS.
+
+    With `prompts`, a completion follows its prompt, encoded apart from it as in
+    generation, and alone is learned; without, all of the text is. truncate: "right"
+    cuts the end, EOS with it; "left" the beginning, of the prompt where there is one;
+    "error" raises.
+    """
+    before, _ = _frame(tokenizer)
+    answers = _with_eos(tokenizer, completions)
+    if prompts is None:
+        rows = _fit(answers, before, before[:0], length, truncate, "text")
+        starts = [0] * len(rows)
+    else:
+        _same_length(prompts=prompts, completions=completions)
+        questions = _encode(tokenizer, prompts)
+        rows, starts = [], []
+        for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+            (row,), start = _join(before, question, [answer], length, truncate, i)
+            rows.append(row)
+            starts.append(start)
+    tokens, mask = _pad(rows, length, pad_id(tokenizer), "right")
+    learned = np.arange(length) >= np.array(starts)[:, None]
+    return Tokens(tokens, mask, mask * learned.astype(np.int32))
+
+
+def packed(tokenizer, texts, *, length):
+    """`Tokens` [N, L] without padding: documents, each with its EOS, one after another
+    and cut every `length` tokens; what is left over at the end is dropped."""
+    before, _ = _frame(tokenizer)
+    end = np.array([eos_id(tokenizer)], np.int32)
+    stream = []
+    for chunk in _chunks(texts):
+        rows = _ids(tokenizer, chunk)
+        stream.append(np.concatenate([x for row in rows for x in (before, row, end)]))
+    stream = np.concatenate([end[:0], *stream])
+    blocks = len(stream) // length
+    if not blocks:
+        raise ValueError(
+            f"the texts have {len(stream)} tokens in all, less than one row of "
+            f"length={length}; give more text, or a smaller length"
+        )
+    tokens = stream[: blocks * length].reshape(blocks, length)
+    ones = np.broadcast_to(np.int32(1), tokens.shape)  # takes no memory
+    return Tokens(tokens, ones, ones)
+
+
+def classification(tokenizer, texts, labels, *, length, truncate="right", eos=False):
+    """`Labelled` [N, L], right-padded, in the tokenizer's own special tokens.
+
+    eos: append EOS, where the classifier is to judge complete generated texts.
+    """
+    labels = np.asarray(labels)
+    _same_length(texts=texts, labels=labels)
+    if labels.dtype.kind not in "iub":
+        raise ValueError(f"labels are {labels.dtype}; classes are counted from 0")
+    if labels.min() < 0:
+        row = int(labels.argmin())
+        raise ValueError(f"row {row}: label {labels[row]}; classes are counted from 0")
+    before, after = _frame(tokenizer)
+    if eos:
+        after = np.array([eos_id(tokenizer)], np.int32)
+    rows = _encode(tokenizer, texts)
+    rows = _fit(rows, before, after, length, truncate, "text")
+    tokens, mask = _pad(rows, length, pad_id(tokenizer), "right")
+    return Labelled(tokens, mask, labels.astype(np.int32))
+
+
+def pairs(
+    tokenizer, prompts, chosen, rejected, *, length, preference=None, truncate="left"
+):
+    """`Preferences` [N, L], right-padded: a prompt, an answer, its EOS.
+
+    preference: [N], how probable it is that `chosen` is better; 1 by default.
+    truncate: "left" cuts the beginning of the prompt, the same in both rows, and the
+    ends of answers that are still too long; "right" the ends; "error" raises.
+    """
+    _same_length(prompts=prompts, chosen=chosen, rejected=rejected)
+    before, _ = _frame(tokenizer)
+    questions = _encode(tokenizer, prompts)
+    answers = [_with_eos(tokenizer, texts) for texts in (chosen, rejected)]
+    rows = [
+        _join(before, question, both, length, truncate, i)[0]
+        for i, (question, *both) in enumerate(zip(questions, *answers, strict=True))
+    ]
+    pad = pad_id(tokenizer)
+    sides = [_pad([row[k] for row in rows], length, pad, "right") for k in (0, 1)]
+    return Preferences(*sides[0], *sides[1], _probabilities(preference, len(rows)))
+
+
+def texts(tokenizer, tokens, mask):
+    """The text of every row's valid tokens, special ones left out: list of str."""
+    rows = [
+        np.asarray(row)[np.asarray(valid) != 0].tolist()
+        for row, valid in zip(np.asarray(tokens), np.asarray(mask), strict=True)
+    ]
+    return tokenizer.batch_decode(
+        rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+
+
+def train_bpe(texts, vocab_size, folder):
+    """A byte-level BPE tokenizer learned from texts, saved in `folder` and returned.
+
+    Its special tokens are <pad> (0) and <eos> (1), then come the 256 bytes, then what
+    was merged: at most `vocab_size` tokens in all, fewer when the texts are short.
+    """
+    import tokenizers
+    import transformers
+
+    special = ["<pad>", "<eos>"]
+    if vocab_size < 256 + len(special):
+        raise ValueError(
+            f"vocab_size={vocab_size}: the bytes and special tokens alone are "
+            f"{256 + len(special)}"
+        )
+    level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model = tokenizers.Tokenizer(tokenizers.models.BPE())
+    model.pre_tokenizer = level
+    model.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=sorted(level.alphabet()),
+        show_progress=False,
+    )
+    model.train_from_iterator(_chunks(texts), trainer)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=model, pad_token="<pad>", eos_token="<eos>"
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def _chunks(texts):
+    for start in range(0, len(texts), _CHUNK):
+        yield list(texts[start : start + _CHUNK])
+
+
+def _ids(tokenizer, texts):
+    """Token ids of a few texts, without special tokens: list of int32 arrays."""
+    encoded = tokenizer(
+        texts, add_special_tokens=False, return_attention_mask=False, verbose=False
+    )
+    return [np.array(row, np.int32) for row in encoded["input_ids"]]
+
+
+def _encode(tokenizer, texts):
+    """Token ids of all texts, without special tokens: list of int32 arrays."""
+    if isinstance(texts, str):
+        raise ValueError(f"a list of texts is needed, not one: {texts[:40]!r}")
+    if not len(texts):
+        raise ValueError("no texts were given; at least one row is needed")
+    return [row for chunk in _chunks(texts) for row in _ids(tokenizer, chunk)]
+
+
+def _frame(tokenizer):
+    """The special tokens that the tokenizer puts before and after a text."""
+    whole = tokenizer("a")["input_ids"]
+    text = tokenizer("a", add_special_tokens=False)["input_ids"]
+    starts = range(len(whole) - len(text) + 1)
+    start = next((i for i in starts if whole[i : i + len(text)] == text), None)
+    if start is None:  # the text is encoded otherwise next to special tokens
+        start, text = len(whole), []
+    parts = whole[:start], whole[start + len(text) :]
+    return tuple(np.array(part, np.int32) for part in parts)
+
+
+def _with_eos(tokenizer, texts):
+    end = np.array([eos_id(tokenizer)], np.int32)
+    return [np.concatenate([row, end]) for row in _encode(tokenizer, texts)]
+
+
+def _same_length(**columns):
+    counts = {name: len(column) for name, column in columns.items()}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise ValueError(f"the columns differ in length: {told}; need as many of each")
+
+
+def _cut(row, room, truncate, what, length):
+    """`row` cut to `room` tokens, or an error that begins with `what`."""
+    if truncate not in ("left", "right", "error"):
+        raise ValueError(
+            f"truncate={truncate!r}: choose 'left' (keep the end), 'right' (keep the "
+            "beginning) or 'error'"
+        )
+    if truncate == "error" or room < 1:
+        raise ValueError(
+            f"{what}, length={length} is too short for it; raise length, shorten the "
+            "text, or choose truncate='left' or 'right'"
+        )
+    return row[-room:] if truncate == "left" else row[:room]
+
+
+def _fit(rows, before, after, length, truncate, noun):
+    """Rows between special tokens, what is too long cut so that `length` holds it."""
+    room = length - len(before) - len(after)
+    fitted = []
+    for i, row in enumerate(rows):
+        if len(row) > room:
+            what = f"row {i}: the {noun} has {len(row) + length - room} tokens"
+            row = _cut(row, room, truncate, what, length)
+        fitted.append(np.concatenate([before, row, after]))
+    return fitted
+
+
+def _join(before, question, answers, length, truncate, i):
+    """([special tokens, question, answer] for each answer, where the answers begin)."""
+    longest = len(before) + len(question) + max(map(len, answers))
+    if longest > length:
+        what = f"row {i}: prompt and answer have {longest} tokens"
+        room = length - (longest - len(question))  # what the answers leave
+        if truncate == "left" and len(question):
+            question = question[-max(room, 1) :]
+        start = len(before) + len(question)
+        if truncate == "error" or start >= length:
+            _cut(question, 0, truncate, what, length)
+        answers = [
+            answer
+            if start + len(answer) <= length
+            else _cut(answer, length - start, "right", what, length)
+            for answer in answers
+        ]
+    rows = [np.concatenate([before, question, answer]) for answer in answers]
+    return rows, len(before) + len(question)
+
+
+def _probabilities(preference, count):
+    if preference is None:
+        return np.ones(count, np.float32)
+    preference = np.asarray(preference, np.float32)
+    if preference.shape != (count,):
+        raise ValueError(
+            f"preference has shape {preference.shape} for {count} pairs; need one each"
+        )
+    wrong = ~((preference >= 0) & (preference <= 1))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"row {row}: preference {preference[row]} is not a probability; scale "
+            "labels to [0, 1]"
+        )
+    return preference
+
+
+def _pad(rows, length, pad, side):
+    """Rows of different lengths as (tokens [N, L], mask [N, L]), padded on `side`."""
+    if side not in ("left", "right"):
+        raise ValueError(f"side={side!r}: choose 'left' or 'right'")
+    lengths = np.array([len(row) for row in rows])[:, None]
+    position = np.arange(length)
+    mask = position < lengths if side == "right" else position >= length - lengths
+    tokens = np.full(mask.shape, pad, np.int32)
+    tokens[mask] = np.concatenate(rows)
+    return tokens, mask.astype(np.int32)
