@@ -44,10 +44,10 @@ def split(conversation, tokenizer=None):
             f"{len(conversation)} message(s), the last by {last['role']}; needed is an "
             "assistant's answer to an earlier message"
         )
-    return prompt(asked, tokenizer), answer(last["content"], tokenizer)
+    return prompt(asked, tokenizer), reply(last["content"], tokenizer)
 
 
-def answer(content, tokenizer=None):
+def reply(content, tokenizer=None):
     """An assistant's words as they follow `prompt`: hh turns begin with a blank."""
     templated = getattr(tokenizer, "chat_template", None)
     return content if templated else f" {content}"

@@ -46,7 +46,7 @@ def _answers(prompt, both, tokenizer, cue):
     if isinstance(prompt, str):
         return text + cue, *(x if isinstance(x, str) else _last(x) for x in both)
     both = [_last(x) if not isinstance(x, str) else x for x in both]
-    return text, *(conversations.answer(x, tokenizer) for x in both)
+    return text, *(conversations.reply(x, tokenizer) for x in both)
 
 
 def _last(messages):

@@ -1,0 +1,156 @@
+"""Preference rows in the forms of the wild, read as texts."""
+
+import pytest
+
+from rlhf_jax.data import conversations, preferences, sources, tokenization
+
+datasets = pytest.importorskip("datasets")
+
+USER = {"role": "user", "content": "hi"}
+GOOD = {"role": "assistant", "content": "hello"}
+BAD = {"role": "assistant", "content": "go away"}
+SYSTEM = {"role": "system", "content": "be kind"}
+
+
+class Templated:
+    """A tokenizer with a chat template that begins with BOS."""
+
+    chat_template = "yes"
+    bos_token, bos_token_id = "<s>", 1
+
+    def __call__(self, text):
+        return {"input_ids": [1, 5]}
+
+    def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
+        assert not tokenize and add_generation_prompt
+        turns = [f"[{turn['role']}]{turn['content']}" for turn in messages]
+        return self.bos_token + "".join(turns) + "[assistant]"
+
+
+def read(*rows, tokenizer=None, **options):
+    return preferences.read(
+        datasets.Dataset.from_list(list(rows)), tokenizer, **options
+    )
+
+
+def test_texts_pass_as_they_are():
+    pairs = read({"prompt": "ask:", "chosen": " yes", "rejected": " no"})
+    assert pairs == (["ask:"], [" yes"], [" no"], None)
+
+
+def test_a_missing_cue_can_be_appended():
+    pairs = read({"prompt": "Human: x", "chosen": "", "rejected": ""}, cue="\n\nA:")
+    assert pairs.prompts == ["Human: x\n\nA:"]
+
+
+def test_soft_labels_are_read():
+    row = {"prompt": "a", "chosen": "b", "rejected": "c", "preference": 0.25}
+    assert read(row).preference == [0.25]
+
+
+def test_conversations_in_one_text_are_split_where_they_part():
+    start = "\n\nHuman: hi\n\nAssistant: what?\n\nHuman: well\n\nAssistant:"
+    pairs = read({"chosen": start + " yes", "rejected": start + " yet no"})
+    assert pairs[:3] == ([start], [" yes"], [" yet no"])
+    same = read({"chosen": start + " yes", "rejected": start + " yes"})
+    assert same[:3] == ([start], [" yes"], [" yes"])
+    longer = start + " no\n\nHuman: why\n\nAssistant: so"
+    pairs = read({"chosen": start + " yes", "rejected": longer})
+    assert pairs.prompts == [start]
+    assert pairs.rejected == [" no\n\nHuman: why\n\nAssistant: so"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
+        {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]},
+        {"prompt": [USER], "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+        {"prompt": [USER], "chosen": "hello", "rejected": "go away"},
+    ],
+)
+def test_lists_of_messages_become_turns_or_the_template(row):
+    pairs = read(row)
+    assert pairs[:3] == (["Human: hi\n\nAssistant:"], [" hello"], [" go away"])
+    pairs = read(row, tokenizer=Templated())
+    assert pairs[:3] == (["[user]hi[assistant]"], ["hello"], ["go away"])
+
+
+def test_a_message_as_the_answer_to_a_text():
+    pairs = read({"prompt": "hi", "chosen": [USER, GOOD], "rejected": [BAD]})
+    assert pairs[:3] == (["hi"], ["hello"], ["go away"])
+
+
+def test_a_conversation_is_a_prompt_and_an_answer():
+    asked, answer = conversations.split([SYSTEM, USER, BAD, USER, GOOD])
+    assert asked == (
+        "be kind\n\nHuman: hi\n\nAssistant: go away\n\nHuman: hi\n\nAssistant:"
+    )
+    assert answer == " hello"
+    assert conversations.prompt("as it is") == "as it is"
+
+
+def test_bos_is_kept_where_the_tokenizer_does_not_add_it():
+    tokenizer = Templated()
+    tokenizer.bos_token_id = 9
+    assert conversations.prompt([USER], tokenizer) == "<s>[user]hi[assistant]"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"chosen": "no turns", "rejected": "no turns at all"},
+            r"row 0 .* no turn of an assistant, which begins with",
+        ),
+        (
+            {"chosen": [USER, GOOD], "rejected": [SYSTEM, USER, BAD]},
+            "row 0 .* differ before the last answer",
+        ),
+        ({"chosen": [GOOD], "rejected": [BAD]}, r"1 message\(s\), the last by assist"),
+        (
+            {"prompt": [USER, GOOD], "chosen": [GOOD], "rejected": [BAD]},
+            "the prompt ends with the assistant's turn",
+        ),
+        (
+            {"prompt": [USER], "chosen": [USER], "rejected": [BAD]},
+            "must end with a message whose role is assistant",
+        ),
+        (
+            {"prompt": [{"role": "bot", "content": "x"}], "chosen": "", "rejected": ""},
+            "role 'bot'; needed are role",
+        ),
+        ({"prompt": [], "chosen": "a", "rejected": "b"}, "without messages"),
+    ],
+)
+def test_misuse_names_the_row_and_the_fix(row, message):
+    with pytest.raises(ValueError, match=message):
+        read(row)
+
+
+@pytest.mark.data
+def test_real_pairs(data_folder):
+    rows = sources.load(data_folder / "dpo_en_demo")
+    pairs = preferences.read(rows, cue=conversations.CUE)
+    assert len(pairs.prompts) == 300
+    assert all(text.endswith("Assistant:") for text in pairs.prompts)
+    rows = sources.load(data_folder / "hh_harmless_base", split="train_from_test")
+    whole = datasets.Dataset.from_dict(
+        {
+            side: [p + a for p, a in zip(rows["prompt"], rows[side], strict=True)]
+            for side in ("chosen", "rejected")
+        }
+    )
+    pairs, again = preferences.read(rows), preferences.read(whole)
+    assert again.prompts == pairs.prompts
+    assert again.chosen == pairs.chosen
+
+
+@pytest.mark.data
+def test_real_pairs_become_arrays(data_folder, tmp_path):
+    rows = sources.load(data_folder / "dpo_en_demo", split="train[:50]")
+    pairs = preferences.read(rows)
+    tokenizer = tokenization.train_bpe(pairs.prompts, 300, tmp_path)
+    arrays = tokenization.pairs(tokenizer, *pairs[:3], length=128)
+    assert arrays.chosen.shape == arrays.rejected_mask.shape == (50, 128)
+    assert (arrays.chosen[:, 0] == arrays.rejected[:, 0]).all()
