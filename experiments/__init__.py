@@ -1,0 +1,1 @@
+"""One module an experiment: its question, its command, what to expect."""

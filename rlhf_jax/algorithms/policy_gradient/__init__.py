@@ -1,0 +1,206 @@
+"""PPO, REINFORCE, RLOO and GRPO with resets: one iteration as one pure function.
+
+    prompts → rollout → score → KL-regularised reward → advantages
+            → minibatch updates → EMA and reset → metrics
+
+`iteration` is the whole line, for scores that are JAX functions. Where the score is
+Python, `rollout` and `learn` are the two halves around it: the same functions.
+"""
+
+import jax.numpy as jnp
+
+from rlhf_jax import elastic_reset, kl, masking, trees
+from rlhf_jax.algorithms.policy_gradient.collect import (
+    experience,
+    keys,
+    rollout,
+    targets,
+)
+from rlhf_jax.algorithms.policy_gradient.state import (
+    Batch,
+    Config,
+    Experience,
+    Hyper,
+    Networks,
+    State,
+    Targets,
+    init,
+)
+from rlhf_jax.algorithms.policy_gradient.update import Sample, updates
+
+__all__ = [
+    "Batch",
+    "Config",
+    "Experience",
+    "Hyper",
+    "Networks",
+    "State",
+    "Targets",
+    "experience",
+    "finish",
+    "init",
+    "iteration",
+    "keys",
+    "learn",
+    "reset",
+    "rollout",
+    "targets",
+]
+
+
+def iteration(
+    state, frozen, batch, hyper, *, networks, tx, config, score, axis_name=None
+):
+    """One iteration with a score that is a JAX function.
+
+    Args: frozen: parameters of the score; batch of this device; score(frozen, tokens
+    [b, S], mask [b, S]) -> [b]. Returns (state, rows, metrics): rows are this device's
+    Rollout and scores, metrics are global scalars.
+    """
+    sampled = rollout(state, batch, networks=networks, config=config)
+    scores = score(frozen, sampled.tokens, sampled.mask)
+    state, metrics = learn(
+        state,
+        sampled,
+        scores,
+        hyper,
+        networks=networks,
+        tx=tx,
+        config=config,
+        axis_name=axis_name,
+    )
+    return state, (sampled, scores), metrics
+
+
+def learn(state, rollout, scores, hyper, *, networks, tx, config, axis_name=None):
+    """What follows the scores: experience, updates, controller, EMA and reset.
+
+    Args: rollout and scores [b] of this device. Returns (state, metrics).
+    """
+    data = experience(
+        state,
+        rollout,
+        scores,
+        hyper,
+        networks=networks,
+        config=config,
+        axis_name=axis_name,
+    )
+    coef = state.controller.coef
+    sample = Sample(data, targets(data, coef, hyper, config=config))
+    metrics = _describe(sample, coef)
+    state, steps = updates(
+        state,
+        sample,
+        hyper,
+        networks=networks,
+        tx=tx,
+        config=config,
+        axis_name=axis_name,
+    )
+    controller = kl.update(
+        state.controller,
+        metrics["objective/kl"],
+        data.tokens.shape[0],
+        target=hyper.kl_target,
+        horizon=hyper.kl_horizon,
+    )
+    state = state._replace(controller=controller)
+    state, ending = finish(state, hyper, tx=tx, config=config)
+    return state, {**metrics, **_describe_updates(steps, state), **ending}
+
+
+def finish(state, hyper, *, tx, config):
+    """The end of an iteration: EMA tick, reset where one is due, the clock.
+
+    The reset comes last, so that it never stands between a rollout and its updates,
+    where old log-probs would no longer be the policy's.
+    """
+    if config.tick == "iteration":
+        elastic = elastic_reset.tick(
+            state.learner.params["policy"], state.elastic, decay=hyper.decay
+        )
+        state = state._replace(elastic=elastic)
+    due = elastic_reset.due(
+        state.iteration, every=hyper.reset_every, at_zero=hyper.reset_first
+    )
+    after = reset(state, hyper, tx=tx, config=config)
+    state = state._replace(
+        learner=trees.where(due, after.learner, state.learner),
+        elastic=trees.where(due, after.elastic, state.elastic),
+        iteration=state.iteration + 1,
+    )
+    return state, {"reset/reset": due.astype(jnp.float32)}
+
+
+def reset(state, hyper, *, tx, config):
+    """The reset itself, whatever the calendar says: Noukhovitch et al. 2023.
+
+    Policy and EMA as `elastic_reset.apply` has it; the critic and the optimiser's
+    moments are kept, as published, unless `hyper` says otherwise; β never resets.
+    """
+    learner = state.learner
+    policy, elastic = elastic_reset.apply(
+        learner.params["policy"],
+        state.elastic,
+        target=hyper.reset_target,
+        weight=hyper.reset_weight,
+        reset_average=hyper.reset_average,
+    )
+    value = learner.params["value"]
+    if config.keep_initial_value:
+        value = trees.where(hyper.reset_value, state.initial_value, value)
+    params = {"policy": policy, "value": value}
+    opt_state = trees.where(hyper.reset_optimizer, tx.init(params), learner.opt_state)
+    return state._replace(
+        learner=learner._replace(params=params, opt_state=opt_state), elastic=elastic
+    )
+
+
+def _describe(sample, coef):
+    """Metrics of a rollout before it is learned from, under TRL's names.
+
+    `objective/kl` is the sum over the response tokens, averaged over samples, in nats,
+    against the reference in force; `objective/entropy` likewise, of −log π.
+    """
+    data, target = sample
+    valid = data.response_mask
+    rows = jnp.ones(valid.shape[0])
+    divergence = masking.zero(kl.k1(data.logps, data.reference_logps), valid).sum(-1)
+    surprise = -masking.zero(data.logps, valid).sum(-1)
+    per_sample = masking.mean(divergence, rows)
+    scores = masking.mean(data.scores, rows)
+    return {
+        "objective/kl": per_sample,
+        "objective/kl_token_max": jnp.abs(data.logps - data.reference_logps).max(),
+        "objective/kl_coef": coef,
+        "objective/scores": scores,
+        "objective/non_score_reward": -coef * per_sample,
+        "objective/rlhf_reward": scores - coef * per_sample,
+        "objective/entropy": masking.mean(surprise, rows),
+        "objective/advantage_std": jnp.sqrt(masking.var(target.advantages, valid)),
+        "response/length": masking.mean(valid.sum(-1).astype(jnp.float32), rows),
+        "response/ended": masking.mean(data.ended.astype(jnp.float32), rows),
+    }
+
+
+def _describe_updates(steps, state):
+    """Means over all updates of an iteration, `steps` [epochs, minibatches] each."""
+    named = {
+        "policy/approxkl_avg": steps["approxkl"].mean(),
+        "policy/clipfrac_avg": steps["clipfrac"].mean(),
+        "loss/policy_avg": steps["policy_loss"].mean(),
+        "val/ratio": steps["ratio"].mean(),
+        # Of the very first update: generation and training must agree there.
+        "val/ratio_first_error": steps["ratio_error_max"][0, 0],
+        "optim/grad_norm": steps["grad_norm"].mean(),
+        "optim/learning_rate": steps["rate"][-1, -1],
+        "optim/finite": steps["finite"].mean(),
+        "optim/skipped": state.learner.skipped.astype(jnp.float32),
+    }
+    if "value_loss" in steps:
+        named["loss/value_avg"] = steps["value_loss"].mean()
+        named["val/clipfrac_avg"] = steps["value_clipfrac"].mean()
+    if "entropy" in steps:
+        named["policy/entropy_avg"] = steps["entropy"].mean()
+    return named

@@ -1,0 +1,181 @@
+"""From prompts to what the losses read: rollout, experience, targets.
+
+All of it is data: made with the weights as they were, it carries no gradient.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax import advantages, logprobs, masking, rewards, sampling, trees
+from rlhf_jax.algorithms.policy_gradient.state import Experience, Targets
+from rlhf_jax.types import Prompts
+
+
+def keys(state):
+    """The two keys of this iteration: (sampling, shuffling)."""
+    sample_key, shuffle_key = jax.random.split(
+        jax.random.fold_in(state.key, state.iteration)
+    )
+    return sample_key, shuffle_key
+
+
+def rollout(state, batch, *, networks, config):
+    """K responses to each prompt on this device, every row with a key of its own.
+
+    The key of candidate k of a prompt is fold_in(iteration key, row_id·K + k): what is
+    sampled does not depend on how the rows lie on devices.
+
+    Args: batch of B prompts. Returns Rollout of B·K rows, candidates side by side.
+    """
+    sample_key, _ = keys(state)
+    count = config.candidates
+    ids = batch.row_ids[:, None] * count + jnp.arange(count)[None, :]
+    prompts = Prompts(
+        jnp.repeat(batch.tokens, count, axis=0), jnp.repeat(batch.mask, count, axis=0)
+    )
+    return sampling.generate(
+        networks.policy,
+        state.learner.params["policy"],
+        prompts,
+        sampling.row_keys(sample_key, ids.reshape(-1)),
+        config=config.sampling,
+    )
+
+
+def experience(state, rollout, scores, hyper, *, networks, config, axis_name=None):
+    """A rollout with reference log-probs and values; then all rows on every device.
+
+    Args: rollout and scores [b] of this device. Returns Experience of N global rows.
+    """
+    params = state.learner.params
+    reference = trees.where(
+        hyper.reference_average, state.elastic.average, state.elastic.initial
+    )
+
+    def reference_pass(part):
+        return response_logits(networks.policy, reference, part, config)[0]
+
+    def policy_pass(part):
+        return response_logits(networks.policy, params["policy"], part, config)[0]
+
+    def value_pass(part):
+        return response_values(networks, params, part, config)
+
+    valid = rollout.response_mask
+    logps = rollout.logps  # from the logits that sampled (N+ 19)
+    if config.recompute_logps:
+        logps = _in_parts(policy_pass, rollout, config.micro_batches)
+    values = jnp.zeros_like(logps)
+    if config.learns_value:
+        values = _in_parts(value_pass, rollout, config.micro_batches)
+    references = _in_parts(reference_pass, rollout, config.micro_batches)
+    data = Experience(
+        tokens=rollout.tokens,
+        mask=rollout.mask,
+        response_mask=valid,
+        logps=masking.zero(logps, valid),
+        reference_logps=masking.zero(references, valid),
+        values=masking.zero(values, valid),
+        scores=_missing_eos(scores, rollout.ended, hyper, config),
+        ended=rollout.ended,
+    )
+    if axis_name is None:
+        return data
+    return jax.tree.map(
+        lambda x: jax.lax.all_gather(x, axis_name, axis=0, tiled=True), data
+    )
+
+
+def response_logits(model, params, data, config, *, hidden=None):
+    """Log-probs and logits at the response positions alone.
+
+    The state before token t of a response stands at index P − 1 + t; nothing else is
+    projected to the vocabulary. Logits are divided by the sampling temperature in
+    every pass (N 10).
+
+    Returns (logps [b, T] float32, logits [b, T, V]).
+    """
+    variables = {"params": params}
+    if hidden is None:
+        hidden = model.apply(variables, data.tokens, data.mask, method="hidden")
+    length = data.response_mask.shape[1]
+    start = data.tokens.shape[1] - length
+    logits = model.apply(
+        variables, hidden[:, start - 1 : start - 1 + length], method="unembed"
+    )
+    logps = logprobs.of_tokens(
+        logits, data.tokens[:, start:], temperature=temperature(config)
+    )
+    return logps, logits
+
+
+def response_values(networks, params, data, config, *, hidden=None):
+    """V(s_t) of the state before each response token. Returns [b, T] float32."""
+    variables = {"params": params["value"]}
+    if config.value == "shared":
+        if hidden is None:
+            hidden = networks.policy.apply(
+                {"params": params["policy"]}, data.tokens, data.mask, method="hidden"
+            )
+        values = networks.value.apply(variables, hidden)
+    else:
+        values = networks.value.apply(variables, data.tokens, data.mask)
+    length = data.response_mask.shape[1]
+    start = data.tokens.shape[1] - length
+    return values[:, start - 1 : start - 1 + length]
+
+
+def temperature(config):
+    """The temperature of every log-prob: sampling's, 1 when sampling is greedy."""
+    return config.sampling.temperature or 1.0
+
+
+def targets(data, coef, hyper, *, config):
+    """KL-regularised rewards, then advantages and returns, over all rows at once.
+
+    Args: data of N global rows, candidates of a prompt side by side; coef [] is β.
+    Statistics over rows need no axis name here: every device holds every row.
+    """
+    valid = data.response_mask
+    beta = coef if config.kl_in == "reward" else 0.0
+    shaped = rewards.kl_regularized(
+        data.scores, data.logps, data.reference_logps, valid, beta=beta
+    )
+    if config.whiten_rewards:
+        shaped = masking.whiten(shaped, valid, shift_mean=False)
+    if config.learns_value:
+        # λ = 1 makes the advantage return − value: REINFORCE with a learned baseline.
+        lam = 1.0 if config.algorithm == "reinforce" else hyper.lam
+        advantage, returns = advantages.gae(
+            shaped, data.values, valid, gamma=hyper.gamma, lam=lam
+        )
+    else:
+        groups = shaped.sum(-1).reshape(-1, config.candidates)
+        rule = {
+            "rloo": advantages.leave_one_out,
+            "grpo": advantages.group_normalized,
+        }[config.algorithm]
+        advantage = rule(groups).reshape(-1, 1) * valid.astype(jnp.float32)
+        returns = jnp.zeros_like(advantage)
+    if config.whitening == "rollout":
+        advantage = masking.whiten(advantage, valid)
+    return Targets(advantage, returns)
+
+
+def _missing_eos(scores, ended, hyper, config):
+    scores = scores.astype(jnp.float32)
+    if config.missing_eos == "none":
+        return scores
+    return rewards.missing_eos(
+        scores, ended, penalty=hyper.missing_eos, mode=config.missing_eos
+    )
+
+
+def _in_parts(fn, data, parts):
+    """fn over `parts` slices of the rows one after another, to bound memory."""
+    rows = data.tokens.shape[0]
+    if parts == 1 or rows % parts:
+        return fn(data)
+    cut = jax.tree.map(lambda x: x.reshape(parts, rows // parts, *x.shape[1:]), data)
+    out = jax.lax.map(fn, cut)
+    return out.reshape(rows, *out.shape[2:])

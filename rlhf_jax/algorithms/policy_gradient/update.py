@@ -1,0 +1,174 @@
+"""Minibatch updates on an experience: one loss, one permutation, every layout alike."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax import elastic_reset, kl, logprobs, losses, masking, optim, training
+from rlhf_jax.algorithms.policy_gradient import collect
+from rlhf_jax.algorithms.policy_gradient.state import Experience, Targets
+
+
+class Sample(NamedTuple):
+    """Rows of a minibatch."""
+
+    data: Experience
+    targets: Targets
+
+
+class Scale(NamedTuple):
+    """What the loss multiplies with, traced."""
+
+    hyper: Any
+    coef: jax.Array  # [] β, used where the KL penalty is in the loss
+
+
+def make_loss(*, networks, config, scale, axis_name=None):
+    """`loss(params, sample, count) -> ([], metrics)` of one minibatch share.
+
+    Policy term (clipped surrogate, or REINFORCE) + value_coef · value term
+    − entropy_coef · entropy + β·k3 where the penalty is in the loss.
+    """
+    hyper, coef = scale
+    over = {"axis_name": axis_name}
+
+    def loss(params, sample, count):
+        data, targets = sample
+        valid = data.response_mask
+        hidden = networks.policy.apply(
+            {"params": params["policy"]}, data.tokens, data.mask, method="hidden"
+        )
+        logps, logits = collect.response_logits(
+            networks.policy, params["policy"], data, config, hidden=hidden
+        )
+        total, metrics = _policy_loss(
+            logps, data, targets, hyper, count, config=config, axis_name=axis_name
+        )
+        metrics = {"policy_loss": total, **metrics}
+        if config.kl_in == "loss":
+            penalty = kl.k3(logps, data.reference_logps)
+            total += coef * masking.mean(penalty, valid, count=count, **over)
+        if config.entropy_bonus:
+            entropy = logprobs.entropy(
+                logits, temperature=collect.temperature(config)
+            )
+            entropy = masking.mean(entropy, valid, count=count, **over)
+            total -= hyper.entropy_coef * entropy
+            metrics["entropy"] = entropy
+        if config.learns_value:
+            values = collect.response_values(
+                networks, params, data, config, hidden=hidden
+            )
+            value_loss, extra = losses.value_clip(
+                values,
+                data.values,
+                targets.returns,
+                valid,
+                clip=hyper.value_clip,
+                count=count,
+                **over,
+            )
+            total += hyper.value_coef * value_loss
+            metrics["value_loss"] = value_loss
+            metrics["value_clipfrac"] = extra["clipfrac"]
+        return total, metrics
+
+    return loss
+
+
+def _policy_loss(logps, data, targets, hyper, count, *, config, axis_name):
+    valid = data.response_mask
+    advantage = targets.advantages
+    if config.whitening == "minibatch":
+        advantage = masking.whiten(advantage, valid, axis_name=axis_name)
+    value, metrics = losses.ppo_clip(
+        logps,
+        data.logps,
+        advantage,
+        valid,
+        clip=hyper.clip,
+        count=count,
+        axis_name=axis_name,
+    )
+    if config.algorithm == "reinforce":
+        value, _ = losses.reinforce(
+            logps, advantage, valid, count=count, axis_name=axis_name
+        )
+    gap = jax.lax.stop_gradient(jnp.abs(jnp.expm1(logps - data.logps)))
+    gap = jnp.where(valid != 0, gap, 0.0).max()
+    if axis_name is not None:
+        gap = jax.lax.pmax(gap, axis_name)
+    names = ("approxkl", "clipfrac", "ratio")
+    return value, {**{n: metrics[n] for n in names}, "ratio_error_max": gap}
+
+
+def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
+    """Epochs × minibatches of updates on all N rows.
+
+    One permutation of the global rows an epoch, from fold_in(key, epoch), defines the
+    minibatches (N 16: reshuffled every epoch); each device takes its share of each.
+    Returns (state, metrics), metrics stacked [epochs, minibatches].
+    """
+    rows = sample.data.tokens.shape[0]
+    shares = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    if rows % (config.minibatches * shares):
+        raise ValueError(
+            f"{rows} rows do not divide into {config.minibatches} minibatches on "
+            f"{shares} devices; change the batch size, the minibatches or --devices"
+        )
+    size = rows // config.minibatches
+    _, shuffle_key = collect.keys(state)
+    orders = jnp.stack(
+        [
+            jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), rows)
+            for epoch in range(config.epochs)
+        ]
+    ).reshape(config.epochs, config.minibatches, size)
+    loss = make_loss(
+        networks=networks,
+        config=config,
+        scale=Scale(hyper, state.controller.coef),
+        axis_name=axis_name,
+    )
+
+    def minibatch(carry, order):
+        learner, elastic = carry
+        count = jnp.take(sample.data.response_mask, order, axis=0).sum()
+        if axis_name is not None:
+            start = jax.lax.axis_index(axis_name) * (size // shares)
+            order = jax.lax.dynamic_slice_in_dim(order, start, size // shares)
+        part = jax.tree.map(lambda x: jnp.take(x, order, axis=0), sample)
+        grads, metrics = training.gradients(
+            loss,
+            learner.params,
+            part,
+            count=count,
+            micro_batches=config.micro_batches,
+            axis_name=axis_name,
+        )
+        rate = optim.learning_rate(
+            config.optimizer,
+            learner.updates,
+            peak=hyper.learning_rate,
+            total=hyper.total_updates,
+        )
+        learner, extra = training.apply(learner, grads, tx, rate=rate)
+        elastic = _tick(learner, elastic, hyper, config.tick == "update")
+        return (learner, elastic), {**metrics, **extra, "rate": rate}
+
+    def epoch(carry, order):
+        (learner, elastic), metrics = jax.lax.scan(minibatch, carry, order)
+        elastic = _tick(learner, elastic, hyper, config.tick == "epoch")
+        return (learner, elastic), metrics
+
+    (learner, elastic), metrics = jax.lax.scan(
+        epoch, (state.learner, state.elastic), orders
+    )
+    return state._replace(learner=learner, elastic=elastic), metrics
+
+
+def _tick(learner, elastic, hyper, now):
+    if not now:
+        return elastic
+    return elastic_reset.tick(learner.params["policy"], elastic, decay=hyper.decay)

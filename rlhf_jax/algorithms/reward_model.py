@@ -1,0 +1,76 @@
+"""Reward models: from pairs of texts (Bradley–Terry), or from labelled text.
+
+A model here maps (tokens, mask) to [B, labels], read at the last valid token: the EOS
+of a finished text ("The N+ Implementation Details", RM 8).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax import losses
+from rlhf_jax.types import Preferences
+
+
+def make_pair_loss(model, *, margin=0.0, axis_name=None):
+    """`loss(params, batch: Preferences, count) -> ([], metrics)`; soft labels welcome.
+
+    Chosen and rejected go through the model as one batch. Metrics: `accuracy`,
+    `margin`, and the loss.
+    """
+
+    def loss(params, batch: Preferences, count):
+        tokens = jnp.concatenate([batch.chosen, batch.rejected])
+        mask = jnp.concatenate([batch.chosen_mask, batch.rejected_mask])
+        scores = model.apply({"params": params}, tokens, mask)[:, 0]
+        chosen, rejected = jnp.split(scores, 2)
+        value, metrics = losses.bradley_terry(
+            chosen,
+            rejected,
+            preference=batch.preference,
+            margin=margin,
+            count=count,
+            axis_name=axis_name,
+        )
+        return value, {"loss": value, **metrics}
+
+    return loss
+
+
+def make_label_loss(model, *, axis_name=None):
+    """`loss(params, batch: Labelled, count) -> ([], metrics)`: cross-entropy."""
+
+    def loss(params, batch, count):
+        logits = model.apply({"params": params}, batch.tokens, batch.mask)
+        value, metrics = losses.classification(
+            logits, batch.labels, count=count, axis_name=axis_name
+        )
+        return value, {"loss": value, **metrics}
+
+    return loss
+
+
+def count(batch):
+    """The rows of a batch on this device: the denominator of its loss. []."""
+    return jnp.asarray(jax.tree.leaves(batch)[0].shape[0], jnp.float32)
+
+
+def score(model):
+    """`score(params, tokens, mask) -> [B]`: the scalar of a reward model."""
+
+    def scalar(params, tokens, mask):
+        return model.apply({"params": params}, tokens, mask)[:, 0]
+
+    return scalar
+
+
+def probability(model, *, label):
+    """`score(params, tokens, mask) -> [B]`: a classifier's P(label) in [0, 1].
+
+    With label "positive" what the IMDB task calls the semantic score.
+    """
+
+    def chance(params, tokens, mask):
+        logits = model.apply({"params": params}, tokens, mask)
+        return jax.nn.softmax(logits, axis=-1)[:, label]
+
+    return chance

@@ -1,0 +1,33 @@
+"""Supervised fine-tuning and language-model pretraining: next-token likelihood."""
+
+from rlhf_jax import logprobs, losses, masking
+
+
+def make_loss(model, *, axis_name=None):
+    """`loss(params, batch: Tokens, count) -> ([], metrics)`.
+
+    L = −1/N Σ log π(token_t | tokens_<t) over the tokens that `target_mask` picks (N+,
+    SFT: query and response, or completions alone). Metrics: `nll`, nats a token.
+    """
+
+    def loss(params, batch, count):
+        hidden = model.apply(
+            {"params": params}, batch.tokens, batch.mask, method="hidden"
+        )
+        logits = model.apply({"params": params}, hidden[:, :-1], method="unembed")
+        logps = logprobs.of_tokens(logits, batch.tokens[:, 1:])
+        value, _ = losses.nll(
+            logps, batch.target_mask[:, 1:], count=count, axis_name=axis_name
+        )
+        hit = (logits.argmax(-1) == batch.tokens[:, 1:]).astype(logps.dtype)
+        accuracy = masking.mean(
+            hit, batch.target_mask[:, 1:], count=count, axis_name=axis_name
+        )
+        return value, {"nll": value, "accuracy": accuracy}
+
+    return loss
+
+
+def count(batch):
+    """The targets of a batch on this device: the denominator of its loss. []."""
+    return batch.target_mask[:, 1:].sum()

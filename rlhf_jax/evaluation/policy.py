@@ -1,0 +1,104 @@
+"""What a policy is worth and what it has lost: its measurement on fixed inputs.
+
+Arrays and callables in, numbers out. Programs are compiled once and serve every
+method and seed, since the weights are arguments.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax import logprobs, masking, sampling
+from rlhf_jax.types import Prompts, Tokens
+
+
+class Samples(NamedTuple):
+    """Rows a policy wrote for evaluation."""
+
+    rollout: Any  # Rollout, [B, ...]
+    divergence: jax.Array  # [B] nats: Σ_t KL(π(·|s_t) ‖ π₀(·|s_t)) over its own tokens
+    entropy: jax.Array  # [B] nats: Σ_t H(π(·|s_t))
+
+
+def make_sample(model, *, config):
+    """`sample(params, initial, (tokens, mask, keys)) -> Samples`.
+
+    Rows are drawn at `config`; the divergence is exact, over the whole vocabulary
+    at every state that was visited, at the sampling temperature.
+    """
+    temperature = config.temperature or 1.0
+
+    def sample(params, initial, rows):
+        tokens, mask, keys = rows
+        out = sampling.generate(
+            model, params, Prompts(tokens, mask), keys, config=config
+        )
+        valid = out.response_mask
+        policy = _response_logits(model, params, out)
+        reference = _response_logits(model, initial, out)
+        divergence = logprobs.divergence(policy, reference, temperature=temperature)
+        entropy = logprobs.entropy(policy, temperature=temperature)
+        return Samples(
+            out,
+            masking.zero(divergence, valid).sum(-1),
+            masking.zero(entropy, valid).sum(-1),
+        )
+
+    return sample
+
+
+def _response_logits(model, params, rollout):
+    length = rollout.response_mask.shape[1]
+    start = rollout.tokens.shape[1] - length - 1
+    hidden = model.apply(
+        {"params": params}, rollout.tokens, rollout.mask, method="hidden"
+    )
+    return model.apply(
+        {"params": params}, hidden[:, start : start + length], method="unembed"
+    )
+
+
+def make_text_nll(model):
+    """`text_nll(params, Tokens) -> (Σ NLL [B], tokens [B])` on text the policy did not
+    write; nats, over the positions `target_mask` picks."""
+
+    def text_nll(params, text: Tokens):
+        logits = model.apply({"params": params}, text.tokens, text.mask)
+        logps = logprobs.of_tokens(logits[:, :-1], text.tokens[:, 1:])
+        targets = text.target_mask[:, 1:]
+        return -masking.zero(logps, targets).sum(-1), targets.sum(-1)
+
+    return text_nll
+
+
+def make_answer(model, *, config):
+    """`answer(params, (tokens, mask)) -> (tokens [B, T], mask [B, T])`, greedily."""
+
+    def answer(params, rows):
+        tokens, mask = rows
+        keys = jax.vmap(jax.random.key)(jnp.zeros(tokens.shape[0], jnp.uint32))
+        out = sampling.generate(
+            model, params, Prompts(tokens, mask), keys, config=config
+        )
+        length = out.response_mask.shape[1]
+        return out.tokens[:, -length:], out.response_mask
+
+    return answer
+
+
+def halves(values, weights=None):
+    """Means over all rows, over the even rows and over the odd ones.
+
+    The two halves serve selection and report: a checkpoint is chosen on one and read
+    on the other. Args: values [N]; weights [N], for instance token counts.
+    Returns (all, even, odd) floats.
+    """
+    values = np.asarray(values, np.float64)
+    if weights is None:
+        parts = values, values[::2], values[1::2]
+        return tuple(float(part.mean()) for part in parts)
+    weights = np.asarray(weights, np.float64)
+    picks = slice(None), slice(None, None, 2), slice(1, None, 2)
+    return tuple(float(values[p].sum() / weights[p].sum()) for p in picks)

@@ -1,0 +1,128 @@
+"""Evaluation of a policy on a task: every axis of a study, in one call.
+
+The same prompts, keys and texts at every step of every method: differences are the
+policy's. Rows are split in two halves (even and odd), so that a checkpoint can be
+chosen on one and read on the other.
+"""
+
+import jax
+import numpy as np
+
+from rlhf_jax import sampling
+from rlhf_jax.evaluation import diversity, policy
+
+
+class Evaluator:
+    """The compiled measurements of a task; weights and rewards are arguments."""
+
+    def __init__(self, task, layout, *, key, score=None):
+        self._task = task
+        rows = task.eval_prompts.tokens.shape[0]
+        keys = sampling.row_keys(key, np.arange(rows))
+        self._inputs = (*task.eval_prompts, jax.random.key_data(keys))
+        self._initial = task.params
+
+        sample = policy.make_sample(task.model, config=task.sampling)
+
+        def draw(params, initial, rows):
+            tokens, mask, keys = rows
+            keys = jax.random.wrap_key_data(keys)
+            return sample(params, initial, (tokens, mask, keys))
+
+        self._sample = layout.over_rows(draw, whole=2)
+        self._text_nll = layout.over_rows(policy.make_text_nll(task.model), whole=1)
+        if score is not None:
+            self._score = layout.over_rows(
+                lambda frozen, rows: score(frozen, *rows), whole=1
+            )
+        if task.skills is not None:
+            answer = policy.make_answer(task.model, config=task.skills.sampling)
+            self._answer = layout.over_rows(answer, whole=1)
+
+    def __call__(self, params, reward):
+        """All metrics of a policy, and its samples with their scores.
+
+        Args: params of the policy; reward: tasks.Reward. Returns (metrics, samples),
+        samples a list of {"prompt", "completion", "score"}.
+        """
+        task = self._task
+        out = self._sample(params, self._initial, self._inputs)
+        prompts, completions = self._texts(out.rollout)
+        scores = self.scores(out.rollout, reward, prompts, completions)
+        metrics = _spread("eval/reward", scores)
+        for group in () if task.groups is None else np.unique(task.groups):
+            # Where the prompt itself carries reward, gains are read by its class.
+            metrics[f"eval/reward_of_{group}"] = float(
+                scores[task.groups == group].mean()
+            )
+        metrics |= _spread("drift/kl_initial", out.divergence)
+        metrics["eval/entropy"] = float(out.entropy.mean())
+        metrics |= self._text(params)
+        metrics |= _shape(out.rollout)
+        if task.truth is not None:
+            for name, values in task.truth(out.rollout).items():
+                metrics |= _spread(name, values)
+        if task.skills is not None:
+            metrics |= self._skills(params)
+        rows = zip(prompts, completions, scores, strict=True)
+        samples = [
+            {"prompt": p, "completion": c, "score": float(s)} for p, c, s in rows
+        ]
+        return metrics, samples
+
+    def scores(self, rollout, reward, prompts, completions):
+        """The proxy reward of evaluation rows, [M] float64."""
+        if reward.score is not None:
+            found = self._score(reward.frozen, (rollout.tokens, rollout.mask))
+        elif reward.arrays is not None:
+            found = reward.arrays(rollout)
+        else:
+            found = reward.host(prompts, completions, **self._task.eval_columns)
+        return np.asarray(found, np.float64)
+
+    def _texts(self, rollout):
+        width = rollout.tokens.shape[1] - rollout.response_mask.shape[1]
+        prompts = self._task.decode(rollout.tokens[:, :width], rollout.mask[:, :width])
+        completions = self._task.decode(
+            rollout.tokens[:, width:], rollout.response_mask
+        )
+        return prompts, completions
+
+    def _text(self, params):
+        totals, counts = self._text_nll(params, self._task.heldout)
+        nll, even, odd = policy.halves(totals, counts)
+        metrics = {
+            "drift/text_nll": nll,
+            "drift/text_nll_a": even,
+            "drift/text_nll_b": odd,
+            "drift/perplexity": float(np.exp(nll)),
+        }
+        if self._task.text_truth is not None:
+            metrics |= self._task.text_truth(totals)
+        return metrics
+
+    def _skills(self, params):
+        skills = self._task.skills
+        tokens, mask = self._answer(params, tuple(skills.prompts))
+        hits = np.asarray(skills.correct(tokens, mask), np.float64)
+        metrics = _spread("tax/skills", hits)
+        for kind in np.unique(skills.kinds):
+            metrics[f"tax/{kind}"] = float(hits[skills.kinds == kind].mean())
+        return metrics
+
+
+def _spread(name, values):
+    whole, even, odd = policy.halves(values)
+    return {name: whole, f"{name}_a": even, f"{name}_b": odd}
+
+
+def _shape(rollout):
+    width = rollout.response_mask.shape[1]
+    tokens = np.asarray(rollout.tokens)[:, -width:]
+    mask = np.asarray(rollout.response_mask)
+    return {
+        "eval/length": float(mask.sum(-1).mean()),
+        "eval/ended": float(np.mean(rollout.ended)),
+        "eval/duplicates": float(diversity.duplicate_share(tokens, mask)),
+        "eval/distinct_2": float(diversity.distinct(tokens, mask, n=2)),
+    }

@@ -1,0 +1,1 @@
+"""Where scores come from when they are not JAX: functions of the user."""

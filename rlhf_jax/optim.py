@@ -1,0 +1,96 @@
+"""The optimiser: what is static comes from Config, what a sweep changes is traced.
+
+The transformation built here ends at a unit learning rate; `training.apply` multiplies
+by −lr, so that one compiled program serves every learning rate.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlhf_jax import trees
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Adam, its schedule and gradient clipping."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-5  # "The N Implementation Details", detail 21
+    adam: Literal["optax", "tensorflow"] = "optax"
+    weight_decay: float = 0.0  # decoupled; never on vectors (biases, norms)
+    max_grad_norm: float | None = 1.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: int = 0  # updates of linear warm-up
+
+
+def transformation(config):
+    """Clip by global norm, Adam, decoupled weight decay: optax, at learning rate 1.
+
+    Returns an `optax.GradientTransformation` whose updates still want a factor −lr.
+    """
+    parts = []
+    if config.max_grad_norm is not None:
+        parts.append(optax.clip_by_global_norm(config.max_grad_norm))
+    if config.adam == "optax":
+        parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.eps))
+    else:
+        parts.append(scale_by_tensorflow_adam(config.beta1, config.beta2, config.eps))
+    if config.weight_decay:
+        parts.append(optax.add_decayed_weights(config.weight_decay, _is_matrix))
+    return optax.chain(*parts)
+
+
+def _is_matrix(params):
+    """Which leaves are decayed: kernels and embeddings, by their names."""
+
+    def decayed(path, _):
+        return trees.path_name(path).rsplit("/", 1)[-1] not in ("bias", "scale")
+
+    return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def scale_by_tensorflow_adam(beta1, beta2, eps):
+    """Adam with ε outside the bias correction, as TensorFlow has it.
+
+    √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m / (√v + ε), where optax and PyTorch have
+    m̂ / (√v̂ + ε): early in training this form takes smaller steps.
+    "The N Implementation Details of RLHF with PPO", detail 21.
+    """
+    adam = optax.scale_by_adam(beta1, beta2, eps)
+
+    def update(updates, state, params=None):
+        del params
+        count = optax.safe_increment(state.count)
+        mu = trees.lerp(updates, state.mu, beta1)
+        squares = jax.tree.map(jnp.square, updates)
+        nu = trees.lerp(squares, state.nu, beta2)
+        time = count.astype(jnp.float32)
+        scale = jnp.sqrt(1.0 - beta2**time) / (1.0 - beta1**time)
+        scaled = jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + eps), mu, nu)
+        return scaled, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(adam.init, update)
+
+
+def learning_rate(config, update, *, peak, total):
+    """The learning rate of an update: warm-up, then the schedule down to 0 at `total`.
+
+    Args: update [] int, 0-based; peak [] and total [] may be traced; a constant
+    schedule does not read `total`. Returns [] float32.
+    """
+    update = jnp.asarray(update, jnp.float32)
+    rate = jnp.asarray(peak, jnp.float32)
+    if config.schedule != "constant":
+        span = jnp.maximum(total - config.warmup, 1)
+        left = 1.0 - jnp.clip((update - config.warmup) / span, 0.0, 1.0)
+        if config.schedule == "cosine":
+            left = 0.5 * (1.0 - jnp.cos(jnp.pi * left))
+        rate = rate * left
+    if config.warmup:
+        rate = rate * jnp.minimum(1.0, (update + 1.0) / config.warmup)
+    return rate

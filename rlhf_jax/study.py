@@ -1,0 +1,323 @@
+"""A study: methods × seeds on a task, measured on every axis, resumable.
+
+Cells run one after another, seed by seed, so that whatever is done after an hour is
+paired. The folder of a run holds metrics.jsonl, samples.jsonl and a folder of
+checkpoints a cell; resuming cuts the two files back to what the checkpoints vouch for.
+"""
+
+import dataclasses
+import pathlib
+
+import jax
+
+from rlhf_jax import averaging, cells, checkpoint, elastic_reset, loop, methods
+from rlhf_jax.algorithms import policy_gradient
+from rlhf_jax.evaluator import Evaluator
+from rlhf_jax.reporting import metrics as logs
+from rlhf_jax.reporting import progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a study does to every cell alike."""
+
+    algorithm: policy_gradient.Config
+    hyper: policy_gradient.Hyper
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: int
+    rows: int  # samples an iteration
+    candidates: int  # a prompt, where a method compares candidates
+    decay: float  # of the EMA
+    reset_every: int  # iterations, for the methods that reset
+    eval_every: int
+    save_every: int
+    keep: int  # checkpoints a cell
+    sft_learning_rate: float
+    digest: str  # of the configuration: a checkpoint of another is refused
+    drift_corner: float = 1.0  # nats of text NLL above π₀: where drift stops counting
+    logged_samples: int = 20  # rows of an evaluation that samples.jsonl keeps
+
+
+class Study:
+    """The cells of a study, what they share, and where they have got to."""
+
+    def __init__(self, task, settings, layout, folder, *, console, wandb=None):
+        self.task, self.settings, self.layout = task, settings, layout
+        self.folder, self.console, self._wandb = pathlib.Path(folder), console, wandb
+        self._rewards, self._programs = {}, {}
+        self._evaluator = None
+        self.resets = elastic_reset.calendar(
+            settings.steps,
+            settings.reset_every,
+            at_zero=bool(settings.hyper.reset_first),
+        )
+
+    @property
+    def cells(self):
+        """All cells in the order they run."""
+        names = self.settings.methods
+        return [cells.Cell(m, seed) for seed in self.settings.seeds for m in names]
+
+    def evaluations(self):
+        """Steps to evaluate at, the same for every method: both sides of each reset."""
+        steps, every = self.settings.steps, self.settings.eval_every
+        regular = range(0, steps + 1, every) if every else (0,)
+        return frozenset({*regular, *(r + 1 for r in self.resets), steps})
+
+    def run(self, signals=None):
+        """Runs the cells that are not done. Returns the records of metrics.jsonl."""
+        done, offsets = self._progress()
+        log = logs.Log(self.folder, resume_offset=offsets["metrics"], wandb=self._wandb)
+        path = self.folder / "samples.jsonl"
+        samples = logs.Lines(path, resume_offset=offsets["samples"])
+        trained = [c for c in self.cells if methods.METHODS[c.method].source is None]
+        steps = self.settings.steps
+        bar = progress.Progress(len(trained) * steps, "training", console=self.console)
+        with log, samples, bar:
+            bar.start_at(sum(c in done for c in trained) * steps)
+            files = Files(log, samples, bar)
+            before = 0
+            for cell in self.cells:
+                if cell not in done:
+                    self._run(cell, files, before, signals)
+                before += steps * (cell in trained)
+        return logs.read(self.folder / "metrics.jsonl")
+
+    def _run(self, cell, files, before, signals):
+        reward = self.reward(cell.seed)
+        if methods.METHODS[cell.method].source is not None:
+            self._derive(cell, reward, files)
+            return
+        trainer = self.trainer(cell)
+        run = _Run(self, cell, trainer, reward, files, before)
+        state, start = run.restore()
+        plan = loop.Plan(
+            steps=self.settings.steps,
+            evaluations=self.evaluations(),
+            resets=frozenset(
+                self.resets if methods.METHODS[cell.method].resets else ()
+            ),
+            save_every=self.settings.save_every,
+        )
+        hooks = loop.Hooks(
+            advance=trainer.advance,
+            log=run.log,
+            evaluate=run.evaluate,
+            save=run.save,
+            reset=trainer.reset,
+        )
+        loop.run(state, start=start, plan=plan, hooks=hooks, signals=signals)
+
+    def _derive(self, cell, reward, files):
+        """A method that trains nothing: read off the final state of its source."""
+        method = methods.METHODS[cell.method]
+        source = cells.Cell(method.source, cell.seed)
+        trainer = self.trainer(source)
+        _, saved, extra = self.restore(source, trainer)
+        final, step = trainer.policy(saved["state"]), self.settings.steps
+        if method.weight is not None:
+            policy = averaging.interpolate(self.task.params, final, method.weight)
+        elif cell.method.endswith("_early_stop"):
+            policy, step = saved["best"], extra["best"]["step"]
+        else:
+            policy = trainer.average(saved["state"])
+        run = _Run(self, cell, trainer, reward, files, 0)
+        run.evaluate_policy(policy, step, "final")
+        extra = {**run.offsets(), "best": extra["best"], "final": True}
+        self._checkpointer(cell).save(step, {"policy": policy}, extra)
+
+    # What cells share
+
+    def reward(self, seed):
+        """The reward of a seed, made once."""
+        if seed not in self._rewards:
+            self._rewards[seed] = self.task.reward(seed)
+        return self._rewards[seed]
+
+    def evaluator(self, reward):
+        """The compiled measurements; every seed's reward has the same score."""
+        if self._evaluator is None:
+            self._evaluator = Evaluator(
+                self.task, self.layout, key=jax.random.key(0), score=reward.score
+            )
+        return self._evaluator
+
+    def trainer(self, cell):
+        """The trainer of a cell that trains; programs are shared between cells."""
+        settings, method = self.settings, methods.METHODS[cell.method]
+        if cell.method == "sft":
+            optimizer = settings.algorithm.optimizer
+            if "sft" not in self._programs:
+                self._programs["sft"] = cells.compile_supervised(
+                    self.task.model, optimizer, self.layout
+                )
+            return cells.supervised(
+                self.task,
+                self._programs["sft"],
+                optimizer,
+                seed=cell.seed,
+                rows=settings.rows,
+                steps=settings.steps,
+                learning_rate=settings.sft_learning_rate,
+                layout=self.layout,
+            )
+        changes = dict(method.static)
+        if changes.get("algorithm") in ("rloo", "grpo"):
+            changes["candidates"] = settings.candidates
+        config = dataclasses.replace(settings.algorithm, **changes)
+        reward = self.reward(cell.seed)
+        if config not in self._programs:
+            self._programs[config] = cells.compile_programs(
+                self.task.model, config, self.layout, score=reward.score
+            )
+        hyper = methods.overlay(
+            settings.hyper, method, decay=settings.decay, every=settings.reset_every
+        )
+        return cells.reinforcement(
+            self.task,
+            self._programs[config],
+            config,
+            hyper,
+            reward,
+            seed=cell.seed,
+            rows=settings.rows,
+            layout=self.layout,
+        )
+
+    # What is on the disk
+
+    def _checkpointer(self, cell):
+        return checkpoint.Checkpointer(
+            self.folder / "checkpoints" / cell.name,
+            keep=self.settings.keep,
+            config_digest=self.settings.digest,
+            report=self.console.print,
+        )
+
+    def restore(self, cell, trainer):
+        """(step, {"state", "best"}, extra) of a cell's newest checkpoint, or None."""
+        state = jax.eval_shape(trainer.start)
+        target = {"state": state, "best": jax.eval_shape(trainer.policy, state)}
+        return self._checkpointer(cell).restore(self.layout.like(target))
+
+    def _progress(self):
+        """Which cells are done, and how far the files of lines reach with them.
+
+        A cell is done when its last checkpoint says so; the first that is not ends
+        the count, and its own checkpoint says how far it got.
+        """
+        done, offsets = set(), {"metrics": 0, "samples": 0}
+        for cell in self.cells:
+            peek = self._checkpointer(cell).peek()
+            if peek is None:
+                break
+            _, extra = peek
+            offsets = {name: extra[name] for name in offsets}
+            if not extra["final"]:
+                break
+            done.add(cell)
+        return done, offsets
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """What every cell writes to."""
+
+    log: logs.Log
+    samples: logs.Lines
+    bar: progress.Progress
+
+
+class _Run:
+    """A cell under way: the callbacks of the loop, and the best policy so far."""
+
+    def __init__(self, study, cell, trainer, reward, files, before):
+        self._study, self._cell, self._trainer = study, cell, trainer
+        self._reward, self._files, self._before = reward, files, before
+        self._checkpoints = study._checkpointer(cell)
+        self._best = {"value": -1.0, "step": 0, "start": {}}
+        self._best_params = None
+        self._spent = {"tokens": 0.0, "gradient_steps": 0, "reward_calls": 0}
+
+    def restore(self):
+        """(state, steps done): of the newest checkpoint, or from the start."""
+        found = self._study.restore(self._cell, self._trainer)
+        if found is None:
+            state = self._trainer.start()
+            self._best_params = jax.device_get(self._trainer.policy(state))
+            return state, 0
+        step, saved, extra = found
+        self._best, self._best_params = extra["best"], saved["best"]
+        self._spent = extra["spent"]
+        return saved["state"], step
+
+    def log(self, step, metrics, rows):
+        del rows
+        cell, settings = self._cell, self._study.settings
+        spent = self._spent
+        if "response/length" in metrics:
+            spent["tokens"] += metrics["response/length"] * settings.rows
+            spent["reward_calls"] += settings.rows
+            spent["gradient_steps"] += (
+                settings.algorithm.epochs * settings.algorithm.minibatches
+            )
+        else:
+            spent["gradient_steps"] += 1
+        metrics = {**metrics, **{f"budget/{k}": v for k, v in spent.items()}}
+        self._files.log.write(metrics, method=cell.method, seed=cell.seed, step=step)
+        live = {"reward": "objective/scores", "kl": "objective/kl"}
+        shown = {k: metrics[v] for k, v in live.items() if v in metrics}
+        self._files.bar.update(self._before + step, **shown)
+
+    def evaluate(self, state, step, phase):
+        metrics = self.evaluate_policy(self._trainer.policy(state), step, phase)
+        self._keep_best(metrics, state, step)
+
+    def evaluate_policy(self, policy, step, phase):
+        """Measures a policy, logs it with 20 samples; returns the metrics."""
+        cell, files = self._cell, self._files
+        with files.bar.phase(f"{cell.name}: evaluating"):
+            evaluator = self._study.evaluator(self._reward)
+            metrics, samples = evaluator(policy, self._reward)
+        metrics = {"eval/phase": phase, **metrics}
+        files.log.write(metrics, method=cell.method, seed=cell.seed, step=step)
+        for row in samples[: self._study.settings.logged_samples]:
+            where = {"method": cell.method, "seed": cell.seed, "step": step}
+            files.samples.append({**where, "phase": phase, **row})
+        files.bar.update(self._before + step, drift=metrics["drift/text_nll"])
+        return metrics
+
+    def _keep_best(self, metrics, state, step):
+        """The policy whose gain × room left before the drift corner is largest.
+
+        The hypervolume of one point, on validation half A, with the proxy reward: what
+        early stopping would choose. Reported on half B.
+        """
+        best = self._best
+        now = {k: metrics[k] for k in ("eval/reward_a", "drift/text_nll_a")}
+        start = best["start"] or now
+        gain = now["eval/reward_a"] - start["eval/reward_a"]
+        drift = now["drift/text_nll_a"] - start["drift/text_nll_a"]
+        room = self._study.settings.drift_corner - drift
+        value = max(gain, 0.0) * max(room, 0.0)
+        self._best = {**best, "start": start}
+        if value > best["value"]:
+            self._best = {"value": value, "step": step, "start": start}
+            self._best_params = jax.device_get(self._trainer.policy(state))
+
+    def save(self, state, step, final):
+        with self._files.bar.phase(f"{self._cell.name}: saving"):
+            extra = {
+                **self.offsets(),
+                "best": self._best,
+                "spent": self._spent,
+                "final": final,
+            }
+            tree = {"state": state, "best": self._best_params}
+            self._checkpoints.save(step, tree, extra)
+
+    def offsets(self):
+        """How long the files of lines are now."""
+        log, samples = self._files.log, self._files.samples
+        return {"metrics": log.offset(), "samples": samples.offset()}

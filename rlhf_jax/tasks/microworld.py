@@ -1,0 +1,306 @@
+"""The microworld as a task: a policy pretrained on it, a reward model per seed, truth.
+
+What was pretrained is kept in the cache, by a digest of everything it depends on.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+
+import jax
+import numpy as np
+
+from rlhf_jax import fitting, microworld, optim, rewards, sampling
+from rlhf_jax.algorithms import reward_model
+from rlhf_jax.microworld import people, reviews, skills
+from rlhf_jax.models import config as model_config
+from rlhf_jax.models import decoder, heads
+from rlhf_jax.tasks import Reward, Skills, Task, pretraining
+from rlhf_jax.types import Preferences, Prompts, Tokens
+
+LENGTH = 64  # context of the corpus
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Sizes of the microworld's task; defaults fit two CPU cores."""
+
+    world: int = 0
+    """Seed of the world: its films, its words' roles, its grammar."""
+    pretrain_steps: int = 1200
+    pretrain_rows: int = 64
+    pretrain_learning_rate: float = 4e-3
+    pairs: int = 1000
+    """Preference pairs a reward model learns from, of π₀'s own samples."""
+    reward_steps: int = 150
+    reward_rows: int = 64
+    reward_learning_rate: float = 1e-3
+    agreement: float = 0.75
+    """How often annotators prefer the better text."""
+    prompts: int = 4096
+    eval_prompts: int = 128
+    skill_items: int = 60
+    """Questions a kind; 300 for a study."""
+    temperature: float = 1.0
+
+
+PRETRAINING = optim.Config(schedule="cosine", warmup=50, weight_decay=0.01)
+REWARD_MODEL = optim.Config(schedule="linear", weight_decay=0.01)
+
+
+def create(config, preset, reward, *, layout, cache, report, signals=None):
+    """The task of a world.
+
+    Args: preset: of the policy; reward: "train" (a reward model on noisy pairs),
+    "gold" (the truth itself: no mismatch), "random" (untrained, a negative control) or
+    a host function; report(text, done=, total=, ...) hears how pretraining goes.
+    """
+    world = microworld.create(config.world)
+    shape = model_config.preset(
+        preset, vocab_size=len(world.vocabulary), max_length=LENGTH
+    )
+    model = decoder.Decoder(shape)
+    params = _pretrained(world, model, preset, config, layout, cache, report, signals)
+    rng = np.random.default_rng([config.world, 1])
+    prompts = reviews.prompts(world, rng, config.prompts, split="train")
+    questions = reviews.prompts(world, rng, config.eval_prompts, split="test")
+    heldout, surprise = _heldout(world, rng)
+    draw = sampling.Config(
+        max_new_tokens=reviews.RESPONSE,
+        temperature=config.temperature,
+        eos_ids=(world.eos_id,),
+        pad_id=world.pad_id,
+    )
+    task = Task(
+        model=model,
+        params=params,
+        tokenizer=functools.partial(_tokenizer, world, pathlib.Path(cache)),
+        sampling=draw,
+        prompts=Prompts(*prompts[:2]),
+        eval_prompts=Prompts(*questions[:2]),
+        heldout=heldout,
+        best=_best(world, rng, config),
+        decode=functools.partial(_decode, world),
+        reward=None,
+        facts={"dataset": f"microworld {config.world}", "policy": f"scratch:{preset}"},
+        truth=functools.partial(_truth, world),
+        text_truth=lambda totals: {
+            "truth/kl_corpus_policy": float(np.mean(totals) - surprise)
+        },
+        skills=_skills(world, config),
+    )
+    makers = {"train": _trained_reward, "gold": _gold_reward, "random": _random_reward}
+    if callable(reward):
+        return dataclasses.replace(task, reward=lambda seed: Reward(host=reward))
+    if reward not in makers:
+        raise ValueError(
+            f"--reward {reward}: on the microworld choose {', '.join(makers)}, or "
+            "module:function"
+        )
+    make = makers[reward](world, task, config, layout)
+    return dataclasses.replace(task, reward=make)
+
+
+# The policy
+
+
+def _pretrained(world, model, preset, config, layout, cache, report, signals):
+    keep = {k: v for k, v in vars(config).items() if k.startswith("pretrain")}
+    words = hashlib.sha256(" ".join(world.vocabulary).encode()).hexdigest()
+    name = f"microworld-{config.world}-{preset}"
+    key = pretraining.digest([keep, words, repr(model.config), repr(PRETRAINING)])
+    folder = pathlib.Path(cache) / f"{name}-{key}"
+
+    def data():
+        report("writing the corpus")
+        rng = np.random.default_rng([config.world, 0])
+        rows = config.pretrain_steps * config.pretrain_rows // 2
+        return Tokens(*microworld.corpus.sample(world, rng, rows, length=LENGTH))
+
+    return pretraining.cached(
+        model,
+        data,
+        folder,
+        config=PRETRAINING,
+        steps=config.pretrain_steps,
+        rows=config.pretrain_rows,
+        learning_rate=config.pretrain_learning_rate,
+        layout=layout,
+        report=report,
+        signals=signals,
+        seed=config.world,
+    )
+
+
+# Rewards
+
+
+def _trained_reward(world, task, config, layout):
+    """A reward model per seed: pairs of π₀'s samples, human labels, Bradley–Terry."""
+    model = heads.Classifier(task.model.config, labels=1)
+    fit = fitting.Fit(
+        functools.partial(reward_model.make_pair_loss, model),
+        reward_model.count,
+        REWARD_MODEL,
+        layout,
+    )
+    sample = layout.over_rows(functools.partial(_draw, task), whole=1)
+    score = reward_model.score(model)
+    evaluate = layout.over_rows(lambda params, rows: score(params, *rows), whole=1)
+
+    def make(seed):
+        rng = np.random.default_rng([config.world, seed, 2])
+        key = jax.random.key(1000 + seed)
+        pairs, gold = _pairs(world, task, config, rng, sample, key, config.pairs)
+        tests, test_gold = _pairs(
+            world, task, config, rng, sample, jax.random.fold_in(key, 1), 512
+        )
+        head = heads.init_head(model, jax.random.fold_in(key, 2))
+        params = fit(
+            heads.from_decoder(task.params, head),
+            pairs,
+            steps=config.reward_steps,
+            rows=config.reward_rows,
+            learning_rate=config.reward_learning_rate,
+            seed=seed,
+        )
+        chosen = evaluate(params, (tests.chosen, tests.chosen_mask))
+        rejected = evaluate(params, (tests.rejected, tests.rejected_mask))
+        affine = rewards.fit(np.concatenate([chosen, rejected]))
+        facts = {
+            "accuracy": float(np.mean(chosen > rejected)),
+            "gold_accuracy": float(np.mean((chosen > rejected) == (test_gold > 0))),
+            "pairs": config.pairs,
+        }
+        return Reward(score=scaled, frozen=(params, affine), facts=facts)
+
+    def scaled(frozen, tokens, mask):
+        params, affine = frozen
+        return rewards.apply(affine, score(params, tokens, mask))
+
+    return make
+
+
+def _pairs(world, task, config, rng, sample, key, count):
+    """Pairs of π₀'s samples on training prompts, and gold(chosen) − gold(rejected)."""
+    rows = rng.choice(len(task.prompts.tokens), count, replace=count > config.prompts)
+    prompts = task.prompts.tokens[rows], task.prompts.mask[rows]
+    twice = [np.concatenate([x, x]) for x in prompts]
+    keys = jax.random.key_data(sampling.row_keys(key, np.arange(2 * count)))
+    out = sample(task.params, (*twice, keys))
+    width = prompts[0].shape[1]
+    tokens, mask = out.tokens[:, width:], out.response_mask
+    sides = [(tokens[part], mask[part]) for part in np.split(np.arange(2 * count), 2)]
+    noise = people.Noise(agreement=config.agreement)
+    wins = people.preferences(world, rng, prompts[0], *sides[0], *sides[1], noise=noise)
+    pairs = people.choose(*prompts, *sides[0], *sides[1], wins)
+    truth = [people.reward(world, prompts[0], *side) for side in sides]
+    return Preferences(*pairs), np.where(wins, 1, -1) * (truth[0] - truth[1])
+
+
+def _gold_reward(world, task, config, layout):
+    """The truth itself, scaled on π₀'s samples: a control without a mismatch."""
+    sample = layout.over_rows(functools.partial(_draw, task), whole=1)
+    rows = task.prompts.tokens[:512], task.prompts.mask[:512]
+    keys = sampling.row_keys(jax.random.key(999), np.arange(len(rows[0])))
+    drawn = sample(task.params, (*rows, jax.random.key_data(keys)))
+    gold = _truth(world, drawn)["eval/gold"]
+    del config
+
+    def arrays(rollout):
+        found = _truth(world, rollout)["eval/gold"]
+        return ((found - gold.mean()) / gold.std()).astype(np.float32)
+
+    return lambda seed: Reward(arrays=arrays, facts={"gold": True})
+
+
+def _draw(task, params, rows):
+    tokens, mask, keys = rows
+    keys = jax.random.wrap_key_data(keys)
+    prompts = Prompts(tokens, mask)
+    return sampling.generate(task.model, params, prompts, keys, config=task.sampling)
+
+
+def _random_reward(world, task, config, layout):
+    """An untrained reward model of the same size: a control."""
+    del world, layout
+    model = heads.Classifier(task.model.config, labels=1)
+    score = reward_model.score(model)
+
+    def make(seed):
+        key = jax.random.key(5000 + seed)
+        params = heads.from_decoder(task.params, heads.init_head(model, key))
+        return Reward(score=score, frozen=params, facts={"random": True})
+
+    del config
+    return make
+
+
+# Truth
+
+
+def _truth(world, rollout):
+    width = rollout.tokens.shape[1] - rollout.response_mask.shape[1]
+    prompts, mask = rollout.tokens[:, :width], rollout.mask[:, :width]
+    responses, valid = rollout.tokens[:, width:], rollout.response_mask
+    gold = microworld.gold.reward(world, prompts, responses, valid, rollout.ended)
+    corpus = microworld.likelihood.log_prob(world, prompts, mask, responses, valid)
+    own = np.asarray(rollout.logps, np.float64).sum(-1)
+    parts = microworld.gold.components(world, prompts, responses, valid)
+    return {
+        "eval/gold": gold,
+        "truth/kl_policy_corpus": own - corpus,
+        **{f"gold/{name}": value for name, value in parts.items()},
+    }
+
+
+def _heldout(world, rng, rows=256):
+    """Reviews of test prompts, and their mean surprise under the corpus itself."""
+    prompts, mask, _ = reviews.prompts(world, rng, rows, split="test")
+    words, valid = reviews.sample(world, rng, prompts, mask)
+    surprise = -microworld.likelihood.log_prob(world, prompts, mask, words, valid)
+    tokens = np.concatenate([prompts, words], axis=1).astype(np.int32)
+    targets = np.concatenate([np.zeros_like(mask), valid], axis=1).astype(np.int32)
+    both = np.concatenate([mask, valid], axis=1).astype(np.int32)
+    return Tokens(tokens, both, targets), float(surprise.mean())
+
+
+def _best(world, rng, config):
+    """What `sft` imitates: the reviews that people chose, of two for each prompt."""
+    pairs = people.pairs(
+        world, rng, config.prompts, noise=people.Noise(agreement=config.agreement)
+    )
+    targets = pairs.chosen_mask.copy()
+    targets[:, : reviews.WIDTH] = 0
+    return Tokens(pairs.chosen, pairs.chosen_mask, targets)
+
+
+def _skills(world, config):
+    parts = [
+        skills.items(world, kind, "test", config.skill_items) for kind in skills.KINDS
+    ]
+    questions, mask, answers, _ = map(np.concatenate, zip(*parts, strict=True))
+    draw = sampling.Config(
+        max_new_tokens=skills.ANSWER,
+        temperature=0.0,
+        eos_ids=(world.eos_id,),
+        pad_id=world.pad_id,
+    )
+    return Skills(
+        prompts=Prompts(questions, mask),
+        correct=functools.partial(skills.correct, answers),
+        kinds=np.repeat(skills.KINDS, config.skill_items),
+        sampling=draw,
+    )
+
+
+def _decode(world, tokens, mask):
+    rows = np.where(np.asarray(mask) != 0, tokens, world.pad_id)
+    return [world.decode(row) for row in rows]
+
+
+def _tokenizer(world, cache):
+    folder = cache / f"microworld-{world.seed}-tokenizer"
+    microworld.tokenizer.save(world, folder)
+    return microworld.tokenizer.load(folder)

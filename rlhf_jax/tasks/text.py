@@ -1,0 +1,393 @@
+"""A user's own text as a task: prompts from a data set, a policy, a reward.
+
+The policy is a model directory, or is pretrained here from scratch on the text; the
+reward is a classifier trained here on labelled text, a model, or a Python function.
+"""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax import fitting, optim, rewards, sampling
+from rlhf_jax.algorithms import reward_model
+from rlhf_jax.data import sources, tokenization
+from rlhf_jax.models import config as model_config
+from rlhf_jax.models import decoder, heads
+from rlhf_jax.tasks import Reward, Task, pretraining
+from rlhf_jax.types import Labelled, Prompts
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How text becomes prompts, held-out text and a reward."""
+
+    prompt_split: str = "train"
+    eval_split: str = "test"
+    """Prompts and held-out text of evaluations; rows of the training split are
+    dropped from it."""
+    prompt_from: str = "half"
+    """start: the first prompt_length tokens of a text; half: the last prompt_length
+    tokens of its first half, counted in words (the IMDB task)."""
+    prompt_length: int = 64
+    response_length: int = 48
+    min_response_length: int = 0
+    """48 with response_length 48 is the IMDB task: no text ends early."""
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    prompts: int = 20000
+    """At most so many training prompts."""
+    eval_prompts: int = 128
+    heldout_rows: int = 128
+    heldout_length: int = 128
+    """Tokens of a held-out text that its NLL reads."""
+    labelled: str | None = None
+    """Data set with text and label for --reward train; by default --dataset."""
+    labelled_split: str = "train"
+    labelled_eval_split: str = "test"
+    label: int = 1
+    """The class that pays."""
+    classifier_steps: int = 600
+    classifier_rows: int = 32
+    classifier_learning_rate: float = 5e-4
+    classifier_length: int = 64
+    pretrain_split: str = "train"
+    """Text that a policy from scratch is pretrained on, for instance
+    train+unsupervised."""
+    vocabulary: int = 4096
+    pretrain_steps: int = 3000
+    pretrain_rows: int = 32
+    pretrain_length: int = 128
+    pretrain_learning_rate: float = 2e-3
+
+
+PRETRAINING = optim.Config(schedule="cosine", warmup=100, weight_decay=0.01)
+CLASSIFIER = optim.Config(schedule="linear", warmup=20, weight_decay=0.01)
+
+
+def create(config, dataset, policy, reward, *, layout, cache, report, signals=None):
+    """The task of a data set.
+
+    Args: dataset: a hub name, folder or file with a column `text`; policy: a model
+    directory or hub name, or "scratch:<preset>"; reward: "train", a model directory or
+    hub name, or a host function; report as in `tasks.microworld`.
+    """
+    model, params, tokenizer = _policy(
+        config, dataset, policy, layout, cache, report, signals
+    )
+    report("reading prompts")
+    train = sources.load(dataset, split=config.prompt_split, columns=["text"])
+    held = sources.load(dataset, split=config.eval_split, columns=["text"])
+    held = sources.drop_shared(held, train)
+    needed = max(config.eval_prompts, config.heldout_rows)
+    if len(held) < needed:
+        raise ValueError(
+            f"{dataset}, split {config.eval_split!r}: {len(held)} texts are not in the "
+            f"training split, and {needed} are needed; lower --text.eval-prompts and "
+            "--text.heldout-rows, or choose another --text.eval-split"
+        )
+    picked = _shuffled(train, config.prompts)
+    asked = _shuffled(held, config.eval_prompts)
+    task = Task(
+        model=model,
+        params=params,
+        tokenizer=tokenizer,
+        sampling=_sampling(config, model, tokenizer),
+        prompts=_prompts(config, tokenizer, picked["text"]),
+        eval_prompts=_prompts(config, tokenizer, asked["text"]),
+        heldout=_heldout(config, tokenizer, held),
+        best=_best(config, tokenizer, train),
+        decode=functools.partial(tokenization.texts, tokenizer),
+        reward=None,
+        facts={"dataset": dataset, "policy": policy},
+        columns=_columns(picked),
+        eval_columns=_columns(asked),
+        groups=np.asarray(asked["label"]) if "label" in asked.column_names else None,
+    )
+    truth = None
+    if callable(reward):
+        make = functools.partial(_constant, Reward(host=reward))
+    elif reward == "train":
+        make, truth = _trained(config, dataset, task, layout, report, signals)
+    else:
+        make = functools.partial(_constant, _loaded(config, reward, task, layout))
+    return dataclasses.replace(task, reward=make, truth=truth)
+
+
+# The policy
+
+
+def _policy(config, dataset, policy, layout, cache, report, signals):
+    if not policy.startswith("scratch:"):
+        from rlhf_jax import huggingface
+
+        report(f"loading {policy}")
+        model, params, tokenizer = huggingface.load(policy, dtype="float32")
+        if isinstance(model, heads.Classifier):
+            raise ValueError(f"--policy {policy} is a classifier, not a language model")
+        return model, params, tokenizer
+    return _from_scratch(config, dataset, policy[8:], layout, cache, report, signals)
+
+
+def _from_scratch(config, dataset, preset, layout, cache, report, signals):
+    """A tokenizer and a language model of the data set's own text, cached."""
+    fields = vars(config).items()
+    keep = {k: v for k, v in fields if k.startswith("pretrain") or k == "vocabulary"}
+    length = max(
+        config.pretrain_length, config.prompt_length + config.response_length,
+        config.heldout_length,
+    )  # fmt: skip
+    asked = [keep, preset, length, _identity(dataset), repr(PRETRAINING)]
+    name = f"text-{pathlib.Path(dataset).name}-{preset}-{pretraining.digest(asked)}"
+    folder = pathlib.Path(cache) / name
+    texts = sources.load(dataset, split=config.pretrain_split, columns=["text"])["text"]
+    if (folder / "tokenizer" / "tokenizer.json").exists():
+        import transformers
+
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            str(folder / "tokenizer")
+        )
+    else:
+        report("learning a tokenizer")
+        tokenizer = tokenization.train_bpe(
+            texts, config.vocabulary, folder / "tokenizer"
+        )
+    shape = model_config.preset(preset, vocab_size=len(tokenizer), max_length=length)
+    model = decoder.Decoder(shape)
+
+    def data():
+        report(f"encoding {len(texts)} texts")
+        return tokenization.packed(tokenizer, texts, length=config.pretrain_length)
+
+    params = pretraining.cached(
+        model,
+        data,
+        folder / "model",
+        config=PRETRAINING,
+        steps=config.pretrain_steps,
+        rows=config.pretrain_rows,
+        learning_rate=config.pretrain_learning_rate,
+        layout=layout,
+        report=report,
+        signals=signals,
+    )
+    return model, params, tokenizer
+
+
+def _identity(dataset):
+    """What a cache key says of a data set: its name, and sizes where it is local."""
+    path = pathlib.Path(dataset)
+    files = sorted(path.glob("*")) if path.is_dir() else [path]
+    return [dataset, [(f.name, f.stat().st_size) for f in files if f.is_file()]]
+
+
+# Text
+
+
+def _shuffled(rows, count):
+    order = np.random.default_rng(0).permutation(len(rows))[:count]
+    return rows.select(np.sort(order))
+
+
+def _columns(rows):
+    return {k: list(rows[k]) for k in rows.column_names if k not in ("text", "prompt")}
+
+
+def _prompts(config, tokenizer, texts):
+    texts = list(texts)
+    if config.prompt_from == "half":
+        words = [text.split() for text in texts]
+        texts = [" ".join(w[: max(len(w) // 2, 1)]) for w in words]
+        truncate = "left"
+    elif config.prompt_from == "start":
+        truncate = "right"
+    else:
+        raise ValueError(
+            f"--text.prompt-from {config.prompt_from}: choose start or half"
+        )
+    length = config.prompt_length
+    return tokenization.prompts(tokenizer, texts, length=length, truncate=truncate)
+
+
+def _heldout(config, tokenizer, held):
+    texts = _shuffled(held, config.heldout_rows)["text"]
+    return tokenization.sft(tokenizer, list(texts), length=config.heldout_length)
+
+
+def _best(config, tokenizer, train):
+    """What `sft` imitates: texts of the class that pays, or all of them."""
+    if "label" in train.column_names:
+        train = train.select(np.flatnonzero(np.array(train["label"]) == config.label))
+    texts = _shuffled(train, config.prompts)["text"]
+    length = config.prompt_length + config.response_length
+    return tokenization.sft(tokenizer, list(texts), length=length)
+
+
+def _sampling(config, model, tokenizer):
+    limit = len(tokenizer) if len(tokenizer) < model.config.vocab_size else None
+    return sampling.Config(
+        max_new_tokens=config.response_length,
+        min_new_tokens=config.min_response_length,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        eos_ids=(tokenization.eos_id(tokenizer),),
+        pad_id=tokenization.pad_id(tokenizer),
+        vocab_limit=limit,
+    )
+
+
+# Rewards
+
+
+def _trained(config, dataset, task, layout, report, signals):
+    """Two classifiers, each on one half of the labelled text: (make, truth).
+
+    The reward of a seed is P(label) of one that starts from the policy's trunk, scaled
+    to mean 0 and standard deviation 1 on π₀'s own samples. Another, of another
+    architecture, stands in for gold: it judges and never trains.
+    """
+    source = config.labelled or dataset
+    wanted = ["text", "label"]
+    rows = sources.load(source, split=config.labelled_split, columns=wanted)
+    tests = sources.load(source, split=config.labelled_eval_split, columns=wanted)
+    tests = _shuffled(sources.drop_shared(tests, rows), 1000)
+    data, test = (
+        tokenization.classification(
+            task.tokenizer,
+            list(part["text"]),
+            np.asarray(part["label"]),
+            length=config.classifier_length,
+        )
+        for part in (rows, tests)
+    )
+    labels = int(data.labels.max()) + 1
+    halves = [Labelled(*(x[half::2] for x in data)) for half in (0, 1)]
+    own = Classification(config, heads.Classifier(task.model.config, labels), layout)
+    shape = task.model.config
+    shape = model_config.preset(
+        "small", vocab_size=shape.vocab_size, max_length=shape.max_length
+    )
+    judge = Classification(config, heads.Classifier(shape, labels), layout)
+
+    def make(seed):
+        head = heads.init_head(own.model, jax.random.key(seed))
+        start = heads.from_decoder(task.params, head)
+        params = own.fit(start, halves[0], seed, "reward classifier", report, signals)
+        affine = _normalized(task, own.probability, params, layout)
+        return Reward(
+            score=functools.partial(_scaled, own.probability),
+            frozen=(params, affine),
+            facts={"accuracy": own.accuracy(params, test), "labels": labels},
+        )
+
+    start = judge.model.init(jax.random.key(1), jnp.zeros((1, 4), jnp.int32))["params"]
+    gold = judge.fit(start, halves[1], 0, "judging classifier", report, signals)
+    accuracy = judge.accuracy(gold, test)
+    report(f"judging classifier: accuracy {accuracy:.3f} on {len(tests)} test texts")
+
+    def truth(rollout):
+        return {"eval/gold": judge.predict(gold, (rollout.tokens, rollout.mask))}
+
+    return make, truth
+
+
+class Classification:
+    """Classifiers of one architecture on the text of a task."""
+
+    def __init__(self, config, model, layout):
+        self.model, self._config = model, config
+        make_loss = functools.partial(reward_model.make_label_loss, model)
+        self._fit = fitting.Fit(make_loss, reward_model.count, CLASSIFIER, layout)
+        self.probability = reward_model.probability(model, label=config.label)
+        self.predict = layout.over_rows(
+            lambda params, rows: self.probability(params, *rows), whole=1
+        )
+
+    def fit(self, start, data, seed, text, report, signals):
+        """Parameters trained on `Labelled` rows."""
+        total = self._config.classifier_steps
+
+        def tell(step, metrics):
+            report(text, done=step, total=total, loss=metrics["loss"])
+
+        return self._fit(
+            start,
+            data,
+            steps=total,
+            rows=self._config.classifier_rows,
+            learning_rate=self._config.classifier_learning_rate,
+            seed=seed,
+            report=tell,
+            signals=signals,
+        )
+
+    def accuracy(self, params, test):
+        """Share of test rows on whose side of ½ the probability lies."""
+        found = self.predict(params, (test.tokens, test.mask)) > 0.5
+        return float(np.mean(found == (test.labels == self._config.label)))
+
+
+def _scaled(score, frozen, tokens, mask):
+    params, affine = frozen
+    return rewards.apply(affine, score(params, tokens, mask))
+
+
+def _normalized(task, score, params, layout, count=512):
+    """The Affine that gives the score of π₀'s samples mean 0 and deviation 1."""
+
+    def judge(policy, params, rows):
+        tokens, mask, keys = rows
+        keys = jax.random.wrap_key_data(keys)
+        out = sampling.generate(
+            task.model, policy, Prompts(tokens, mask), keys, config=task.sampling
+        )
+        return score(params, out.tokens, out.mask)
+
+    rows = [x[:count] for x in task.prompts]
+    keys = sampling.row_keys(jax.random.key(777), np.arange(len(rows[0])))
+    judge = layout.over_rows(judge, whole=2)
+    found = judge(task.params, params, (*rows, jax.random.key_data(keys)))
+    return rewards.fit(jnp.asarray(found))
+
+
+def _loaded(config, name, task, layout):
+    """A classifier or reward model from a directory or the hub."""
+    from rlhf_jax import huggingface
+
+    model, params, tokenizer = huggingface.load(name, dtype="float32")
+    if not isinstance(model, heads.Classifier):
+        raise ValueError(
+            f"--reward {name} is a language model; a classifier or a reward model "
+            "(…ForSequenceClassification) is needed"
+        )
+    if model.labels == 1:
+        score = reward_model.score(model)
+    else:
+        score = reward_model.probability(model, label=config.label)
+    if tokenizer.get_vocab() == task.tokenizer.get_vocab():
+        affine = _normalized(task, score, params, layout)
+        made = Reward(score=functools.partial(_scaled, score), frozen=(params, affine))
+        return lambda seed: made
+    return lambda seed: Reward(
+        host=_own_tokens(config, model, params, tokenizer, score)
+    )
+
+
+def _own_tokens(config, model, params, tokenizer, score):
+    """A score for texts in the tokens of another tokenizer: decoded, encoded again."""
+    del config
+    program = jax.jit(score)
+    length = model.config.max_length
+
+    def host(prompts, completions, **columns):
+        del columns
+        texts = [p + c for p, c in zip(prompts, completions, strict=True)]
+        rows = tokenization.prompts(tokenizer, texts, length=length, truncate="left")
+        return np.asarray(program(params, rows.tokens, rows.mask))
+
+    return host
