@@ -1,0 +1,539 @@
+"""What tests every pure function: one row each, and no function without a row.
+
+A cell names a test, in the module's own test file unless a file stands before `::`, or
+says why there is none. Columns: a closed form that a person can check; an independent
+float64 oracle; an invariant; the padding contract; the gradient.
+"""
+
+import ast
+import importlib
+import inspect
+import pathlib
+from typing import NamedTuple
+
+import pytest
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+class Row(NamedTuple):
+    closed: str
+    oracle: str
+    invariant: str
+    padding: str
+    gradient: str
+
+
+NO_MASK = "n/a: takes no mask, every element is valid"
+NO_GRADIENT = "n/a: integers or host values, nothing to differentiate"
+DATA = "n/a: its output is data, which no loss differentiates"
+EXACT = "n/a: asserted bit for bit, which leaves an oracle nothing to add"
+JUNK = "test_junk_reaches_neither_value_nor_gradient"
+NUMERIC = "test_gradients_are_the_numerical_ones"
+LOSS_JUNK = f"test_losses::{JUNK}"
+LOSS_NUMERIC = f"test_losses::{NUMERIC}"
+TOKENS, ROWS = "test_token_losses::", "test_row_losses::"
+WRAP = "test_elastic_reset_wrap::"
+
+TABLE = {
+    "masking.zero": Row(
+        "test_zero_keeps_valid_values_and_zeroes_the_rest",
+        "test_zero_broadcasts_the_mask_over_rows",
+        "test_zero_keeps_valid_values_and_zeroes_the_rest",
+        JUNK,
+        NUMERIC,
+    ),
+    "masking.total": Row(
+        "test_total_by_hand",
+        "test_moments_are_those_of_the_counting_loop",
+        "test_reducers_do_not_care_for_the_order_of_rows",
+        JUNK,
+        NUMERIC,
+    ),
+    "masking.mean": Row(
+        "test_mean_by_hand",
+        "test_moments_are_those_of_the_counting_loop",
+        "test_reducers_do_not_care_for_the_order_of_rows",
+        JUNK,
+        "test_gradient_of_the_mean_is_the_mask_over_the_count",
+    ),
+    "masking.var": Row(
+        "test_var_is_the_population_variance",
+        "test_moments_are_those_of_the_counting_loop",
+        "test_reducers_do_not_care_for_the_order_of_rows",
+        JUNK,
+        NUMERIC,
+    ),
+    "masking.whiten": Row(
+        "test_whiten_by_hand",
+        "test_whiten_matches_the_paper_in_float64",
+        "test_whiten_is_idempotent_with_mean_0_and_variance_1",
+        JUNK,
+        NUMERIC,
+    ),
+    "masking.positions": Row(
+        "test_positions_by_hand",
+        "test_positions_count_the_valid_tokens_before",
+        "test_left_padding_moves_no_position",
+        "test_left_padding_moves_no_position",
+        NO_GRADIENT,
+    ),
+    "masking.last_valid": Row(
+        "test_last_valid_by_hand",
+        "test_last_valid_is_the_last_index_of_a_one",
+        "test_right_padding_moves_no_last_valid",
+        "test_right_padding_moves_no_last_valid",
+        NO_GRADIENT,
+    ),
+    "masking.up_to_first": Row(
+        "test_up_to_first_includes_the_hit",
+        "test_up_to_first_is_the_scan_of_the_loop",
+        "test_up_to_first_is_a_prefix_with_at_most_one_hit",
+        "n/a: it makes masks, it takes none",
+        NO_GRADIENT,
+    ),
+    "logprobs.normalize": Row(
+        "test_uniform_logits_closed_forms",
+        "test_float64_oracle",
+        "test_probabilities_sum_to_one_and_bounds_hold",
+        "test_junk_outputs_are_cut_by_the_masked_mean",
+        NUMERIC,
+    ),
+    "logprobs.of_tokens": Row(
+        "test_uniform_logits_closed_forms",
+        "test_float64_oracle",
+        "test_a_shift_of_all_logits_changes_nothing",
+        "test_junk_outputs_are_cut_by_the_masked_mean",
+        "test_gradient_of_a_log_prob_is_one_hot_minus_softmax",
+    ),
+    "logprobs.entropy": Row(
+        "test_uniform_logits_closed_forms",
+        "test_float64_oracle",
+        "test_probabilities_sum_to_one_and_bounds_hold",
+        "test_junk_outputs_are_cut_by_the_masked_mean",
+        NUMERIC,
+    ),
+    "logprobs.divergence": Row(
+        "test_divergence_of_two_coins",
+        "test_float64_oracle",
+        "test_probabilities_sum_to_one_and_bounds_hold",
+        "test_junk_outputs_are_cut_by_the_masked_mean",
+        NUMERIC,
+    ),
+    "trees.lerp": Row(
+        "test_lerp_by_hand",
+        "test_lerp_is_the_float64_mixture_and_stays_between",
+        "test_lerp_ends_are_exact_even_next_to_infinities",
+        NO_MASK,
+        "test_lerp_gradient_is_the_weights",
+    ),
+    "trees.where": Row(
+        "test_where_picks_a_tree",
+        EXACT,
+        "test_where_picks_a_tree",
+        NO_MASK,
+        "test_where_lets_no_gradient_into_the_other_tree",
+    ),
+    "trees.subtract": Row(
+        "test_subtract_undoes_itself_and_matches_numpy",
+        "test_subtract_undoes_itself_and_matches_numpy",
+        "test_subtract_undoes_itself_and_matches_numpy",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "trees.dot": Row(
+        "test_dot_and_norm_by_hand",
+        "test_dot_and_norm_are_those_of_the_flat_vector",
+        "test_dot_is_symmetric_and_the_norm_obeys_the_triangle",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "trees.norm": Row(
+        "test_dot_and_norm_by_hand",
+        "test_dot_and_norm_are_those_of_the_flat_vector",
+        "test_dot_is_symmetric_and_the_norm_obeys_the_triangle",
+        NO_MASK,
+        "test_norm_gradient_is_the_direction_and_zero_at_zero",
+    ),
+    "trees.copy": Row(
+        "test_copy_is_equal_and_shares_no_buffer",
+        EXACT,
+        "test_copy_is_equal_and_shares_no_buffer",
+        NO_MASK,
+        "n/a: the identity",
+    ),
+    "trees.size": Row("test_size_counts_elements", EXACT, EXACT, NO_MASK, NO_GRADIENT),
+    "trees.finite": Row(
+        "test_finite_sees_one_bad_element",
+        EXACT,
+        "test_finite_ignores_integers_and_nothing",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "trees.paths": Row("test_paths_join_the_keys", EXACT, EXACT, NO_MASK, NO_GRADIENT),
+    "trees.path_name": Row(
+        "test_paths_join_the_keys", EXACT, EXACT, NO_MASK, NO_GRADIENT
+    ),
+    "trees.match": Row(
+        "test_match_marks_leaves_by_pattern",
+        EXACT,
+        "test_match_of_nothing_names_the_paths",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "kl.k1": Row(
+        "test_estimators_by_hand",
+        "test_estimators_match_float64",
+        "test_k1_is_antisymmetric_and_k2_and_k3_are_not_negative",
+        JUNK,
+        NUMERIC,
+    ),
+    "kl.k2": Row(
+        "test_estimators_by_hand",
+        "test_estimators_match_float64",
+        "test_k1_is_antisymmetric_and_k2_and_k3_are_not_negative",
+        JUNK,
+        "test_the_gradient_of_k2_is_that_of_the_divergence",
+    ),
+    "kl.k3": Row(
+        "test_estimators_by_hand",
+        "test_estimators_match_float64",
+        "test_estimators_are_unbiased_under_the_policy",
+        JUNK,
+        NUMERIC,
+    ),
+    "kl.exact": Row(
+        "test_exact_of_two_coins",
+        "test_exact_is_the_float64_sum_at_the_temperature",
+        "test_exact_is_not_negative_and_zero_only_at_home",
+        "test_logprobs::test_junk_outputs_are_cut_by_the_masked_mean",
+        "test_exact_gradient_flows_to_the_policy_only",
+    ),
+    "kl.init": Row(
+        "test_init_holds_a_float32_scalar", EXACT, EXACT, NO_MASK, NO_GRADIENT
+    ),
+    "kl.update": Row(
+        "test_update_by_hand",
+        "test_update_matches_the_formula_and_moves_towards_the_target",
+        "test_update_at_the_target_is_a_fixed_point",
+        "test_a_nan_observation_changes_nothing",
+        DATA,
+    ),
+    "kl.proportional": Row(
+        "test_proportional_by_hand",
+        "test_proportional_matches_the_formula_within_two_percent",
+        "test_proportional_matches_the_formula_within_two_percent",
+        "n/a: takes one number, through update",
+        DATA,
+    ),
+    "rewards.at_last": Row(
+        "test_at_last_by_hand",
+        "test_at_last_is_the_loop_and_sums_to_the_score",
+        "test_at_last_is_the_loop_and_sums_to_the_score",
+        "test_at_last_ignores_the_score_of_an_empty_row",
+        "test_at_last_hands_its_gradient_to_the_score",
+    ),
+    "rewards.kl_regularized": Row(
+        "test_kl_regularized_by_hand",
+        "test_shaped_rewards_are_the_loop",
+        "test_without_drift_only_the_score_is_left",
+        JUNK,
+        "test_gradient_is_beta_at_valid_tokens_and_none_for_the_reference",
+    ),
+    "rewards.lee": Row(
+        "test_lee_by_hand",
+        "test_shaped_rewards_are_the_loop",
+        "test_lee_is_the_other_objective_at_another_beta",
+        JUNK,
+        "test_gradient_is_beta_at_valid_tokens_and_none_for_the_reference",
+    ),
+    "rewards.missing_eos": Row(
+        "test_missing_eos_replaces_or_subtracts",
+        "test_missing_eos_never_pays",
+        "test_missing_eos_reads_the_size_of_the_penalty_only",
+        "n/a: one number a row, none is padding",
+        DATA,
+    ),
+    "rewards.length_penalty": Row(
+        "test_length_penalty_counts_tokens_beyond_the_free_ones",
+        "test_length_penalty_is_the_loop_and_never_pays",
+        "test_length_penalty_is_the_loop_and_never_pays",
+        "n/a: reads nothing but the mask and the score",
+        DATA,
+    ),
+    "rewards.fit": Row(
+        "test_fit_by_hand",
+        "test_fitted_scores_have_mean_0_and_std_1",
+        "test_fitted_scores_have_mean_0_and_std_1",
+        "test_fit_ignores_masked_scores",
+        DATA,
+    ),
+    "rewards.apply": Row(
+        "test_fit_by_hand",
+        "test_fitted_scores_have_mean_0_and_std_1",
+        "test_an_ensemble_has_a_scale_a_member",
+        NO_MASK,
+        "test_apply_gradient_is_the_gain",
+    ),
+    "rewards.ensemble": Row(
+        "test_ensembles_by_hand",
+        "test_ensembles_are_numpy_in_float64",
+        "test_caution_lowers_scores_and_members_may_change_places",
+        NO_MASK,
+        DATA,
+    ),
+    "rewards.whiten": Row(
+        "test_whiten_keeps_the_mean",
+        "test_whiten_is_the_float64_formula_and_zero_where_ignored",
+        "test_whiten_keeps_the_mean",
+        "test_whiten_is_the_float64_formula_and_zero_where_ignored",
+        "test_whiten_is_the_float64_formula_and_zero_where_ignored",
+    ),
+    "advantages.gae": Row(
+        "test_gae_in_exact_binary_fractions",
+        "test_gae_is_the_double_sum",
+        "test_gae_at_lambda_and_gamma_1_is_the_monte_carlo_return",
+        JUNK,
+        NUMERIC,
+    ),
+    "advantages.returns": Row(
+        "test_returns_by_hand",
+        "test_returns_are_the_backward_loop",
+        "test_the_first_undiscounted_return_is_the_sum",
+        JUNK,
+        NUMERIC,
+    ),
+    "advantages.leave_one_out": Row(
+        "test_group_advantages_by_hand",
+        "test_group_advantages_are_the_loops",
+        "test_group_advantages_sum_to_0_and_ignore_a_shift",
+        NO_MASK,
+        "test_group_gradients_are_the_numerical_ones",
+    ),
+    "advantages.group_normalized": Row(
+        "test_group_advantages_by_hand",
+        "test_group_advantages_are_the_loops",
+        "test_group_advantages_sum_to_0_and_ignore_a_shift",
+        NO_MASK,
+        "test_group_gradients_are_the_numerical_ones",
+    ),
+    "advantages.baseline": Row(
+        "test_group_advantages_by_hand",
+        "test_group_advantages_are_the_loops",
+        "test_group_advantages_sum_to_0_and_ignore_a_shift",
+        NO_MASK,
+        "test_group_gradients_are_the_numerical_ones",
+    ),
+    "losses.nll": Row(
+        TOKENS + "test_nll_by_hand",
+        TOKENS + "test_nll_is_the_loop_over_tokens",
+        "test_rows_may_change_places",
+        LOSS_JUNK,
+        LOSS_NUMERIC,
+    ),
+    "losses.ppo_clip": Row(
+        TOKENS + "test_ppo_at_the_old_policy_is_minus_the_mean_advantage",
+        TOKENS + "test_ppo_is_the_loop_over_tokens",
+        TOKENS + "test_ppo_is_never_below_the_unclipped_loss",
+        LOSS_JUNK,
+        TOKENS + "test_ppo_gradient_is_reinforce_at_the_old_policy",
+    ),
+    "losses.reinforce": Row(
+        TOKENS + "test_reinforce_by_hand",
+        TOKENS + "test_reinforce_is_the_loop_over_tokens",
+        "test_rows_may_change_places",
+        LOSS_JUNK,
+        TOKENS + "test_a_step_raises_the_log_prob_of_a_good_token",
+    ),
+    "losses.entropy_bonus": Row(
+        TOKENS + "test_entropy_bonus_by_hand",
+        TOKENS + "test_entropy_bonus_is_minus_the_mean",
+        "test_rows_may_change_places",
+        LOSS_JUNK,
+        LOSS_NUMERIC,
+    ),
+    "losses.value_clip": Row(
+        TOKENS + "test_value_loss_by_hand",
+        TOKENS + "test_value_loss_is_the_loop_over_tokens",
+        TOKENS + "test_clipping_never_lowers_the_value_loss",
+        LOSS_JUNK,
+        LOSS_NUMERIC,
+    ),
+    "losses.classification": Row(
+        ROWS + "test_classification_by_hand",
+        ROWS + "test_classification_is_the_loop_over_rows",
+        ROWS + "test_classification_ignores_a_shift_of_the_logits",
+        ROWS + "test_an_ignored_label_may_be_anything",
+        LOSS_NUMERIC,
+    ),
+    "losses.bradley_terry": Row(
+        ROWS + "test_bradley_terry_by_hand",
+        ROWS + "test_bradley_terry_is_the_loop_over_soft_labels",
+        ROWS + "test_a_pair_turned_round_has_the_other_label",
+        LOSS_JUNK,
+        ROWS + "test_bradley_terry_gradient_is_sigma_minus_p",
+    ),
+    "losses.dpo": Row(
+        ROWS + "test_dpo_at_the_reference_is_log_2",
+        ROWS + "test_dpo_is_the_loop_over_pairs",
+        ROWS + "test_dpo_and_ipo_ignore_a_constant_on_both_policy_log_probs",
+        LOSS_JUNK,
+        ROWS + "test_dpo_raises_the_chosen_and_lowers_the_rejected",
+    ),
+    "losses.ipo": Row(
+        ROWS + "test_ipo_by_hand",
+        ROWS + "test_ipo_is_the_loop_over_pairs",
+        ROWS + "test_dpo_and_ipo_ignore_a_constant_on_both_policy_log_probs",
+        LOSS_JUNK,
+        LOSS_NUMERIC,
+    ),
+    "ema.update": Row(
+        "test_two_updates_by_algebra",
+        "test_update_is_the_float64_formula_and_stays_between",
+        "test_what_does_not_move_stays_bit_for_bit",
+        NO_MASK,
+        "test_gradient_is_one_minus_the_decay_for_the_parameters",
+    ),
+    "elastic_reset.init": Row(
+        "test_init_is_the_anchor_twice_in_buffers_of_its_own",
+        EXACT,
+        "test_init_of_bf16_keeps_the_anchor_and_averages_in_float32",
+        NO_MASK,
+        DATA,
+    ),
+    "elastic_reset.tick": Row(
+        "test_tick_moves_the_average_only",
+        "test_update_is_the_algorithm_of_the_paper",
+        "test_inputs_are_left_as_they_were",
+        NO_MASK,
+        DATA,
+    ),
+    "elastic_reset.due": Row(
+        "test_due_is_traced_once_and_never_at_every_0",
+        "test_due_is_the_calendar",
+        "test_due_is_the_calendar",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "elastic_reset.reset": Row(
+        "test_reset_is_the_average_then_the_anchor_bit_for_bit",
+        "test_update_is_the_algorithm_of_the_paper",
+        "test_two_resets_without_training_end_at_the_anchor",
+        "test_junk_in_the_policy_does_not_survive_a_reset",
+        DATA,
+    ),
+    "elastic_reset.update": Row(
+        "test_decay_1_is_reset_to_the_anchor",
+        "test_update_is_the_algorithm_of_the_paper",
+        "test_a_reset_never_leaves_the_hull_of_what_was_visited",
+        NO_MASK,
+        DATA,
+    ),
+    "elastic_reset.apply": Row(
+        "test_the_ablations_bit_for_bit",
+        EXACT,
+        "test_apply_by_default_is_reset",
+        "test_junk_in_the_policy_does_not_survive_a_reset",
+        DATA,
+    ),
+    "elastic_reset.retained_weight": Row(
+        "test_retained_weights_of_the_paper",
+        "test_retained_weight_is_what_a_jump_leaves_in_the_average",
+        "test_decay_for_inverts_the_retained_weight",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "elastic_reset.decay_for": Row(
+        "test_retained_weight_is_what_a_jump_leaves_in_the_average",
+        "test_decay_for_inverts_the_retained_weight",
+        "test_decay_for_inverts_the_retained_weight",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "elastic_reset.calendar": Row(
+        "test_the_calendars_of_the_paper",
+        "test_due_is_the_calendar",
+        "test_due_is_the_calendar",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "elastic_reset.wrap": Row(
+        WRAP + "test_wrap_lands_on_the_average_to_one_rounding",
+        WRAP + "test_wrap_does_what_update_does_in_a_foreign_loop",
+        WRAP + "test_wrap_without_resets_is_the_optimiser_bit_for_bit",
+        WRAP + "test_wrap_leaves_masked_parameters_to_the_optimiser",
+        DATA,
+    ),
+    "averaging.interpolate": Row(
+        "test_interpolate_by_hand",
+        "test_interpolate_is_the_float64_mixture_seen_from_either_end",
+        "test_the_ends_are_exact",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "averaging.slerp": Row(
+        "test_slerp_by_hand",
+        "test_slerp_is_the_float64_formula_a_leaf",
+        "test_slerp_keeps_the_norm_of_unit_vectors",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "averaging.task_vector": Row(
+        "test_task_vectors_by_hand",
+        "test_task_vectors_are_float64_sums_and_lead_to_the_tuned_model",
+        "test_task_vectors_are_float64_sums_and_lead_to_the_tuned_model",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "averaging.add_vectors": Row(
+        "test_task_vectors_by_hand",
+        "test_task_vectors_are_float64_sums_and_lead_to_the_tuned_model",
+        "test_task_vectors_are_float64_sums_and_lead_to_the_tuned_model",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "averaging.soup": Row(
+        "test_soup_by_hand",
+        "test_soup_is_the_float64_mean_in_any_order",
+        "test_soup_of_two_is_interpolation",
+        NO_MASK,
+        NUMERIC,
+    ),
+}
+
+MODULES = sorted({name.split(".")[0] for name in TABLE})
+
+
+def public_functions(name):
+    """The functions that a module defines itself and does not underscore."""
+    module = importlib.import_module(f"rlhf_jax.{name}")
+    return {
+        f"{name}.{key}"
+        for key, value in vars(module).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not key.startswith("_")
+    }
+
+
+def names_in(file):
+    """The names of the test functions of a file, by reading it."""
+    tree = ast.parse((HERE / f"{file}.py").read_text())
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_function_has_a_row(module):
+    rows = {name for name in TABLE if name.split(".")[0] == module}
+    assert rows == public_functions(module)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_cell_names_a_test_that_exists(name):
+    for column, cell in TABLE[name]._asdict().items():
+        if cell.startswith("n/a: "):
+            continue
+        file, _, test = cell.rpartition("::")
+        file = file or f"test_{name.split('.')[0]}"
+        assert test.startswith("test_"), f"{name}, {column}: {cell!r}"
+        assert test in names_in(file), f"{name}, {column}: no {test} in {file}.py"

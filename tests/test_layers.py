@@ -1,0 +1,179 @@
+"""The import graph: arrows point down, algorithms stay apart, the root loads light."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+FLOORS = (
+    ("types",),
+    ("masking", "logprobs", "trees"),
+    (
+        "kl",
+        "rewards",
+        "advantages",
+        "losses",
+        "ema",
+        "elastic_reset",
+        "averaging",
+        "heterogeneous",
+        "regularizers",
+        "labeling",
+    ),
+    ("models",),
+    ("sampling", "optim", "training"),
+    ("algorithms",),
+    ("parallel", "evaluation"),
+)
+FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
+SHELL, EXPERIMENTS = len(FLOORS), len(FLOORS) + 1
+PURE = FLOOR["algorithms"]  # up to here no files, clocks or tokenizers
+IMPURE = {
+    "datasets",
+    "io",
+    "json",
+    "orbax",
+    "os",
+    "pathlib",
+    "shutil",
+    "subprocess",
+    "tempfile",
+    "time",
+    "tokenizers",
+    "transformers",
+}
+LONGEST = 380  # lines of a file
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {
+    module_name(path): path
+    for folder in ("rlhf_jax", "experiments")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
+
+
+def floor(module):
+    """The level of a module: what no floor names belongs to the shell."""
+    parts = module.split(".")
+    if parts[0] == "experiments":
+        return EXPERIMENTS
+    return FLOOR.get(parts[1], SHELL) if len(parts) > 1 else 0
+
+
+def imports(module, nodes=None):
+    """Every module that a module imports, anywhere in it unless `nodes` are given."""
+    path = MODULES[module]
+    nodes = ast.walk(ast.parse(path.read_text())) if nodes is None else nodes
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                found.add(whole if whole in MODULES else base)
+    return found
+
+
+def inside(names):
+    return {name for name in names if name.split(".")[0] in ("rlhf_jax", "experiments")}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    upward = {
+        name
+        for name in inside(imports(module)) - {"rlhf_jax"}
+        if floor(name) > floor(module)
+    }
+    assert not upward, f"{module} (floor {floor(module)}) imports upward: {upward}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_is_imported_exists(module):
+    missing = inside(imports(module)) - set(MODULES)
+    assert not missing, f"{module} imports {missing}, of which there is no file"
+
+
+def test_algorithms_do_not_import_each_other():
+    prefix = "rlhf_jax.algorithms."
+    for module in MODULES:
+        if module.startswith(prefix):
+            own = module.removeprefix(prefix).split(".")[0]
+            others = {
+                name
+                for name in imports(module)
+                if name.startswith(prefix)
+                and name.removeprefix(prefix).split(".")[0] != own
+            }
+            assert not others, f"{module} imports another algorithm: {others}"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if floor(m) <= PURE])
+def test_pure_floors_touch_no_files_clocks_or_tokenizers(module):
+    impure = {name for name in imports(module) if name.split(".")[0] in IMPURE}
+    assert not impure, f"{module} is on a pure floor and imports {impure}"
+
+
+def test_no_import_goes_in_a_circle():
+    """Of module-level imports; a function may import what would close a circle."""
+    graph = {
+        module: inside(imports(module, ast.parse(path.read_text()).body)) - {module}
+        for module, path in MODULES.items()
+    }
+    done = set()
+
+    def visit(module, trail):
+        assert module not in trail, " -> ".join([*trail, module])
+        if module not in done:
+            for name in sorted(graph.get(module, ())):
+                # A package's __init__ gathers its own parts, which may name it.
+                if not module.startswith(f"{name}."):
+                    visit(name, [*trail, module])
+            done.add(module)
+
+    for module in graph:
+        visit(module, [])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_are_short(module):
+    lines = len(MODULES[module].read_text().splitlines())
+    assert lines <= LONGEST, f"{module}: {lines} lines; two ideas want two files"
+
+
+def loaded_after(statement):
+    """The top-level packages that a fresh interpreter holds after a statement."""
+    code = f"{statement}\nimport sys\nprint(*{{m.split('.')[0] for m in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = {"jax", "flax", "transformers", "orbax", "datasets", "torch", "matplotlib"}
+    assert not loaded_after("import rlhf_jax") & heavy
+
+
+def test_the_arithmetic_and_the_concepts_load_without_tokenizers_or_files():
+    names = ", ".join(
+        name for level in FLOORS[:3] for name in level if f"rlhf_jax.{name}" in MODULES
+    )
+    heavy = {"transformers", "orbax", "datasets", "torch", "matplotlib", "flax"}
+    assert not loaded_after(f"from rlhf_jax import {names}") & heavy
