@@ -129,7 +129,7 @@ def test_eight_seeds_are_judged(many):
     assert "no test" not in text
     assert "| Elastic Reset is better than PPO + KL | reward |" in text
     assert "**reproduced**" in text
-    assert "better than all of ppo and PPO + KL (reward): **contradicted**" in text
+    assert "better than all of PPO and PPO + KL (reward): **contradicted**" in text
     first = findings[0].verdict
     assert f"is {first.word} (reward: {markdown.number(first.mean)}" in text
 
@@ -149,7 +149,7 @@ def test_disagreeing_axes_are_in_the_headline(few):
     for method, name in zip(("ppo", "ppo_kl"), AXES[:2], strict=True):
         summary["methods"][method]["hypervolume"][name] = axis
     text = report.answer(summary, [], STUDY)
-    assert "ppo leads in the mean on Human-text NLL" in text
+    assert "PPO leads in the mean on Human-text NLL" in text
     assert "PPO + KL leads in the mean on KL from the initial policy" in text
     assert text.endswith("so the axes disagree.")
 
@@ -223,6 +223,19 @@ def test_the_console_table_fits_eighty_columns_and_hides_nothing(few):
     assert "PPO + KL" in text and "Skills lost" in text
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("elastic_reset_kl", "Elastic reset KL"),
+        ("ppo_ma50", "PPO MA50"),
+        ("reset_to_initial", "Reset to initial"),
+        ("ppo_kl", "PPO + KL"),
+    ],
+)
+def test_methods_are_named_for_readers(method, name):
+    assert canvas.method_name(method, LABELS) == name
 
 
 @pytest.mark.parametrize(

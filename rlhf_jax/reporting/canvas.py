@@ -7,6 +7,7 @@ of its own besides.
 
 import io
 import pathlib
+import re
 import textwrap
 
 import numpy as np
@@ -26,6 +27,7 @@ COLORS = (
     "#5F5F5F",
 )
 MARKERS = "osD^vPX<>"
+DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)))  # of the first, second, third 8 methods
 
 # Metric → (title, unit). What is not listed is shown under its own name.
 LABELS = {
@@ -42,6 +44,7 @@ LABELS = {
     "objective/kl": ("KL from the reference", "nats / sample"),
     "objective/entropy": ("Entropy while training", "nats / sample"),
 }
+_SHORT = re.compile(r"(ppo|sft|rloo|grpo|dpo|ipo|kl|ema|ma|hma|rsf|reinforce)\d*")
 _GRID = {"color": "#E4E4E4", "linewidth": 0.7}
 MUTED = "#555555"
 
@@ -63,16 +66,23 @@ def direction(key):
 
 
 def method_name(method, labels=None):
-    """The printed name of a method: "elastic_reset" → "elastic reset"."""
-    return (labels or {}).get(method, method.replace("_", " "))
+    """The printed name of a method: "elastic_reset_kl" → "Elastic reset KL"."""
+    if method in (labels or {}):
+        return labels[method]
+    words = method.split("_")
+    words[0] = words[0].capitalize()
+    return " ".join(w.upper() if _SHORT.fullmatch(w.lower()) else w for w in words)
 
 
 def styles():
-    """Colours and markers in turn; 72 methods before two look alike."""
+    """Colour, marker and dashes in turn; 72 methods before two look alike."""
     # 8 colours and 9 markers share no factor, so all 72 pairs come up.
     for i in range(len(COLORS) * len(MARKERS)):
-        color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
-        yield {"color": color, "marker": marker}
+        yield {
+            "color": COLORS[i % len(COLORS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "ls": DASHES[i // len(COLORS) % len(DASHES)],
+        }
 
 
 def sheet(rows, columns, *, width, height):
@@ -107,7 +117,8 @@ def key(text, **style):
 
 def _legend(sheet, groups):
     """Below the panels, each group on rows of its own."""
-    columns = min(max(1, *(len(group) for group in groups)), 6)
+    room = int(sheet.get_figwidth() / 1.9)  # inches that an entry may need
+    columns = min(max(1, *(len(group) for group in groups)), room)
     blank = lines.Line2D([], [], ls="", label=" ")
     filled = [g + [blank] * (-len(g) % columns) for g in groups]
     table = np.array(sum(filled, []), object).reshape(-1, columns)

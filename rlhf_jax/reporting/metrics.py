@@ -42,6 +42,7 @@ class Lines:
         return self._file.tell()
 
     def close(self):
+        """Closes the file; a log is closed by leaving its `with` block, too."""
         self._file.close()
 
     def __enter__(self):

@@ -76,9 +76,8 @@ def curves(records, path, *, labels=None, panels=PANELS, note=None):
         panel.set_visible(False)
     for panel, key in zip(grid.flat, chosen, strict=False):
         for method, style in zip(methods, canvas.styles(), strict=False):
-            color = style["color"]
-            _curve(panel, series[key].get(method, {}), color)
-            _foot(panel, resets.get(method, ()), color)
+            _curve(panel, series[key].get(method, {}), style)
+            _foot(panel, resets.get(method, ()), style["color"])
         _panel_labels(panel, key)
     keys = [canvas.key("reset", marker="|", ms=8, mew=1.4)] if resets else []
     groups, note = [canvas.handles(methods, labels) + keys], note or _seeds(records)
@@ -97,17 +96,21 @@ def _front_of(panel, seeds, axis, reward, style):
         points = run.points(axis, reward=reward)
         panel.plot(*points[1:-1].T, **dots, ms=2.6, mew=0, alpha=0.45, zorder=3)
         panel.plot(*points[-1:].T, **dots, ms=size, mec="white", mew=0.9, zorder=6)
-    _staircase(panel, seeds, axis, reward, color)
+    if max(len(run.rows) for run in seeds) > 2:  # one checkpoint makes no front
+        _staircase(panel, seeds, axis, reward, style)
 
 
-def _staircase(panel, seeds, axis, reward, color):
+def _staircase(panel, seeds, axis, reward, style):
     """Mean over seeds of the reward that the best proxy within each drift has."""
+    color, dashes = style["color"], style["ls"]
     edges = [pareto.front(run.points(axis))[:, 0] for run in seeds]
     drifts = np.unique(np.concatenate(edges))
     best = np.stack([run.picked(reward, axis, drifts) for run in seeds])
     known = ~np.isnan(best).any(0)
     drifts, best = drifts[known], best[:, known]
-    panel.step(drifts, best.mean(0), where="post", color=color, lw=2.0, zorder=5)
+    panel.step(
+        drifts, best.mean(0), where="post", color=color, ls=dashes, lw=2, zorder=5
+    )
     if len(seeds) >= statistics.MIN_SEEDS:
         bounds = [statistics.t_interval(column) for column in best.T]
         low, high = [b.low for b in bounds], [b.high for b in bounds]
@@ -199,8 +202,9 @@ def _series(records, found):
     return series
 
 
-def _curve(panel, by_seed, color):
+def _curve(panel, by_seed, style):
     """Seeds thin, their mean thick, a band from 8 seeds on."""
+    color = style["color"]
     many = len(by_seed) >= statistics.MIN_SEEDS
     if len(by_seed) > 1:
         for steps, values in by_seed.values():
@@ -209,8 +213,8 @@ def _curve(panel, by_seed, color):
     steps, table = _aligned(by_seed)
     if not len(steps):
         return
-    marker = "o" if len(steps) == 1 else None
-    panel.plot(steps, table.mean(0), color=color, lw=1.9, marker=marker, zorder=4)
+    single = {} if len(steps) == 1 else {"marker": None}
+    panel.plot(steps, table.mean(0), **{**style, **single}, lw=1.9, zorder=4)
     if many:
         bounds = np.array([statistics.t_interval(column) for column in table.T])
         shade = {"color": color, "alpha": 0.16, "lw": 0, "zorder": 1}

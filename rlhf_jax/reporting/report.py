@@ -23,6 +23,7 @@ from rlhf_jax.reporting import (
     plots,
     results,
     sections,
+    wording,
 )
 from rlhf_jax.reporting.claims import Claim
 
@@ -43,6 +44,7 @@ class Study:
     notes: tuple[str, ...] = ()  # deviations, cut trials, shared pretraining
 
     def name(self, method):
+        """The printed name of a method."""
         return canvas.method_name(method, self.labels)
 
 
@@ -96,14 +98,14 @@ def render(summary, findings, study, *, rows=(), controls=()):
 
 def answer(summary, findings, study):
     """One sentence: where, over how many seeds, what, on which axis."""
-    start = f"On {study.place}, over {sections.count(summary['seeds'], 'seed')}"
+    start = f"On {study.place}, over {wording.count(summary['seeds'], 'seed')}"
     leaders = sections.headline(summary, study)
     tested = [f for f in findings if f.verdict and f.verdict.word != "no test"]
     if not tested:
         return f"{start} and so without a test, {leaders}."
-    verdict, claim = tested[0].verdict, sections.claim_text(tested[0], study)
-    where = sections.endpoint_text(tested[0].claim.endpoint)
-    gap = markdown.interval(verdict._asdict(), sections.scale(tested[0].claim.endpoint))
+    verdict, claim = tested[0].verdict, wording.claim(tested[0], study)
+    where = wording.endpoint(tested[0].claim.endpoint)
+    gap = markdown.interval(verdict._asdict(), wording.scale(tested[0].claim.endpoint))
     return f"{start}, “{claim}” is {verdict.word} ({where}: {gap}); {leaders}."
 
 
@@ -132,9 +134,9 @@ def spent(records):
 
 def show(summary, *, labels=None, console=None):
     """Prints the results as a table: means, and below them what brackets them."""
-    seeds = sections.count(summary["seeds"], "seed")
+    seeds = wording.count(summary["seeds"], "seed")
     table = rich.table.Table(
-        title=f"{seeds}, {sections.brackets(summary)}",
+        title=f"{seeds}, {wording.brackets(summary)}",
         box=rich.box.SIMPLE_HEAD,
         show_edge=False,
         title_justify="left",

@@ -28,6 +28,7 @@ class Run(NamedTuple):
 
     @property
     def final(self):
+        """The last evaluation; on an iteration with a reset, the one after it."""
         return self.rows[-1]
 
     def values(self, key):
@@ -52,6 +53,7 @@ class Run(NamedTuple):
         return np.append(self.values(key), np.nan)[pareto.picks(pairs, drifts)]
 
     def has(self, key):
+        """Was the metric ever measured?"""
         return any(key in row for row in self.rows)
 
 

@@ -4,7 +4,7 @@
 """
 
 from rlhf_jax.evaluation import statistics
-from rlhf_jax.reporting import canvas, markdown, results, samples
+from rlhf_jax.reporting import canvas, markdown, samples, wording
 
 _BUDGET = {
     "tokens": "tokens sampled",
@@ -31,6 +31,7 @@ def disagreement(summary, study):
 
 
 def overview(summary, labels):
+    """The results as (header, rows), π₀ first; accuracies in points."""
     axes = next(iter(summary["methods"].values()), {"drift": {}})["drift"]
     gold = any("gold" in m for m in summary["methods"].values())
     header = ["method", "reward", *(["gold"] if gold else [])]
@@ -40,15 +41,19 @@ def overview(summary, labels):
     for method, m in every.items():
         row = [canvas.method_name(method, labels), markdown.interval(m["reward"])]
         row += [markdown.interval(m.get("gold"))] if gold else []
-        row += [markdown.interval(m["drift"][axis], scale(axis)) for axis in axes]
+        row += [
+            markdown.interval(m["drift"][axis], wording.scale(axis)) for axis in axes
+        ]
         body.append(row)
     return header, body
 
 
 def outcome(summary, study):
+    """Final policies, hypervolumes, and the fronts read at matched places."""
     header, body = overview(summary, study.labels)
     yield "## Results"
-    yield f"Final policies; mean over seeds, {brackets(summary)}. {_units(study.axes)}"
+    how, units = wording.brackets(summary), wording.units(study.axes)
+    yield f"Final policies; mean over seeds, {how}. {units}"
     yield markdown.table(header, body)
     yield _finals(summary, study)
     for group, title in (
@@ -67,7 +72,7 @@ def outcome(summary, study):
             )
     if summary["corners"]:
         corners = "; ".join(
-            f"{canvas.label(axis)[0]} {d * scale(axis):g}, reward {r:g}"
+            f"{canvas.label(axis)[0]} {d * wording.scale(axis):g}, reward {r:g}"
             for axis, (d, r) in summary["corners"].items()
         )
         yield f"Corners of the hypervolumes, fixed in the config: {corners}."
@@ -75,7 +80,7 @@ def outcome(summary, study):
 
 def _along(groups, group, axes):
     for axis in axes:
-        yield markdown.interval(groups.get(axis), scale(f"{group}/{axis}"))
+        yield markdown.interval(groups.get(axis), wording.scale(f"{group}/{axis}"))
 
 
 def _finals(summary, study):
@@ -97,7 +102,7 @@ def verdicts(summary, findings, study):
     """What was declared beforehand, and what the seeds say; below 8 seeds, nothing."""
     yield "## Verdicts"
     if summary["seeds"] < statistics.MIN_SEEDS:
-        yield f"{count(summary['seeds'], 'seed')}: shown as dots, no test."
+        yield f"{wording.count(summary['seeds'], 'seed')}: shown as dots, no test."
     if not findings:
         yield "No claim was declared before the run, so none is judged."
         return
@@ -114,8 +119,8 @@ def verdicts(summary, findings, study):
 
 def _verdict(f, study):
     """One finding as a row of the table."""
-    factor = scale(f.claim.endpoint)
-    row = [claim_text(f, study), endpoint_text(f.claim.endpoint)]
+    factor = wording.scale(f.claim.endpoint)
+    row = [wording.claim(f, study), wording.endpoint(f.claim.endpoint)]
     row.append(markdown.number(f.smallest_effect, factor))
     if f.verdict is None:
         seeds = ", ".join(map(str, f.diverged))
@@ -124,7 +129,7 @@ def _verdict(f, study):
         return [*row, markdown.number(f.verdict.mean, factor), "", "", "no test"]
     ps = [markdown.number(f.verdict.p), markdown.number(f.p_holm)]
     gap = markdown.interval(f.verdict._asdict(), factor)
-    return [*row, gap, *ps, f"**{f.verdict.word}**{_needed(f.verdict)}"]
+    return [*row, gap, *ps, f"**{f.verdict.word}**{wording.needed(f.verdict)}"]
 
 
 def _jointly(findings, study):
@@ -135,13 +140,14 @@ def _jointly(findings, study):
         if len(parts) > 1 and all(f.verdict for f in parts):
             names = markdown.join(study.name(f.other) for f in parts)
             word = statistics.all_of([f.verdict for f in parts])
-            text = claim_text(parts[0]._replace(other=""), study).strip()
-            where = endpoint_text(claim.endpoint)
+            text = wording.claim(parts[0]._replace(other=""), study).strip()
+            where = wording.endpoint(claim.endpoint)
             lines.append(f"- {text} all of {names} ({where}): **{word}**")
     return "\n".join(lines)
 
 
 def seeds_one_by_one(summary, study):
+    """Every seed's final numbers, so that no mean hides one."""
     yield "## Seeds, one by one"
     seeds = sorted(
         {int(s) for m in summary["methods"].values() for s in m["per_seed"]["reward"]}
@@ -151,12 +157,15 @@ def seeds_one_by_one(summary, study):
     for method, m in summary["methods"].items():
         for name in (n for n in shown if n in m["per_seed"]):
             values = m["per_seed"][name]
-            cells = [markdown.number(values.get(str(s)), scale(name)) for s in seeds]
-            body.append([study.name(method), endpoint_text(name), *cells])
+            cells = [
+                markdown.number(values.get(str(s)), wording.scale(name)) for s in seeds
+            ]
+            body.append([study.name(method), wording.endpoint(name), *cells])
     yield markdown.table(["method", "final", *(f"seed {s}" for s in seeds)], body)
 
 
 def budget(summary, study):
+    """What each method cost."""
     spent = summary.get("budget") or {}
     known = [name for name in _BUDGET if any(name in b for b in spent.values())]
     if not known:
@@ -173,6 +182,7 @@ def budget(summary, study):
 
 
 def negative_controls(controls):
+    """What should show nothing, and whether it did."""
     if not controls:
         return
     yield "## Negative controls"
@@ -209,6 +219,7 @@ def unselected(rows, study):
 
 
 def provenance(summary, study):
+    """Command, versions, digests and notes: what it takes to do it again."""
     yield "## How it was made"
     if study.command:
         yield f"```\n{study.command}\n```"
@@ -226,6 +237,7 @@ def provenance(summary, study):
 
 
 def headline(summary, study):
+    """Who leads on which axis, in half a sentence."""
     leaders = _leaders(summary, study.axes)
     parts = {}
     for axis, (method, _) in leaders.items():
@@ -256,53 +268,3 @@ def _leaders(summary, axes):
                 result[axis] = (best, f"{how} {means[best]:.3g}")
                 break
     return result
-
-
-def claim_text(finding, study):
-    sign = "is better than" if finding.claim.kind == "greater" else "≈"
-    return f"{study.name(finding.claim.method)} {sign} {study.name(finding.other)}"
-
-
-def endpoint_text(name):
-    group, _, axis = name.partition("/")
-    plain = {"reward": "reward", "gold": "gold"}
-    at = {
-        "hypervolume": "hypervolume, ",
-        "reward_at": "reward at matched drift, ",
-        "gold_at": "gold at matched drift, ",
-        "drift_at": "drift at matched reward, ",
-    }
-    return (
-        plain.get(name)
-        or at.get(group, "") + canvas.label(axis if group in at else name)[0]
-    )
-
-
-def _needed(verdict):
-    if verdict.word != "undecided":
-        return ""
-    if verdict.seeds_needed is None:
-        return " (more than a million seeds would be needed)"
-    return f" (about {verdict.seeds_needed} seeds would decide)"
-
-
-def brackets(summary):
-    if summary["interval"] == "t95":
-        return "95% t-interval over seeds in brackets"
-    return "least and largest seed in brackets, no interval"
-
-
-def _units(axes):
-    units = [f"{canvas.label(a)[0]} in {canvas.label(a)[1]}" for a in axes]
-    return "; ".join(unit for unit in units if not unit.endswith(" in ")) + "."
-
-
-def scale(endpoint):
-    """What turns the endpoint's unit into the printed one: accuracy into points."""
-    group, _, axis = endpoint.partition("/")
-    drift = axis if group in ("hypervolume", "drift_at") else endpoint
-    return 100.0 if results.is_tax(drift) else 1.0
-
-
-def count(n, noun):
-    return f"{n} {noun}{'' if n == 1 else 's'}"
