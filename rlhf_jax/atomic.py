@@ -61,11 +61,12 @@ def folder(path):
 
 
 def remove(path):
-    """Deletes the folder `path`, which at no moment stands there in part."""
+    """Deletes the folder `path`, if there is one; it never stands there in part."""
     path = pathlib.Path(path)
     temporary = _temporary(path)
-    os.rename(path, temporary)
-    shutil.rmtree(temporary, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sweep(path):

@@ -116,6 +116,10 @@ class Checkpointer:
             )
         return None
 
+    def clear(self):
+        """Removes the folder and every checkpoint in it."""
+        atomic.remove(self.folder)
+
     def _found(self):
         """[(step, attempt, path)], oldest first."""
         matches = [(_STEP.fullmatch(p.name), p) for p in self.folder.glob("step_*")]
@@ -130,11 +134,10 @@ def save_params(folder, params, extra=None):
     folder = pathlib.Path(folder).absolute()
     header = {"config": digest(params), "extra": extra or {}}
     if not _holds(folder, header):
-        if folder.exists():
-            atomic.remove(folder)
         try:
             with _one_error("weights", folder), atomic.folder(folder) as temporary:
                 _write(temporary, params, header)
+                atomic.remove(folder)
         except OSError:
             if not _holds(folder, header):  # as when another process was faster
                 raise

@@ -300,6 +300,15 @@ def test_text_in_the_state_is_refused(open_run):
         open_run().save(1, {"name": "abc"})
 
 
+def test_clearing_removes_every_checkpoint(open_run):
+    run = open_run()
+    run.clear()
+    run.save(1, make_state())
+    run.clear()
+    assert run.restore(make_state()) is None
+    assert not run.folder.exists()
+
+
 def test_misuse_of_keep_is_refused(open_run):
     with pytest.raises(ValueError, match="keep=0: at least 1"):
         open_run(keep=0)
@@ -497,6 +506,18 @@ def test_weights_come_back_by_path_and_digest(tmp_path):
     checkpoint.save_params(folder, other)
     assert_same(checkpoint.load_params(folder, params), other)
     assert os.listdir(folder.parent) == ["weights"]
+
+
+def test_weights_outlive_a_full_disk(tmp_path, monkeypatch):
+    folder = tmp_path / "weights"
+    checkpoint.save_params(folder, {"w": jnp.ones(3)})
+    with monkeypatch.context() as patch:
+        patch.setattr("orbax.checkpoint.Checkpointer.save", native_refusal)
+        with pytest.raises(OSError, match="cannot save weights at .* disk is full"):
+            checkpoint.save_params(folder, {"w": jnp.zeros(3)})
+    target = {"w": jnp.zeros(3)}
+    np.testing.assert_array_equal(checkpoint.load_params(folder, target)["w"], 1.0)
+    assert os.listdir(tmp_path) == ["weights"]
 
 
 def test_two_writers_of_the_same_weights_agree(tmp_path, monkeypatch):

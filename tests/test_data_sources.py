@@ -103,6 +103,13 @@ def test_kinds_show_in_the_columns(columns, kind):
     assert sources.kind(rows) == kind
 
 
+def test_a_file_that_changed_is_read_anew(folder):
+    write_lines(folder / "test.jsonl", [{"text": "old"}])
+    assert sources.load(folder, split="test")[:]["text"] == ["old"]
+    write_lines(folder / "test.jsonl", [{"text": "new"}])
+    assert sources.load(folder, split="test")[:]["text"] == ["new"]
+
+
 def test_a_read_only_cache_is_not_needed(folder, monkeypatch):
     monkeypatch.setattr(sources.os, "access", lambda path, mode: False)
     assert len(sources.load(folder)) == 6
