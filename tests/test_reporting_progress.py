@@ -43,7 +43,7 @@ def test_plain_lines_are_few(total, seconds, most):
 def test_a_slow_run_is_heard_of_every_minute():
     lines = _run(4, 600.0, Clock())
     assert len(lines) == 4
-    assert "10 min 00 s spent, 30 min 00 s left" in lines[0]
+    assert "20 min 00 s spent, 20 min 00 s left" in lines[1]
 
 
 def test_the_time_left_leaves_out_compilation():
@@ -51,13 +51,18 @@ def test_the_time_left_leaves_out_compilation():
     bar, console = _bar(10, clock=clock)
     with bar:
         assert bar.left() is None
-        with bar.phase("compiling the iteration"):
+        clock.now += 40.0  # the first step compiles, whether it is said or not
+        bar.update(1)
+        assert bar.left() is None
+        clock.now += 3.0
+        bar.update(2)
+        with bar.phase("compiling the evaluation"):
             clock.now += 60.0
-        for step in (1, 2):
-            clock.now += 3.0
-            bar.update(step)
-        assert bar.left() == pytest.approx(8 * 3.0)
-    assert "compiling the iteration" in console.file.getvalue()
+        with bar.phase("evaluating"):
+            clock.now += 1.0
+        bar.update(3)
+        assert bar.left() == pytest.approx(7 * (3.0 + 1.0) / 2)
+    assert "compiling the evaluation" in console.file.getvalue()
 
 
 def test_the_time_left_counts_from_where_a_run_resumed():
@@ -65,21 +70,23 @@ def test_the_time_left_counts_from_where_a_run_resumed():
     bar, _ = _bar(100, clock=clock)
     with bar:
         bar.start_at(90)
-        clock.now += 5.0
-        bar.update(91)
-        assert bar.left() == pytest.approx(9 * 5.0)
+        for step in (91, 92):
+            clock.now += 5.0
+            bar.update(step)
+        assert bar.left() == pytest.approx(8 * 5.0)
 
 
 def test_a_terminal_shows_the_bar_the_time_and_the_metrics():
     clock = Clock()
     bar, console = _bar(4, clock=clock, terminal=True)
     with bar:
+        bar.update(1)
         clock.now += 2.0
-        bar.update(1, reward=0.5, kl=2.0, drift=1.25)
+        bar.update(2, reward=0.5, kl=2.0, drift=1.25)
         with bar.phase("evaluating"):
             pass
     text = console.file.getvalue()
-    for part in ("ppo", "1/4", "6 s left", "reward 0.5  kl 2  drift 1.25"):
+    for part in ("ppo", "2/4", "4 s left", "reward 0.5  kl 2  drift 1.25"):
         assert part in text
 
 

@@ -190,17 +190,32 @@ def test_a_diverged_seed_takes_the_verdict_away():
     rows[-1]["eval/reward"] = math.nan
     (finding,) = _judge(rows, _claim("reward"))
     assert finding.verdict is None
-    assert finding.diverged == (7,)
+    assert finding.reason == "not finite in seed 7"
 
 
 @pytest.mark.parametrize(
-    ("claim", "message"),
+    ("claim", "reason"),
     [
-        (_claim("rewards"), "rewards"),
-        (_claim("reward", "none"), "none"),
-        (_claim("drift/text_nll"), "smallest_effect"),
+        (_claim("gold"), "not measured"),
+        (_claim("reward", "sft"), "sft was not run"),
+        (claims.Claim("sft", ("far",), "reward"), "sft was not run"),
     ],
 )
-def test_a_claim_about_what_was_not_measured_is_refused(claim, message):
-    with pytest.raises(ValueError, match=message):
-        _judge(_two_methods(8), claim)
+def test_what_was_not_run_or_measured_is_a_finding_without_a_verdict(claim, reason):
+    findings = _judge(_two_methods(8), claim, _claim("reward"))
+    assert [f.reason for f in findings] == [reason, ""]
+    assert findings[0].verdict is None
+    assert findings[1].p_holm == findings[1].verdict.p
+
+
+def test_a_claim_without_a_smallest_effect_is_refused_when_it_is_declared():
+    with pytest.raises(ValueError, match="smallest_effect"):
+        _claim("drift/text_nll")
+    with pytest.raises(ValueError, match="kind"):
+        _claim("reward", kind="less")
+
+
+def test_early_stopping_at_the_start_is_a_final_policy_all_the_same():
+    rows = _two_methods() + [_row("stopped", 0, 0, "final", 0.0, 0.0)]
+    table = results.endpoints(results.runs(rows), axes=["drift/text_nll"])
+    assert table["stopped"]["reward"] == {0: 0.0}

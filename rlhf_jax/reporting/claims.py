@@ -1,5 +1,7 @@
 """Claims that were declared before a run, and what its seeds say about them."""
 
+import dataclasses
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +23,8 @@ SMALLEST = {
 _LESS_IS_BETTER = ("drift", "drift_at", "tax", "truth")
 
 
-class Claim(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Claim:
     """ "`method` is better than each of `others`", or as good, on one endpoint."""
 
     method: str
@@ -30,16 +33,29 @@ class Claim(NamedTuple):
     smallest_effect: float | None = None  # None: from SMALLEST
     kind: str = "greater"  # or "equal"
 
+    def __post_init__(self):
+        if self.kind not in ("greater", "equal"):
+            raise ValueError(f'kind must be "greater" or "equal", got {self.kind!r}')
+        if self.smallest_effect is None and self.group not in SMALLEST:
+            raise ValueError(
+                f"{self.endpoint!r} has no usual smallest effect: give smallest_effect"
+            )
+
+    @property
+    def group(self):
+        """The kind of endpoint: what stands before the first slash."""
+        return self.endpoint.split("/")[0]
+
 
 class Finding(NamedTuple):
     """One comparison of a claim."""
 
     claim: Claim
     other: str
-    smallest_effect: float  # in the endpoint's unit
-    verdict: statistics.Verdict | None  # None: a seed was not finite
-    p_holm: float  # over all findings judged together; NaN when not tested
-    diverged: tuple[int, ...]  # seeds that are not finite
+    smallest_effect: float | None  # in the endpoint's unit
+    verdict: statistics.Verdict | None
+    reason: str  # why there is no verdict: a seed diverged, a method was not run
+    p_holm: float = math.nan  # over all findings judged together; NaN when not tested
 
 
 def judge(claims, found, *, axes, corners=None):
@@ -47,6 +63,8 @@ def judge(claims, found, *, axes, corners=None):
 
     Drift and reward are matched within the two methods compared. Seeds that only one
     of them has are left out; a seed that diverged is not, and takes the verdict away.
+    What was not run or not measured is a finding without a verdict, and no error: the
+    run is over, and the other claims are to be read.
 
     Args: claims: sequence of Claim; found: sequence of results.Run; the rest as in
     `results.summarize`. Returns a list of Finding, Holm over all of them.
@@ -64,46 +82,32 @@ def judge(claims, found, *, axes, corners=None):
     return findings
 
 
-def less_is_better(endpoint):
-    """Is a smaller value of the endpoint the better one?"""
-    return endpoint.split("/")[0] in _LESS_IS_BETTER
-
-
 def _compare(claim, other, table):
-    one, two = (_values(table, name, claim.endpoint) for name in (claim.method, other))
+    names = claim.method, other
+    absent = [name for name in names if name not in table]
+    if absent:
+        return Finding(claim, other, None, None, f"{absent[0]} was not run")
+    one, two = (table[name].get(claim.endpoint, {}) for name in names)
     seeds = sorted(set(one) & set(two))
     if not seeds:
-        raise ValueError(f"{claim.method} and {other} share no seed")
+        return Finding(claim, other, None, None, "not measured")
     pairs = np.array([[one[seed], two[seed]] for seed in seeds])
     finite = np.isfinite(pairs).all(-1)
     smallest = _smallest(claim, pairs[finite, 1])
-    diverged = tuple(s for s, good in zip(seeds, finite, strict=True) if not good)
-    verdict = None
-    if not diverged:
-        sign = -1.0 if less_is_better(claim.endpoint) else 1.0
-        gains = sign * (pairs[:, 0] - pairs[:, 1])
-        verdict = statistics.verdict(gains, smallest, claim=claim.kind)
-    return Finding(claim, other, smallest, verdict, float("nan"), diverged)
-
-
-def _values(table, method, endpoint):
-    try:
-        return table[method][endpoint]
-    except KeyError as error:
-        known = sorted(table.get(method, table))
-        raise ValueError(
-            f"no {endpoint!r} of {method!r}: {error} is not among {known}"
-        ) from error
+    if not finite.all():
+        diverged = [str(s) for s, good in zip(seeds, finite, strict=True) if not good]
+        reason = f"not finite in seed {', '.join(diverged)}"
+        return Finding(claim, other, smallest, None, reason)
+    sign = -1.0 if claim.group in _LESS_IS_BETTER else 1.0
+    gains = sign * (pairs[:, 0] - pairs[:, 1])
+    verdict = statistics.verdict(gains, smallest, claim=claim.kind)
+    return Finding(claim, other, smallest, verdict, "")
 
 
 def _smallest(claim, others):
     if claim.smallest_effect is not None:
         return claim.smallest_effect
-    kind = claim.endpoint.split("/")[0]
-    if kind not in SMALLEST:
-        raise ValueError(
-            f"{claim.endpoint!r} has no usual smallest effect: give smallest_effect"
-        )
-    if kind == "hypervolume":
-        return SMALLEST[kind] * max(abs(float(np.mean(others))), 1e-12)
-    return SMALLEST[kind]
+    usual = SMALLEST[claim.group]
+    if claim.group != "hypervolume":
+        return usual
+    return usual * max(abs(float(np.mean(others))), 1e-12) if len(others) else None

@@ -193,10 +193,9 @@ class _TensorBoard:
 
     def _open(self, method, seed):
         module = importlib.import_module("tensorboardX")  # 2 s: only when it is used
-        last = self._last.get((method, seed))
         return module.SummaryWriter(
             str(self._folder / method / f"seed_{seed}"),
-            purge_step=None if last is None else last + 1,
+            purge_step=self._last.get((method, seed), -1) + 1,
         )
 
     def flush(self):

@@ -203,13 +203,13 @@ def _series(records, found):
 
 
 def _curve(panel, by_seed, style):
-    """Seeds thin, their mean thick, a band from 8 seeds on."""
-    color = style["color"]
+    """Seeds thin, their mean thick, a band from 8 seeds on; a single point a marker."""
     many = len(by_seed) >= statistics.MIN_SEEDS
-    if len(by_seed) > 1:
-        for steps, values in by_seed.values():
-            alpha = 0.15 if many else 0.35
-            panel.plot(steps, values, color=color, lw=0.6, alpha=alpha, zorder=2)
+    for steps, values in by_seed.values():
+        dot = {"marker": style["marker"] if len(steps) == 1 else None, "ms": 3}
+        alpha = 0.15 if many else 0.35
+        line = {"color": style["color"], "lw": 0.6, "alpha": alpha, "zorder": 2}
+        panel.plot(steps, values, **line, **dot)
     steps, table = _aligned(by_seed)
     if not len(steps):
         return
@@ -217,7 +217,7 @@ def _curve(panel, by_seed, style):
     panel.plot(steps, table.mean(0), **{**style, **single}, lw=1.9, zorder=4)
     if many:
         bounds = np.array([statistics.t_interval(column) for column in table.T])
-        shade = {"color": color, "alpha": 0.16, "lw": 0, "zorder": 1}
+        shade = {"color": style["color"], "alpha": 0.16, "lw": 0, "zorder": 1}
         panel.fill_between(steps, bounds[:, 1], bounds[:, 2], **shade)
 
 

@@ -18,8 +18,8 @@ import rich.text
 class Progress:
     """`with Progress(total, title) as bar: bar.update(step, reward=..., kl=...)`.
 
-    `step` counts finished steps. The rate leaves out what happened inside
-    `bar.phase("compiling the iteration")`, so the time left is right from early on.
+    `step` counts finished steps. The rate is taken from the first step on, since that
+    one compiled the program, and leaves out every `bar.phase("compiling ...")`.
     """
 
     def __init__(self, total, title, *, console=None, clock=time.monotonic, every=10.0):
@@ -28,8 +28,8 @@ class Progress:
         self._clock, self._every = clock, every
         self._step, self._metrics, self._phase = 0, {}, None
         self._started = self._printed = clock()
-        self._first, self._paused = 0, 0.0
-        self._printed_step = 0
+        self._first = self._printed_step = 0
+        self._origin, self._paused = None, 0.0  # (time, step) the rate is taken from
         self._live = None
 
     def __enter__(self):
@@ -54,6 +54,8 @@ class Progress:
     def update(self, step, **metrics):
         """`step` steps are done; metrics: name → number, the last of each is shown."""
         self._step = int(step)
+        if self._origin is None and self._step > self._first:
+            self._origin, self._paused = (self._clock(), self._step), 0.0
         self._metrics.update({k: float(v) for k, v in metrics.items()})
         if self._live is None and self._due():
             self._print()
@@ -62,13 +64,14 @@ class Progress:
     def phase(self, text):
         """Says what is going on while no step ends: compiling, evaluating, saving."""
         start, outer, self._phase = self._clock(), self._phase, text
-        if self._live is None and text.startswith("compil"):
+        compiling = "compil" in text
+        if self._live is None and compiling:
             self._console.print(f"{self._title}: {text} ...", highlight=False)
         try:
             yield
         finally:
             self._phase = outer
-            if outer is None:
+            if compiling:
                 self._paused += self._clock() - start
 
     def print(self, *objects):
@@ -76,12 +79,12 @@ class Progress:
         self._console.print(*objects)
 
     def left(self):
-        """Seconds left at the rate so far, None before the first step."""
-        done = self._step - self._first
-        if done <= 0:
+        """Seconds left at the rate so far, None before the second step."""
+        if self._origin is None or self._step <= self._origin[1]:
             return None
-        spent = max(self._clock() - self._started - self._paused, 0.0)
-        return spent / done * max(self._total - self._step, 0)
+        spent = self._clock() - self._origin[0] - self._paused
+        rate = max(spent, 0.0) / (self._step - self._origin[1])
+        return rate * max(self._total - self._step, 0)
 
     def _due(self):
         if self._step >= self._total:

@@ -173,7 +173,7 @@ def _verdict_row(finding):
         "kind": finding.claim.kind,
         "smallest_effect": finding.smallest_effect,
         "p_holm": finding.p_holm,
-        "diverged": list(finding.diverged),
+        "reason": finding.reason,
     }
     verdict = finding.verdict
     return {**row, **(verdict._asdict() if verdict else {"word": "none"})}

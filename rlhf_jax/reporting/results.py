@@ -70,22 +70,24 @@ def runs(records):
     """
     rows, starts = {}, {}
     for record in records:
-        if REWARD not in record:
-            continue
-        method, seed = record["method"], record["seed"]
-        rows.setdefault((method, seed), []).append(record)
-        if record.get("eval/phase") == "start" or record["step"] == 0:
-            starts.setdefault(seed, record)
+        if REWARD in record:
+            place = record["method"], record["seed"]
+            rows.setdefault(place, []).append(record)
+            if _is_start(record):
+                starts.setdefault(record["seed"], record)
     result = []
     for (method, seed), evaluated in rows.items():
         evaluated = sorted(evaluated, key=lambda row: row["step"])
-        first = evaluated[0]
-        if first.get("eval/phase") != "start" and first["step"] != 0:
-            first = starts.get(seed, first)
-            evaluated = ([] if first is evaluated[0] else [first]) + evaluated
-        if len(evaluated) > 1 or first["step"] != 0:
-            result.append(Run(method, seed, first, evaluated))
+        if not _is_start(evaluated[0]) and seed in starts:
+            evaluated = [starts[seed], *evaluated]
+        if not _is_start(evaluated[-1]):
+            result.append(Run(method, seed, evaluated[0], evaluated))
     return result
+
+
+def _is_start(row):
+    """Is it an evaluation of the initial weights, before any step?"""
+    return row["step"] == 0 and row.get("eval/phase", "start") == "start"
 
 
 def methods(runs):

@@ -123,8 +123,7 @@ def _verdict(f, study):
     row = [wording.claim(f, study), wording.endpoint(f.claim.endpoint)]
     row.append(markdown.number(f.smallest_effect, factor))
     if f.verdict is None:
-        seeds = ", ".join(map(str, f.diverged))
-        return [*row, "", "", "", f"none: not finite in seed {seeds}"]
+        return [*row, "", "", "", f"none: {f.reason}"]
     if f.verdict.word == "no test":
         return [*row, markdown.number(f.verdict.mean, factor), "", "", "no test"]
     ps = [markdown.number(f.verdict.p), markdown.number(f.p_holm)]
@@ -193,29 +192,28 @@ def negative_controls(controls):
 
 
 def unselected(rows, study):
-    """20 samples a method, drawn blindly from its last evaluation."""
-    by_method = {}
+    """20 samples a method, drawn blindly from the last evaluation of its seeds."""
+    by_method, last = {}, {}
     for row in rows:
         by_method.setdefault(row["method"], []).append(row)
+        last[row["method"], row["seed"]] = row["step"], row.get("phase")
     if by_method:
         yield "## Samples, unselected"
     for method, every in by_method.items():
-        last = max(row["step"] for row in every)
-        final = [row for row in every if row["step"] == last]
+        final = [
+            row
+            for row in every
+            if last[method, row["seed"]] == (row["step"], row.get("phase"))
+        ]
+        yield f"### {study.name(method)}"
         picked = samples.unselected(final, 20)
-        yield f"### {study.name(method)}, step {last}"
-        yield markdown.table(
-            ["seed", "prompt", "completion", "score"],
-            [
-                [
-                    str(row["seed"]),
-                    samples.shorten(row["prompt"], 200),
-                    samples.shorten(row["completion"], 400),
-                    markdown.number(row.get("score")),
-                ]
-                for row in picked
-            ],
-        )
+        header = ["seed", "step", "prompt", "completion", "score"]
+        yield markdown.table(header, [_sample(row) for row in picked])
+
+
+def _sample(row):
+    texts = samples.shorten(row["prompt"], 200), samples.shorten(row["completion"], 400)
+    return [row["seed"], row["step"], *texts, markdown.number(row.get("score"))]
 
 
 def provenance(summary, study):
