@@ -152,6 +152,15 @@ def test_update_is_the_algorithm_of_the_paper(every):
         close(state.average, average, 1e-5, 1e-6)
 
 
+def test_update_is_tick_then_reset_bit_for_bit(trained):
+    params, state = trained
+    ticked = elastic_reset.tick(params, state, decay=DECAY)
+    due = elastic_reset.update(params, state, decay=DECAY, every=4)
+    checks.same(due, elastic_reset.reset(params, ticked))
+    not_due = elastic_reset.update(params, state, decay=DECAY, every=5)
+    checks.same(not_due, (params, ticked))
+
+
 def test_update_is_traced_once_over_decays_and_intervals(trained):
     traces = []
 
