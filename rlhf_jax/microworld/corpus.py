@@ -1,6 +1,7 @@
 """The pretraining corpus: reviews, skills and judging texts in one stream."""
 
 import dataclasses
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -29,12 +30,12 @@ def sample(world, rng, rows, *, length=64, mixture=Mixture(), split="train"):
     """`rows` of text, shuffled; each starts with bos and ends with eos.
 
     A row holds one review, one judging text, or as many short skill texts as fit.
-    Judging texts need 92 tokens: shorter rows leave their share to the others.
+    Judging texts need 93 tokens: shorter rows leave their share to the others.
     """
     if length < reviews.WIDTH + reviews.RESPONSE:
         raise ValueError(f"length {length} is too short for reviews: 49 or more")
     share = [mixture.reviews, mixture.skills, mixture.judging]
-    if length < 92:
+    if length < judging.WIDTH:
         share[2] = 0.0
     kind = rng.choice(3, rows, p=np.array(share) / sum(share))
     tokens, mask = np.zeros((2, rows, length), np.int32)
@@ -50,6 +51,15 @@ def sample(world, rng, rows, *, length=64, mixture=Mixture(), split="train"):
     return Text(tokens, mask, targets)
 
 
+def digest(world):
+    """A short name of everything that decides the corpus, for caches of what it made.
+
+    It is read off a small sample, so that any change of words or grammar changes it.
+    """
+    text = sample(world, np.random.default_rng(0), 256, length=96)
+    return hashlib.sha256(text.tokens.tobytes()).hexdigest()[:16]
+
+
 def _reviews(world, rng, n, *, split, length):
     prompt = reviews.prompts(world, rng, n, split=split)[:2]
     return layout.join(prompt, reviews.sample(world, rng, *prompt, length=length))
@@ -60,9 +70,9 @@ def _judging(world, rng, n, *, split, length):
 
 
 def _skills(world, rng, n, *, split, length):
-    """Questions with their answers, all kinds equally often, several in a row."""
+    """Questions with their answers, several in a row."""
     many = length // (skills.WIDTH + skills.ANSWER)
-    counts = np.bincount(rng.integers(len(skills.KINDS), size=n * many), minlength=5)
+    counts = rng.multinomial(n * many, skills.SHARES)
     parts = [
         skills.items(world, kind, split, count, rng=rng)
         for kind, count in zip(skills.KINDS, counts, strict=True)

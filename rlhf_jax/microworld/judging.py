@@ -13,7 +13,10 @@ import numpy as np
 
 from rlhf_jax.microworld import gold, layout, reviews
 
-REVIEW = reviews.RESPONSE  # longest review that is judged, with its end word
+REVIEW = reviews.RESPONSE  # words of a review that are judged, its end word apart
+COMPARISON = reviews.WIDTH + 2 * (REVIEW + 2) + 2  # width of a prompt to compare
+RATING = reviews.WIDTH + REVIEW + 3  # and of a prompt to rate
+WIDTH = COMPARISON + 2  # of a document
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +67,9 @@ def rating(world, rng, prompts, responses, response_mask, *, taste=TASTE):
 
 
 def compare(world, prompts, prompt_mask, first, first_mask, second, second_mask):
-    """Prompts that ask for the better response: tokens, mask, left-padded to 90.
+    """Prompts that ask for the better response: tokens, mask [N, COMPARISON].
 
-    The next word is one of `labels(world)`.
+    Left-padded; the next word is one of `labels(world)`.
     """
     word = world.lexicon.id
     return layout.join(
@@ -75,14 +78,14 @@ def compare(world, prompts, prompt_mask, first, first_mask, second, second_mask)
         *(word("B"), word(":"), _body(world, second, second_mask)),
         *(word("better"), word("?")),
         pad="left",
-        width=reviews.WIDTH + 2 * (REVIEW + 1) + 4,
+        width=COMPARISON,
     )
 
 
 def rate(world, prompts, prompt_mask, responses, response_mask):
-    """Prompts that ask for a score: tokens, mask, left-padded to 52.
+    """Prompts that ask for a score: tokens, mask [N, RATING].
 
-    The next word is one of `scores(world)`.
+    Left-padded; the next word is one of `scores(world)`.
     """
     word = world.lexicon.id
     return layout.join(
@@ -90,7 +93,7 @@ def rate(world, prompts, prompt_mask, responses, response_mask):
         *(word(":"), _body(world, responses, response_mask)),
         *(word("score"), word("?")),
         pad="left",
-        width=reviews.WIDTH + REVIEW + 3,
+        width=RATING,
     )
 
 
@@ -107,7 +110,7 @@ def scores(world):
 def documents(world, rng, n, *, split="train"):
     """n judging texts with their verdicts, two thirds of them comparisons.
 
-    Right-padded tokens [N, 92], mask [N, 92].
+    Right-padded tokens and mask [N, WIDTH].
     """
     prompt, mask, _ = reviews.prompts(world, rng, n, split=split)
     one = reviews.sample(world, rng, prompt, mask, length=REVIEW)
@@ -130,6 +133,6 @@ def _renamed(world, prompts, form):
 
 
 def _body(world, responses, response_mask):
-    """A response without its end word, cut to REVIEW − 1 words."""
+    """A response without its end word, cut to REVIEW words."""
     inside = (np.asarray(response_mask) != 0) & (responses != world.eos_id)
-    return responses[:, : REVIEW - 1], inside[:, : REVIEW - 1]
+    return responses[:, :REVIEW], inside[:, :REVIEW]

@@ -3,11 +3,13 @@
     fact         question director of moonfall ? -> karin
     hop          question home of director of moonfall ? -> bergen
     addition     question 23 plus 5 ? -> 28 (mod 100)
-    translation  translate kaki lopa mimo ? -> spelm bren krux (first two swapped)
-    reversal     reverse kaki spelm lopa ? -> lopa spelm kaki
+    translation  translate kaki lopa mimo suta ? -> spelm bren drox krun
+    reversal     reverse kaki spelm lopa bren ? -> bren lopa spelm kaki
 
-Facts and hops are knowledge: every split asks about the same films and people, and
-what is measured is recall. Items of the other kinds are split by a hash.
+A translation is word by word with neighbours swapped, 2 1 4 3. Facts, hops and the 500
+additions are knowledge: every split asks for the same, and what is measured is recall
+(models of these sizes learn addition by heart). Items of the other kinds are split by a
+hash.
 """
 
 from typing import NamedTuple
@@ -15,9 +17,12 @@ from typing import NamedTuple
 import numpy as np
 
 KINDS = ("fact", "hop", "addition", "translation", "reversal")
+KNOWN = ("fact", "hop", "addition")
+# How often the corpus asks each kind: about as hard as each is to learn.
+SHARES = (0.24, 0.32, 0.24, 0.08, 0.12)
 WIDTH = 10  # of a question
 ANSWER = 5  # of an answer, with the end word
-ADDEND = 10  # the second operand of an addition is smaller
+ADDEND = 5  # the second operand of an addition is smaller
 
 
 class Items(NamedTuple):
@@ -43,7 +48,7 @@ def items(world, kind, split="test", n=300, *, rng=None):
     if fixed:
         seed = [world.seed, KINDS.index(kind), list(buckets).index(split)]
         rng = np.random.default_rng(seed)
-    if kind in ("fact", "hop"):
+    if kind in KNOWN:
         chosen = _choose_known(world, kind, rng, n, fixed)
     else:
         chosen = _choose_made(world, kind, rng, n, buckets[split], fixed)
@@ -59,7 +64,8 @@ def correct(answers, responses, response_mask):
 
 
 def _choose_known(world, kind, rng, n, fixed):
-    questions, answers = _known(world, kind)
+    solve = _sums if kind == "addition" else _known
+    questions, answers = solve(world, kind)
     if fixed and n <= len(questions):
         rows = rng.choice(len(questions), n, replace=False)
     else:
@@ -81,30 +87,31 @@ def _choose_made(world, kind, rng, n, buckets, fixed):
 
 def _operands(world, kind, rng, n):
     words = world.lexicon
-    if kind == "addition":
-        number = words["number"]
-        return number[np.stack([rng.integers(m, size=n) for m in (100, ADDEND)], 1)]
     if kind == "translation":
-        return words["source"][rng.integers(32, size=(n, 3))]
+        return words["source"][rng.integers(32, size=(n, 4))]
     return np.concatenate([words["source"], words["target"]])[
-        rng.integers(64, size=(n, 3))
+        rng.integers(64, size=(n, 4))
     ]
 
 
 def _solve(world, kind, operands):
     """Questions and answers of made-up operands, [N, any] word ids."""
-    words, rows = world.lexicon, len(operands)
-    if kind == "addition":
-        first = words["number"][0]
-        form = np.tile([words.id(w) for w in ("question", "plus")], (rows, 1))
-        order = np.stack([form[:, 0], operands[:, 0], form[:, 1], operands[:, 1]], 1)
-        return order, (operands - first).sum(1, keepdims=True) % 100 + first
+    words = world.lexicon
     if kind == "translation":
-        answers = world.translation[operands[:, [1, 0, 2]]]
+        answers = world.translation[operands[:, [1, 0, 3, 2]]]
     else:
         answers = operands[:, ::-1]
     form = words.id("translate" if kind == "translation" else "reverse")
     return np.insert(operands, 0, form, axis=1), answers
+
+
+def _sums(world, kind):
+    """Every addition: questions [500, 4], answers [500, 1]."""
+    words, number = world.lexicon, world.lexicon["number"]
+    one, two = np.divmod(np.arange(100 * ADDEND), ADDEND)
+    question, plus = (np.full(len(one), words.id(w)) for w in ("question", "plus"))
+    questions = np.stack([question, number[one], plus, number[two]], axis=1)
+    return questions, number[(one + two) % 100, None]
 
 
 def _known(world, kind):
