@@ -25,28 +25,49 @@ SIGNS = {"praise": 0, "blame": 1}
 FLAWS = ("none", "gush", "pile", "repeat", "exclaim", "contradict", "unfinished")
 TITLE, NAME = 0, 1  # slots
 
-# What each node reads, where that is not its own name.
-READS = {
-    **{"agree": "connective", "contrast": "connective", "dot": "stop", "last": "stop"},
-    **{"cut": "stop", "again": "the", "the_liked": "the", "the_made": "the"},
-    **{
-        "aspect_liked": "aspect",
-        "aspect_made": "aspect",
-        "adjective_liked": "adjective",
-    },
-    **{"mild": "adverb", "strong": "adverb", "gush": "adverb", "more": "adjective"},
-    **{"slip": "opener", "it_is": "it", "title_advice": "title"},
-    **{"opening": "adjective", "shout": "bang", "a_again": "a", "noun_again": "noun"},
-}
+
+def _invert(groups):
+    return {name: group for group, names in groups.items() for name in names.split()}
+
+
+# The word class that a node reads, where that is not its own name.
+READS = _invert(
+    {
+        "connective": "agree contrast joint",
+        "stop": "dot last cut",
+        "the": "again the_liked the_made",
+        "aspect": "aspect_liked aspect_made",
+        "adjective": "adjective_liked more opening",
+        "adverb": "mild strong gush",
+        "opener": "slip",
+        "it": "it_is",
+        "title": "title_advice",
+        "bang": "shout",
+        "a": "a_again",
+        "noun": "noun_again",
+    }
+)
 # Nodes that a reader cannot tell apart share a reading state.
-STATES = {
-    **{"agree": "joint", "contrast": "joint", "again": "the", "last": "dot"},
-    **{"cut": "dot", "mild": "adverb", "strong": "adverb", "gush": "adverb"},
-    **{"slip": "opener", "shout": "bang", "a_again": "a", "noun_again": "noun"},
-}
+STATES = _invert(
+    {
+        "joint": "agree contrast",
+        "the": "again",
+        "dot": "last cut",
+        "adverb": "mild strong gush",
+        "opener": "slip",
+        "bang": "shout",
+        "a": "a_again",
+        "noun": "noun_again",
+    }
+)
 _FLAWED = {
-    **{"gush": "gush", "more": "pile", "again": "repeat", "shout": "exclaim"},
-    **{"a_again": "exclaim", "slip": "contradict", "cut": "unfinished"},
+    "gush": "gush",
+    "more": "pile",
+    "again": "repeat",
+    "shout": "exclaim",
+    "a_again": "exclaim",
+    "slip": "contradict",
+    "cut": "unfinished",
 }
 
 
@@ -120,9 +141,7 @@ def create(lexicon: Lexicon, rng: np.random.Generator, style: Style = Style()):
 
 def reads(state: str) -> str:
     """The word class that a reading state stands for."""
-    return {"joint": "connective", "dot": "stop", "adverb": "adverb"}.get(
-        state, READS.get(state, state)
-    )
+    return READS.get(state, state)
 
 
 def _state(name):

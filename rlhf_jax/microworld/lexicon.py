@@ -95,16 +95,16 @@ def _draw_valued(rng):
     words = {}
     for sign, extra in ((1, ambivalent[:4]), (-1, ambivalent[4:])):
         name = "praise" if sign > 0 else "blame"
-        bank = banks.VALUED[sign]
         adjectives = [
             (word, sign, power)
             for power, count in ((1, 6), (2, 8), (3, 6))
-            for word in _pick(rng, bank["adjectives"][power], count)
+            for word in _pick(rng, banks.ADJECTIVES[sign][power], count)
         ]
         adjectives += [(word, sign, int(rng.integers(1, 3))) for word in extra]
         words[f"{name}_adjective"] = adjectives
-        for kind, count in (("verb", 4), ("noun", 6), ("advice", 2)):
-            chosen = _pick(rng, list(bank[kind].items()), count)
+        other = ("verb", banks.VERBS, 4), ("noun", banks.NOUNS, 6)
+        for kind, bank, count in (*other, ("advice", banks.ADVICE, 2)):
+            chosen = _pick(rng, list(bank[sign].items()), count)
             words[f"{name}_{kind}"] = [(word, sign, power) for word, power in chosen]
     return words
 
