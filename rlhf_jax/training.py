@@ -96,18 +96,21 @@ def apply(state, grads, tx, *, rate):
     """θ ← θ − rate·tx(grads), or nothing at all when a gradient is not finite.
 
     Nothing raises inside compiled code: the update is skipped and counted, the host
-    reads `skipped` and decides.
+    reads `skipped` and decides. A gradient whose norm overflows is not finite either:
+    clipping would make zeros of it, and Adam's squares would hold inf for ever.
 
-    Returns (state, metrics) with `grad_norm` and `finite` (1 or 0).
+    Returns (state, metrics) with `grad_norm`, NaN where a gradient is, and `finite`
+    (1 or 0).
     """
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     updates = jax.tree.map(lambda u: -rate * u, updates)
     params = optax.apply_updates(state.params, updates)
-    finite = trees.finite((grads, params))
+    norm = trees.norm(grads)
+    finite = trees.finite((norm, params))
     moved = State(params, opt_state, state.updates + 1, jnp.zeros((), jnp.int32))
     stayed = state._replace(skipped=state.skipped + 1)
     metrics = {
-        "grad_norm": trees.norm(grads),
+        "grad_norm": norm,
         "finite": finite.astype(jnp.float32),
     }
     return trees.where(finite, moved, stayed), metrics

@@ -56,7 +56,8 @@ def norm(a):
     """
     square = dot(a, a)
     # √ has no gradient at 0: take the root of something else there.
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    # Not `> 0`, which NaN fails too: the norm of NaN is NaN.
+    return jnp.where(square != 0, jnp.sqrt(jnp.where(square != 0, square, 1.0)), 0.0)
 
 
 def copy(a):
