@@ -18,59 +18,34 @@ import time
 
 import rich.console
 
-from rlhf_jax import command, loop, methods, optim, parallel, study
-from rlhf_jax.algorithms import policy_gradient
+from rlhf_jax import (
+    cells,
+    command,
+    elastic_reset,
+    flags,
+    huggingface,
+    loop,
+    methods,
+    parallel,
+    study,
+    trees,
+)
 from rlhf_jax.feedback import function
-from rlhf_jax.reporting import metrics, progress, report, samples
+from rlhf_jax.reporting import controls, metrics, preparation, progress, report, samples
 from rlhf_jax.reporting.claims import Claim
 from rlhf_jax.tasks import microworld as small_world
 from rlhf_jax.tasks import text as own_text
 
-
-@dataclasses.dataclass(frozen=True)
-class RL:
-    """What every method shares."""
-
-    rows: int = 64
-    """Samples an iteration, over all devices."""
-    candidates: int = 4
-    """Samples a prompt, for rloo and grpo."""
-    epochs: int = 2
-    minibatches: int = 2
-    micro_batches: int = 1
-    """Parts over which a minibatch is accumulated, when memory is short."""
-    learning_rate: float = 5e-4
-    schedule: str = "constant"
-    max_grad_norm: float = 1.0
-    kl_coef: float = 0.05
-    """β of the methods with a KL penalty, on rewards of standard deviation 1."""
-    kl_target: float = 6.0
-    """Nats a sample that an adaptive β aims at."""
-    kl_horizon: float = float("inf")
-    """Samples over which β adapts; inf keeps it fixed."""
-    value: str = "separate"
-    """A separate value network, or a head on the shared trunk."""
-    value_coef: float = 0.1
-    gamma: float = 1.0
-    lam: float = 0.95
-    clip: float = 0.2
-    missing_eos: str = "none"
-    """none, replace or subtract: what a response without an end is worth."""
-    missing_eos_penalty: float = 1.0
-    decay: float = 0.95
-    """Of the EMA, once an iteration; 0.95 over 20 iterations retains w = 0.64."""
-    reset_every: int = 20
-    reset_first: bool = False
-    """Also reset at the end of iteration 0, as the authors' IMDB code does."""
-    sft_learning_rate: float = 3e-4
-
-
-@dataclasses.dataclass(frozen=True)
-class Log:
-    """Where metrics go besides metrics.jsonl."""
-
-    wandb: bool = False
-    project: str = "rlhf_jax"
+AXES = ("drift/text_nll", "drift/kl_initial", "tax/skills")
+# Declared before any run: more reward at less drift than PPO with and without KL, and
+# than the nulls, averaging PPO and resetting to the initial model.
+RIVALS = ("ppo", "ppo_kl")
+NULLS = ("ppo_ma25", "ppo_ma50", "ppo_ma75", "ppo_early_stop", "reset_to_initial")
+CLAIMS = tuple(
+    Claim("elastic_reset", others, f"hypervolume/{axis}")
+    for others in (RIVALS, NULLS)
+    for axis in AXES
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,72 +77,18 @@ class Config:
     """Checkpoints kept a method and seed."""
     cache: str | None = None
     """Where pretrained weights are kept; by default ~/.cache/rlhf_jax."""
-    rl: RL = dataclasses.field(default_factory=RL)
+    rl: flags.RL = dataclasses.field(default_factory=flags.RL)
     microworld: small_world.Config = dataclasses.field(
         default_factory=small_world.Config
     )
     text: own_text.Config = dataclasses.field(default_factory=own_text.Config)
-    log: Log = dataclasses.field(default_factory=Log)
+    corner: flags.Corner = dataclasses.field(default_factory=flags.Corner)
+    log: flags.Log = dataclasses.field(default_factory=flags.Log)
+    export: tuple[str, ...] = ()
+    """Methods whose policy of the first seed is saved as a model directory."""
 
 
 CONFIG = Config()
-
-AXES = ("drift/text_nll", "drift/kl_initial", "tax/skills")
-CLAIMS = (
-    Claim("elastic_reset", ("ppo", "ppo_kl"), "hypervolume/drift/text_nll"),
-    Claim(
-        "elastic_reset",
-        ("ppo_ma25", "ppo_ma50", "ppo_ma75", "reset_to_initial"),
-        "hypervolume/drift/text_nll",
-    ),
-)
-
-
-def settings(config, task):
-    """The study's settings from the experiment's flags."""
-    rl = config.rl
-    chosen = methods.choose(config.methods)
-    algorithm = policy_gradient.Config(
-        sampling=task.sampling,
-        epochs=rl.epochs,
-        minibatches=rl.minibatches,
-        micro_batches=rl.micro_batches,
-        value=rl.value,
-        missing_eos=rl.missing_eos,
-        keep_initial_value="elastic_reset_value" in chosen,
-        optimizer=optim.Config(
-            max_grad_norm=rl.max_grad_norm, schedule=rl.schedule, eps=1e-5
-        ),
-    )
-    hyper = policy_gradient.Hyper(
-        learning_rate=rl.learning_rate,
-        total_updates=config.steps * rl.epochs * rl.minibatches,
-        kl_coef=rl.kl_coef,
-        kl_target=rl.kl_target,
-        kl_horizon=rl.kl_horizon,
-        clip=rl.clip,
-        value_coef=rl.value_coef,
-        gamma=rl.gamma,
-        lam=rl.lam,
-        missing_eos=rl.missing_eos_penalty,
-        reset_first=rl.reset_first,
-    )
-    return study.Settings(
-        algorithm=algorithm,
-        hyper=hyper,
-        methods=chosen,
-        seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
-        steps=config.steps,
-        rows=rl.rows,
-        candidates=rl.candidates,
-        decay=rl.decay,
-        reset_every=rl.reset_every,
-        eval_every=config.eval_every,
-        save_every=config.save_every,
-        keep=config.keep,
-        sft_learning_rate=rl.sft_learning_rate,
-        digest=command.digest(config),
-    )
 
 
 def make_task(config, layout, cache, console, signals):
@@ -175,7 +96,7 @@ def make_task(config, layout, cache, console, signals):
     reward = config.reward
     if ":" in reward and not reward.startswith("scratch:"):
         reward = function.load(reward)
-    with Pretraining(console) as report:
+    with preparation.Preparation(console) as report:
         rest = {"layout": layout, "cache": cache, "report": report, "signals": signals}
         if config.dataset == "microworld":
             preset = config.policy.removeprefix("scratch:")
@@ -183,29 +104,6 @@ def make_task(config, layout, cache, console, signals):
         return own_text.create(
             config.text, config.dataset, config.policy, reward, **rest
         )
-
-
-class Pretraining:
-    """Shows what happens before the first cell: a line, or a bar with the time left."""
-
-    def __init__(self, console):
-        self._console, self._bar = console, None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        if self._bar is not None:
-            self._bar.__exit__(*error)
-
-    def __call__(self, text, *, done=None, total=None, **metrics):
-        if done is None:
-            self._console.print(f"{text} ...", highlight=False)
-            return
-        if self._bar is None:
-            self._bar = progress.Progress(total, text, console=self._console)
-            self._bar.__enter__()
-        self._bar.update(done, **metrics)
 
 
 def main():
@@ -217,50 +115,123 @@ def run(config):
     """The whole experiment; returns the folder of the run."""
     started = time.monotonic()
     console = rich.console.Console()
-    methods.choose(config.methods)
+    _check(config)
     place = command.folder(config, "sentiment")
     cache = command.cache_folder(config)
     command.prepare_devices(config, cache)
     layout = parallel.data(config.devices)
     with loop.Signals() as signals:
         task = make_task(config, layout, cache, console, signals)
-        chosen = settings(config, task)
+        chosen = flags.settings(config, task, console)
         command.write_config(place, config, layout)
-        console.print(
-            f"{task.facts['dataset']}: {task.facts['policy']} on {layout.size} "
-            f"device(s); {len(chosen.methods)} methods × {len(chosen.seeds)} seeds × "
-            f"{config.steps} iterations of {config.rl.rows} samples → {place}",
-            highlight=False,
-        )
+        announce(config, task, chosen, layout, place, console)
         wandb = {"project": config.log.project} if config.log.wandb else None
         subject = study.Study(task, chosen, layout, place, console=console, wandb=wandb)
         records = subject.run(signals)
+    export(config, subject, place, console)
     finish(config, place, records, console, time.monotonic() - started)
     return place
+
+
+def _check(config):
+    """Misuse that can be told before anything is made."""
+    methods.choose(config.methods)
+    methods.choose(config.export)
+    for name in config.export:
+        if name not in methods.choose(config.methods):
+            raise ValueError(
+                f"--export {name}: is not among --methods {' '.join(config.methods)}"
+            )
+    for name in ("seeds", "steps"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{name} {getattr(config, name)}: at least 1 is needed")
+
+
+def announce(config, task, chosen, layout, place, console):
+    """What is about to happen, before it does."""
+    model, rl = task.model.config, config.rl
+    parameters = trees.size(task.params)
+    prompts, width = task.prompts.tokens.shape
+    weight = elastic_reset.retained_weight(rl.decay, rl.reset_every)
+    lines = (
+        f"policy    {task.facts['policy']}: {model.layers} layers × {model.width}, "
+        f"{parameters / 1e6:.2f}M parameters, vocabulary {model.vocab_size}",
+        f"data      {task.facts['dataset']}: {prompts} prompts of up to {width} "
+        f"tokens, responses of up to {task.sampling.max_new_tokens}",
+        f"reward    {config.reward}",
+        f"methods   {', '.join(chosen.methods)}",
+        f"run       {len(chosen.seeds)} seeds × {chosen.steps} iterations × {rl.rows} "
+        f"samples on {layout.size} {layout.devices[0].platform} device(s)",
+        f"resets    every {rl.reset_every} iterations, EMA decay {rl.decay:g}: "
+        f"w = {weight:.2f} of the way is kept",
+        f"folder    {place}",
+    )
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def export(config, subject, place, console):
+    """Model directories of the methods that --export names."""
+    for name in config.export:
+        policy = subject.policy(cells.Cell(name, config.first_seed))
+        folder = place / "models" / name
+        huggingface.save(folder, subject.task.model, policy, subject.task.tokenizer)
+        console.print(f"saved {folder}", highlight=False, soft_wrap=True)
 
 
 def finish(config, place, records, console, wall):
     """The report, the table on the console, and where everything is."""
     rows = metrics.read(place / "samples.jsonl")
+    chosen = methods.choose(config.methods)
+    small = config.dataset == "microworld"
     about = report.Study(
         title="Sentiment: reward against drift",
         question=__doc__.split("\n\n")[0],
-        axes=AXES,
-        claims=tuple(c for c in CLAIMS if c.method in config.methods),
+        axes=AXES if small else AXES[:2],
+        corners=flags.corners(config.corner, records),
+        claims=tuple(c for c in CLAIMS if _measured(c, chosen, small)),
+        labels=methods.LABELS,
+        place="this microworld and these models" if small else "these texts and models",
         command=command.command(),
         provenance={
             "commit": command.commit(),
             "config digest": command.digest(config),
             **command.versions(),
         },
+        notes=notes(config, small),
     )
-    results = report.write(place, records, about, rows=rows, wall=wall)
+    negative = controls.judge(records)
+    results = report.write(
+        place, records, about, rows=rows, controls=negative, wall=wall
+    )
     last = [row for row in rows if row["phase"] == "final"]
     samples.show(samples.unselected(last, 4), console=console)
-    report.show(results, console=console)
+    report.show(results, labels=methods.LABELS, console=console)
     for name in ("front.png", "curves.png", "report.md", "results.json"):
         console.print(str(place / name), highlight=False, soft_wrap=True)
     console.print(f"done in {progress.duration(wall)}", highlight=False)
+
+
+def _measured(claim, chosen, small):
+    known = {claim.method, *claim.others} <= set(chosen)
+    return known and (small or "skills" not in claim.endpoint)
+
+
+def notes(config, small):
+    """What a reader must know to disbelieve the run."""
+    found = [
+        "Hypervolume corners are fixed in the configuration, above the initial policy: "
+        f"{dataclasses.asdict(config.corner)}.",
+        "Pretraining is shared by all seeds; each seed draws its own preference pairs, "
+        "reward model and sampling key."
+        if small
+        else "Seeds are few and share the data: read them as descriptive.",
+    ]
+    if config.policy.endswith("stories260k"):
+        found.append(
+            "The policy may have been trained on the held-out stories: only "
+            "differences between policies are readable."
+        )
+    return tuple(found)
 
 
 if __name__ == "__main__":

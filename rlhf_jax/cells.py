@@ -16,7 +16,9 @@ import numpy as np
 from rlhf_jax import fitting, optim, training, trees
 from rlhf_jax.algorithms import policy_gradient, sft
 from rlhf_jax.data import batching
+from rlhf_jax.evaluation import policy
 from rlhf_jax.models import heads
+from rlhf_jax.types import Prompts, Tokens
 
 
 class Cell(NamedTuple):
@@ -145,19 +147,19 @@ def _host_scores(task, reward, rollout, index, config):
     return np.asarray(reward.host(prompts, completions, **columns), np.float32)
 
 
-def supervised(task, step, config, *, seed, rows, steps, learning_rate, layout):
-    """The trainer of `sft`: likelihood of the task's best texts, from π₀ on.
+def supervised(task, texts, step, config, *, seed, rows, steps, learning_rate, layout):
+    """The trainer of `sft`: likelihood of `texts`, from π₀ on.
 
-    step: of `compile_supervised`.
+    texts: `Tokens`; step: of `compile_supervised`.
     """
-    order = batching.Epochs(task.best.tokens.shape[0], rows, seed)
+    order = batching.Epochs(texts.tokens.shape[0], rows, seed)
     tx = optim.transformation(config)
     hyper = training.Hyper(jnp.asarray(learning_rate), jnp.asarray(steps))
 
     def advance(state, iteration, hold_reset):
         del hold_reset
         index = order.indices(iteration)
-        batch = layout.shard(jax.tree.map(lambda x: x[index], task.best))
+        batch = layout.shard(batching.take(texts, index))
         state, metrics = step(state, batch, hyper)
         return state, {f"sft/{k}": v for k, v in metrics.items()}, None
 
@@ -172,3 +174,15 @@ def compile_supervised(model, config, layout):
     """The step of `supervised`, compiled once for every seed."""
     make_loss = functools.partial(sft.make_loss, model)
     return fitting.compile_step(make_loss, sft.count, config, layout)
+
+
+def own_samples(task, layout, *, rows=1024):
+    """`Tokens` that π₀ wrote to training prompts; its responses are the targets."""
+
+    prompts = Prompts(*(x[:rows] for x in task.prompts))
+    draw = policy.make_draw(task.model, config=task.sampling)
+    inputs = policy.prompt_rows(prompts, jax.random.key(4242))
+    out = layout.over_rows(draw, whole=1)(task.params, inputs)
+    mask = prompts.mask
+    targets = np.concatenate([np.zeros_like(mask), out.response_mask], axis=1)
+    return Tokens(out.tokens, out.mask, targets.astype(np.int32))

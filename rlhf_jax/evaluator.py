@@ -5,10 +5,8 @@ policy's. Rows are split in two halves (even and odd), so that a checkpoint can 
 chosen on one and read on the other.
 """
 
-import jax
 import numpy as np
 
-from rlhf_jax import sampling
 from rlhf_jax.evaluation import diversity, policy
 
 
@@ -17,19 +15,10 @@ class Evaluator:
 
     def __init__(self, task, layout, *, key, score=None):
         self._task = task
-        rows = task.eval_prompts.tokens.shape[0]
-        keys = sampling.row_keys(key, np.arange(rows))
-        self._inputs = (*task.eval_prompts, jax.random.key_data(keys))
+        self._inputs = policy.prompt_rows(task.eval_prompts, key)
         self._initial = task.params
-
         sample = policy.make_sample(task.model, config=task.sampling)
-
-        def draw(params, initial, rows):
-            tokens, mask, keys = rows
-            keys = jax.random.wrap_key_data(keys)
-            return sample(params, initial, (tokens, mask, keys))
-
-        self._sample = layout.over_rows(draw, whole=2)
+        self._sample = layout.over_rows(sample, whole=2)
         self._text_nll = layout.over_rows(policy.make_text_nll(task.model), whole=1)
         if score is not None:
             self._score = layout.over_rows(

@@ -54,12 +54,13 @@ class Data:
             step, axis_name=AXIS, in_axes=in_axes, out_axes=0, devices=self.devices
         )
 
-    def over_rows(self, fn, *, whole):
+    def over_rows(self, fn, *, whole, chunk=256):
         """`fn(*whole, rows)` over all rows of a tree on the host, shared by devices.
 
         Args: fn(*whole, rows) -> pytree of [rows, ...]; whole: how many arguments
-        come before the rows. Rows are padded to what the devices divide with copies
-        of the first, and the padding is cut off: any number of rows will do.
+        come before the rows; chunk: at most so many rows at a time on all devices, to
+        bound memory. Rows are padded with copies of the first, and the padding is cut
+        off: any number of rows will do.
         """
 
         def step(*args, axis_name=None):
@@ -74,11 +75,15 @@ class Data:
         def call(*args):
             *before, rows = args
             count = jax.tree.leaves(rows)[0].shape[0]
-            index = np.arange(-(-count // self.size) * self.size)
-            index = np.where(index < count, index, 0)
-            padded = jax.tree.map(lambda x: np.asarray(x)[index], rows)
-            out = self.gather(program(*before, self.shard(padded)))
-            return jax.tree.map(lambda x: x[:count], out)
+            size = min(-(-count // self.size), -(-chunk // self.size)) * self.size
+            parts = []
+            for start in range(0, count, size):
+                index = np.arange(start, start + size)
+                index = np.where(index < count, index, 0)
+                padded = jax.tree.map(lambda x, i=index: np.asarray(x)[i], rows)
+                parts.append(self.gather(program(*before, self.shard(padded))))
+            whole_rows = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+            return jax.tree.map(lambda x: x[:count], whole_rows)
 
         return call
 

@@ -45,8 +45,7 @@ class Study:
     def __init__(self, task, settings, layout, folder, *, console, wandb=None):
         self.task, self.settings, self.layout = task, settings, layout
         self.folder, self.console, self._wandb = pathlib.Path(folder), console, wandb
-        self._rewards, self._programs = {}, {}
-        self._evaluator = None
+        self._made = {}
         self.resets = elastic_reset.calendar(
             settings.steps,
             settings.reset_every,
@@ -130,53 +129,51 @@ class Study:
     # What cells share
 
     def reward(self, seed):
-        """The reward of a seed, made once."""
-        if seed not in self._rewards:
-            self._rewards[seed] = self.task.reward(seed)
-        return self._rewards[seed]
+        """The reward that a seed is trained on and measured by."""
+        return self._once(("reward", seed), lambda: self.task.reward(seed))
 
     def evaluator(self, reward):
         """The compiled measurements; every seed's reward has the same score."""
-        if self._evaluator is None:
-            self._evaluator = Evaluator(
+        return self._once(
+            "evaluator",
+            lambda: Evaluator(
                 self.task, self.layout, key=jax.random.key(0), score=reward.score
-            )
-        return self._evaluator
+            ),
+        )
+
+    def policy(self, cell):
+        """The final policy of a cell that is done."""
+        method = methods.METHODS[cell.method]
+        if method.source is not None:
+            target = self.layout.like({"policy": self.task.params})
+            return self._checkpointer(cell).restore(target)[1]["policy"]
+        trainer = self.trainer(cell)
+        return trainer.policy(self.restore(cell, trainer)[1]["state"])
 
     def trainer(self, cell):
         """The trainer of a cell that trains; programs are shared between cells."""
+        if cell.method in ("sft", "sft_placebo"):
+            return self._supervised(cell)
         settings, method = self.settings, methods.METHODS[cell.method]
-        if cell.method == "sft":
-            optimizer = settings.algorithm.optimizer
-            if "sft" not in self._programs:
-                self._programs["sft"] = cells.compile_supervised(
-                    self.task.model, optimizer, self.layout
-                )
-            return cells.supervised(
-                self.task,
-                self._programs["sft"],
-                optimizer,
-                seed=cell.seed,
-                rows=settings.rows,
-                steps=settings.steps,
-                learning_rate=settings.sft_learning_rate,
-                layout=self.layout,
-            )
         changes = dict(method.static)
         if changes.get("algorithm") in ("rloo", "grpo"):
             changes["candidates"] = settings.candidates
         config = dataclasses.replace(settings.algorithm, **changes)
         reward = self.reward(cell.seed)
-        if config not in self._programs:
-            self._programs[config] = cells.compile_programs(
+        if method.reward is not None:
+            reward = self.task.controls[method.reward](cell.seed)
+        programs = self._once(
+            (config, reward.score is None or method.reward),
+            lambda: cells.compile_programs(
                 self.task.model, config, self.layout, score=reward.score
-            )
+            ),
+        )
         hyper = methods.overlay(
             settings.hyper, method, decay=settings.decay, every=settings.reset_every
         )
         return cells.reinforcement(
             self.task,
-            self._programs[config],
+            programs,
             config,
             hyper,
             reward,
@@ -184,6 +181,33 @@ class Study:
             rows=settings.rows,
             layout=self.layout,
         )
+
+    def _supervised(self, cell):
+        settings, task, layout = self.settings, self.task, self.layout
+        optimizer = settings.algorithm.optimizer
+        step = self._once(
+            "sft", lambda: cells.compile_supervised(task.model, optimizer, layout)
+        )
+        texts = task.best
+        if cell.method == "sft_placebo":
+            texts = self._once("placebo", lambda: cells.own_samples(task, layout))
+        return cells.supervised(
+            task,
+            texts,
+            step,
+            optimizer,
+            seed=cell.seed,
+            rows=settings.rows,
+            steps=settings.steps,
+            learning_rate=settings.sft_learning_rate,
+            layout=layout,
+        )
+
+    def _once(self, key, make):
+        """What `make` returned the first time that `key` was asked for."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     # What is on the disk
 

@@ -22,19 +22,39 @@ class Samples(NamedTuple):
     entropy: jax.Array  # [B] nats: Σ_t H(π(·|s_t))
 
 
-def make_sample(model, *, config):
-    """`sample(params, initial, (tokens, mask, keys)) -> Samples`.
+def prompt_rows(prompts, key):
+    """What `draw` reads: (tokens, mask, key data), a key for each row. [N, ...] each.
 
-    Rows are drawn at `config`; the divergence is exact, over the whole vocabulary
-    at every state that was visited, at the sampling temperature.
+    Keys travel as plain integers, for typed keys cannot be cut and padded on the host.
     """
-    temperature = config.temperature or 1.0
+    rows = np.arange(prompts.tokens.shape[0])
+    return (*prompts, np.asarray(jax.random.key_data(sampling.row_keys(key, rows))))
 
-    def sample(params, initial, rows):
+
+def make_draw(model, *, config):
+    """`draw(params, rows) -> Rollout`, rows from `prompt_rows`."""
+
+    def draw(params, rows):
         tokens, mask, keys = rows
-        out = sampling.generate(
+        keys = jax.random.wrap_key_data(keys)
+        return sampling.generate(
             model, params, Prompts(tokens, mask), keys, config=config
         )
+
+    return draw
+
+
+def make_sample(model, *, config):
+    """`sample(params, initial, rows) -> Samples`, rows from `prompt_rows`.
+
+    The divergence is exact, over the whole vocabulary at every state that was visited,
+    at the sampling temperature.
+    """
+    temperature = config.temperature or 1.0
+    draw = make_draw(model, config=config)
+
+    def sample(params, initial, rows):
+        out = draw(params, rows)
         valid = out.response_mask
         policy = _response_logits(model, params, out)
         reference = _response_logits(model, initial, out)

@@ -60,3 +60,6 @@ class Task:
     text_truth: Callable | None = None  # (text NLL a token) -> {name: float}
     skills: Skills | None = None
     groups: np.ndarray | None = None  # [M] classes of the evaluation prompts
+    controls: dict[str, Callable[[int], Reward]] = dataclasses.field(
+        default_factory=dict
+    )  # rewards of negative controls: "gold", "random"

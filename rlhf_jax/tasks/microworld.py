@@ -13,6 +13,7 @@ import numpy as np
 
 from rlhf_jax import fitting, microworld, optim, rewards, sampling
 from rlhf_jax.algorithms import reward_model
+from rlhf_jax.evaluation import policy
 from rlhf_jax.microworld import people, reviews, skills
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
@@ -75,7 +76,7 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
     task = Task(
         model=model,
         params=params,
-        tokenizer=functools.partial(_tokenizer, world, pathlib.Path(cache)),
+        tokenizer=_tokenizer(world, pathlib.Path(cache)),
         sampling=draw,
         prompts=Prompts(*prompts[:2]),
         eval_prompts=Prompts(*questions[:2]),
@@ -91,15 +92,14 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
         skills=_skills(world, config),
     )
     makers = {"train": _trained_reward, "gold": _gold_reward, "random": _random_reward}
-    if callable(reward):
-        return dataclasses.replace(task, reward=lambda seed: Reward(host=reward))
-    if reward not in makers:
+    if not callable(reward) and reward not in makers:
         raise ValueError(
             f"--reward {reward}: on the microworld choose {', '.join(makers)}, or "
             "module:function"
         )
-    make = makers[reward](world, task, config, layout)
-    return dataclasses.replace(task, reward=make)
+    made = {name: maker(world, task, config, layout) for name, maker in makers.items()}
+    make = (lambda seed: Reward(host=reward)) if callable(reward) else made[reward]
+    return dataclasses.replace(task, reward=make, controls=made)
 
 
 # The policy
@@ -113,7 +113,7 @@ def _pretrained(world, model, preset, config, layout, cache, report, signals):
     folder = pathlib.Path(cache) / f"{name}-{key}"
 
     def data():
-        report("writing the corpus")
+        report("writing the corpus ...")
         rng = np.random.default_rng([config.world, 0])
         rows = config.pretrain_steps * config.pretrain_rows // 2
         return Tokens(*microworld.corpus.sample(world, rng, rows, length=LENGTH))
@@ -145,7 +145,7 @@ def _trained_reward(world, task, config, layout):
         REWARD_MODEL,
         layout,
     )
-    sample = layout.over_rows(functools.partial(_draw, task), whole=1)
+    sample = _sampler(task, layout)
     score = reward_model.score(model)
     evaluate = layout.over_rows(lambda params, rows: score(params, *rows), whole=1)
 
@@ -182,13 +182,17 @@ def _trained_reward(world, task, config, layout):
     return make
 
 
+def _sampler(task, layout):
+    draw = policy.make_draw(task.model, config=task.sampling)
+    return layout.over_rows(draw, whole=1)
+
+
 def _pairs(world, task, config, rng, sample, key, count):
     """Pairs of π₀'s samples on training prompts, and gold(chosen) − gold(rejected)."""
     rows = rng.choice(len(task.prompts.tokens), count, replace=count > config.prompts)
     prompts = task.prompts.tokens[rows], task.prompts.mask[rows]
-    twice = [np.concatenate([x, x]) for x in prompts]
-    keys = jax.random.key_data(sampling.row_keys(key, np.arange(2 * count)))
-    out = sample(task.params, (*twice, keys))
+    twice = Prompts(*(np.concatenate([x, x]) for x in prompts))
+    out = sample(task.params, policy.prompt_rows(twice, key))
     width = prompts[0].shape[1]
     tokens, mask = out.tokens[:, width:], out.response_mask
     sides = [(tokens[part], mask[part]) for part in np.split(np.arange(2 * count), 2)]
@@ -201,25 +205,23 @@ def _pairs(world, task, config, rng, sample, key, count):
 
 def _gold_reward(world, task, config, layout):
     """The truth itself, scaled on π₀'s samples: a control without a mismatch."""
-    sample = layout.over_rows(functools.partial(_draw, task), whole=1)
-    rows = task.prompts.tokens[:512], task.prompts.mask[:512]
-    keys = sampling.row_keys(jax.random.key(999), np.arange(len(rows[0])))
-    drawn = sample(task.params, (*rows, jax.random.key_data(keys)))
-    gold = _truth(world, drawn)["eval/gold"]
-    del config
+    sample = _sampler(task, layout)
+
+    @functools.cache
+    def scale():
+        prompts = Prompts(*(x[:512] for x in task.prompts))
+        inputs = policy.prompt_rows(prompts, jax.random.key(999))
+        drawn = sample(task.params, inputs)
+        gold = _truth(world, drawn)["eval/gold"]
+        return gold.mean(), gold.std()
 
     def arrays(rollout):
+        mean, deviation = scale()
         found = _truth(world, rollout)["eval/gold"]
-        return ((found - gold.mean()) / gold.std()).astype(np.float32)
+        return ((found - mean) / deviation).astype(np.float32)
 
+    del config
     return lambda seed: Reward(arrays=arrays, facts={"gold": True})
-
-
-def _draw(task, params, rows):
-    tokens, mask, keys = rows
-    keys = jax.random.wrap_key_data(keys)
-    prompts = Prompts(tokens, mask)
-    return sampling.generate(task.model, params, prompts, keys, config=task.sampling)
 
 
 def _random_reward(world, task, config, layout):

@@ -8,17 +8,13 @@ import dataclasses
 import functools
 import pathlib
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax import fitting, optim, rewards, sampling
-from rlhf_jax.algorithms import reward_model
+from rlhf_jax import huggingface, optim, sampling
 from rlhf_jax.data import sources, tokenization
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
-from rlhf_jax.tasks import Reward, Task, pretraining
-from rlhf_jax.types import Labelled, Prompts
+from rlhf_jax.tasks import Reward, Task, classifiers, pretraining
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +62,6 @@ class Config:
 
 
 PRETRAINING = optim.Config(schedule="cosine", warmup=100, weight_decay=0.01)
-CLASSIFIER = optim.Config(schedule="linear", warmup=20, weight_decay=0.01)
 
 
 def create(config, dataset, policy, reward, *, layout, cache, report, signals=None):
@@ -79,7 +74,7 @@ def create(config, dataset, policy, reward, *, layout, cache, report, signals=No
     model, params, tokenizer = _policy(
         config, dataset, policy, layout, cache, report, signals
     )
-    report("reading prompts")
+    report("reading prompts ...")
     train = sources.load(dataset, split=config.prompt_split, columns=["text"])
     held = sources.load(dataset, split=config.eval_split, columns=["text"])
     held = sources.drop_shared(held, train)
@@ -90,8 +85,8 @@ def create(config, dataset, policy, reward, *, layout, cache, report, signals=No
             f"training split, and {needed} are needed; lower --text.eval-prompts and "
             "--text.heldout-rows, or choose another --text.eval-split"
         )
-    picked = _shuffled(train, config.prompts)
-    asked = _shuffled(held, config.eval_prompts)
+    picked = classifiers.shuffled(train, config.prompts)
+    asked = classifiers.shuffled(held, config.eval_prompts)
     task = Task(
         model=model,
         params=params,
@@ -108,14 +103,18 @@ def create(config, dataset, policy, reward, *, layout, cache, report, signals=No
         eval_columns=_columns(asked),
         groups=np.asarray(asked["label"]) if "label" in asked.column_names else None,
     )
-    truth = None
+    truth, controls = None, {}
     if callable(reward):
         make = functools.partial(_constant, Reward(host=reward))
     elif reward == "train":
-        make, truth = _trained(config, dataset, task, layout, report, signals)
+        make, truth, controls = classifiers.trained(
+            config, dataset, task, layout, report, signals
+        )
     else:
-        make = functools.partial(_constant, _loaded(config, reward, task, layout))
-    return dataclasses.replace(task, reward=make, truth=truth)
+        make = functools.partial(
+            _constant, classifiers.loaded(config, reward, task, layout)
+        )
+    return dataclasses.replace(task, reward=make, truth=truth, controls=controls)
 
 
 # The policy
@@ -123,9 +122,7 @@ def create(config, dataset, policy, reward, *, layout, cache, report, signals=No
 
 def _policy(config, dataset, policy, layout, cache, report, signals):
     if not policy.startswith("scratch:"):
-        from rlhf_jax import huggingface
-
-        report(f"loading {policy}")
+        report(f"loading {policy} ...")
         model, params, tokenizer = huggingface.load(policy, dtype="float32")
         if isinstance(model, heads.Classifier):
             raise ValueError(f"--policy {policy} is a classifier, not a language model")
@@ -152,7 +149,7 @@ def _from_scratch(config, dataset, preset, layout, cache, report, signals):
             str(folder / "tokenizer")
         )
     else:
-        report("learning a tokenizer")
+        report("learning a tokenizer ...")
         tokenizer = tokenization.train_bpe(
             texts, config.vocabulary, folder / "tokenizer"
         )
@@ -160,7 +157,7 @@ def _from_scratch(config, dataset, preset, layout, cache, report, signals):
     model = decoder.Decoder(shape)
 
     def data():
-        report(f"encoding {len(texts)} texts")
+        report(f"encoding {len(texts)} texts ...")
         return tokenization.packed(tokenizer, texts, length=config.pretrain_length)
 
     params = pretraining.cached(
@@ -188,11 +185,6 @@ def _identity(dataset):
 # Text
 
 
-def _shuffled(rows, count):
-    order = np.random.default_rng(0).permutation(len(rows))[:count]
-    return rows.select(np.sort(order))
-
-
 def _columns(rows):
     return {k: list(rows[k]) for k in rows.column_names if k not in ("text", "prompt")}
 
@@ -214,7 +206,7 @@ def _prompts(config, tokenizer, texts):
 
 
 def _heldout(config, tokenizer, held):
-    texts = _shuffled(held, config.heldout_rows)["text"]
+    texts = classifiers.shuffled(held, config.heldout_rows)["text"]
     return tokenization.sft(tokenizer, list(texts), length=config.heldout_length)
 
 
@@ -222,7 +214,7 @@ def _best(config, tokenizer, train):
     """What `sft` imitates: texts of the class that pays, or all of them."""
     if "label" in train.column_names:
         train = train.select(np.flatnonzero(np.array(train["label"]) == config.label))
-    texts = _shuffled(train, config.prompts)["text"]
+    texts = classifiers.shuffled(train, config.prompts)["text"]
     length = config.prompt_length + config.response_length
     return tokenization.sft(tokenizer, list(texts), length=length)
 
@@ -241,153 +233,6 @@ def _sampling(config, model, tokenizer):
     )
 
 
-# Rewards
-
-
-def _trained(config, dataset, task, layout, report, signals):
-    """Two classifiers, each on one half of the labelled text: (make, truth).
-
-    The reward of a seed is P(label) of one that starts from the policy's trunk, scaled
-    to mean 0 and standard deviation 1 on π₀'s own samples. Another, of another
-    architecture, stands in for gold: it judges and never trains.
-    """
-    source = config.labelled or dataset
-    wanted = ["text", "label"]
-    rows = sources.load(source, split=config.labelled_split, columns=wanted)
-    tests = sources.load(source, split=config.labelled_eval_split, columns=wanted)
-    tests = _shuffled(sources.drop_shared(tests, rows), 1000)
-    data, test = (
-        tokenization.classification(
-            task.tokenizer,
-            list(part["text"]),
-            np.asarray(part["label"]),
-            length=config.classifier_length,
-        )
-        for part in (rows, tests)
-    )
-    labels = int(data.labels.max()) + 1
-    halves = [Labelled(*(x[half::2] for x in data)) for half in (0, 1)]
-    own = Classification(config, heads.Classifier(task.model.config, labels), layout)
-    shape = task.model.config
-    shape = model_config.preset(
-        "small", vocab_size=shape.vocab_size, max_length=shape.max_length
-    )
-    judge = Classification(config, heads.Classifier(shape, labels), layout)
-
-    def make(seed):
-        head = heads.init_head(own.model, jax.random.key(seed))
-        start = heads.from_decoder(task.params, head)
-        params = own.fit(start, halves[0], seed, "reward classifier", report, signals)
-        affine = _normalized(task, own.probability, params, layout)
-        return Reward(
-            score=functools.partial(_scaled, own.probability),
-            frozen=(params, affine),
-            facts={"accuracy": own.accuracy(params, test), "labels": labels},
-        )
-
-    start = judge.model.init(jax.random.key(1), jnp.zeros((1, 4), jnp.int32))["params"]
-    gold = judge.fit(start, halves[1], 0, "judging classifier", report, signals)
-    accuracy = judge.accuracy(gold, test)
-    report(f"judging classifier: accuracy {accuracy:.3f} on {len(tests)} test texts")
-
-    def truth(rollout):
-        return {"eval/gold": judge.predict(gold, (rollout.tokens, rollout.mask))}
-
-    return make, truth
-
-
-class Classification:
-    """Classifiers of one architecture on the text of a task."""
-
-    def __init__(self, config, model, layout):
-        self.model, self._config = model, config
-        make_loss = functools.partial(reward_model.make_label_loss, model)
-        self._fit = fitting.Fit(make_loss, reward_model.count, CLASSIFIER, layout)
-        self.probability = reward_model.probability(model, label=config.label)
-        self.predict = layout.over_rows(
-            lambda params, rows: self.probability(params, *rows), whole=1
-        )
-
-    def fit(self, start, data, seed, text, report, signals):
-        """Parameters trained on `Labelled` rows."""
-        total = self._config.classifier_steps
-
-        def tell(step, metrics):
-            report(text, done=step, total=total, loss=metrics["loss"])
-
-        return self._fit(
-            start,
-            data,
-            steps=total,
-            rows=self._config.classifier_rows,
-            learning_rate=self._config.classifier_learning_rate,
-            seed=seed,
-            report=tell,
-            signals=signals,
-        )
-
-    def accuracy(self, params, test):
-        """Share of test rows on whose side of ½ the probability lies."""
-        found = self.predict(params, (test.tokens, test.mask)) > 0.5
-        return float(np.mean(found == (test.labels == self._config.label)))
-
-
-def _scaled(score, frozen, tokens, mask):
-    params, affine = frozen
-    return rewards.apply(affine, score(params, tokens, mask))
-
-
-def _normalized(task, score, params, layout, count=512):
-    """The Affine that gives the score of π₀'s samples mean 0 and deviation 1."""
-
-    def judge(policy, params, rows):
-        tokens, mask, keys = rows
-        keys = jax.random.wrap_key_data(keys)
-        out = sampling.generate(
-            task.model, policy, Prompts(tokens, mask), keys, config=task.sampling
-        )
-        return score(params, out.tokens, out.mask)
-
-    rows = [x[:count] for x in task.prompts]
-    keys = sampling.row_keys(jax.random.key(777), np.arange(len(rows[0])))
-    judge = layout.over_rows(judge, whole=2)
-    found = judge(task.params, params, (*rows, jax.random.key_data(keys)))
-    return rewards.fit(jnp.asarray(found))
-
-
-def _loaded(config, name, task, layout):
-    """A classifier or reward model from a directory or the hub."""
-    from rlhf_jax import huggingface
-
-    model, params, tokenizer = huggingface.load(name, dtype="float32")
-    if not isinstance(model, heads.Classifier):
-        raise ValueError(
-            f"--reward {name} is a language model; a classifier or a reward model "
-            "(…ForSequenceClassification) is needed"
-        )
-    if model.labels == 1:
-        score = reward_model.score(model)
-    else:
-        score = reward_model.probability(model, label=config.label)
-    if tokenizer.get_vocab() == task.tokenizer.get_vocab():
-        affine = _normalized(task, score, params, layout)
-        made = Reward(score=functools.partial(_scaled, score), frozen=(params, affine))
-        return lambda seed: made
-    return lambda seed: Reward(
-        host=_own_tokens(config, model, params, tokenizer, score)
-    )
-
-
-def _own_tokens(config, model, params, tokenizer, score):
-    """A score for texts in the tokens of another tokenizer: decoded, encoded again."""
-    del config
-    program = jax.jit(score)
-    length = model.config.max_length
-
-    def host(prompts, completions, **columns):
-        del columns
-        texts = [p + c for p, c in zip(prompts, completions, strict=True)]
-        rows = tokenization.prompts(tokenizer, texts, length=length, truncate="left")
-        return np.asarray(program(params, rows.tokens, rows.mask))
-
-    return host
+def _constant(reward, seed):
+    del seed
+    return reward

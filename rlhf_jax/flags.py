@@ -1,0 +1,133 @@
+"""Groups of flags that experiments share, and what they make of a task."""
+
+import dataclasses
+
+from rlhf_jax import command, methods, optim, study
+from rlhf_jax.algorithms import policy_gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class RL:
+    """What every method shares."""
+
+    rows: int = 64
+    """Samples an iteration, over all devices."""
+    candidates: int = 4
+    """Samples a prompt, for rloo and grpo."""
+    epochs: int = 2
+    minibatches: int = 2
+    micro_batches: int = 1
+    """Parts over which a minibatch is accumulated, when memory is short."""
+    learning_rate: float = 5e-4
+    schedule: str = "constant"
+    max_grad_norm: float = 1.0
+    kl_coef: float = 0.05
+    """β of the methods with a KL penalty, on rewards of standard deviation 1."""
+    kl_target: float = 6.0
+    """Nats a sample that an adaptive β aims at."""
+    kl_horizon: float = float("inf")
+    """Samples over which β adapts; inf keeps it fixed."""
+    value: str = "separate"
+    """A separate value network, or a head on the shared trunk."""
+    value_coef: float = 0.1
+    gamma: float = 1.0
+    lam: float = 0.95
+    clip: float = 0.2
+    missing_eos: str = "none"
+    """none, replace or subtract: what a response without an end is worth."""
+    missing_eos_penalty: float = 1.0
+    decay: float = 0.95
+    """Of the EMA, once an iteration; 0.95 over 20 iterations retains w = 0.64."""
+    reset_every: int = 20
+    reset_first: bool = False
+    """Also reset at the end of iteration 0, as the authors' IMDB code does."""
+    sft_learning_rate: float = 3e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """Where metrics go besides metrics.jsonl."""
+
+    wandb: bool = False
+    project: str = "rlhf_jax"
+
+
+@dataclasses.dataclass(frozen=True)
+class Corner:
+    """The worst drift that counts in a hypervolume, above the initial policy's."""
+
+    text_nll: float = 1.0
+    """Nats a token of human text."""
+    kl_initial: float = 30.0
+    """Nats a sample."""
+    skills: float = 0.5
+    """Share of questions no longer answered."""
+
+
+def settings(config, task, console):
+    """The study's settings from an experiment's flags."""
+    rl = config.rl
+    chosen = []
+    for name in methods.choose(config.methods):
+        control = methods.METHODS[name].reward
+        if control is None or control in task.controls:
+            chosen.append(name)
+        else:
+            console.print(f"{name} is left out: there is no {control} reward here")
+    algorithm = policy_gradient.Config(
+        sampling=task.sampling,
+        epochs=rl.epochs,
+        minibatches=rl.minibatches,
+        micro_batches=rl.micro_batches,
+        value=rl.value,
+        missing_eos=rl.missing_eos,
+        keep_initial_value="elastic_reset_value" in chosen,
+        optimizer=optim.Config(
+            max_grad_norm=rl.max_grad_norm, schedule=rl.schedule, eps=1e-5
+        ),
+    )
+    hyper = policy_gradient.Hyper(
+        learning_rate=rl.learning_rate,
+        total_updates=config.steps * rl.epochs * rl.minibatches,
+        kl_coef=rl.kl_coef,
+        kl_target=rl.kl_target,
+        kl_horizon=rl.kl_horizon,
+        clip=rl.clip,
+        value_coef=rl.value_coef,
+        gamma=rl.gamma,
+        lam=rl.lam,
+        missing_eos=rl.missing_eos_penalty,
+        reset_first=rl.reset_first,
+    )
+    return study.Settings(
+        algorithm=algorithm,
+        hyper=hyper,
+        methods=tuple(chosen),
+        seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
+        steps=config.steps,
+        rows=rl.rows,
+        candidates=rl.candidates,
+        decay=rl.decay,
+        reset_every=rl.reset_every,
+        eval_every=config.eval_every,
+        save_every=config.save_every,
+        keep=config.keep,
+        sft_learning_rate=rl.sft_learning_rate,
+        digest=command.digest(config),
+    )
+
+
+def corners(corner, records):
+    """{axis: (drift, reward)}: the initial policy's means, moved by `Corner`."""
+    start = [r for r in records if r.get("eval/phase") == "start"]
+
+    def mean(name):
+        found = [r[name] for r in start if name in r]
+        return sum(found) / max(len(found), 1)
+
+    reward = mean("eval/reward")
+    return {
+        "drift/text_nll": (mean("drift/text_nll") + corner.text_nll, reward),
+        "drift/kl_initial": (corner.kl_initial, reward),
+        "tax/skills": (corner.skills, reward),
+    }
