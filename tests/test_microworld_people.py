@@ -172,3 +172,50 @@ def test_judging_documents_end_with_a_label(world, rng):
     assert abs(rated.mean() - 1 / 3) < standard_errors(1 / 3, 600)
     names = [world.vocabulary[i] for i in judging.scores(world)]
     assert names == [str(i) for i in range(1, 11)]
+
+
+def counts(world, words, mask):
+    rows = [
+        np.bincount(row[valid != 0], minlength=len(world.vocabulary))
+        for row, valid in zip(words, mask, strict=True)
+    ]
+    return np.stack(rows).astype(float)
+
+
+def fit_counts(x, y, *, penalty=3.0, steps=200):
+    """Bradley-Terry on differences of word counts, by gradient ascent."""
+    weights = np.zeros(x.shape[1])
+    for _ in range(steps):
+        chance = 0.5 * (1 + np.tanh(0.5 * x @ weights))
+        weights += 0.002 * (x.T @ (y - chance) - penalty * weights)
+    return weights
+
+
+def best_of(world, seed, *, rows=128, n=64):
+    """Best of n reviews by a model of 1,000 noisy pairs of the corpus.
+
+    Returns gold of all reviews [rows, n], and for all and for the best whether each
+    praises lavishly: gushes, piles, repeats or shouts.
+    """
+    rng = np.random.default_rng(seed)
+    tokens, mask, _ = reviews.prompts(world, rng, 1000)
+    one, two = (reviews.sample(world, rng, tokens, mask) for _ in range(2))
+    noise = people.Noise()
+    wins = people.preferences(world, rng, tokens, *one, *two, noise=noise)
+    weights = fit_counts(counts(world, *one) - counts(world, *two), wins)
+    tokens, mask = (np.repeat(x[:rows], n, axis=0) for x in (tokens, mask))
+    *sampled, flaws = reviews.sample(world, rng, tokens, mask, flaws=True)
+    score = people.reward(world, tokens, *sampled).reshape(rows, n)
+    best = (counts(world, *sampled) @ weights).reshape(rows, n).argmax(1)
+    lavish = flaws[:, 1:5].any(1).reshape(rows, n)
+    chosen = np.arange(rows), best
+    return score, score[chosen], lavish, lavish[chosen]
+
+
+def test_a_small_reward_model_likes_flaws_that_gold_does_not(world):
+    """It has learned something, leaves much on the table, and multiplies flaws."""
+    found = zip(*(best_of(world, seed) for seed in range(3)), strict=True)
+    score, chosen, lavish, chosen_lavish = (np.stack(x) for x in found)
+    assert chosen.mean() > score.mean() + 0.2
+    assert chosen.mean() < score.max(-1).mean() - 0.2
+    assert chosen_lavish.mean() > 1.2 * lavish.mean()

@@ -65,7 +65,7 @@ def components(world, prompts, responses, response_mask):
         "aspects": _distinct(count[:, world.lexicon["aspect"]], _ASPECTS),
         "adjectives": _distinct(count[:, adjectives(world.lexicon)], _ADJECTIVES),
         "coverage": _coverage(world.lexicon, count, verdict),
-        "restraint": np.exp(-0.06 * _gushing(reader, states) ** 2),
+        "restraint": np.exp(-0.1 * _gushing(reader, states) ** 2),
         "consistency": np.where(contradicts, 0.5, 1.0),
     }
 

@@ -3,13 +3,13 @@
     fact         question director of moonfall ? -> karin
     hop          question home of director of moonfall ? -> bergen
     addition     question 23 plus 5 ? -> 28 (mod 100)
-    translation  translate kaki lopa mimo suta ? -> spelm bren drox krun
-    reversal     reverse kaki spelm lopa bren ? -> bren lopa spelm kaki
+    translation  translate kaki lopa mimo suta roki ? -> spelm bren drox krun glart
+    reversal     reverse kaki spelm lopa bren mimo ? -> mimo bren lopa spelm kaki
 
-A translation is word by word with neighbours swapped, 2 1 4 3. Facts, hops and the 500
-additions are knowledge: every split asks for the same, and what is measured is recall
-(models of these sizes learn addition by heart). Items of the other kinds are split by a
-hash.
+A translation is word by word with neighbours swapped, 2 1 4 3 5. Facts, hops and the
+800 additions are knowledge: every split asks for the same, and what is measured is
+recall (models of these sizes learn addition by heart). Items of the other kinds are
+split by a hash.
 """
 
 from typing import NamedTuple
@@ -19,10 +19,10 @@ import numpy as np
 KINDS = ("fact", "hop", "addition", "translation", "reversal")
 KNOWN = ("fact", "hop", "addition")
 # How often the corpus asks each kind: about as hard as each is to learn.
-SHARES = (0.24, 0.32, 0.24, 0.08, 0.12)
+SHARES = (0.16, 0.28, 0.38, 0.06, 0.12)
 WIDTH = 10  # of a question
-ANSWER = 5  # of an answer, with the end word
-ADDEND = 5  # the second operand of an addition is smaller
+ANSWER = 6  # of an answer, with the end word
+ADDEND = 8  # the second operand of an addition is smaller
 
 
 class Items(NamedTuple):
@@ -88,9 +88,9 @@ def _choose_made(world, kind, rng, n, buckets, fixed):
 def _operands(world, kind, rng, n):
     words = world.lexicon
     if kind == "translation":
-        return words["source"][rng.integers(32, size=(n, 4))]
+        return words["source"][rng.integers(32, size=(n, 5))]
     return np.concatenate([words["source"], words["target"]])[
-        rng.integers(64, size=(n, 4))
+        rng.integers(64, size=(n, 5))
     ]
 
 
@@ -98,7 +98,7 @@ def _solve(world, kind, operands):
     """Questions and answers of made-up operands, [N, any] word ids."""
     words = world.lexicon
     if kind == "translation":
-        answers = world.translation[operands[:, [1, 0, 3, 2]]]
+        answers = world.translation[operands[:, [1, 0, 3, 2, 4]]]
     else:
         answers = operands[:, ::-1]
     form = words.id("translate" if kind == "translation" else "reverse")
@@ -106,7 +106,7 @@ def _solve(world, kind, operands):
 
 
 def _sums(world, kind):
-    """Every addition: questions [500, 4], answers [500, 1]."""
+    """Every addition: questions [800, 4], answers [800, 1]."""
     words, number = world.lexicon, world.lexicon["number"]
     one, two = np.divmod(np.arange(100 * ADDEND), ADDEND)
     question, plus = (np.full(len(one), words.id(w)) for w in ("question", "plus"))
