@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from rlhf_jax import microworld
-from rlhf_jax.microworld import corpus, gold, grammar, layout, likelihood, reviews
+from rlhf_jax.microworld import (
+    corpus,
+    gold,
+    grammar,
+    layout,
+    likelihood,
+    reviews,
+    splits,
+)
 
 SEEDS = (0, 1, 2)
 
@@ -109,7 +117,7 @@ def test_splits_share_no_prompt(world):
     rng = np.random.default_rng(0)
     seen = [
         {tuple(row) for row in reviews.prompts(world, rng, 3000, split=split)[0]}
-        for split in reviews.SPLITS
+        for split in splits.SPLITS
     ]
     assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
     with pytest.raises(ValueError, match="split 'dev'"):
@@ -251,3 +259,28 @@ def test_join_squeezes_padding_out():
     tokens, mask = layout.join(left, 2, right, pad="left", width=5)
     np.testing.assert_array_equal(tokens, [[0, 7, 8, 2, 3], [6, 7, 2, 4, 4]])
     np.testing.assert_array_equal(mask, tokens != 0)
+
+
+def test_splits_are_80_10_10(rng):
+    rows = rng.integers(400, size=(20_000, 5))
+    member = np.stack([splits.inside(rows, split) for split in splits.SPLITS])
+    assert (member.sum(0) == 1).all()
+    share, expected = member.mean(1), np.array([0.8, 0.1, 0.1])
+    assert (np.abs(share - expected) < 4 * np.sqrt(0.16 / 20_000)).all()
+    assert (splits.inside(rows, "test") != splits.inside(rows, "test", salt=1)).any()
+
+
+@pytest.mark.parametrize("seed", range(3, 23))
+def test_any_seed_makes_a_world(seed):
+    found = microworld.create(seed)
+    machine = found.grammar.machine
+    np.testing.assert_allclose(np.bincount(machine.source, machine.weight), 1.0)
+    np.testing.assert_allclose(machine.words.sum(1), 1.0)
+    np.testing.assert_allclose(machine.recall.sum(-1), 1.0)
+    assert (np.diff(machine.source) >= 0).all()
+    assert 384 <= len(found.vocabulary) <= 448
+
+
+def test_the_digest_follows_the_world():
+    one, two = (corpus.digest(microworld.create(seed)) for seed in (0, 1))
+    assert one != two and one == corpus.digest(microworld.create(0))

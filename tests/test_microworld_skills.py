@@ -173,4 +173,4 @@ def test_looking_at_a_world_prints_all_its_texts():
         "2",
     ]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert all(word in shown for word in ("reviews", "reversal", "compare", "nats"))
+    assert all(word in shown for word in ("reviews", "reversal", "judging", "nats"))

@@ -23,7 +23,7 @@ from rlhf_jax.microworld.lexicon import TOPICS, Lexicon
 NOISE = 0.005
 SIGNS = {"praise": 0, "blame": 1}
 FLAWS = ("none", "gush", "pile", "repeat", "exclaim", "contradict", "unfinished")
-TITLE, NAME = 0, 1  # slots
+SLOTS = ("title", "name")  # words that every prompt fills in for itself
 
 
 def _invert(groups):
@@ -258,7 +258,7 @@ class _Words:
         judging = lexicon.strength > 0
         common = rng.gamma(np.where(judging, 0.7, 3.0)) + np.where(judging, 0.1, 1.0)
         rarer = np.array([1.0, 1.0, 0.9, 0.5])[lexicon.strength.astype(int)]
-        self.weight = np.append(common * rarer, [0.0, 0.0])
+        self.weight = np.append(common * rarer, np.zeros(len(SLOTS)))
 
     def written_at(self, name, sign):
         """[A] distribution of a node, for every aspect in memory."""
@@ -275,19 +275,17 @@ class _Words:
     def adjectives(self):
         """[2, A, V] adjectives by sentiment and aspect."""
         table = [self.written_at("opening", sign) for sign in (0, 1)]
-        return np.array(self.rows)[np.array(table)][..., :-2]
+        return np.array(self.rows)[np.array(table)][..., : len(self.lexicon.vocabulary)]
 
     def _choices(self, name, sign):
-        words = self.lexicon
+        words, read = self.lexicon, READS.get(name, name)
         mood = ("praise", "blame")[sign]
-        special = {
-            **{"open": [words.id("<eos>")], "end": [words.id("<eos>")]},
-            **{"gush": words["strong"][:1]},
-            **{"title": [-2], "title_advice": [-2], "name": [-1]},
-        }
+        size, end = len(words.vocabulary), [words.id("<eos>")]
+        special = {"open": end, "end": end, "gush": words["strong"][:1]}
         if name in special:
             return special[name]
-        read = READS.get(name, name)
+        if read in SLOTS:
+            return [size + SLOTS.index(read)]
         role = name if name in ("mild", "strong", "agree", "contrast") else read
         return words[f"{mood}_{role}" if role in ("verb", "noun", "advice") else role]
 

@@ -13,12 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlhf_jax.microworld import automaton
+from rlhf_jax.microworld import automaton, splits
 from rlhf_jax.microworld.draws import Draws
 
 WIDTH = 13  # P: prompts have 12 or 13 tokens
 RESPONSE = 36  # T
-SPLITS = {"train": range(0, 16), "validation": range(16, 18), "test": range(18, 20)}
 
 
 class Info(NamedTuple):
@@ -33,12 +32,10 @@ class Info(NamedTuple):
 
 def prompts(world, rng, n, *, split="train"):
     """n random prompts of a split: tokens [N, P] int32, mask [N, P] int32, Info."""
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
     kept, count = [], 0
     while count < n:
-        drawn = _draw(world, rng, 64 + 2 * (n - count))
-        inside = np.isin(_bucket(world, drawn[0]), SPLITS[split])
+        drawn = _draw(world, rng, splits.enough(n - count, split))
+        inside = splits.inside(drawn[0], split, salt=world.seed)
         kept.append([x[inside] for x in drawn])
         count += inside.sum()
     tokens, *rest = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
@@ -132,12 +129,3 @@ def _draw(world, rng, n):
     tokens[~plain, -2] = adverb[~plain]
     tokens[:, -1] = adjective
     return tokens, film, name, sign, aspect, genre
-
-
-def _bucket(world, tokens):
-    """[N] in 0 to 19: a hash of the whole prompt and of the world."""
-    mixed = np.full(len(tokens), 0x9E3779B97F4A7C15 ^ world.seed, np.uint64)
-    for column in tokens.T.astype(np.uint64):
-        mixed = (mixed ^ column) * np.uint64(0x100000001B3)
-        mixed ^= mixed >> np.uint64(29)
-    return (mixed >> np.uint64(20)) % np.uint64(20)

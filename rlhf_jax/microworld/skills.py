@@ -16,11 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlhf_jax.microworld import splits
+
 KINDS = ("fact", "hop", "addition", "translation", "reversal")
 KNOWN = ("fact", "hop", "addition")
 # How often the corpus asks each kind: about as hard as each is to learn.
 SHARES = (0.16, 0.28, 0.38, 0.06, 0.12)
-WIDTH = 10  # of a question
+WIDTH = 8  # of a question
 ANSWER = 6  # of an answer, with the end word
 ADDEND = 8  # the second operand of an addition is smaller
 
@@ -41,17 +43,14 @@ def items(world, kind, split="test", n=300, *, rng=None):
     """
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
-    buckets = {"train": range(0, 16), "validation": (16, 17), "test": (18, 19)}
-    if split not in buckets:
-        raise ValueError(f"split {split!r} is none of {', '.join(buckets)}")
+    number = splits.number(split)
     fixed = rng is None
     if fixed:
-        seed = [world.seed, KINDS.index(kind), list(buckets).index(split)]
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng([world.seed, KINDS.index(kind), number])
     if kind in KNOWN:
         chosen = _choose_known(world, kind, rng, n, fixed)
     else:
-        chosen = _choose_made(world, kind, rng, n, buckets[split], fixed)
+        chosen = _choose_made(world, kind, rng, n, split, fixed)
     return _layout(world, *chosen)
 
 
@@ -73,11 +72,11 @@ def _choose_known(world, kind, rng, n, fixed):
     return questions[rows], answers[rows]
 
 
-def _choose_made(world, kind, rng, n, buckets, fixed):
+def _choose_made(world, kind, rng, n, split, fixed):
     kept, count = [], 0
     while count < n:
-        operands = _operands(world, kind, rng, 64 + 12 * (n - count))
-        operands = operands[np.isin(_hash(operands), buckets)]
+        operands = _operands(world, kind, rng, splits.enough(n - count, split))
+        operands = operands[splits.inside(operands, split)]
         if fixed:
             operands = operands[np.sort(np.unique(operands, axis=0, return_index=1)[1])]
         kept.append(operands)
@@ -115,7 +114,7 @@ def _sums(world, kind):
 
 
 def _known(world, kind):
-    """Every fact in both phrasings: questions [N, any], answers [N, 1]; 0 is empty."""
+    """Every fact in both phrasings: questions [N, any], answers [N, 1]."""
     words, films = world.lexicon, world.films
     names, people = words["name"], {"home": films.home, "friend": films.friend}
     of_film = {"director": films.director, "star": films.star, "year": films.year}
@@ -157,12 +156,3 @@ def _layout(world, questions, answers):
     answers = np.pad(answers, [(0, 0), (0, ANSWER - answers.shape[1])])
     masks = [(x != world.pad_id).astype(np.int32) for x in (questions, answers)]
     return Items(questions, masks[0], answers, masks[1])
-
-
-def _hash(operands):
-    """[N] in 0 to 19."""
-    mixed = np.zeros(len(operands), np.uint64)
-    for column in operands.T.astype(np.uint64):
-        mixed = (mixed ^ column) * np.uint64(0x100000001B3)
-        mixed ^= mixed >> np.uint64(29)
-    return (mixed >> np.uint64(20)) % np.uint64(20)
