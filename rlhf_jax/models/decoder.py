@@ -38,7 +38,7 @@ class Decoder(nn.Module):
         self.layers = self.param("layers", _init_layers, c)
         self.final_norm = layers.Norm(c)
         if not c.tied:
-            self.unembedding = layers.Dense(c.vocab_size, bias=False, dtype=c.dtype)
+            self.unembedding = layers.Unembedding(c)
 
     def __call__(self, tokens, mask=None):
         return self.unembed(self.hidden(tokens, mask))
@@ -51,11 +51,9 @@ class Decoder(nn.Module):
     def unembed(self, hidden):
         """Logits [..., V] float32 of hidden states [..., D], any slice of them."""
         if not self.config.tied:
-            return self.unembedding(hidden).astype(jnp.float32)
-        rows = hidden.reshape(-1, hidden.shape[-1])
-        table = self.embedding.token.astype(self.config.dtype)
-        logits = jnp.einsum("nd,vd->nv", rows, table).astype(jnp.float32)
-        return logits.reshape(*hidden.shape[:-1], -1)
+            return self.unembedding(hidden)
+        table = self.embedding.token
+        return layers.product(hidden, table.T, self.config.dtype, jnp.float32)
 
     def prefill(self, tokens, mask, length):
         """A left-padded prompt in one pass: logits [B, V] of what follows, and a cache.

@@ -23,6 +23,16 @@ _ACTIVATIONS = {
 }
 
 
+def product(x, kernel, dtype, result=None):
+    """x W over the last axis, computed in `dtype`, given in `result` or `dtype`.
+
+    One axis of rows: on CPU a weight gradient that contracts over two is slow.
+    """
+    rows = x.reshape(-1, x.shape[-1]).astype(dtype)
+    out = jnp.matmul(rows, kernel.astype(dtype), preferred_element_type=result)
+    return out.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 class Dense(nn.Module):
     """x W + b over the last axis; W ~ N(0, gain² / inputs), b = 0."""
 
@@ -35,12 +45,11 @@ class Dense(nn.Module):
     def __call__(self, x):
         init = nn.initializers.variance_scaling(self.gain**2, "fan_in", "normal")
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
-        # One axis of rows: on CPU a weight gradient over two contracts slowly.
-        out = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
-        if self.bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            out = out + bias.astype(self.dtype)[None]
-        return out.reshape(*x.shape[:-1], self.features)
+        out = product(x, kernel, self.dtype)
+        if not self.bias:
+            return out
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return out + jnp.broadcast_to(bias.astype(self.dtype), out.shape)
 
 
 class Norm(nn.Module):
@@ -82,6 +91,19 @@ class Embedding(nn.Module):
         if self.config.positions == "learned":
             x = x + jnp.take(self.position, positions_BT, axis=0, mode="fill")
         return x.astype(self.config.dtype)
+
+
+class Unembedding(nn.Module):
+    """Logits in float32, whatever the compute type: rounded ones would bias ratios."""
+
+    config: config.Decoder
+
+    @nn.compact
+    def __call__(self, hidden):
+        c = self.config
+        init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+        kernel = self.param("kernel", init, (c.width, c.vocab_size))
+        return product(hidden, kernel, c.dtype, jnp.float32)
 
 
 def rotation(c, positions_BT):

@@ -1,0 +1,133 @@
+"""Classes, rewards and values read off a decoder."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_models
+
+from rlhf_jax.models import config, decoder, heads
+
+V, T = 17, 6
+CONFIG = config.llama(
+    vocab_size=V, width=16, layers=2, heads=2, max_length=8, tied=False
+)
+
+
+@pytest.fixture(scope="module")
+def language_model():
+    module = decoder.Decoder(CONFIG)
+    return module, tiny_models.draw(module)
+
+
+@pytest.fixture
+def batch(rng):
+    tokens = jnp.array(rng.integers(0, V, (3, T)), jnp.int32)
+    mask = jnp.array([[1] * 6, [1] * 3 + [0] * 3, [0] * 2 + [1] * 3 + [0]], jnp.int32)
+    return tokens, mask
+
+
+def run(model, params, *inputs, method=None):
+    return tiny_models.compiled(model, method)(params, *inputs)
+
+
+def started(model, params):
+    head = heads.init_head(model, jax.random.key(1))
+    return heads.from_decoder(params, head)
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_scores_are_the_head_of_the_last_valid_hidden_state(
+    language_model, batch, labels
+):
+    module, params = language_model
+    model = heads.Classifier(CONFIG, labels)
+    own = started(model, params)
+    own["head"]["bias"] += 0.5
+    scores = run(model, own, *batch)
+    hidden = run(module, params, *batch, method="hidden")
+    last = np.stack([hidden[0, 5], hidden[1, 2], hidden[2, 4]])
+    expected = last @ np.array(own["head"]["kernel"]) + 0.5
+    assert scores.shape == (3, labels) and scores.dtype == jnp.float32
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_scores_ignore_what_the_mask_hides(language_model, batch):
+    tokens, mask = batch
+    model = heads.Classifier(CONFIG)
+    own = started(model, language_model[1])
+    junk = jnp.where(mask == 0, 10_000, tokens)
+    chex.assert_trees_all_equal(
+        run(model, own, tokens, mask), run(model, own, junk, mask)
+    )
+    longer = [jnp.pad(x, ((0, 0), (2, 0))) for x in batch]
+    chex.assert_trees_all_close(
+        run(model, own, tokens, mask),
+        run(model, own, *longer),
+        atol=1e-6,
+        rtol=1e-6,
+    )
+
+
+def test_a_helper_start_has_the_structure_of_a_fresh_network(language_model):
+    for model in (heads.Classifier(CONFIG, 3), heads.Value(CONFIG)):
+        fresh = tiny_models.draw(model)
+        own = started(model, language_model[1])
+        chex.assert_trees_all_equal_shapes_and_dtypes(fresh, own)
+        chex.assert_trees_all_equal(own["trunk"]["layers"], language_model[1]["layers"])
+
+
+def test_a_helper_start_survives_the_donation_of_its_source(language_model):
+    params = jax.tree.map(jnp.array, language_model[1])
+    own = started(heads.Value(CONFIG), params)
+    theirs = {x.unsafe_buffer_pointer() for x in jax.tree.leaves(params)}
+    mine = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(own)]
+    assert not theirs & set(mine) and len(mine) == len(set(mine))
+
+
+def test_values_are_zero_at_first_and_learn_from_the_first_step(language_model, batch):
+    model = heads.Value(CONFIG)
+    own = started(model, language_model[1])
+    values = run(model, own, *batch)
+    np.testing.assert_array_equal(values, np.zeros((3, T), np.float32))
+    gradient = jax.jit(
+        jax.grad(lambda p: jnp.square(model.apply({"params": p}, *batch) - 1.0).mean())
+    )(own)
+    assert jnp.abs(gradient["head"]["kernel"]).max() > 0
+    assert gradient["head"]["bias"][0] == pytest.approx(-2.0)
+
+
+def test_values_of_a_shared_trunk_are_a_linear_map_of_its_hidden_states(rng):
+    hidden = jnp.array(rng.normal(size=(2, 3, 16)), jnp.bfloat16)
+    model = heads.Scalar()
+    params = model.init(jax.random.key(0), hidden)["params"]
+    assert model.apply({"params": params}, hidden).dtype == jnp.float32
+    params["head"]["kernel"] = jnp.ones((16, 1))
+    np.testing.assert_allclose(
+        model.apply({"params": params}, hidden),
+        np.array(hidden, np.float32).sum(-1),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_a_value_after_a_token_does_not_see_the_tokens_to_come(language_model, batch):
+    tokens, _ = batch
+    model = heads.Value(CONFIG)
+    own = started(model, language_model[1])
+    own["head"]["kernel"] = jax.random.normal(jax.random.key(3), (16, 1))
+    before = run(model, own, tokens)
+    after = run(model, own, tokens.at[:, 4].set((tokens[:, 4] + 1) % V))
+    np.testing.assert_array_equal(before[:, :4], after[:, :4])
+    assert (before[:, 4:] != after[:, 4:]).any(1).all()
+
+
+def test_reward_heads_start_at_the_papers_deviation():
+    wide = config.llama(vocab_size=2, width=1024, layers=1, heads=2, max_length=2)
+    head = heads.init_head(heads.Classifier(wide, 8), jax.random.key(0))
+    variance = 1 / 1025
+    error = variance * np.sqrt(2 / head["kernel"].size)
+    assert abs(float(jnp.square(head["kernel"]).mean()) - variance) < 4 * error
+    assert not head["bias"].any()
+    assert not heads.init_head(heads.Value(wide), jax.random.key(0))["kernel"].any()

@@ -1,0 +1,125 @@
+"""Layers against float64 numpy, and the configuration's refusals."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlhf_jax.models import config, layers
+
+TINY = config.preset("micro", vocab_size=11, max_length=32)
+
+
+def attention(q, k, v, mask):
+    """Softmax attention by loops over rows, heads and queries."""
+    out = np.zeros(q.shape)
+    group = q.shape[2] // k.shape[1]
+    for b, t, h in np.ndindex(q.shape[:3]):
+        shown = np.flatnonzero(mask[b, t])
+        keys, values = k[b, h // group, shown], v[b, h // group, shown]
+        scores = np.exp(keys @ q[b, t, h] / np.sqrt(q.shape[-1]))
+        out[b, t, h] = scores @ values / scores.sum()
+    return out
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_attention_is_softmax_attention_by_loops(rng, kv_heads):
+    q = rng.normal(size=(2, 5, 4, 6))
+    k, v = rng.normal(size=(2, 2, kv_heads, 7, 6))
+    mask = rng.random((2, 5, 7)) < 0.6
+    mask[..., 0] = True
+    args = [jnp.array(x, jnp.float32) for x in (q, k, v)]
+    out = layers.attend(*args, jnp.array(mask))
+    np.testing.assert_allclose(out, attention(q, k, v, mask), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_norms_by_their_formulas(rng, kind):
+    c = dataclasses.replace(TINY, norm=kind, norm_eps=1e-3)
+    x, scale, bias = (rng.normal(size=s) for s in ((2, 3, c.width), c.width, c.width))
+    params = {"scale": jnp.array(scale, jnp.float32)}
+    expected = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-3) * scale
+    if kind == "layer":
+        params["bias"] = jnp.array(bias, jnp.float32)
+        centered = x - x.mean(-1, keepdims=True)
+        deviation = np.sqrt(x.var(-1, keepdims=True) + 1e-3)
+        expected = centered / deviation * scale + bias
+    out = layers.Norm(c).apply({"params": params}, jnp.array(x, jnp.float32))
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rotations_keep_length_and_see_distances_only(rng):
+    q, k = (jnp.array(rng.normal(size=(1, 1, 1, 16)), jnp.float32) for _ in "qk")
+
+    def turned(x, position):
+        return layers.rotate(x, layers.rotation(TINY, jnp.array([[position]])))
+
+    scores = [jnp.vdot(turned(q, m), turned(k, n)) for m, n in ((3, 1), (9, 7), (2, 0))]
+    np.testing.assert_allclose(scores, scores[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        jnp.linalg.norm(turned(q, 5)), jnp.linalg.norm(q), rtol=1e-6
+    )
+    np.testing.assert_array_equal(turned(q, 0), q)
+
+
+def test_scaled_rotations_stretch_slow_turns_and_leave_fast_ones():
+    scaling = config.RopeScaling(8.0, 1.0, 4.0, 64)
+    c = dataclasses.replace(TINY, head_dim=32, rope_scaling=scaling, rope_theta=1e4)
+    plain = dataclasses.replace(c, rope_scaling=None)
+    one = jnp.array([[1]])
+    ratio = layers.rotation(c, one)[1] / layers.rotation(plain, one)[1]
+    cycles = 64 * 1e4 ** -(np.arange(0, 32, 2) / 32) / (2 * np.pi)
+    ratio = np.array(ratio).ravel()
+    np.testing.assert_allclose(ratio[cycles > 4], 1.0, rtol=1e-5)
+    np.testing.assert_allclose(ratio[cycles < 1], 1 / 8, rtol=1e-2)
+    assert (np.diff(ratio) <= 1e-6).all()
+
+
+def test_a_dense_layer_is_the_same_on_flat_and_on_nested_rows(rng):
+    x = jnp.array(rng.normal(size=(2, 3, 4)), jnp.float32)
+    dense = layers.Dense(5, bias=True, dtype="float32")
+    params = dense.init(jax.random.key(0), x)
+    expected = jnp.einsum("btd,df->btf", x, params["params"]["kernel"])
+    np.testing.assert_allclose(dense.apply(params, x), expected, rtol=1e-5, atol=1e-6)
+    assert not params["params"]["bias"].any()
+
+
+def test_kernels_start_with_the_variance_of_one_over_their_inputs():
+    dense = layers.Dense(400, bias=False, dtype="float32", gain=0.5)
+    kernel = dense.init(jax.random.key(0), jnp.zeros((1, 100)))["params"]["kernel"]
+    expected = 0.25 / 100
+    error = expected * np.sqrt(2 / kernel.size)
+    assert abs(float(jnp.square(kernel).mean()) - expected) < 4 * error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"positions": "alibi"}, "positions='alibi'.*learned"),
+        ({"dtype": "float64"}, "dtype='float64'"),
+        ({"remat": "some"}, "remat='some'"),
+        ({"kv_heads": 3}, "heads=4 is no multiple of kv_heads=3"),
+        ({"kv_heads": 0}, "heads=4 is no multiple of kv_heads=0"),
+        ({"layers": 0}, "layers=0"),
+        ({"head_dim": 5}, "head_dim=5 is odd"),
+        ({"attention": "cudnn"}, "half precision"),
+    ],
+)
+def test_a_configuration_that_cannot_be_built_says_why(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TINY, **change)
+
+
+def test_presets_are_named_when_one_is_asked_for_that_does_not_exist():
+    with pytest.raises(ValueError, match="no preset 'nano'.*micro"):
+        config.preset("nano", vocab_size=10, max_length=10)
+    with pytest.raises(ValueError, match="width=65 is no multiple of heads=4"):
+        config.preset("micro", vocab_size=10, max_length=10, width=65)
+
+
+def test_presets_are_static():
+    again = config.preset("micro", vocab_size=11, max_length=32)
+    assert again == TINY and hash(again) == hash(TINY)
+    assert (TINY.layers, TINY.width, TINY.tied) == (2, 64, True)
