@@ -1,5 +1,6 @@
 """Minibatch updates on an experience: one loss, one permutation, every layout alike."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -47,12 +48,10 @@ def make_loss(*, networks, config, scale, axis_name=None):
         )
         metrics = {"policy_loss": total, **metrics}
         if config.kl_in == "loss":
-            penalty = kl.k3(logps, data.reference_logps)
+            penalty = kl.k3(logps, data.reference_logps, mask=valid)
             total += coef * masking.mean(penalty, valid, count=count, **over)
         if config.entropy_bonus:
-            entropy = logprobs.entropy(
-                logits, temperature=collect.temperature(config)
-            )
+            entropy = logprobs.entropy(logits, temperature=collect.temperature(config))
             entropy = masking.mean(entropy, valid, count=count, **over)
             total -= hyper.entropy_coef * entropy
             metrics["entropy"] = entropy
@@ -79,13 +78,10 @@ def make_loss(*, networks, config, scale, axis_name=None):
 
 def _policy_loss(logps, data, targets, hyper, count, *, config, axis_name):
     valid = data.response_mask
-    advantage = targets.advantages
-    if config.whitening == "minibatch":
-        advantage = masking.whiten(advantage, valid, axis_name=axis_name)
     value, metrics = losses.ppo_clip(
         logps,
         data.logps,
-        advantage,
+        targets.advantages,
         valid,
         clip=hyper.clip,
         count=count,
@@ -93,7 +89,7 @@ def _policy_loss(logps, data, targets, hyper, count, *, config, axis_name):
     )
     if config.algorithm == "reinforce":
         value, _ = losses.reinforce(
-            logps, advantage, valid, count=count, axis_name=axis_name
+            logps, targets.advantages, valid, count=count, axis_name=axis_name
         )
     gap = jax.lax.stop_gradient(jnp.abs(jnp.expm1(logps - data.logps)))
     gap = jnp.where(valid != 0, gap, 0.0).max()
@@ -104,10 +100,8 @@ def _policy_loss(logps, data, targets, hyper, count, *, config, axis_name):
 
 
 def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
-    """Epochs × minibatches of updates on all N rows.
+    """Epochs × minibatches of updates on all N rows; each device takes its share.
 
-    One permutation of the global rows an epoch, from fold_in(key, epoch), defines the
-    minibatches (N 16: reshuffled every epoch); each device takes its share of each.
     Returns (state, metrics), metrics stacked [epochs, minibatches].
     """
     rows = sample.data.tokens.shape[0]
@@ -117,45 +111,18 @@ def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
             f"{rows} rows do not divide into {config.minibatches} minibatches on "
             f"{shares} devices; change the batch size, the minibatches or --devices"
         )
-    size = rows // config.minibatches
-    _, shuffle_key = collect.keys(state)
-    orders = jnp.stack(
-        [
-            jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), rows)
-            for epoch in range(config.epochs)
-        ]
-    ).reshape(config.epochs, config.minibatches, size)
-    loss = make_loss(
-        networks=networks,
+    scale = Scale(hyper, state.controller.coef)
+    minibatch = functools.partial(
+        _minibatch,
+        sample=sample,
+        loss=make_loss(
+            networks=networks, config=config, scale=scale, axis_name=axis_name
+        ),
+        hyper=hyper,
+        tx=tx,
         config=config,
-        scale=Scale(hyper, state.controller.coef),
         axis_name=axis_name,
     )
-
-    def minibatch(carry, order):
-        learner, elastic = carry
-        count = jnp.take(sample.data.response_mask, order, axis=0).sum()
-        if axis_name is not None:
-            start = jax.lax.axis_index(axis_name) * (size // shares)
-            order = jax.lax.dynamic_slice_in_dim(order, start, size // shares)
-        part = jax.tree.map(lambda x: jnp.take(x, order, axis=0), sample)
-        grads, metrics = training.gradients(
-            loss,
-            learner.params,
-            part,
-            count=count,
-            micro_batches=config.micro_batches,
-            axis_name=axis_name,
-        )
-        rate = optim.learning_rate(
-            config.optimizer,
-            learner.updates,
-            peak=hyper.learning_rate,
-            total=hyper.total_updates,
-        )
-        learner, extra = training.apply(learner, grads, tx, rate=rate)
-        elastic = _tick(learner, elastic, hyper, config.tick == "update")
-        return (learner, elastic), {**metrics, **extra, "rate": rate}
 
     def epoch(carry, order):
         (learner, elastic), metrics = jax.lax.scan(minibatch, carry, order)
@@ -163,9 +130,62 @@ def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
         return (learner, elastic), metrics
 
     (learner, elastic), metrics = jax.lax.scan(
-        epoch, (state.learner, state.elastic), orders
+        epoch, (state.learner, state.elastic), orders(state, rows, config=config)
     )
     return state._replace(learner=learner, elastic=elastic), metrics
+
+
+def orders(state, rows, *, config):
+    """Which global rows are in which minibatch: [epochs, minibatches, rows of one].
+
+    One permutation an epoch, from fold_in(key, epoch) (N 16: reshuffled every epoch).
+    """
+    _, shuffle_key = collect.keys(state)
+    permutations = [
+        jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), rows)
+        for epoch in range(config.epochs)
+    ]
+    return jnp.stack(permutations).reshape(config.epochs, config.minibatches, -1)
+
+
+def _minibatch(carry, order, *, sample, loss, hyper, tx, config, axis_name):
+    """One update, as the body of a scan; carry is (learner, elastic)."""
+    learner, elastic = carry
+    part, count = share(sample, order, config=config, axis_name=axis_name)
+    grads, metrics = training.gradients(
+        loss,
+        learner.params,
+        part,
+        count=count,
+        micro_batches=config.micro_batches,
+        axis_name=axis_name,
+    )
+    rate = optim.learning_rate(
+        config.optimizer,
+        learner.updates,
+        peak=hyper.learning_rate,
+        total=hyper.total_updates,
+    )
+    learner, extra = training.apply(learner, grads, tx, rate=rate)
+    elastic = _tick(learner, elastic, hyper, config.tick == "update")
+    return (learner, elastic), {**metrics, **extra, "rate": rate}
+
+
+def share(sample, order, *, config, axis_name):
+    """This device's rows of a minibatch, and the valid tokens of the whole of it."""
+    part = jax.tree.map(lambda x: jnp.take(x, order, axis=0), sample)
+    valid = part.data.response_mask
+    if config.whitening == "minibatch":
+        # Not in the loss, which sees a device's rows of one micro-batch.
+        advantages = masking.whiten(part.targets.advantages, valid)
+        part = part._replace(targets=part.targets._replace(advantages=advantages))
+    if axis_name is not None:
+        size = order.shape[0] // jax.lax.axis_size(axis_name)
+        start = jax.lax.axis_index(axis_name) * size
+        part = jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), part
+        )
+    return part, valid.sum()
 
 
 def _tick(learner, elastic, hyper, now):
