@@ -2,9 +2,9 @@
 
     python tests/golden/make_hf.py
 
-writes hf_<case>.npz beside this file: the config.json, every tensor, and the logits (of
-classifiers: scores) that torch computes of `batch(case)`. Seed 0; the versions that made
-a file are stored in it.
+writes hf_<case>.npz beside this file: the config.json, every tensor, and the logits
+(of classifiers: scores) that torch computes of `batch(case)`. Seed 0; the versions
+that made a file are stored in it.
 """
 
 import json
