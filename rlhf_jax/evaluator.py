@@ -45,7 +45,8 @@ class Evaluator:
                 scores[task.groups == group].mean()
             )
         metrics |= _spread("drift/kl_initial", out.divergence)
-        metrics["eval/entropy"] = float(out.entropy.mean())
+        length = np.asarray(out.rollout.response_mask).sum()
+        metrics["eval/entropy"] = float(out.entropy.sum() / max(length, 1))
         metrics |= self._text(params)
         metrics |= _shape(out.rollout)
         if task.truth is not None:

@@ -131,12 +131,16 @@ def _head_dim(width, heads):
     return width // heads
 
 
-# Small Llamas to train from scratch; tied, so that a small vocabulary stays small.
+# Small models to train from scratch: Llamas, and GPT-2s where the name says so; tied,
+# so that a small vocabulary stays small.
 PRESETS = {
     "micro": {"width": 64, "layers": 2, "heads": 4},
     "small": {"width": 96, "layers": 3, "heads": 4},
     "large": {"width": 128, "layers": 4, "heads": 4},
     "base": {"width": 256, "layers": 4, "heads": 4},
+    "gpt2-micro": {"width": 64, "layers": 2, "heads": 4},
+    "gpt2-mini": {"width": 128, "layers": 4, "heads": 4},
+    "gpt2-base": {"width": 256, "layers": 4, "heads": 4},
 }
 
 
@@ -145,4 +149,5 @@ def preset(name, *, vocab_size, max_length, **changes):
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}: choose one of {tuple(PRESETS)}")
     shape = {"tied": True} | PRESETS[name] | changes
-    return llama(vocab_size=vocab_size, max_length=max_length, **shape)
+    family = gpt2 if name.startswith("gpt2-") else llama
+    return family(vocab_size=vocab_size, max_length=max_length, **shape)

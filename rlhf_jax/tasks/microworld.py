@@ -5,7 +5,6 @@ What was pretrained is kept in the cache, by a digest of everything it depends o
 
 import dataclasses
 import functools
-import hashlib
 import pathlib
 
 import jax
@@ -107,7 +106,7 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
 
 def _pretrained(world, model, preset, config, layout, cache, report, signals):
     keep = {k: v for k, v in vars(config).items() if k.startswith("pretrain")}
-    words = hashlib.sha256(" ".join(world.vocabulary).encode()).hexdigest()
+    words = microworld.corpus.digest(world)
     name = f"microworld-{config.world}-{preset}"
     key = pretraining.digest([keep, words, repr(model.config), repr(PRETRAINING)])
     folder = pathlib.Path(cache) / f"{name}-{key}"

@@ -78,6 +78,9 @@ def create(config, dataset, policy, reward, *, layout, cache, report, signals=No
     train = sources.load(dataset, split=config.prompt_split, columns=["text"])
     held = sources.load(dataset, split=config.eval_split, columns=["text"])
     held = sources.drop_shared(held, train)
+    if policy.startswith("scratch:"):  # nor what the policy was pretrained on
+        seen = sources.load(dataset, split=config.pretrain_split, columns=["text"])
+        held = sources.drop_shared(held, seen)
     needed = max(config.eval_prompts, config.heldout_rows)
     if len(held) < needed:
         raise ValueError(
