@@ -14,7 +14,12 @@ import jax
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop; its state is saved."""
+    """A signal asked the run to stop; its state is saved.
+
+    `folder`: of the run to resume; None before there is one, as while pretraining.
+    """
+
+    folder = None
 
 
 class NotFinite(Exception):
@@ -82,43 +87,47 @@ def run(state, *, start, plan, hooks, signals=None):
     device never waits for the host. On iterations that end with a reset and are
     evaluated, both sides of the reset are.
 
-    Returns the state. Raises Interrupted after saving when a signal came; NotFinite
-    when `plan.max_skipped` updates in a row were skipped.
+    Returns the state. Raises Interrupted after saving when a signal came; NotFinite,
+    after saving too, when `plan.max_skipped` updates in a row were skipped.
     """
-    pending = _Pending(hooks.log)
     if start == 0 and 0 in plan.evaluations:
         hooks.evaluate(state, 0, "start")
+    pending = _Pending(hooks.log)
     for iteration in range(start, plan.steps):
-        step = iteration + 1
+        step, last = iteration + 1, iteration + 1 == plan.steps
         wanted = step in plan.evaluations
         held = wanted and iteration in plan.resets
         state, metrics, rows = hooks.advance(state, iteration, held)
         if held:
             metrics = {**metrics, "reset/reset": 1.0}
         pending.put(step, metrics, rows)
+        if wanted or last:
+            pending.flush()
         if pending.skipped >= plan.max_skipped:
+            problem = pending.problem()
             pending.flush()
-            hooks.save(state, step, False)
-            raise NotFinite(
-                f"step {step}: {pending.skipped:.0f} updates in a row had gradients "
-                "that are not finite and were skipped; the last finite weights are "
-                "saved. Lower the learning rate, or look at the reward"
-            )
-        if held:
-            pending.flush()
-            hooks.evaluate(state, step, "before_reset")
-            state = hooks.reset(state)
-            hooks.evaluate(state, step, "after_reset")
-        elif wanted:
-            pending.flush()
-            hooks.evaluate(state, step, "final" if step == plan.steps else "train")
+            hooks.save(hooks.reset(state) if held else state, step, False)
+            raise NotFinite(problem)
+        if wanted:
+            state = _evaluate(state, step, held, last, hooks)
+            pending.restart_clock()
         stop = signals is not None and signals.received is not None
-        due = plan.save_every and step % plan.save_every == 0
-        if step == plan.steps or due or stop:
+        if last or stop or (plan.save_every and step % plan.save_every == 0):
             pending.flush()
-            hooks.save(state, step, step == plan.steps)
-        if stop and step < plan.steps:
+            hooks.save(state, step, last)
+        if stop and not last:
             raise Interrupted(f"{signals.received} after step {step}")
+    return state
+
+
+def _evaluate(state, step, held, last, hooks):
+    """Evaluate; around a reset that was held back, on both sides. Returns the state."""
+    if not held:
+        hooks.evaluate(state, step, "final" if last else "train")
+        return state
+    hooks.evaluate(state, step, "before_reset")
+    state = hooks.reset(state)
+    hooks.evaluate(state, step, "after_reset")
     return state
 
 
@@ -128,7 +137,12 @@ class _Pending:
     def __init__(self, log):
         self._log = log
         self._held = None
-        self.skipped = 0.0
+        self.skipped = 0.0  # updates in a row, as of the iteration last fetched
+        self._fetched = 0
+        self.restart_clock()
+
+    def restart_clock(self):
+        """What comes next is not charged for what was done until now."""
         self._clock = time.monotonic()
 
     def put(self, step, metrics, rows):
@@ -139,6 +153,14 @@ class _Pending:
         held, self._held = self._held, None
         self._write(held)
 
+    def problem(self):
+        """What to tell a user whose updates are skipped."""
+        return (
+            f"step {self._fetched}: {self.skipped:.0f} updates in a row had gradients "
+            "that are not finite and were skipped; the last finite weights are saved. "
+            "Lower the learning rate, or look at the reward"
+        )
+
     def _write(self, held):
         if held is None:
             return
@@ -148,4 +170,4 @@ class _Pending:
         metrics["time/iteration"] = now - self._clock
         self._clock = now
         self._log(step, metrics, rows)
-        self.skipped = metrics.get("optim/skipped", 0.0)
+        self._fetched, self.skipped = step, metrics.get("optim/skipped", 0.0)
