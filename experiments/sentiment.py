@@ -64,7 +64,8 @@ class Config:
     first_seed: int = 0
     steps: int = 80
     """Iterations of every method."""
-    eval_every: int = 7
+    eval_every: int = 9
+    """Iterations between evaluations; both sides of every reset are evaluated too."""
     output: str | None = None
     """The run folder; by default a new one under runs/sentiment."""
     resume: bool = False

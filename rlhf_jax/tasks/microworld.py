@@ -40,7 +40,7 @@ class Config:
     """How often annotators prefer the better text."""
     prompts: int = 4096
     eval_prompts: int = 128
-    skill_items: int = 60
+    skill_items: int = 40
     """Questions a kind; 300 for a study."""
     temperature: float = 1.0
 
