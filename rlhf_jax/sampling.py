@@ -161,7 +161,7 @@ def _draw(state, keys, config):
         token = jnp.argmax(allowed, axis=-1)
         drawn_logps = jnp.zeros(token.shape, jnp.float32)
     else:
-        token = _SAMPLERS[config.sampler](row_keys_at(keys, state.time), allowed)
+        token = _SAMPLERS[config.sampler](_keys_at(keys, state.time), allowed)
         drawn_logps = logprobs.of_tokens(allowed, token)
     logps = logprobs.of_tokens(
         state.logits, token, temperature=config.temperature or 1.0
@@ -185,7 +185,7 @@ def _draw(state, keys, config):
     )
 
 
-def row_keys_at(keys, time):
+def _keys_at(keys, time):
     """Each row's key for one step of time. keys [B] → [B]."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, time)
 
