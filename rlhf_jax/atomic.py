@@ -7,6 +7,7 @@ folder holds, written last, a manifest with the digest of every file and of itse
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -58,6 +59,29 @@ def folder(path):
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync(path.parent)
+
+
+@contextlib.contextmanager
+def alone(path):
+    """Keeps the folder `path`, made when missing, for this process during the block.
+
+    Raises ValueError when another process has it; one that was killed has it no more.
+    """
+    path = pathlib.Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks does without
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"another process is at work in {path}: wait for it, stop it, or "
+                    "choose another folder"
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove(path):

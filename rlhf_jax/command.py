@@ -10,68 +10,116 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
+import textwrap
+import traceback
 
 import jax
 import rich.console
+import rich.markup
 import tyro
 
-from rlhf_jax import loop
+from rlhf_jax import atomic, loop
 from rlhf_jax.reporting import metrics
 
 # What says where or how, but not what: a run may be resumed with others.
-PLACES = ("output", "resume", "cache", "devices", "log", "save_every", "keep")
+PLACES = (
+    "output", "resume", "cache", "devices", "log", "save_every", "keep", "export",
+)  # fmt: skip
+CONFIG = "config.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")
 
 
 def parse(config, *, description):
     """The config that the command line asks for, `config` being the default."""
-    return tyro.cli(
-        type(config),
-        default=config,
-        description=description,
-        config=(tyro.conf.FlagConversionOff,) if False else (),
-    )
+    # tyro joins lines, and nothing wraps them again, unless they begin with a blank.
+    shown = textwrap.indent(description, "  ")
+    return tyro.cli(type(config), prog=_program(), default=config, description=shown)
 
 
 def main(run):
     """Runs `run()` and turns what a user can mend into one line and an exit status.
 
-    0 when a signal stopped the run and its state is saved; 2 for a misuse.
+    0 when a signal stopped the run and its state is saved; 2 for a misuse. With
+    RLHF_JAX_TRACEBACK set, a misuse shows where it was found.
     """
-    console = rich.console.Console(stderr=True)
     try:
         run()
     except loop.Interrupted as stop:
-        console.print(f"stopped by {stop}; continue with --resume", markup=False)
+        _say(f"stopped by {stop}; to go on: {_again(stop.folder)}")
         sys.exit(0)
+    except KeyboardInterrupt:
+        _say("stopped at once; with --resume a run goes on from its last checkpoint")
+        sys.exit(130)
     except (ValueError, OSError, ImportError, loop.NotFinite) as error:
         if os.environ.get("RLHF_JAX_TRACEBACK"):
             raise
-        console.print(f"[bold red]error:[/] {rich.markup.escape(str(error))}")
+        _say(" ".join(str(error).split()) + _trace_hint(error), "[bold red]error:[/] ")
         sys.exit(2)
+
+
+def _say(text, label=""):
+    """One line on stderr, however long."""
+    console = rich.console.Console(stderr=True)
+    text = label + rich.markup.escape(text)
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def _again(place):
+    """The command that goes on with this one, in the run folder `place` if any."""
+    if place is None:
+        return command()
+    flags = "" if "--resume" in sys.argv else " --resume"
+    if not any(flag.split("=")[0] == "--output" for flag in sys.argv):
+        flags += f" --output {shlex.quote(str(place))}"
+    return command() + flags
+
+
+def _trace_hint(error):
+    """How to see more of an error that this package did not raise itself."""
+    raised = traceback.extract_tb(error.__traceback__)[-1].filename
+    ours = pathlib.Path(__file__).parent
+    if pathlib.Path(raised).is_relative_to(ours) or "experiments" in raised:
+        return ""
+    return f" ({type(error).__name__}; RLHF_JAX_TRACEBACK=1 shows where)"
 
 
 def digest(config):
     """12 hex digits of what a config asks for, places aside."""
-    text = json.dumps(_asked(config), sort_keys=True, default=str)
+    text = json.dumps(_asked(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _asked(config):
-    found = dataclasses.asdict(config)
-    return {k: v for k, v in found.items() if k not in PLACES}
+    return {k: v for k, v in _plain(config).items() if k not in PLACES}
+
+
+def _plain(config):
+    """A config as JSON has it; inf and nan, which are not JSON, as flags spell them."""
+
+    def spell(value):
+        if isinstance(value, dict):
+            return {k: spell(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [spell(v) for v in value]
+        finite = not isinstance(value, float) or math.isfinite(value)
+        return value if finite else str(value)
+
+    return json.loads(json.dumps(spell(dataclasses.asdict(config)), default=str))
 
 
 def folder(config, name):
     """The folder of this run: new, or with --resume the one to go on in.
 
     Raises ValueError when there is nothing to resume, when the folder is in use, or
-    when it holds a run of another configuration: then with the flags that differ.
+    when it holds a run of another configuration: then with the flags that differ. A
+    folder whose run saved nothing is as good as new.
     """
     home = pathlib.Path("runs") / name
     if config.output is not None:
@@ -84,32 +132,64 @@ def folder(config, name):
     else:
         now = datetime.datetime.now()
         place = home / now.strftime("%Y-%m-%d_%H-%M-%S")
-    written = place / "config.json"
-    if written.exists():
-        if not config.resume:
-            raise ValueError(
-                f"{place} holds a run already: pass --resume to continue it, or "
-                "another --output"
-            )
-        _compare(json.loads(written.read_text())["config"], config, place)
-    elif config.resume:
-        raise ValueError(f"--resume: {place} holds no run (no config.json there)")
+    if config.resume:
+        _compare(_written(place), config, place)
+    elif _saved(place):
+        raise ValueError(
+            f"{place} holds a run already: pass --resume to continue it, or another "
+            "--output"
+        )
+    elif place.exists() and not place.is_dir():
+        raise ValueError(f"--output {place} is a file; name a folder")
+    if place.exists():
+        with atomic.alone(place):
+            pass  # told before anything is made: the study asks again, and stays alone
     return place
 
 
+def _saved(place):
+    """Whether the run in a folder has saved anything to go on from."""
+    return any((place / "checkpoints").glob("*/step_*"))
+
+
+def _written(place):
+    """The config in a folder's config.json, as JSON."""
+    file = place / CONFIG
+    if not file.exists():
+        raise ValueError(
+            f"--resume: {place} holds no run (no {CONFIG} there); leave --resume out "
+            "to start one"
+        )
+    try:
+        return json.loads(file.read_text())["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"--resume: {file} is damaged ({error}); restore it, or start over in "
+            "another --output"
+        ) from None
+
+
 def _compare(before, config, place):
-    now = json.loads(json.dumps(_asked(config), default=str))
+    """Raises ValueError with the flags in which a run differs from what is asked."""
+    before = _flat(before)
+    now = _flat(_asked(config))
+    names = [n for n in {**now, **before} if n.split(".")[0] not in PLACES]
     different = [
-        f"{key}: {before.get(key)!r} there, {now.get(key)!r} asked for"
-        for key in sorted({*_flat(before), *_flat(now)})
-        if (before := _flat(before)).get(key) != (now := _flat(now)).get(key)
-        and key.split(".")[0] not in PLACES
+        f"--{name.replace('_', '-')} {_shown(before, name)} there, "
+        f"{_shown(now, name)} here"
+        for name in names
+        if before.get(name) != now.get(name)
     ]
     if different:
         raise ValueError(
-            f"{place} is a run of another configuration ({'; '.join(different)}); "
+            f"{place} is a run of another configuration: {'; '.join(different)}; "
             "resume it with its own flags, or start over in another --output"
         )
+
+
+def _shown(flags, name):
+    value = flags.get(name, "(no such flag)")
+    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _flat(tree, prefix=""):
@@ -123,12 +203,12 @@ def _flat(tree, prefix=""):
 
 
 def write_config(place, config, layout):
-    """config.json: the resolved config and everything it ran on."""
+    """config.json: the resolved config and everything it ran on, once a run."""
     place.mkdir(parents=True, exist_ok=True)
-    if (place / "config.json").exists():
+    if config.resume and (place / CONFIG).exists():
         return
     facts = {
-        "config": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
+        "config": _plain(config),
         "digest": digest(config),
         "command": command(),
         "versions": versions(),
@@ -137,7 +217,7 @@ def write_config(place, config, layout):
         "commit": commit(),
         "date": datetime.datetime.now().isoformat(timespec="seconds"),
     }
-    metrics.write_json(place / "config.json", facts)
+    metrics.write_json(place / CONFIG, facts)
 
 
 def versions():
@@ -150,10 +230,12 @@ def versions():
 
 def command():
     """The command line as a person would type it again."""
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    start = f"python -m {spec.name}" if spec else f"python {sys.argv[0]}"
-    return " ".join([start, *sys.argv[1:]])
+    return " ".join([_program(), *map(shlex.quote, sys.argv[1:])])
+
+
+def _program():
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name}" if spec else f"python {sys.argv[0]}"
 
 
 def commit():

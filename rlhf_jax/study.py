@@ -10,7 +10,16 @@ import pathlib
 
 import jax
 
-from rlhf_jax import averaging, cells, checkpoint, elastic_reset, loop, methods
+from rlhf_jax import (
+    atomic,
+    averaging,
+    cells,
+    checkpoint,
+    elastic_reset,
+    loop,
+    methods,
+    recorder,
+)
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.evaluator import Evaluator
 from rlhf_jax.reporting import metrics as logs
@@ -65,7 +74,19 @@ class Study:
         return frozenset({*regular, *(r + 1 for r in self.resets), steps})
 
     def run(self, signals=None):
-        """Runs the cells that are not done. Returns the records of metrics.jsonl."""
+        """Runs the cells that are not done. Returns the records of metrics.jsonl.
+
+        Raises ValueError when another process is at work in the folder.
+        """
+        with atomic.alone(self.folder):
+            try:
+                self._run_cells(signals)
+            except loop.Interrupted as stop:
+                stop.folder = self.folder
+                raise
+        return logs.read(self.folder / "metrics.jsonl")
+
+    def _run_cells(self, signals):
         done, offsets = self._progress()
         log = logs.Log(self.folder, resume_offset=offsets["metrics"], wandb=self._wandb)
         path = self.folder / "samples.jsonl"
@@ -75,13 +96,14 @@ class Study:
         bar = progress.Progress(len(trained) * steps, "training", console=self.console)
         with log, samples, bar:
             bar.start_at(sum(c in done for c in trained) * steps)
-            files = Files(log, samples, bar)
+            files = recorder.Files(log, samples, bar)
             before = 0
             for cell in self.cells:
                 if cell not in done:
+                    if signals is not None and signals.received is not None:
+                        raise loop.Interrupted(f"{signals.received} before {cell.name}")
                     self._run(cell, files, before, signals)
                 before += steps * (cell in trained)
-        return logs.read(self.folder / "metrics.jsonl")
 
     def _run(self, cell, files, before, signals):
         reward = self.reward(cell.seed)
@@ -89,7 +111,7 @@ class Study:
             self._derive(cell, reward, files)
             return
         trainer = self.trainer(cell)
-        run = _Run(self, cell, trainer, reward, files, before)
+        run = recorder.Recorder(self, cell, trainer, reward, files, before)
         state, start = run.restore()
         plan = loop.Plan(
             steps=self.settings.steps,
@@ -121,10 +143,10 @@ class Study:
             policy, step = saved["best"], extra["best"]["step"]
         else:
             policy = trainer.average(saved["state"])
-        run = _Run(self, cell, trainer, reward, files, 0)
+        run = recorder.Recorder(self, cell, trainer, reward, files, 0)
         run.evaluate_policy(policy, step, "final")
         extra = {**run.offsets(), "best": extra["best"], "final": True}
-        self._checkpointer(cell).save(step, {"policy": policy}, extra)
+        self.checkpointer(cell).save(step, {"policy": policy}, extra)
 
     # What cells share
 
@@ -146,7 +168,7 @@ class Study:
         method = methods.METHODS[cell.method]
         if method.source is not None:
             target = self.layout.like({"policy": self.task.params})
-            return self._checkpointer(cell).restore(target)[1]["policy"]
+            return self.checkpointer(cell).restore(target)[1]["policy"]
         trainer = self.trainer(cell)
         return trainer.policy(self.restore(cell, trainer)[1]["state"])
 
@@ -211,7 +233,7 @@ class Study:
 
     # What is on the disk
 
-    def _checkpointer(self, cell):
+    def checkpointer(self, cell):
         return checkpoint.Checkpointer(
             self.folder / "checkpoints" / cell.name,
             keep=self.settings.keep,
@@ -223,125 +245,23 @@ class Study:
         """(step, {"state", "best"}, extra) of a cell's newest checkpoint, or None."""
         state = jax.eval_shape(trainer.start)
         target = {"state": state, "best": jax.eval_shape(trainer.policy, state)}
-        return self._checkpointer(cell).restore(self.layout.like(target))
+        return self.checkpointer(cell).restore(self.layout.like(target))
 
     def _progress(self):
         """Which cells are done, and how far the files of lines reach with them.
 
         A cell is done when its last checkpoint says so; the first that is not ends
-        the count, and its own checkpoint says how far it got.
+        the count, and its own checkpoint says how far it got. What later cells left
+        goes: their lines are cut off, and they run again.
         """
         done, offsets = set(), {"metrics": 0, "samples": 0}
-        for cell in self.cells:
-            peek = self._checkpointer(cell).peek()
-            if peek is None:
-                break
-            _, extra = peek
-            offsets = {name: extra[name] for name in offsets}
-            if not extra["final"]:
+        for position, cell in enumerate(self.cells):
+            peek = self.checkpointer(cell).peek()
+            if peek is not None:
+                offsets = {name: peek[1][name] for name in offsets}
+            if peek is None or not peek[1]["final"]:
+                for later in self.cells[position + 1 :]:
+                    self.checkpointer(later).clear()
                 break
             done.add(cell)
         return done, offsets
-
-
-@dataclasses.dataclass(frozen=True)
-class Files:
-    """What every cell writes to."""
-
-    log: logs.Log
-    samples: logs.Lines
-    bar: progress.Progress
-
-
-class _Run:
-    """A cell under way: the callbacks of the loop, and the best policy so far."""
-
-    def __init__(self, study, cell, trainer, reward, files, before):
-        self._study, self._cell, self._trainer = study, cell, trainer
-        self._reward, self._files, self._before = reward, files, before
-        self._checkpoints = study._checkpointer(cell)
-        self._best = {"value": -1.0, "step": 0, "start": {}}
-        self._best_params = None
-        self._spent = {"tokens": 0.0, "gradient_steps": 0, "reward_calls": 0}
-
-    def restore(self):
-        """(state, steps done): of the newest checkpoint, or from the start."""
-        found = self._study.restore(self._cell, self._trainer)
-        if found is None:
-            state = self._trainer.start()
-            self._best_params = jax.device_get(self._trainer.policy(state))
-            return state, 0
-        step, saved, extra = found
-        self._best, self._best_params = extra["best"], saved["best"]
-        self._spent = extra["spent"]
-        return saved["state"], step
-
-    def log(self, step, metrics, rows):
-        del rows
-        cell, settings = self._cell, self._study.settings
-        spent = self._spent
-        if "response/length" in metrics:
-            spent["tokens"] += metrics["response/length"] * settings.rows
-            spent["reward_calls"] += settings.rows
-            spent["gradient_steps"] += (
-                settings.algorithm.epochs * settings.algorithm.minibatches
-            )
-        else:
-            spent["gradient_steps"] += 1
-        metrics = {**metrics, **{f"budget/{k}": v for k, v in spent.items()}}
-        self._files.log.write(metrics, method=cell.method, seed=cell.seed, step=step)
-        live = {"reward": "objective/scores", "kl": "objective/kl"}
-        shown = {k: metrics[v] for k, v in live.items() if v in metrics}
-        self._files.bar.update(self._before + step, **shown)
-
-    def evaluate(self, state, step, phase):
-        metrics = self.evaluate_policy(self._trainer.policy(state), step, phase)
-        self._keep_best(metrics, state, step)
-
-    def evaluate_policy(self, policy, step, phase):
-        """Measures a policy, logs it with 20 samples; returns the metrics."""
-        cell, files = self._cell, self._files
-        with files.bar.phase(f"{cell.name}: evaluating"):
-            evaluator = self._study.evaluator(self._reward)
-            metrics, samples = evaluator(policy, self._reward)
-        metrics = {"eval/phase": phase, **metrics}
-        files.log.write(metrics, method=cell.method, seed=cell.seed, step=step)
-        for row in samples[: self._study.settings.logged_samples]:
-            where = {"method": cell.method, "seed": cell.seed, "step": step}
-            files.samples.append({**where, "phase": phase, **row})
-        files.bar.update(self._before + step, drift=metrics["drift/text_nll"])
-        return metrics
-
-    def _keep_best(self, metrics, state, step):
-        """The policy whose gain × room left before the drift corner is largest.
-
-        The hypervolume of one point, on validation half A, with the proxy reward: what
-        early stopping would choose. Reported on half B.
-        """
-        best = self._best
-        now = {k: metrics[k] for k in ("eval/reward_a", "drift/text_nll_a")}
-        start = best["start"] or now
-        gain = now["eval/reward_a"] - start["eval/reward_a"]
-        drift = now["drift/text_nll_a"] - start["drift/text_nll_a"]
-        room = self._study.settings.drift_corner - drift
-        value = max(gain, 0.0) * max(room, 0.0)
-        self._best = {**best, "start": start}
-        if value > best["value"]:
-            self._best = {"value": value, "step": step, "start": start}
-            self._best_params = jax.device_get(self._trainer.policy(state))
-
-    def save(self, state, step, final):
-        with self._files.bar.phase(f"{self._cell.name}: saving"):
-            extra = {
-                **self.offsets(),
-                "best": self._best,
-                "spent": self._spent,
-                "final": final,
-            }
-            tree = {"state": state, "best": self._best_params}
-            self._checkpoints.save(step, tree, extra)
-
-    def offsets(self):
-        """How long the files of lines are now."""
-        log, samples = self._files.log, self._files.samples
-        return {"metrics": log.offset(), "samples": samples.offset()}

@@ -1,0 +1,114 @@
+"""A cell of a study under way: what of it is logged, measured and saved.
+
+The callbacks of the host loop, the budget spent so far, and the best policy so far.
+"""
+
+import dataclasses
+
+import jax
+
+from rlhf_jax.reporting import metrics as logs
+from rlhf_jax.reporting import progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """What every cell writes to."""
+
+    log: logs.Log
+    samples: logs.Lines
+    bar: progress.Progress
+
+
+class Recorder:
+    """A cell under way: the callbacks of the loop, and the best policy so far."""
+
+    def __init__(self, study, cell, trainer, reward, files, before):
+        self._study, self._cell, self._trainer = study, cell, trainer
+        self._reward, self._files, self._before = reward, files, before
+        self._checkpoints = study.checkpointer(cell)
+        self._best = {"value": -1.0, "step": 0, "start": {}}
+        self._best_params = None
+        self._spent = {"tokens": 0.0, "gradient_steps": 0, "reward_calls": 0}
+
+    def restore(self):
+        """(state, steps done): of the newest checkpoint, or from the start."""
+        found = self._study.restore(self._cell, self._trainer)
+        if found is None:
+            state = self._trainer.start()
+            self._best_params = jax.device_get(self._trainer.policy(state))
+            return state, 0
+        step, saved, extra = found
+        self._best, self._best_params = extra["best"], saved["best"]
+        self._spent = extra["spent"]
+        return saved["state"], step
+
+    def log(self, step, metrics, rows):
+        del rows
+        cell, settings = self._cell, self._study.settings
+        spent = self._spent
+        if "response/length" in metrics:
+            spent["tokens"] += metrics["response/length"] * settings.rows
+            spent["reward_calls"] += settings.rows
+            spent["gradient_steps"] += (
+                settings.algorithm.epochs * settings.algorithm.minibatches
+            )
+        else:
+            spent["gradient_steps"] += 1
+        metrics = {**metrics, **{f"budget/{k}": v for k, v in spent.items()}}
+        self._files.log.write(metrics, method=cell.method, seed=cell.seed, step=step)
+        live = {"reward": "objective/scores", "kl": "objective/kl"}
+        shown = {k: metrics[v] for k, v in live.items() if v in metrics}
+        self._files.bar.update(self._before + step, **shown)
+
+    def evaluate(self, state, step, phase):
+        metrics = self.evaluate_policy(self._trainer.policy(state), step, phase)
+        self._keep_best(metrics, state, step)
+
+    def evaluate_policy(self, policy, step, phase):
+        """Measures a policy, logs it with 20 samples; returns the metrics."""
+        cell, files = self._cell, self._files
+        with files.bar.phase(f"{cell.name}: evaluating"):
+            evaluator = self._study.evaluator(self._reward)
+            metrics, samples = evaluator(policy, self._reward)
+        metrics = {"eval/phase": phase, **metrics}
+        files.log.write(metrics, method=cell.method, seed=cell.seed, step=step)
+        for row in samples[: self._study.settings.logged_samples]:
+            where = {"method": cell.method, "seed": cell.seed, "step": step}
+            files.samples.append({**where, "phase": phase, **row})
+        files.bar.update(self._before + step, drift=metrics["drift/text_nll"])
+        return metrics
+
+    def _keep_best(self, metrics, state, step):
+        """The policy whose gain × room left before the drift corner is largest.
+
+        The hypervolume of one point, on validation half A, with the proxy reward: what
+        early stopping would choose. Reported on half B.
+        """
+        best = self._best
+        now = {k: metrics[k] for k in ("eval/reward_a", "drift/text_nll_a")}
+        start = best["start"] or now
+        gain = now["eval/reward_a"] - start["eval/reward_a"]
+        drift = now["drift/text_nll_a"] - start["drift/text_nll_a"]
+        room = self._study.settings.drift_corner - drift
+        value = max(gain, 0.0) * max(room, 0.0)
+        self._best = {**best, "start": start}
+        if value > best["value"]:
+            self._best = {"value": value, "step": step, "start": start}
+            self._best_params = jax.device_get(self._trainer.policy(state))
+
+    def save(self, state, step, final):
+        with self._files.bar.phase(f"{self._cell.name}: saving"):
+            extra = {
+                **self.offsets(),
+                "best": self._best,
+                "spent": self._spent,
+                "final": final,
+            }
+            tree = {"state": state, "best": self._best_params}
+            self._checkpoints.save(step, tree, extra)
+
+    def offsets(self):
+        """How long the files of lines are now."""
+        log, samples = self._files.log, self._files.samples
+        return {"metrics": log.offset(), "samples": samples.offset()}
