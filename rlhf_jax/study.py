@@ -6,6 +6,7 @@ checkpoints a cell; resuming cuts the two files back to what the checkpoints vou
 """
 
 import dataclasses
+import functools
 import pathlib
 
 import jax
@@ -238,7 +239,9 @@ class Study:
             self.folder / "checkpoints" / cell.name,
             keep=self.settings.keep,
             config_digest=self.settings.digest,
-            report=self.console.print,
+            report=functools.partial(
+                self.console.print, highlight=False, markup=False, soft_wrap=True
+            ),
         )
 
     def restore(self, cell, trainer):

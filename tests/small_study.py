@@ -1,0 +1,194 @@
+"""The sentiment study at its smallest, and its compiled programs shared by tests.
+
+`shared` makes `experiments.sentiment.run` build what depends on the task alone (the
+pretrained policy, reward models, programs, measurements) once a process: a second run
+takes about a second.
+"""
+
+import atexit
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+import orbax.checkpoint as ocp
+import tyro
+
+from experiments import sentiment
+from rlhf_jax import cells, command, study
+from rlhf_jax.feedback import function
+from rlhf_jax.reporting import metrics
+from rlhf_jax.tasks import Reward
+from rlhf_jax.tasks import microworld as small_world
+
+CACHE = pathlib.Path(tempfile.mkdtemp(prefix="rlhf_jax-"))
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+
+METHODS = ("sft", "ppo", "elastic_reset", "ppo_average", "ppo_early_stop", "ppo_ma50")
+FLAGS = {
+    "microworld.pretrain-steps": 5,
+    "microworld.pairs": 32,
+    "microworld.reward-steps": 4,
+    "microworld.prompts": 64,
+    "microworld.eval-prompts": 8,
+    "microworld.skill-items": 4,
+    "methods": METHODS,
+    "steps": 6,
+    "rl.rows": 8,
+    "rl.epochs": 1,
+    "rl.minibatches": 1,
+    "rl.reset-every": 2,
+    "eval-every": 3,
+    "save-every": 2,
+    "seeds": 1,
+    "devices": 1,
+    "cache": CACHE,
+}
+
+
+def flags(**changes):
+    """The command line of a small study; "__" in a name is a dot, "_" a dash."""
+    changes = {k.replace("__", ".").replace("_", "-"): v for k, v in changes.items()}
+    words = []
+    for name, value in {**FLAGS, **changes}.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{name}", *map(str, values)]
+    return words
+
+
+def config(**changes):
+    """The Config of those flags, as the command line makes it."""
+    return tyro.cli(sentiment.Config, default=sentiment.CONFIG, args=flags(**changes))
+
+
+def run(**changes):
+    """The folder of the run that those flags ask for."""
+    return sentiment.run(config(**changes))
+
+
+def share(monkeypatch):
+    """From here on, studies of this process share what they can."""
+    monkeypatch.setattr(sentiment, "make_task", _task)
+    monkeypatch.setattr(cells, "compile_programs", _programs)
+    monkeypatch.setattr(cells, "compile_supervised", _supervised)
+    monkeypatch.setattr(study, "Evaluator", _evaluator)
+    monkeypatch.setattr(command, "prepare_devices", lambda config, cache: None)
+
+
+make_task = sentiment.make_task
+
+
+def _task(config, layout, cache, console, signals):
+    if config.dataset != "microworld":
+        return make_task(config, layout, cache, console, signals)
+    task = task_of(config.microworld, config.policy, cache, layout)
+    if ":" not in config.reward:
+        return task
+    reward = Reward(host=function.load(config.reward))
+    return dataclasses.replace(task, reward=lambda seed: reward)
+
+
+@functools.cache
+def task_of(config, policy, cache, layout):
+    """The microworld's task, its reward models made once a seed."""
+    preset = policy.removeprefix("scratch:")
+    told = {"layout": layout, "cache": cache, "report": lambda *_, **__: None}
+    task = small_world.create(config, preset, "train", **told)
+    return dataclasses.replace(task, reward=functools.cache(task.reward))
+
+
+_programs = functools.cache(cells.compile_programs)
+_supervised = functools.cache(cells.compile_supervised)
+_Evaluator = study.Evaluator
+_evaluators = {}
+
+
+def _evaluator(task, layout, *, key, score=None):
+    """One for each policy; where it knows a JAX score it serves Python's as well."""
+    known = _evaluators.get((id(task.params), layout))
+    if known is None or (score is not None and not hasattr(known, "_score")):
+        known = _Evaluator(task, layout, key=key, score=score)
+        _evaluators[id(task.params), layout] = known
+    return known
+
+
+# What two runs are compared by
+
+
+def lines(folder, name="metrics.jsonl"):
+    """The objects of a file of lines, without what a clock says; NaN as "nan"."""
+    rows = metrics.read(pathlib.Path(folder) / name)
+    return [
+        {k: repr(v) for k, v in row.items() if not k.startswith("time/")}
+        for row in rows
+    ]
+
+
+def weights(folder):
+    """{cell: (step, leaves, extra)} of the newest checkpoints, every bit of them."""
+    found = {}
+    for place in sorted((pathlib.Path(folder) / "checkpoints").iterdir()):
+        newest = max(place.glob("step_*"))
+        body = json.loads((newest / "manifest.json").read_text())["body"]
+        arrays = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)).restore(
+            newest / "state"
+        )
+        bits = {name: np.asarray(x).tobytes() for name, x in arrays.items()}
+        extra = {k: v for k, v in body["extra"].items() if k not in OFFSETS}
+        found[place.name] = body["step"], body["leaves"], bits, extra
+    return found
+
+
+OFFSETS = ("metrics", "samples")  # in bytes: what a clock says has more or fewer digits
+
+
+def assert_same(folder, other):
+    """Two runs are the same, bit for bit, clocks apart."""
+    assert lines(folder) == lines(other)
+    assert lines(folder, "samples.jsonl") == lines(other, "samples.jsonl")
+    assert weights(folder) == weights(other)
+
+
+# Rewards as users write them, most of them wrongly
+
+
+def length(prompts, completions, **columns):
+    return [float(len(text)) for text in completions]
+
+
+def huge(prompts, completions, **columns):
+    return [3e38 * (-1) ** i for i in range(len(completions))]
+
+
+def rising(prompts, completions, **columns):
+    return [float(label) for label in columns["label"]]
+
+
+def nan(prompts, completions, **columns):
+    return [0.0, float("nan"), *[1.0] * (len(completions) - 2)]
+
+
+def short(prompts, completions, **columns):
+    return [1.0] * (len(completions) - 1)
+
+
+def words(prompts, completions, **columns):
+    return ["good"] * len(completions)
+
+
+def nothing(prompts, completions, **columns):
+    return [None] * len(completions)
+
+
+def number(prompts, completions, **columns):
+    return 1.0
+
+
+def overflowing(prompts, completions, **columns):
+    return [1e300] * len(completions)

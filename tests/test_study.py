@@ -1,0 +1,292 @@
+"""Studies end to end: what they leave, what is paired, and that stopping costs nothing.
+
+All in one process but the last test; a whole study is run once.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import small_study
+
+from experiments import sentiment
+from rlhf_jax import averaging, cells, command, loop, parallel, study
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def shared(monkeypatch):
+    small_study.share(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of an uninterrupted study."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_study.share(monkeypatch)
+        return small_study.run(output=tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy of that folder, to be damaged."""
+    return pathlib.Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+class StopAfter(loop.Signals):
+    """As if SIGTERM had come when somebody looks for it the n-th time."""
+
+    def __init__(self, looks):
+        self._looks = looks
+        super().__init__()
+
+    @property
+    def received(self):
+        self._looks -= 1
+        return "SIGTERM" if self._looks < 0 else None
+
+    @received.setter
+    def received(self, value):
+        assert value is None
+
+
+def stop_after(looks, monkeypatch, **changes):
+    """A study that is interrupted, and then told to go on."""
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "Signals", lambda: StopAfter(looks))
+        with pytest.raises(loop.Interrupted) as stop:
+            small_study.run(**changes)
+    return stop.value
+
+
+# What a study leaves
+
+
+def test_the_folder_of_a_run_holds_what_is_documented(whole):
+    names = {path.name for path in whole.iterdir()}
+    assert names == {
+        "config.json",
+        "metrics.jsonl",
+        "samples.jsonl",
+        "results.json",
+        "front.png",
+        "curves.png",
+        "report.md",
+        "tensorboard",
+        "checkpoints",
+    }
+    for name in ("front.png", "curves.png"):
+        assert (whole / name).read_bytes().startswith(b"\x89PNG")
+        assert f"({name})" in (whole / "report.md").read_text()
+    kept = {path.name for path in (whole / "checkpoints").iterdir()}
+    assert kept == {f"{method}-0" for method in small_study.METHODS}
+
+
+def test_config_json_tells_what_made_the_run(whole):
+    facts = json.loads((whole / "config.json").read_text())
+    assert facts["config"]["rl"]["rows"] == 8
+    assert facts["config"]["rl"]["kl_horizon"] == "inf"  # Infinity is not JSON
+    assert facts["digest"] == command.digest(small_study.config())
+    assert {"python", "jax", "flax", "optax"} <= set(facts["versions"])
+    assert {"command", "devices", "machine", "commit", "date"} <= set(facts)
+
+
+def test_results_json_has_the_documented_schema(whole):
+    results = json.loads((whole / "results.json").read_text())
+    assert set(results["methods"]) == set(small_study.METHODS)
+    assert results["seeds"] == 1 and results["wall_seconds"] > 0
+    for method in results["methods"].values():
+        assert {"reward", "drift", "hypervolume"} <= set(method)
+        assert set(method["drift"]) == set(sentiment.AXES)
+        assert set(method["hypervolume"]) == set(sentiment.AXES)
+        for interval in (method["reward"], *method["drift"].values()):
+            assert interval["low"] <= interval["mean"] <= interval["high"]
+
+
+def test_samples_are_kept_for_every_evaluation(whole):
+    rows = small_study.lines(whole, "samples.jsonl")
+    keys = {"method", "seed", "step", "phase", "prompt", "completion", "score"}
+    assert all(set(row) == keys for row in rows)
+    evaluations = [r for r in small_study.lines(whole) if "eval/phase" in r]
+    assert len(rows) == 8 * len(evaluations)
+
+
+# What is paired
+
+
+def of(folder, method, kind):
+    rows = small_study.lines(folder)
+    return [r for r in rows if r["method"] == repr(method) and kind in r]
+
+
+def test_methods_of_a_seed_begin_with_the_same_rollout(whole):
+    first = [of(whole, m, "objective/scores")[0] for m in ("ppo", "elastic_reset")]
+    assert first[0]["step"] == first[1]["step"] == "1"
+    for name in ("scores", "entropy", "kl", "rlhf_reward"):
+        assert first[0][f"objective/{name}"] == first[1][f"objective/{name}"]
+    start = [of(whole, m, "eval/phase")[0] for m in ("sft", "ppo", "elastic_reset")]
+    plain = [{k: v for k, v in row.items() if k != "method"} for row in start]
+    assert plain[0] == plain[1] == plain[2]
+
+
+def test_methods_are_measured_at_the_same_steps_on_both_sides_of_a_reset(whole):
+    steps = {}
+    for method in ("sft", "ppo", "elastic_reset"):
+        rows = of(whole, method, "eval/phase")
+        steps[method] = sorted({int(row["step"]) for row in rows})
+    assert steps["sft"] == steps["ppo"] == steps["elastic_reset"] == [0, 3, 5, 6]
+    phases = [
+        (int(row["step"]), row["eval/phase"])
+        for row in of(whole, "elastic_reset", "eval/phase")
+    ]
+    assert phases == [
+        (0, "'start'"),
+        (3, "'before_reset'"),
+        (3, "'after_reset'"),
+        (5, "'before_reset'"),
+        (5, "'after_reset'"),
+        (6, "'final'"),
+    ]
+
+
+def test_derived_methods_are_what_they_derive_from(whole, tmp_path):
+    config = small_study.config(output=tmp_path)
+    layout = parallel.data(1)
+    task = sentiment.make_task(config, layout, small_study.CACHE, None, None)
+    made = sentiment.flags.settings(config, task, sentiment.rich.console.Console())
+    subject = study.Study(
+        task, made, layout, whole, console=sentiment.rich.console.Console()
+    )
+    source = cells.Cell("ppo", 0)
+    trainer = subject.trainer(source)
+    _, saved, extra = subject.restore(source, trainer)
+    final = trainer.policy(saved["state"])
+    expected = {
+        "ppo_ma50": averaging.interpolate(task.params, final, 0.5),
+        "ppo_average": saved["state"].elastic.average,
+        "ppo_early_stop": saved["best"],
+    }
+    evaluator = subject.evaluator(subject.reward(0))
+    for method, policy in expected.items():
+        got = subject.policy(cells.Cell(method, 0))
+        jax.tree.map(np.testing.assert_array_equal, got, policy)
+        metrics, samples = evaluator(policy, subject.reward(0))
+        (row,) = of(whole, method, "eval/phase")
+        for name, value in metrics.items():
+            assert row[name] == repr(value), name
+    assert extra["best"]["step"] in (0, 3, 5, 6)
+
+
+# Stopping and going on
+
+
+@pytest.mark.parametrize("looks", [0, 4, 7, 11, 16, 18])
+def test_a_study_that_was_stopped_and_resumed_is_the_study(
+    looks, whole, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sentiment, "finish", lambda *_: None)  # its report
+    place = tmp_path / "run"
+    stop = stop_after(looks, monkeypatch, output=place)
+    assert stop.folder == place
+    small_study.run(output=place, resume=True)
+    small_study.assert_same(place, whole)
+
+
+def test_resuming_a_finished_study_changes_nothing(whole, copy):
+    before = {p: p.read_bytes() for p in (copy / "checkpoints").rglob("manifest.json")}
+    small_study.run(output=copy, resume=True)
+    for name in ("metrics.jsonl", "samples.jsonl", "config.json"):
+        assert (copy / name).read_bytes() == (whole / name).read_bytes()
+    assert before == {p: p.read_bytes() for p in before}
+    results = [json.loads((f / "results.json").read_text()) for f in (copy, whole)]
+    for found in results:
+        del found["wall_seconds"]
+    assert results[0] == results[1]
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_what_followed_runs_again(
+    whole, tmp_path, capsys
+):
+    place = tmp_path / "run"
+    small_study.run(output=place, keep=2)
+    newest = max((place / "checkpoints" / "ppo-0").glob("step_*"))
+    assert newest.name == "step_00000006"
+    packed = newest / "state" / "packed" / "0"
+    packed.write_bytes(packed.read_bytes()[:-7])
+    capsys.readouterr()
+    small_study.run(output=place, keep=2, resume=True)
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "damaged" in x]
+    assert "ppo-0: damaged and passed over: step_00000006 (state/packed/0 has" in line
+    assert line.endswith("going on from step_00000004")
+    small_study.assert_same(place, whole)
+
+
+def test_a_cell_without_any_intact_checkpoint_is_one_error(copy):
+    packed = next((copy / "checkpoints" / "ppo-0").rglob("packed/0"))
+    packed.write_bytes(b"")
+    with pytest.raises(ValueError, match="no checkpoint is intact.*packed/0"):
+        small_study.run(output=copy, resume=True)
+
+
+def test_a_cell_whose_checkpoints_were_deleted_runs_again(whole, copy):
+    shutil.rmtree(copy / "checkpoints" / "elastic_reset-0")
+    small_study.run(output=copy, resume=True)
+    small_study.assert_same(copy, whole)
+
+
+def test_a_folder_another_process_works_in_is_refused(copy):
+    script = (
+        "import sys, time; from rlhf_jax import atomic\n"
+        "with atomic.alone(sys.argv[1]):\n    print('in', flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(copy)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout.readline() == "in\n"
+    with pytest.raises(ValueError, match="another process is at work in .*copy"):
+        small_study.run(output=copy, resume=True)
+    other.communicate("\n")
+    small_study.run(output=copy, resume=True)
+
+
+def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
+    place = tmp_path / "run"
+    plain = {"methods": ("sft",), "reward": "random", "save_every": 1000}
+    words = small_study.flags(output=place, steps=100_000, **plain)
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.sentiment", *words],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = place / "metrics.jsonl"
+    deadline = time.monotonic() + 500
+    while not (log.exists() and b'"step": 2' in log.read_bytes()):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=500)
+    assert process.returncode == 0
+    (line,) = [x for x in said.splitlines() if x.startswith("stopped")]
+    assert line.startswith("stopped by SIGTERM after step")
+    assert "to go on: python -m experiments.sentiment" in line
+    assert line.endswith("--resume") and f"--output {place}" in line
+    (saved,) = (place / "checkpoints" / "sft-0").glob("step_*")
+    body = json.loads((saved / "manifest.json").read_text())["body"]
+    assert f"step {body['step']};" in line
