@@ -144,13 +144,13 @@ def choose(names):
     `all` stands for the whole table. A source that was not asked for is added.
     Raises ValueError for an unknown name, with the names that exist.
     """
-    if "all" in names:
-        return tuple(METHODS)
     for name in names:
-        if name not in METHODS:
+        if name not in METHODS and name != "all":
             raise ValueError(
                 f"--methods {name}: unknown; choose from {', '.join(METHODS)}, or all"
             )
+    if "all" in names:
+        return tuple(METHODS)
     sources = {METHODS[name].source for name in names} - {None}
     return tuple(name for name in METHODS if name in sources or name in names)
 

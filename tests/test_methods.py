@@ -1,0 +1,119 @@
+"""methods: what is asked for is what runs, and a method changes what its line says."""
+
+import dataclasses
+
+import pytest
+
+from rlhf_jax import elastic_reset, methods
+from rlhf_jax.algorithms import policy_gradient
+
+HYPER = policy_gradient.Hyper(kl_coef=0.3, clip=0.15)
+TRAINED = [name for name, m in methods.METHODS.items() if m.source is None]
+DERIVED = [name for name, m in methods.METHODS.items() if m.source is not None]
+
+
+def hyper_of(name, *, decay=0.9, every=4):
+    return methods.overlay(HYPER, methods.METHODS[name], decay=decay, every=every)
+
+
+# Choosing.
+
+
+def test_methods_come_in_the_order_of_the_table():
+    asked = ("elastic_reset", "sft", "ppo")
+    assert methods.choose(asked) == ("sft", "ppo", "elastic_reset")
+
+
+def test_all_is_the_whole_table():
+    assert methods.choose(("all",)) == tuple(methods.METHODS)
+    assert methods.choose(("ppo", "all")) == tuple(methods.METHODS)
+
+
+def test_a_source_that_was_not_asked_for_comes_first():
+    assert methods.choose(("ppo_ma50",)) == ("ppo", "ppo_ma50")
+    for name in DERIVED:
+        chosen = methods.choose((name,))
+        assert chosen.index(methods.METHODS[name].source) < chosen.index(name)
+
+
+def test_nothing_is_chosen_twice():
+    assert methods.choose(("ppo", "ppo", "ppo_average")) == ("ppo", "ppo_average")
+
+
+@pytest.mark.parametrize("names", [("pppo",), ("ppo", "pppo"), ("all", "pppo")])
+def test_an_unknown_method_is_named_with_those_there_are(names):
+    with pytest.raises(ValueError, match="--methods pppo: unknown.*elastic_reset.*all"):
+        methods.choose(names)
+
+
+def test_the_defaults_exist():
+    assert methods.choose(methods.DEFAULT) == methods.DEFAULT
+
+
+# The table.
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_every_change_names_a_field_that_exists(name):
+    method = methods.METHODS[name]
+    assert set(method.hyper) <= set(policy_gradient.Hyper._fields)
+    fields = {field.name for field in dataclasses.fields(policy_gradient.Config)}
+    assert set(method.static) <= fields
+    assert method.summary and method.label == methods.LABELS[name]
+
+
+def test_labels_tell_methods_apart():
+    assert len(set(methods.LABELS.values())) == len(methods.METHODS)
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_derived_methods_change_nothing_and_come_from_what_is_trained(name):
+    method = methods.METHODS[name]
+    assert method.source in TRAINED
+    assert not method.hyper and not method.static and not method.resets
+    assert method.weight is None or 0 < method.weight < 1
+
+
+# Overlays.
+
+
+def test_ppo_is_the_run_without_the_penalty():
+    assert hyper_of("ppo") == HYPER._replace(kl_coef=0.0, decay=0.9)
+    assert hyper_of("ppo_kl") == HYPER._replace(decay=0.9)
+
+
+def test_elastic_reset_is_ppo_with_a_calendar():
+    changes = {"reset_every": 4, "reset_weight": 1 - 0.9**4}
+    assert hyper_of("elastic_reset") == hyper_of("ppo")._replace(**changes)
+    assert hyper_of("elastic_reset_kl") == hyper_of("ppo_kl")._replace(**changes)
+
+
+def test_ablations_differ_from_elastic_reset_in_one_field():
+    base = hyper_of("elastic_reset")
+    expected = {
+        "reset_policy_only": {"reset_average": False},
+        "reset_to_initial": {"reset_target": elastic_reset.INITIAL},
+        "reset_to_interpolation": {"reset_target": elastic_reset.INTERPOLATION},
+        "elastic_reset_value": {"reset_value": True},
+        "elastic_reset_optimizer": {"reset_optimizer": True},
+    }
+    for name, change in expected.items():
+        assert hyper_of(name) == base._replace(**change)
+
+
+def test_the_null_without_resets_keeps_the_average_as_its_reference():
+    hyper = hyper_of("kl_average")
+    assert hyper == HYPER._replace(reference_average=True, decay=0.9)
+    assert hyper.reset_every == 0
+
+
+def test_an_interpolation_keeps_as_much_of_the_policy_as_the_average_would():
+    hyper = hyper_of("reset_to_interpolation", decay=0.5, every=3)
+    assert hyper.reset_weight == 0.875
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_calendar_reaches_only_methods_that_reset(name):
+    every = 4 if methods.METHODS[name].resets else 0
+    assert hyper_of(name).reset_every == every
+    assert hyper_of(name, every=0).reset_every == 0
