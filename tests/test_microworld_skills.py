@@ -120,7 +120,7 @@ def test_correct_wants_the_answer_and_its_end(world):
     cut = mask.copy()
     cut[0, mask[0].sum() - 1] = 0  # no end word
     wrong = right.copy()
-    wrong[1, 0] = items.answers[1, 1] + 1
+    wrong[1, 0] = items.answers[1, 0] + 1
     assert not skills.correct(items.answers, right, cut)[0]
     assert not skills.correct(items.answers, wrong, mask)[1]
     late = np.concatenate([right, np.full((4, 1), 7)], axis=1)

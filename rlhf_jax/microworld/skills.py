@@ -21,7 +21,7 @@ from rlhf_jax.microworld import splits
 KINDS = ("fact", "hop", "addition", "translation", "reversal")
 KNOWN = ("fact", "hop", "addition")
 # How often the corpus asks each kind: about as hard as each is to learn.
-SHARES = (0.16, 0.28, 0.38, 0.06, 0.12)
+SHARES = (0.13, 0.23, 0.39, 0.10, 0.15)
 WIDTH = 8  # of a question
 ANSWER = 6  # of an answer, with the end word
 ADDEND = 8  # the second operand of an addition is smaller
