@@ -175,6 +175,13 @@ def test_the_critic_is_reset_when_asked():
     checks.same(policy(state), policy(plain_reset))
 
 
+def test_a_critic_that_was_not_kept_cannot_be_asked_back():
+    config = dataclasses.replace(PPO, keep_initial_value=False)
+    with pytest.raises(ValueError, match="reset_value.*set keep_initial_value=True"):
+        tiny.start(config, tiny.HYPER._replace(reset_value=True))
+    assert tiny.start(config).initial_value == {}
+
+
 def test_the_optimiser_is_reset_when_asked():
     state, _ = after(EVERY_2._replace(reset_optimizer=True))
     fresh = tiny.start(PPO).learner.opt_state
@@ -199,6 +206,7 @@ def reset_program():
         {},
         {"reset_average": False},
         {"reset_target": elastic_reset.INITIAL},
+        {"reset_target": elastic_reset.INTERPOLATION, "reset_weight": 0.3},
         {"reset_value": True, "reset_optimizer": True},
     ],
     ids=lambda changes: "+".join(changes) or "default",

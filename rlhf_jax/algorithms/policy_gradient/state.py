@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rlhf_jax import elastic_reset, kl, optim, sampling, training, trees
 
@@ -138,6 +139,13 @@ def init(params, tx, hyper, key, *, config):
     Args: params {"policy": pytree, "value": pytree} float32 (no value is kept where
     none is learned); tx from `optim.transformation(config.optimizer)`; key [] typed.
     """
+    asked = hyper.reset_value
+    if not config.keep_initial_value and not isinstance(asked, jax.core.Tracer):
+        if np.any(asked):
+            raise ValueError(
+                "reset_value=True resets the critic to its start, which "
+                "keep_initial_value=False throws away; set keep_initial_value=True"
+            )
     value = params["value"] if config.learns_value else {}
     params = trees.copy({"policy": params["policy"], "value": value})
     return State(
