@@ -85,7 +85,8 @@ def run(state, *, start, plan, hooks, signals=None):
 
     Metrics of an iteration are fetched after the next one is dispatched, so that the
     device never waits for the host. On iterations that end with a reset and are
-    evaluated, both sides of the reset are.
+    evaluated, both sides of the reset are. Of the metrics the loop itself reads one:
+    `skipped`, under any prefix.
 
     Returns the state. Raises Interrupted after saving when a signal came; NotFinite,
     after saving too, when `plan.max_skipped` updates in a row were skipped.
@@ -170,4 +171,7 @@ class _Pending:
         metrics["time/iteration"] = now - self._clock
         self._clock = now
         self._log(step, metrics, rows)
-        self._fetched, self.skipped = step, metrics.get("optim/skipped", 0.0)
+        self._fetched = step
+        self.skipped = max(
+            (v for k, v in metrics.items() if k.endswith("skipped")), default=0.0
+        )

@@ -140,7 +140,8 @@ def make_step(loss, tx, *, config, count, micro_batches=1, axis_name=None):
             config, state.updates, peak=hyper.learning_rate, total=hyper.total
         )
         state, extra = apply(state, grads, tx, rate=rate)
-        return state, {**metrics, **extra, "learning_rate": rate}
+        skipped = state.skipped.astype(jnp.float32)
+        return state, {**metrics, **extra, "learning_rate": rate, "skipped": skipped}
 
     return step
 

@@ -13,7 +13,8 @@ from rlhf_jax import loop
 class Fake:
     """Hooks over a state that is a list of what was done to it."""
 
-    def __init__(self, skipped=(), signals=None, signal_at=None):
+    def __init__(self, skipped=(), signals=None, signal_at=None, name="optim/skipped"):
+        self._name = name
         self.events = []
         self.logged = []
         self._skipped = dict(enumerate(skipped))
@@ -35,7 +36,7 @@ class Fake:
             self._signals.received = "SIGTERM"
         metrics = {
             "value": jnp.float32(iteration),
-            "optim/skipped": jnp.float32(self._skipped.get(iteration, 0)),
+            self._name: jnp.float32(self._skipped.get(iteration, 0)),
             "reset/reset": jnp.float32(0),
         }
         return [*state, iteration], metrics, f"rows {iteration}"
@@ -183,6 +184,12 @@ def test_skipped_updates_are_seen_in_the_last_iteration_too():
     with pytest.raises(loop.NotFinite, match="step 3: 3 updates"):
         run(fake)
     assert fake.events[-2:] == [("log", 3), ("save", 3, "on the way")]
+
+
+@pytest.mark.parametrize("name", ["skipped", "sft/skipped"])
+def test_skipped_updates_are_seen_under_any_prefix(name):
+    with pytest.raises(loop.NotFinite):
+        run(Fake(skipped=(3,), name=name))
 
 
 def test_a_few_skipped_updates_are_borne():

@@ -205,6 +205,7 @@ def test_the_step_learns_and_counts(step, state):
         "grad_norm",
         "finite",
         "learning_rate",
+        "skipped",
     }
 
 
