@@ -22,7 +22,7 @@ class Config:
     beta2: float = 0.999
     eps: float = 1e-5  # "The N Implementation Details", detail 21
     adam: Literal["optax", "tensorflow"] = "optax"
-    weight_decay: float = 0.0  # decoupled; never on vectors (biases, norms)
+    weight_decay: float = 0.0  # decoupled; never on biases and norms
     max_grad_norm: float | None = 1.0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: int = 0  # updates of linear warm-up
@@ -41,17 +41,20 @@ def transformation(config):
     else:
         parts.append(scale_by_tensorflow_adam(config.beta1, config.beta2, config.eps))
     if config.weight_decay:
-        parts.append(optax.add_decayed_weights(config.weight_decay, _is_matrix))
+        parts.append(optax.add_decayed_weights(config.weight_decay, _decayed))
     return optax.chain(*parts)
 
 
-def _is_matrix(params):
-    """Which leaves are decayed: kernels and embeddings, by their names."""
+def _decayed(params):
+    """Which leaves are decayed: kernels and embeddings, by their names.
 
-    def decayed(path, _):
+    Not by their rank: the biases of stacked layers are [L, D].
+    """
+
+    def decays(path, _):
         return trees.path_name(path).rsplit("/", 1)[-1] not in ("bias", "scale")
 
-    return jax.tree_util.tree_map_with_path(decayed, params)
+    return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def scale_by_tensorflow_adam(beta1, beta2, eps):

@@ -32,27 +32,25 @@ def make_loss(*, networks, config, scale, axis_name=None):
     − entropy_coef · entropy + β·k3 where the penalty is in the loss.
     """
     hyper, coef = scale
-    over = {"axis_name": axis_name}
 
     def loss(params, sample, count):
         data, targets = sample
         valid = data.response_mask
+        over = {"count": count, "axis_name": axis_name}
         hidden = networks.policy.apply(
             {"params": params["policy"]}, data.tokens, data.mask, method="hidden"
         )
         logps, logits = collect.response_logits(
             networks.policy, params["policy"], data, config, hidden=hidden
         )
-        total, metrics = _policy_loss(
-            logps, data, targets, hyper, count, config=config, axis_name=axis_name
-        )
+        total, metrics = _policy_loss(logps, data, targets, hyper, config, over)
         metrics = {"policy_loss": total, **metrics}
         if config.kl_in == "loss":
             penalty = kl.k3(logps, data.reference_logps, mask=valid)
-            total += coef * masking.mean(penalty, valid, count=count, **over)
+            total += coef * masking.mean(penalty, valid, **over)
         if config.entropy_bonus:
             entropy = logprobs.entropy(logits, temperature=collect.temperature(config))
-            entropy = masking.mean(entropy, valid, count=count, **over)
+            entropy = masking.mean(entropy, valid, **over)
             total -= hyper.entropy_coef * entropy
             metrics["entropy"] = entropy
         if config.learns_value:
@@ -65,7 +63,6 @@ def make_loss(*, networks, config, scale, axis_name=None):
                 targets.returns,
                 valid,
                 clip=hyper.value_clip,
-                count=count,
                 **over,
             )
             total += hyper.value_coef * value_loss
@@ -76,25 +73,17 @@ def make_loss(*, networks, config, scale, axis_name=None):
     return loss
 
 
-def _policy_loss(logps, data, targets, hyper, count, *, config, axis_name):
+def _policy_loss(logps, data, targets, hyper, config, over):
     valid = data.response_mask
     value, metrics = losses.ppo_clip(
-        logps,
-        data.logps,
-        targets.advantages,
-        valid,
-        clip=hyper.clip,
-        count=count,
-        axis_name=axis_name,
+        logps, data.logps, targets.advantages, valid, clip=hyper.clip, **over
     )
     if config.algorithm == "reinforce":
-        value, _ = losses.reinforce(
-            logps, targets.advantages, valid, count=count, axis_name=axis_name
-        )
+        value, _ = losses.reinforce(logps, targets.advantages, valid, **over)
     gap = jax.lax.stop_gradient(jnp.abs(jnp.expm1(logps - data.logps)))
     gap = jnp.where(valid != 0, gap, 0.0).max()
-    if axis_name is not None:
-        gap = jax.lax.pmax(gap, axis_name)
+    if over["axis_name"] is not None:
+        gap = jax.lax.pmax(gap, over["axis_name"])
     names = ("approxkl", "clipfrac", "ratio")
     return value, {**{n: metrics[n] for n in names}, "ratio_error_max": gap}
 
