@@ -62,7 +62,7 @@ class Config:
     """Names of methods, or all."""
     seeds: int = 3
     first_seed: int = 0
-    steps: int = 80
+    steps: int = 60
     """Iterations of every method."""
     eval_every: int = 9
     """Iterations between evaluations; both sides of every reset are evaluated too."""

@@ -14,8 +14,10 @@ class RL:
     """Samples an iteration, over all devices."""
     candidates: int = 4
     """Samples a prompt, for rloo and grpo."""
-    epochs: int = 2
-    minibatches: int = 2
+    epochs: int = 1
+    """Passes over a rollout."""
+    minibatches: int = 4
+    """Updates a pass."""
     micro_batches: int = 1
     """Parts over which a minibatch is accumulated, when memory is short."""
     learning_rate: float = 5e-4
@@ -36,9 +38,10 @@ class RL:
     missing_eos: str = "none"
     """none, replace or subtract: what a response without an end is worth."""
     missing_eos_penalty: float = 1.0
-    decay: float = 0.95
-    """Of the EMA, once an iteration; 0.95 over 20 iterations retains w = 0.64."""
-    reset_every: int = 20
+    decay: float = 0.942
+    """Of the EMA, once an iteration; 0.942 over 17 iterations retains w = 0.64."""
+    reset_every: int = 17
+    """Iterations between resets."""
     reset_first: bool = False
     """Also reset at the end of iteration 0, as the authors' IMDB code does."""
     sft_learning_rate: float = 3e-4

@@ -28,12 +28,12 @@ class Config:
 
     world: int = 0
     """Seed of the world: its films, its words' roles, its grammar."""
-    pretrain_steps: int = 1200
+    pretrain_steps: int = 1000
     pretrain_rows: int = 64
     pretrain_learning_rate: float = 4e-3
     pairs: int = 1000
     """Preference pairs a reward model learns from, of π₀'s own samples."""
-    reward_steps: int = 150
+    reward_steps: int = 100
     reward_rows: int = 64
     reward_learning_rate: float = 1e-3
     agreement: float = 0.75
