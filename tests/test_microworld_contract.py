@@ -45,8 +45,12 @@ def test_ppo_over_optimises_and_ppo_with_kl_does_not(tmp_path):
 
 def test_the_measure_of_over_optimisation_can_say_no():
     rows = [{"method": "ppo", "seed": 0, "eval/reward": r} for r in (0.0, 1.0, 2.0)]
-    kept = [{**row, "eval/gold": g} for row, g in zip(rows, (0.2, 0.4, 0.4))]
-    lost = [{**row, "eval/gold": g} for row, g in zip(rows, (0.2, 0.4, 0.1))]
+    kept = [
+        {**row, "eval/gold": g} for row, g in zip(rows, (0.2, 0.4, 0.4), strict=True)
+    ]
+    lost = [
+        {**row, "eval/gold": g} for row, g in zip(rows, (0.2, 0.4, 0.1), strict=True)
+    ]
     assert not over_optimised(kept, "ppo", 0)
     assert over_optimised(lost, "ppo", 0)
     assert not over_optimised([{**r, "eval/reward": 0.5} for r in lost], "ppo", 0)
