@@ -6,9 +6,12 @@ import pathlib
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-_FLAG = "--xla_force_host_platform_device_count=4"
+# Four devices for the layouts; little optimisation, for most of the time is compiling.
+_FLAGS = (
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+)
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
