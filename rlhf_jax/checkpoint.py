@@ -86,7 +86,7 @@ class Checkpointer:
         if newest is None:
             return None
         path, manifest = newest
-        _compare(path, manifest, target, self.config_digest)
+        _compare(path, manifest, target)
         return manifest["step"], _read(path, manifest, target), manifest["extra"]
 
     def peek(self):
@@ -108,11 +108,14 @@ class Checkpointer:
                     f"{self.folder}: damaged and passed over: {', '.join(damaged)}; "
                     f"going on from {path.name}"
                 )
+            if (saved := manifest["config"]) != self.config_digest:
+                line = f"config digest: saved {saved}, wanted {self.config_digest}"
+                _refuse(path, [line])
             return path, manifest
         if damaged:
             raise ValueError(
                 f"{self.folder}: no checkpoint is intact: {', '.join(damaged)}; delete "
-                "the folder and start again without --resume"
+                "that folder to have its part of the run done again"
             )
         return None
 
@@ -167,7 +170,7 @@ def load_params(folder, target):
             f"{folder}: the saved weights are damaged ({error}); delete the folder and "
             "have them made again"
         ) from None
-    _compare(folder, manifest, target, manifest["config"])
+    _compare(folder, manifest, target)
     return _read(folder, manifest, target)
 
 
@@ -204,7 +207,7 @@ def _one_error(what, folder):
         logger.setLevel(level)
 
 
-def _compare(folder, manifest, target, config_digest):
+def _compare(folder, manifest, target):
     """Raises ValueError naming what sets a checkpoint apart from what is wanted."""
     if manifest["format"] != FORMAT:
         raise ValueError(
@@ -220,16 +223,17 @@ def _compare(folder, manifest, target, config_digest):
         for path in saved | wanted
         if saved.get(path) != wanted.get(path)
     ]
-    if manifest["config"] != config_digest:
-        line = f"config digest: saved {manifest['config']}, wanted {config_digest}"
-        differences.insert(0, line)
+    if differences:
+        _refuse(folder, differences)
+
+
+def _refuse(folder, differences):
     if len(differences) > 8:
         differences[8:] = [f"and {len(differences) - 8} more"]
-    if differences:
-        raise ValueError(
-            f"{folder} is of another configuration: {'; '.join(differences)}. Resume "
-            "with the flags that made it, or choose another folder for this run"
-        )
+    raise ValueError(
+        f"{folder} is of another configuration: {'; '.join(differences)}. Resume "
+        "with the flags that made it, or choose another folder for this run"
+    )
 
 
 def _kind(description):

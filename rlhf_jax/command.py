@@ -7,6 +7,7 @@ can act on: one line, naming the value, the place and the fix.
 import contextlib
 import dataclasses
 import datetime
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -60,7 +61,7 @@ def main(run):
     except (ValueError, OSError, ImportError, loop.NotFinite) as error:
         if os.environ.get("RLHF_JAX_TRACEBACK"):
             raise
-        _say(" ".join(str(error).split()) + _trace_hint(error), "[bold red]error:[/] ")
+        _say(_readable(error), "[bold red]error:[/] ")
         sys.exit(2)
 
 
@@ -81,13 +82,21 @@ def _again(place):
     return command() + flags
 
 
-def _trace_hint(error):
-    """How to see more of an error that this package did not raise itself."""
+def _readable(error):
+    """What an error says, in one line; where others raised it, how to see more."""
+    text = " ".join(str(error).split())
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        if "the disk is full" in text:
+            return text
+        return (
+            f"the disk is full ({text}): free some space, then --resume goes on from "
+            "the last checkpoint"
+        )
     raised = traceback.extract_tb(error.__traceback__)[-1].filename
     ours = pathlib.Path(__file__).parent
     if pathlib.Path(raised).is_relative_to(ours) or "experiments" in raised:
-        return ""
-    return f" ({type(error).__name__}; RLHF_JAX_TRACEBACK=1 shows where)"
+        return text
+    return f"{text} ({type(error).__name__}; RLHF_JAX_TRACEBACK=1 shows where)"
 
 
 def digest(config):

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 import tyro
 
 from experiments import sentiment
-from rlhf_jax import cells, command, study
+from rlhf_jax import cells, command, loop, study
 from rlhf_jax.feedback import function
 from rlhf_jax.reporting import metrics
 from rlhf_jax.tasks import Reward
@@ -116,6 +116,23 @@ def _evaluator(task, layout, *, key, score=None):
         known = _Evaluator(task, layout, key=key, score=score)
         _evaluators[id(task.params), layout] = known
     return known
+
+
+class StopAfter(loop.Signals):
+    """As if SIGTERM had come when somebody looks for it the n-th time."""
+
+    def __init__(self, looks):
+        self._looks = looks
+        super().__init__()
+
+    @property
+    def received(self):
+        self._looks -= 1
+        return "SIGTERM" if self._looks < 0 else None
+
+    @received.setter
+    def received(self, value):
+        assert value is None
 
 
 # What two runs are compared by

@@ -250,7 +250,7 @@ def test_all_damaged_is_one_error(open_run):
     with pytest.raises(ValueError, match="no checkpoint is intact") as caught:
         run.restore(make_state())
     assert "step_00000001 (no readable manifest.json)" in str(caught.value)
-    assert "without --resume" in str(caught.value)
+    assert "delete that folder" in str(caught.value)
 
 
 def test_a_damaged_checkpoint_does_not_displace_a_good_one(open_run):
@@ -279,6 +279,8 @@ def test_another_configuration_is_refused_by_name(open_run):
     assert "choose another folder" in text
     with pytest.raises(ValueError, match="config digest: saved abc, wanted xyz"):
         open_run("xyz").restore({"w": jnp.zeros((2, 3)), "old": jnp.zeros(1)})
+    with pytest.raises(ValueError, match="config digest: saved abc, wanted xyz"):
+        open_run("xyz").peek()
 
 
 def test_a_long_list_of_differences_is_cut(open_run):

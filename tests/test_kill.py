@@ -1,6 +1,6 @@
 """A promise: kill -9 at any moment costs nothing but time.
 
-    python -m pytest -m slow tests/test_kill.py          # a quarter of an hour
+    python -m pytest -m slow tests/test_kill.py          # half an hour
     RLHF_JAX_KILLS=200 python -m pytest -m slow tests/test_kill.py
 
 `python -m experiments.sentiment` is killed at random moments of its life (imports,
@@ -29,6 +29,7 @@ def start(home, *more):
     """A process at work on the run in `home`, with the cache in `home` as well."""
     words = small_study.flags(
         methods=("ppo", "elastic_reset", "ppo_ma50"),
+        steps=12,
         save_every=1,
         microworld__pretrain_steps=260,  # saves once on the way
         microworld__pretrain_rows=4,
@@ -62,20 +63,40 @@ def fresh(home, programs):
 
 def moment(home):
     """How far the run in `home` has got, in words: for the report of the test."""
-    saved = sorted(p.name for p in (home / "run").glob("checkpoints/*/step_*"))
     half = sorted(p.name for p in home.rglob(".unfinished-*"))
     if half:
-        return f"while saving {half[0]}"
+        return f"while saving {half[0].split('-')[1]}"
     if not (home / "run" / "config.json").exists():
         partial = any(home.glob("cache/*.partial/step_*"))
         return "half pretrained" if partial else "before the first file of the run"
+    cells = len(list(home.glob("run/checkpoints/*/step_*")))
     lines = len(small_study.lines(home / "run"))
-    return f"with {len(saved)} checkpoints and {lines} lines of metrics"
+    return f"{cells} cells with checkpoints, {lines} lines of metrics"
 
 
-def resumable(home):
-    """Whether --resume has something to go on from."""
-    return (home / "run" / "config.json").exists()
+def killed(process, home, rng, life, work):
+    """Kills a process at a random moment; False when it had ended before.
+
+    Every other moment is drawn from the part of its life in which it trains: most of
+    it is imports and compilation.
+    """
+    log = home / "run" / "metrics.jsonl"
+    delay = rng.uniform(0, life)
+    if rng.integers(2):
+        before, delay = changed(log), rng.uniform(0, work)
+        while changed(log) == before and process.poll() is None:
+            time.sleep(0.01)
+    try:
+        process.wait(delay)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return True
+    return False
+
+
+def changed(path):
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 @pytest.mark.slow
@@ -83,31 +104,28 @@ def test_a_run_survives_kill_9_at_any_moment(tmp_path, capsys):
     programs = tmp_path / "programs"
     programs.mkdir()
     finish(start(fresh(tmp_path / "warm", programs)))  # compiles
-    began = time.monotonic()
+    began = time.time()
     whole = fresh(tmp_path / "whole", programs)
     finish(start(whole))
-    duration = time.monotonic() - began
+    life = time.time() - began
+    work = time.time() - (whole / "run" / "config.json").stat().st_mtime
     small_study.assert_same(whole / "run", tmp_path / "warm" / "run")
 
     rng = np.random.default_rng(0)
-    kills = finished = 0
+    kills, ended, disturbed = 0, 0, False
     home = fresh(tmp_path / "home-0", programs)
-    while kills < KILLS or not finished:
-        process = start(home, *(["--resume"] if resumable(home) else []))
-        if kills < KILLS:
-            try:
-                process.wait(rng.uniform(0, duration))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                kills += 1
-                with capsys.disabled():
-                    print(f"kill {kills}: {moment(home)}", flush=True)
-                continue
+    while kills < KILLS or disturbed:
+        resumable = (home / "run" / "config.json").exists()
+        process = start(home, *(["--resume"] if resumable else []))
+        if kills < KILLS and killed(process, home, rng, life, work):
+            kills, disturbed = kills + 1, True
+            with capsys.disabled():
+                print(f"kill {kills}: {moment(home)}", flush=True)
+            continue
         finish(process)
         small_study.assert_same(home / "run", whole / "run")
-        finished += 1
+        ended, disturbed = ended + 1, False
         with capsys.disabled():
-            print(f"run {finished} ended, equal", flush=True)
+            print(f"run {ended} ended, equal", flush=True)
         shutil.rmtree(home)
-        home = fresh(tmp_path / f"home-{finished}", programs)
+        home = fresh(tmp_path / f"home-{ended}", programs)

@@ -42,27 +42,10 @@ def copy(whole, tmp_path):
     return pathlib.Path(shutil.copytree(whole, tmp_path / "copy"))
 
 
-class StopAfter(loop.Signals):
-    """As if SIGTERM had come when somebody looks for it the n-th time."""
-
-    def __init__(self, looks):
-        self._looks = looks
-        super().__init__()
-
-    @property
-    def received(self):
-        self._looks -= 1
-        return "SIGTERM" if self._looks < 0 else None
-
-    @received.setter
-    def received(self, value):
-        assert value is None
-
-
 def stop_after(looks, monkeypatch, **changes):
     """A study that is interrupted, and then told to go on."""
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "Signals", lambda: StopAfter(looks))
+        patched.setattr(loop, "Signals", lambda: small_study.StopAfter(looks))
         with pytest.raises(loop.Interrupted) as stop:
             small_study.run(**changes)
     return stop.value
