@@ -69,8 +69,7 @@ class Recorder:
         """Measures a policy, logs it with 20 samples; returns the metrics."""
         cell, files = self._cell, self._files
         with files.bar.phase(f"{cell.name}: evaluating"):
-            evaluator = self._study.evaluator(self._reward)
-            metrics, samples = evaluator(policy, self._reward)
+            metrics, samples = self._measure(policy, phase)
         metrics = {"eval/phase": phase, **metrics}
         files.log.write(metrics, method=cell.method, seed=cell.seed, step=step)
         for row in samples[: self._study.settings.logged_samples]:
@@ -78,6 +77,14 @@ class Recorder:
             files.samples.append({**where, "phase": phase, **row})
         files.bar.update(self._before + step, drift=metrics["drift/text_nll"])
         return metrics
+
+    def _measure(self, policy, phase):
+        """(metrics, samples); every method of a seed starts from the same policy."""
+        evaluator = self._study.evaluator(self._reward)
+        if phase != "start":
+            return evaluator(policy, self._reward)
+        key = ("start", self._cell.seed)
+        return self._study.once(key, lambda: evaluator(policy, self._reward))
 
     def _keep_best(self, metrics, state, step):
         """The policy whose gain × room left before the drift corner is largest.

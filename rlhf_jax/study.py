@@ -153,11 +153,11 @@ class Study:
 
     def reward(self, seed):
         """The reward that a seed is trained on and measured by."""
-        return self._once(("reward", seed), lambda: self.task.reward(seed))
+        return self.once(("reward", seed), lambda: self.task.reward(seed))
 
     def evaluator(self, reward):
         """The compiled measurements; every seed's reward has the same score."""
-        return self._once(
+        return self.once(
             "evaluator",
             lambda: Evaluator(
                 self.task, self.layout, key=jax.random.key(0), score=reward.score
@@ -185,7 +185,7 @@ class Study:
         reward = self.reward(cell.seed)
         if method.reward is not None:
             reward = self.task.controls[method.reward](cell.seed)
-        programs = self._once(
+        programs = self.once(
             (config, reward.score is None or method.reward),
             lambda: cells.compile_programs(
                 self.task.model, config, self.layout, score=reward.score
@@ -208,12 +208,12 @@ class Study:
     def _supervised(self, cell):
         settings, task, layout = self.settings, self.task, self.layout
         optimizer = settings.algorithm.optimizer
-        step = self._once(
+        step = self.once(
             "sft", lambda: cells.compile_supervised(task.model, optimizer, layout)
         )
         texts = task.best
         if cell.method == "sft_placebo":
-            texts = self._once("placebo", lambda: cells.own_samples(task, layout))
+            texts = self.once("placebo", lambda: cells.own_samples(task, layout))
         return cells.supervised(
             task,
             texts,
@@ -226,7 +226,7 @@ class Study:
             layout=layout,
         )
 
-    def _once(self, key, make):
+    def once(self, key, make):
         """What `make` returned the first time that `key` was asked for."""
         if key not in self._made:
             self._made[key] = make()

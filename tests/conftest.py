@@ -6,9 +6,12 @@ import pathlib
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Four devices for the layouts; little optimisation, for most of the time is compiling.
+# Four devices for the layouts, which on a busy machine may wait long for each other;
+# little optimisation, for most of the time is compiling.
 _FLAGS = (
-    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=600 "
+    "--xla_cpu_collective_timeout_seconds=600"
 )
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()

@@ -30,12 +30,20 @@ def as_data(tree):
 
 
 def one_of(replicas):
-    """What the first device says, when all of them say the same bit for bit."""
-    first = jax.tree.map(lambda x: x[0], replicas)
-    plain = as_data(replicas)
+    """What the first device says, when all of them say the same bit for bit.
+
+    Read on the host: indexing replicas on the devices would be a collective a leaf.
+    """
+    plain = jax.device_get(as_data(replicas))
+    first = jax.tree.map(lambda x: x[0], plain)
     for device in range(1, jax.tree.leaves(plain)[0].shape[0]):
-        checks.same(jax.tree.map(lambda x, i=device: x[i], plain), as_data(first))
-    return first
+        checks.same(jax.tree.map(lambda x, i=device: x[i], plain), first)
+
+    def again(x, like):
+        key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
+        return jax.random.wrap_key_data(x) if key else jnp.asarray(x)
+
+    return jax.tree.map(again, first, replicas)
 
 
 def alike(actual, expected):
