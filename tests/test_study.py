@@ -248,7 +248,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
     place = tmp_path / "run"
     plain = {"methods": ("sft",), "reward": "random", "save_every": 1000}
     words = small_study.flags(output=place, steps=100_000, **plain)
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.sentiment", *words],
         cwd=ROOT,
