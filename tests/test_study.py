@@ -207,7 +207,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_what_followed_runs_again(
     packed.write_bytes(packed.read_bytes()[:-7])
     capsys.readouterr()
     small_study.run(output=place, keep=2, resume=True)
-    (line,) = [x for x in capsys.readouterr().out.splitlines() if "damaged" in x]
+    told = capsys.readouterr().out.splitlines()
+    (line,) = [x for x in told if "damaged and passed over" in x]
     assert "ppo-0: damaged and passed over: step_00000006 (state/packed/0 has" in line
     assert line.endswith("going on from step_00000004")
     small_study.assert_same(place, whole)
