@@ -62,17 +62,17 @@ class Config:
     """Names of methods, or all."""
     seeds: int = 3
     first_seed: int = 0
-    steps: int = 60
+    steps: int = 50
     """Iterations of every method."""
-    eval_every: int = 9
+    eval_every: int = 11
     """Iterations between evaluations; both sides of every reset are evaluated too."""
     output: str | None = None
     """The run folder; by default a new one under runs/sentiment."""
     resume: bool = False
     """Go on where the run in --output (or the latest) was stopped."""
     devices: int | None = None
-    """How many devices share the rows; all by default."""
-    save_every: int = 20
+    """How many devices share the rows; by default all, a CPU's cores being devices."""
+    save_every: int = 25
     """Iterations between checkpoints."""
     keep: int = 1
     """Checkpoints kept a method and seed."""
@@ -119,7 +119,7 @@ def run(config):
     _check(config)
     place = command.folder(config, "sentiment")
     cache = command.cache_folder(config)
-    command.prepare_devices(config, cache)
+    command.prepare_devices(config, cache, batches(config))
     layout = parallel.data(config.devices)
     with loop.Signals() as signals:
         task = make_task(config, layout, cache, console, signals)
@@ -146,6 +146,19 @@ def _check(config):
     for name in ("seeds", "steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name} {getattr(config, name)}: at least 1 is needed")
+
+
+def batches(config):
+    """The row counts that devices share out."""
+    rl, small, text = config.rl, config.microworld, config.text
+    parts = rl.minibatches * rl.micro_batches
+    own = (text.pretrain_rows, text.classifier_rows)
+    world = (small.pretrain_rows, small.reward_rows)
+    return (
+        rl.rows // parts,
+        rl.rows // rl.candidates,
+        *(world if config.dataset == "microworld" else own),
+    )
 
 
 def announce(config, task, chosen, layout, place, console):

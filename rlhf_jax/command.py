@@ -34,6 +34,7 @@ PLACES = (
     "output", "resume", "cache", "devices", "log", "save_every", "keep", "export",
 )  # fmt: skip
 CONFIG = "config.json"
+_MOST_CPU_DEVICES = 4  # more were never measured
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")
 
 
@@ -266,16 +267,35 @@ def cache_folder(config):
     return pathlib.Path(home) / "rlhf_jax"
 
 
-def prepare_devices(config, cache):
+def prepare_devices(config, cache, batches):
     """Settings that jax reads once: called before the first computation.
 
-    Compiled programs are kept on disk. Several CPU devices run their steps one by one:
-    on few cores, queued collectives wait for each other until they time out.
+    Without --devices a CPU shares its cores out as devices, as far as `batches`, row
+    counts, divide. Compiled programs are kept on disk. CPU devices run their steps one
+    by one: on few cores, queued collectives wait for each other until they time out.
     """
-    platforms = os.environ.get("JAX_PLATFORMS", "")
-    if config.devices and config.devices > 1 and platforms in ("", "cpu"):
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", config.devices)
+    if os.environ.get("JAX_PLATFORMS", "") in ("", "cpu"):
+        count = config.devices or cpu_devices(batches)
+        if "xla_force_host_platform_device_count" not in os.environ.get(
+            "XLA_FLAGS", ""
+        ):
+            with contextlib.suppress(RuntimeError):
+                jax.config.update("jax_num_cpu_devices", count)
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def cpu_devices(batches, cores=None):
+    """How many devices the cores of this machine become: the most that share evenly.
+
+    Small models use one core each: two devices run an iteration 1.4 to 1.9 times as
+    fast as one with two threads.
+    """
+    cores = len(os.sched_getaffinity(0)) if cores is None else cores
+    fitting = [
+        n
+        for n in range(1, min(cores, _MOST_CPU_DEVICES) + 1)
+        if all(rows % n == 0 for rows in batches)
+    ]
+    return max(fitting)

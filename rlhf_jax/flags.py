@@ -38,9 +38,9 @@ class RL:
     missing_eos: str = "none"
     """none, replace or subtract: what a response without an end is worth."""
     missing_eos_penalty: float = 1.0
-    decay: float = 0.942
-    """Of the EMA, once an iteration; 0.942 over 17 iterations retains w = 0.64."""
-    reset_every: int = 17
+    decay: float = 0.93
+    """Of the EMA, once an iteration; 0.93 over 14 iterations retains w = 0.64."""
+    reset_every: int = 14
     """Iterations between resets."""
     reset_first: bool = False
     """Also reset at the end of iteration 0, as the authors' IMDB code does."""

@@ -78,7 +78,7 @@ def share(monkeypatch):
     monkeypatch.setattr(cells, "compile_programs", _programs)
     monkeypatch.setattr(cells, "compile_supervised", _supervised)
     monkeypatch.setattr(study, "Evaluator", _evaluator)
-    monkeypatch.setattr(command, "prepare_devices", lambda config, cache: None)
+    monkeypatch.setattr(command, "prepare_devices", lambda *_: None)
 
 
 make_task = sentiment.make_task

@@ -1,5 +1,7 @@
 """Supervised fine-tuning and language-model pretraining: next-token likelihood."""
 
+import jax.numpy as jnp
+
 from rlhf_jax import logprobs, losses, masking
 
 
@@ -7,7 +9,8 @@ def make_loss(model, *, axis_name=None):
     """`loss(params, batch: Tokens, count) -> ([], metrics)`.
 
     L = −1/N Σ log π(token_t | tokens_<t) over the tokens that `target_mask` picks (N+,
-    SFT: query and response, or completions alone). Metrics: `nll`, nats a token.
+    SFT: query and response, or completions alone). Metrics: `nll`, nats a token, and
+    `accuracy`, how often nothing was likelier than the target.
     """
 
     def loss(params, batch, count):
@@ -15,11 +18,13 @@ def make_loss(model, *, axis_name=None):
             {"params": params}, batch.tokens, batch.mask, method="hidden"
         )
         logits = model.apply({"params": params}, hidden[:, :-1], method="unembed")
-        logps = logprobs.of_tokens(logits, batch.tokens[:, 1:])
+        targets = batch.tokens[:, 1:]
+        logps = logprobs.of_tokens(logits, targets)
         value, _ = losses.nll(
             logps, batch.target_mask[:, 1:], count=count, axis_name=axis_name
         )
-        hit = (logits.argmax(-1) == batch.tokens[:, 1:]).astype(logps.dtype)
+        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        hit = (chosen >= logits.max(-1)).astype(logps.dtype)
         accuracy = masking.mean(
             hit, batch.target_mask[:, 1:], count=count, axis_name=axis_name
         )

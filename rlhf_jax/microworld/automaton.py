@@ -9,6 +9,7 @@ row fills in for itself (the title of its film). Writing stops at the end word.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from scipy import sparse
@@ -88,19 +89,16 @@ def log_prob(machine, tokens, mask, *, node, memory, group, slots, block=64):
 
 def _forward(machine, tokens, mask, node, memory, group, slots):
     rows, values = len(tokens), machine.recall.shape[-1]
-    live, place = np.unique(node, return_inverse=True)  # nodes that can be reached now
+    # Nodes that can be reached now.
+    live, place = np.unique(node.astype(np.int64), return_inverse=True)
     alpha = np.zeros((len(live), values, rows))
     alpha[place, memory, np.arange(rows)] = 1.0
     total = np.zeros(rows)
     for t in range(int(mask.any(0).sum())):
-        leaving = np.isin(machine.source, live)
-        before, live = live, np.unique(machine.target[leaving])
-        flat = alpha.reshape(len(before), -1)
-        keep = _matrix(machine, leaving & ~machine.redraws, live, before)
-        redraw = _matrix(machine, leaving & machine.redraws, live, before)
+        flat = alpha.reshape(len(live), -1)
+        live, keep, fresh, redraw = _moves(machine, live.tobytes())
         alpha = (keep @ flat).reshape(len(live), values, rows)
-        fresh = np.flatnonzero(np.diff(redraw.indptr))  # where memory is drawn anew
-        drawn = (redraw[fresh] @ flat).reshape(len(fresh), values, rows)
+        drawn = (redraw @ flat).reshape(len(fresh), values, rows)
         # [fresh, A, N] → [N, fresh, A] @ [N, A, A] and back
         drawn = drawn.transpose(2, 0, 1) @ machine.recall[group]
         alpha[fresh] += drawn.transpose(1, 2, 0)
@@ -109,6 +107,23 @@ def _forward(machine, tokens, mask, node, memory, group, slots):
         alpha /= scale
         total += np.where(mask[:, t] != 0, np.log(scale), 0.0)
     return total
+
+
+@functools.lru_cache(maxsize=512)
+def _moves(machine, before):
+    """Where texts go from the nodes `before`, an int64 array's bytes; kept, for texts
+    of any content pass the same nodes.
+
+    Returns (live, keep, fresh, redraw): the nodes reached; [live, before] probabilities
+    of arcs that keep the memory; the nodes where it is drawn anew, and [fresh, before].
+    """
+    before = np.frombuffer(before, np.int64)
+    leaving = np.isin(machine.source, before)
+    live = np.unique(machine.target[leaving]).astype(np.int64)
+    keep = _matrix(machine, leaving & ~machine.redraws, live, before)
+    redraw = _matrix(machine, leaving & machine.redraws, live, before)
+    fresh = np.flatnonzero(np.diff(redraw.indptr))
+    return live, keep, fresh, redraw[fresh]
 
 
 def _matrix(machine, chosen, targets, sources):

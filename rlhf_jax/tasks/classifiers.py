@@ -65,7 +65,8 @@ def trained(config, dataset, task, layout, report, signals):
             facts={"accuracy": own.accuracy(params, test), "labels": labels},
         )
 
-    start = judge.model.init(jax.random.key(1), jnp.zeros((1, 4), jnp.int32))["params"]
+    sample = jnp.zeros((1, 4), jnp.int32)
+    start = jax.jit(judge.model.init)(jax.random.key(1), sample)["params"]
     gold = judge.fit(start, halves[1], 0, "judging classifier", report, signals)
     accuracy = judge.accuracy(gold, test)
     report(f"judging classifier: accuracy {accuracy:.3f} on {len(tests)} test texts")

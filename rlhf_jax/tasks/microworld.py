@@ -19,7 +19,8 @@ from rlhf_jax.models import decoder, heads
 from rlhf_jax.tasks import Reward, Skills, Task, pretraining
 from rlhf_jax.types import Preferences, Prompts, Tokens
 
-LENGTH = 64  # context of the corpus
+CONTEXT = 64  # of the policy
+LENGTH = 56  # of a row of its corpus: a review, or four skills
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Config:
     pairs: int = 1000
     """Preference pairs a reward model learns from, of π₀'s own samples."""
     reward_steps: int = 100
-    reward_rows: int = 64
+    reward_rows: int = 32
     reward_learning_rate: float = 1e-3
     agreement: float = 0.75
     """How often annotators prefer the better text."""
@@ -58,7 +59,7 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
     """
     world = microworld.create(config.world)
     shape = model_config.preset(
-        preset, vocab_size=len(world.vocabulary), max_length=LENGTH
+        preset, vocab_size=len(world.vocabulary), max_length=CONTEXT
     )
     model = decoder.Decoder(shape)
     params = _pretrained(world, model, preset, config, layout, cache, report, signals)
@@ -108,7 +109,8 @@ def _pretrained(world, model, preset, config, layout, cache, report, signals):
     keep = {k: v for k, v in vars(config).items() if k.startswith("pretrain")}
     words = microworld.corpus.digest(world)
     name = f"microworld-{config.world}-{preset}"
-    key = pretraining.digest([keep, words, repr(model.config), repr(PRETRAINING)])
+    parts = [keep, words, LENGTH, repr(model.config), repr(PRETRAINING)]
+    key = pretraining.digest(parts)
     folder = pathlib.Path(cache) / f"{name}-{key}"
 
     def data():

@@ -37,8 +37,8 @@ def cached(
     in `tasks.microworld`. A run that was stopped goes on where it was saved.
     """
     sample = jnp.zeros((1, 4), jnp.int32)
-    init = model.init(jax.random.key(seed), sample)["params"]
-    found = checkpoint.load_params(folder, layout.like(init))
+    init = functools.partial(model.init, jax.random.key(seed), sample)
+    found = checkpoint.load_params(folder, layout.like(jax.eval_shape(init)["params"]))
     if found is not None:
         return found
     fit = fitting.Fit(
@@ -52,7 +52,7 @@ def cached(
         report("pretraining", done=step, total=steps, nll=metrics["nll"])
 
     params = fit(
-        init,
+        jax.jit(init)()["params"],
         data(),
         steps=steps,
         rows=rows,
