@@ -253,3 +253,21 @@ def test_help_shows_every_group_of_flags_and_its_defaults():
     assert shown.stdout.startswith("usage: python -m experiments.sentiment [-h]")
     assert "  Does Elastic Reset get more reward at less drift?\n" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("batches", "cores", "devices"),
+    [
+        ((16, 64), 2, 2),
+        ((16, 64), 1, 1),
+        ((6, 64), 4, 2),
+        ((5, 64), 4, 1),
+        ((8,), 9, 4),
+    ],
+)
+def test_a_cpu_is_as_many_devices_as_share_every_batch_evenly(batches, cores, devices):
+    assert command.cpu_devices(batches, cores) == devices
+
+
+def test_the_default_run_shares_its_batches_between_two_cores():
+    assert command.cpu_devices(sentiment.batches(sentiment.CONFIG), 2) == 2

@@ -64,6 +64,18 @@ def test_rotations_keep_length_and_see_distances_only(rng):
     np.testing.assert_array_equal(turned(q, 0), q)
 
 
+def test_a_table_of_rotations_says_what_computing_them_says(monkeypatch):
+    positions = jnp.arange(TINY.max_length)[None]
+    table = layers.rotation(TINY, positions)
+    beyond = layers.rotation(TINY, jnp.array([[TINY.max_length]]))
+    assert jnp.isnan(beyond[0]).all()  # no neighbour's
+    monkeypatch.setattr(layers, "_LARGEST_TABLE", 0)
+    computed = layers.rotation(TINY, positions)
+    for left, right in zip(table, computed, strict=True):
+        assert left.shape == right.shape
+        np.testing.assert_allclose(left, right, atol=1e-6)
+
+
 def test_scaled_rotations_stretch_slow_turns_and_leave_fast_ones():
     scaling = config.RopeScaling(8.0, 1.0, 4.0, 64)
     c = dataclasses.replace(TINY, head_dim=32, rope_scaling=scaling, rope_theta=1e4)

@@ -312,3 +312,10 @@ def test_a_context_that_is_too_short_is_refused_with_its_numbers(network, prompt
 def test_a_setting_that_means_nothing_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         drawn(**changes)
+
+
+def test_the_largest_score_is_the_first_of_its_equals_and_always_an_id(rng):
+    scores = rng.integers(0, 4, (50, 9)).astype(np.float32)
+    scores[3] = -np.inf
+    np.testing.assert_array_equal(sampling._argmax(scores), scores.argmax(-1))
+    assert sampling._argmax(jnp.full((1, 9), jnp.nan)) == 8

@@ -107,8 +107,13 @@ def test_more_padding_changes_nothing():
     )
 
 
-@pytest.mark.parametrize("model", [tiny.BIGRAM, tiny.DECODER], ids=["bigram", "real"])
-def test_fifty_steps_learn_a_successor(model):
+# At a rate of 0.1 what a real model ends with hangs on its gradients' last bits.
+@pytest.mark.parametrize(
+    ("model", "rate"),
+    [(tiny.BIGRAM, 0.1), (tiny.DECODER, 0.03)],
+    ids=["bigram", "real"],
+)
+def test_fifty_steps_learn_a_successor(model, rate):
     """Every token is followed by the next id: sure, so the likelihood goes to 1."""
     tokens = (np.arange(LENGTH) + np.arange(tiny.ROWS)[:, None]) % tiny.VOCAB
     ones = np.ones_like(tokens, np.int32)
@@ -117,7 +122,7 @@ def test_fifty_steps_learn_a_successor(model):
     step = jax.jit(
         training.make_step(sft.make_loss(model), tx, config=CONFIG, count=sft.count)
     )
-    hyper = training.Hyper(jnp.float32(0.1), jnp.int32(50))
+    hyper = training.Hyper(jnp.float32(rate), jnp.int32(50))
     state = training.init(tiny.policy_params(model), tx)
     costs = []
     for _ in range(50):

@@ -120,7 +120,8 @@ def rotation(c, positions_BT):
     if c.rope_scaling is not None:
         frequency = _stretch(frequency, c.rope_scaling)
     if c.max_length * frequency.size > _LARGEST_TABLE:
-        angle = positions_BT[..., None, None] * frequency.astype(np.float32)
+        frequency = jnp.asarray(frequency, jnp.float32)[None, None, None]
+        angle = positions_BT[..., None, None] * frequency
         return jnp.cos(angle), jnp.sin(angle)
     # On CPU cosines would be fused into what turns by them, anew for every head.
     angle = np.outer(np.arange(c.max_length, dtype=np.float32), frequency)
