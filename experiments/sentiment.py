@@ -151,12 +151,12 @@ def _check(config):
 def batches(config):
     """The row counts that devices share out."""
     rl, small, text = config.rl, config.microworld, config.text
-    parts = rl.minibatches * rl.micro_batches
+    parts = max(rl.minibatches * rl.micro_batches, 1)  # 0 is refused later, by name
     own = (text.pretrain_rows, text.classifier_rows)
     world = (small.pretrain_rows, small.reward_rows)
     return (
         rl.rows // parts,
-        rl.rows // rl.candidates,
+        rl.rows // max(rl.candidates, 1),
         *(world if config.dataset == "microworld" else own),
     )
 

@@ -271,3 +271,10 @@ def test_a_cpu_is_as_many_devices_as_share_every_batch_evenly(batches, cores, de
 
 def test_the_default_run_shares_its_batches_between_two_cores():
     assert command.cpu_devices(sentiment.batches(sentiment.CONFIG), 2) == 2
+
+
+@pytest.mark.parametrize("change", [{"minibatches": 0}, {"candidates": 0}])
+def test_counts_of_nothing_are_left_to_the_check_that_names_them(change):
+    rl = dataclasses.replace(sentiment.CONFIG.rl, **change)
+    config = dataclasses.replace(sentiment.CONFIG, rl=rl)
+    assert command.cpu_devices(sentiment.batches(config)) >= 1
