@@ -64,7 +64,7 @@ class Config:
     first_seed: int = 0
     steps: int = 50
     """Iterations of every method."""
-    eval_every: int = 11
+    eval_every: int = 17
     """Iterations between evaluations; both sides of every reset are evaluated too."""
     output: str | None = None
     """The run folder; by default a new one under runs/sentiment."""

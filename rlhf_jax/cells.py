@@ -110,7 +110,8 @@ def reinforcement(task, programs, config, hyper, reward, *, seed, rows, layout):
     def start():
         key = jax.random.key(seed)
         params = initial_params(task, config, jax.random.fold_in(key, 1))
-        return policy_gradient.init(params, programs.tx, hyper, key, config=config)
+        state = policy_gradient.init(params, programs.tx, hyper, key, config=config)
+        return layout.place(state)
 
     def advance(state, iteration, hold_reset):
         now = held if hold_reset else traced
@@ -164,7 +165,7 @@ def supervised(task, texts, step, config, *, seed, rows, steps, learning_rate, l
         return state, {f"sft/{k}": v for k, v in metrics.items()}, None
 
     return Trainer(
-        start=lambda: training.init(trees.copy(task.params), tx),
+        start=lambda: layout.place(training.init(trees.copy(task.params), tx)),
         advance=advance,
         policy=lambda state: state.params,
     )
@@ -180,9 +181,8 @@ def own_samples(task, layout, *, rows=1024):
     """`Tokens` that π₀ wrote to training prompts; its responses are the targets."""
 
     prompts = Prompts(*(x[:rows] for x in task.prompts))
-    draw = policy.make_draw(task.model, config=task.sampling)
-    inputs = policy.prompt_rows(prompts, jax.random.key(4242))
-    out = layout.over_rows(draw, whole=1)(task.params, inputs)
+    draw = policy.compile_draw(task.model, layout, task.sampling)
+    out = draw(task.params, policy.prompt_rows(prompts, jax.random.key(4242)))
     mask = prompts.mask
     targets = np.concatenate([np.zeros_like(mask), out.response_mask], axis=1)
     return Tokens(out.tokens, out.mask, targets.astype(np.int32))

@@ -17,8 +17,9 @@ class Evaluator:
         self._task = task
         self._inputs = policy.prompt_rows(task.eval_prompts, key)
         self._initial = task.params
-        sample = policy.make_sample(task.model, config=task.sampling)
-        self._sample = layout.over_rows(sample, whole=2)
+        self._draw = policy.compile_draw(task.model, layout, task.sampling)
+        compare = policy.make_compare(task.model, config=task.sampling)
+        self._compare = layout.over_rows(compare, whole=2)
         self._text_nll = layout.over_rows(policy.make_text_nll(task.model), whole=1)
         if score is not None:
             self._score = layout.over_rows(
@@ -35,22 +36,23 @@ class Evaluator:
         samples a list of {"prompt", "completion", "score"}.
         """
         task = self._task
-        out = self._sample(params, self._initial, self._inputs)
-        prompts, completions = self._texts(out.rollout)
-        scores = self.scores(out.rollout, reward, prompts, completions)
+        drawn = self._draw(params, self._inputs)
+        divergence, entropy = self._compare(params, self._initial, drawn)
+        prompts, completions = self._texts(drawn)
+        scores = self.scores(drawn, reward, prompts, completions)
         metrics = _spread("eval/reward", scores)
         for group in () if task.groups is None else np.unique(task.groups):
             # Where the prompt itself carries reward, gains are read by its class.
             metrics[f"eval/reward_of_{group}"] = float(
                 scores[task.groups == group].mean()
             )
-        metrics |= _spread("drift/kl_initial", out.divergence)
-        length = np.asarray(out.rollout.response_mask).sum()
-        metrics["eval/entropy"] = float(out.entropy.sum() / max(length, 1))
+        metrics |= _spread("drift/kl_initial", divergence)
+        length = drawn.response_mask.sum()
+        metrics["eval/entropy"] = float(entropy.sum() / max(length, 1))
         metrics |= self._text(params)
-        metrics |= _shape(out.rollout)
+        metrics |= _shape(drawn)
         if task.truth is not None:
-            for name, values in task.truth(out.rollout).items():
+            for name, values in task.truth(drawn).items():
                 metrics |= _spread(name, values)
         if task.skills is not None:
             metrics |= self._skills(params)

@@ -87,4 +87,4 @@ class Fit:
             if found is not None:
                 step, state, _ = found
                 return state, step
-        return make(trees.copy(params)), 0
+        return self._layout.place(make(trees.copy(params))), 0

@@ -101,11 +101,25 @@ class Data:
 
         return jax.tree.map(cut, tree)
 
+    @property
+    def whole(self):
+        """The sharding of state: a copy on every device."""
+        mesh = jax.sharding.Mesh(np.array(self.devices), (AXIS,))
+        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def place(self, tree):
+        """State from anywhere, laid out as steps return it.
+
+        A program is traced and compiled again for every layout of its arguments: what
+        goes in first should lie as what comes out does.
+        """
+        return jax.device_put(tree, self.whole)
+
     def like(self, shapes):
         """Shapes with the sharding that state has: what a checkpoint restores to."""
-        sharding = jax.sharding.SingleDeviceSharding(self.devices[0])
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.whole),
+            shapes,
         )
 
     def gather(self, tree):

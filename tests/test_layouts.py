@@ -251,6 +251,25 @@ def test_a_donated_state_is_taken_over():
     assert out.is_deleted()
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_placed_state_goes_through_one_program(devices):
+    layout, traced = parallel.data(devices), []
+
+    def step(state, rows, *, axis_name):
+        traced.append(axis_name)
+        return jax.tree.map(lambda x: x + jax.lax.psum(rows.sum(), axis_name), state), 0
+
+    program = layout.compile(step, rows_in=(1,))
+    rows = layout.shard(np.ones((4, 1), np.float32))
+    state = layout.place({"a": jnp.zeros(3), "b": jnp.zeros(())})
+    for _ in range(3):
+        state, _ = program(state, rows)
+    like = layout.like(state)
+    restored = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), state, like)
+    program(restored, rows)
+    assert len(traced) == 1
+
+
 # Seeds side by side.
 
 

@@ -4,7 +4,7 @@ Arrays and callables in, numbers out. Programs are compiled once and serve every
 method and seed, since the weights are arguments.
 """
 
-from typing import Any, NamedTuple
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,7 @@ import numpy as np
 from rlhf_jax import logprobs, masking, sampling
 from rlhf_jax.types import Prompts, Tokens
 
-
-class Samples(NamedTuple):
-    """Rows a policy wrote for evaluation."""
-
-    rollout: Any  # Rollout, [B, ...]
-    divergence: jax.Array  # [B] nats: Σ_t KL(π(·|s_t) ‖ π₀(·|s_t)) over its own tokens
-    entropy: jax.Array  # [B] nats: Σ_t H(π(·|s_t))
+_ROWS = 128  # drawn at once, by everyone who draws: one shape is one program
 
 
 def prompt_rows(prompts, key):
@@ -44,29 +38,32 @@ def make_draw(model, *, config):
     return draw
 
 
-def make_sample(model, *, config):
-    """`sample(params, initial, rows) -> Samples`, rows from `prompt_rows`.
+@functools.lru_cache(maxsize=8)
+def compile_draw(model, layout, config):
+    """`draw` of `make_draw` for any number of rows, compiled once for all who ask."""
+    return layout.over_rows(make_draw(model, config=config), whole=1, chunk=_ROWS)
 
-    The divergence is exact, over the whole vocabulary at every state that was visited,
-    at the sampling temperature.
+
+def make_compare(model, *, config):
+    """`compare(params, initial, rollout) -> (divergence [B], entropy [B])`, in nats.
+
+    Σ_t KL(π(·|s_t) ‖ π₀(·|s_t)) and Σ_t H(π(·|s_t)), exact, over the whole vocabulary
+    at every state that was visited, at the sampling temperature.
     """
     temperature = config.temperature or 1.0
-    draw = make_draw(model, config=config)
 
-    def sample(params, initial, rows):
-        out = draw(params, rows)
-        valid = out.response_mask
-        policy = _response_logits(model, params, out)
-        reference = _response_logits(model, initial, out)
+    def compare(params, initial, rollout):
+        valid = rollout.response_mask
+        policy = _response_logits(model, params, rollout)
+        reference = _response_logits(model, initial, rollout)
         divergence = logprobs.divergence(policy, reference, temperature=temperature)
         entropy = logprobs.entropy(policy, temperature=temperature)
-        return Samples(
-            out,
+        return (
             masking.zero(divergence, valid).sum(-1),
             masking.zero(entropy, valid).sum(-1),
         )
 
-    return sample
+    return compare
 
 
 def _response_logits(model, params, rollout):

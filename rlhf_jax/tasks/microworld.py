@@ -146,7 +146,7 @@ def _trained_reward(world, task, config, layout):
         REWARD_MODEL,
         layout,
     )
-    sample = _sampler(task, layout)
+    sample = policy.compile_draw(task.model, layout, task.sampling)
     score = reward_model.score(model)
     evaluate = layout.over_rows(lambda params, rows: score(params, *rows), whole=1)
 
@@ -183,11 +183,6 @@ def _trained_reward(world, task, config, layout):
     return make
 
 
-def _sampler(task, layout):
-    draw = policy.make_draw(task.model, config=task.sampling)
-    return layout.over_rows(draw, whole=1)
-
-
 def _pairs(world, task, config, rng, sample, key, count):
     """Pairs of π₀'s samples on training prompts, and gold(chosen) − gold(rejected)."""
     rows = rng.choice(len(task.prompts.tokens), count, replace=count > config.prompts)
@@ -206,7 +201,7 @@ def _pairs(world, task, config, rng, sample, key, count):
 
 def _gold_reward(world, task, config, layout):
     """The truth itself, scaled on π₀'s samples: a control without a mismatch."""
-    sample = _sampler(task, layout)
+    sample = policy.compile_draw(task.model, layout, task.sampling)
 
     @functools.cache
     def scale():

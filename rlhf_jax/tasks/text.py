@@ -129,7 +129,7 @@ def _policy(config, dataset, policy, layout, cache, report, signals):
         model, params, tokenizer = huggingface.load(policy, dtype="float32")
         if isinstance(model, heads.Classifier):
             raise ValueError(f"--policy {policy} is a classifier, not a language model")
-        return model, params, tokenizer
+        return model, layout.place(params), tokenizer
     return _from_scratch(config, dataset, policy[8:], layout, cache, report, signals)
 
 
