@@ -36,7 +36,10 @@ def product(x, kernel, dtype, result=None):
 
 
 class Dense(nn.Module):
-    """x W + b over the last axis; W ~ N(0, gain² / inputs), b = 0."""
+    """x W + b over the last axis; W ~ N(0, gain² / inputs), b = 0.
+
+    Where the parameters hold an adapter, x (W + A B) + b.
+    """
 
     features: int
     bias: bool
@@ -48,6 +51,10 @@ class Dense(nn.Module):
         init = nn.initializers.variance_scaling(self.gain**2, "fan_in", "normal")
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
         out = product(x, kernel, self.dtype)
+        if self.has_variable("params", "lora_a"):  # see `models.lora`
+            down = self.get_variable("params", "lora_a")
+            up = self.get_variable("params", "lora_b")
+            out = out + product(product(x, down, self.dtype), up, self.dtype)
         if not self.bias:
             return out
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
