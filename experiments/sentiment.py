@@ -38,7 +38,7 @@ from rlhf_jax.tasks import text as own_text
 
 AXES = ("drift/text_nll", "drift/kl_initial", "tax/skills")
 # Declared before any run: more reward at less drift than PPO with and without KL, and
-# than the nulls, averaging PPO and resetting to the initial model.
+# than the nulls: averaging PPO, at every checkpoint; resetting to the initial model.
 RIVALS = ("ppo", "ppo_kl")
 NULLS = ("ppo_ma25", "ppo_ma50", "ppo_ma75", "ppo_early_stop", "reset_to_initial")
 CLAIMS = tuple(

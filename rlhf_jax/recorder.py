@@ -62,12 +62,16 @@ class Recorder:
         self._files.bar.update(self._before + step, **shown)
 
     def evaluate(self, state, step, phase):
-        metrics = self.evaluate_policy(self._trainer.policy(state), step, phase)
+        policy = self._trainer.policy(state)
+        metrics = self.evaluate_policy(self._cell, policy, step, phase)
         self._keep_best(metrics, state, step)
+        companions = self._study.companions(self._cell, self._trainer)
+        for cell, derive in companions.items():
+            self.evaluate_policy(cell, derive(state), step, phase)
 
-    def evaluate_policy(self, policy, step, phase):
-        """Measures a policy, logs it with 20 samples; returns the metrics."""
-        cell, files = self._cell, self._files
+    def evaluate_policy(self, cell, policy, step, phase):
+        """Measures a policy, logs it with samples as a cell's; returns the metrics."""
+        files = self._files
         with files.bar.phase(f"{cell.name}: evaluating"):
             metrics, samples = self._measure(policy, phase)
         metrics = {"eval/phase": phase, **metrics}

@@ -133,21 +133,40 @@ class Study:
 
     def _derive(self, cell, reward, files):
         """A method that trains nothing: read off the final state of its source."""
-        method = methods.METHODS[cell.method]
-        source = cells.Cell(method.source, cell.seed)
+        source = cells.Cell(methods.METHODS[cell.method].source, cell.seed)
         trainer = self.trainer(source)
         _, saved, extra = self.restore(source, trainer)
-        final, step = trainer.policy(saved["state"]), self.settings.steps
-        if method.weight is not None:
-            policy = averaging.interpolate(self.task.params, final, method.weight)
-        elif cell.method.endswith("_early_stop"):
-            policy, step = saved["best"], extra["best"]["step"]
-        else:
-            policy = trainer.average(saved["state"])
         run = recorder.Recorder(self, cell, trainer, reward, files, 0)
-        run.evaluate_policy(policy, step, "final")
+        derive = self._derived(cell.method, trainer)
+        if derive is None:  # stopped early: measured here, where it stopped
+            policy, step = saved["best"], extra["best"]["step"]
+            run.evaluate_policy(cell, policy, step, "final")
+        else:  # measured already, at every evaluation of its source
+            policy, step = derive(saved["state"]), self.settings.steps
         extra = {**run.offsets(), "best": extra["best"], "final": True}
         self.checkpointer(cell).save(step, {"policy": policy}, extra)
+
+    def _derived(self, name, trainer):
+        """state of the source -> policy; None where one state does not decide it."""
+        weight = methods.METHODS[name].weight
+        if weight is not None:
+            return lambda state: averaging.interpolate(
+                self.task.params, trainer.policy(state), weight
+            )
+        return None if name.endswith("_early_stop") else trainer.average
+
+    def companions(self, cell, trainer):
+        """{cell: state -> policy} of what is derived from a cell at every evaluation.
+
+        A method of one policy is no rival for one of a dozen checkpoints.
+        """
+        found = {}
+        for name in self.settings.methods:
+            if methods.METHODS[name].source == cell.method:
+                derive = self._derived(name, trainer)
+                if derive is not None:
+                    found[cells.Cell(name, cell.seed)] = derive
+        return found
 
     # What cells share
 

@@ -141,6 +141,21 @@ def test_methods_are_measured_at_the_same_steps_on_both_sides_of_a_reset(whole):
     ]
 
 
+def test_averages_are_measured_wherever_their_source_is(whole):
+    def points(method):
+        rows = of(whole, method, "eval/phase")
+        return [(row["step"], row["eval/phase"]) for row in rows]
+
+    assert points("ppo_ma50") == points("ppo_average") == points("ppo")
+    assert len(points("ppo_early_stop")) == 1
+    start, *later = (
+        [row["drift/kl_initial"] for row in of(whole, method, "eval/phase")]
+        for method in ("sft", "ppo", "ppo_ma50")
+    )
+    assert later[0][0] == later[1][0] == start[0]
+    assert later[0][1] != later[1][1]
+
+
 def test_derived_methods_are_what_they_derive_from(whole, tmp_path):
     config = small_study.config(output=tmp_path)
     layout = parallel.data(1)
