@@ -10,7 +10,7 @@ import pytest
 import tiny_models
 
 from rlhf_jax import trees
-from rlhf_jax.models import config, decoder
+from rlhf_jax.models import config, decoder, layers
 
 B, T, V = 3, 10, 23
 SHAPE = dict(vocab_size=V, width=16, layers=2, heads=4, max_length=16)
@@ -173,7 +173,7 @@ def test_deep_stacks_are_scanned_and_agree_with_shallow_ones_unrolled(
     llama, batch, monkeypatch
 ):
     full = llama.forward(llama.params, *batch)
-    monkeypatch.setattr(decoder, "_SHALLOW", 0)
+    monkeypatch.setattr(layers, "_SHALLOW", 0)
     scanned = tiny_models.compiled(llama.module)(llama.params, *batch)
     chex.assert_trees_all_close(scanned, full, atol=1e-6, rtol=1e-5)
 

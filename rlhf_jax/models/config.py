@@ -1,22 +1,24 @@
-"""What a decoder is made of: one frozen description for GPT-2, Llama and their kin."""
+"""What a network is made of: one frozen description for every decoder, one for every
+encoder."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 
 class RopeScaling(NamedTuple):
-    """Llama 3's stretching of the slow rotary frequencies to a longer context."""
+    """Rotary frequencies stretched to a longer context: all of them ("linear"), or
+    Llama 3's, where `original_length` is given, the slow ones alone."""
 
     factor: float
-    low_frequency: float  # cycles in `original_length` below which all is stretched
-    high_frequency: float  # cycles above which nothing is
-    original_length: int
+    low_frequency: float = 1.0  # cycles in `original_length`; slower ones are stretched
+    high_frequency: float = 4.0  # faster ones are left alone
+    original_length: int | None = None
 
 
 CHOICES = {
     "positions": ("learned", "rotary"),
     "norm": ("layer", "rms"),
-    "activation": ("gelu", "gelu_new", "silu"),
+    "activation": ("gelu", "gelu_new", "silu", "relu"),
     "dtype": ("float32", "bfloat16", "float16"),
     "remat": ("none", "full", "dots"),
     "attention": ("auto", "cudnn"),
@@ -48,30 +50,113 @@ class Decoder:
     dtype: str = "float32"  # compute; parameters keep their own type
     remat: str = "none"  # what a backward pass recomputes: nothing, layers, cheap ops
     attention: str = "auto"  # "cudnn": flash attention, on NVIDIA in half precision
+    rotary_dim: int | None = None  # the first so many of a head are turned; None: all
+    head_norm: bool = False  # queries and keys are normalised, each head by itself
+    output_bias: bool | None = None  # of the attention's output; None: as the others
+    parallel: bool = False  # attention and feed-forward layer read the same x
+    window: int | None = None  # how many tokens one sees, itself included; None: all
+    windowed: tuple[bool, ...] | None = None  # which layers have the window; None: all
 
     def __post_init__(self):
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                given = getattr(self, name)
-                raise ValueError(f"{name}={given!r}: choose one of {choices}")
-        for name in ("vocab_size", "width", "layers", "heads", "max_length", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: needs to be positive")
+        _check_shared(self)
         if self.kv_heads < 1 or self.heads % self.kv_heads:
             raise ValueError(
                 f"heads={self.heads} is no multiple of kv_heads={self.kv_heads}: "
                 "every key-value head serves an equal number of query heads"
             )
-        if self.positions == "rotary" and self.head_dim % 2:
+        if self.positions == "rotary":
+            _check_turned(self)
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window={self.window}: a token sees at least itself")
+        if self.windowed is not None and (
+            self.window is None or len(self.windowed) != self.layers
+        ):
             raise ValueError(
-                f"head_dim={self.head_dim} is odd: rotary positions turn pairs; "
-                "choose width and heads so that width / heads is even"
+                f"windowed={self.windowed} needs a window and one entry for each of "
+                f"layers={self.layers}"
             )
-        if self.attention == "cudnn" and self.dtype == "float32":
+
+    def in_window(self):
+        """Does the window bind? One bool a layer."""
+        return self.windowed or (self.window is not None,) * self.layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """Shapes and branches of a classifying encoder: DistilBERT, BERT, RoBERTa.
+
+    Learned positions, LayerNorm after each residual sum, biases everywhere.
+    """
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    hidden: int  # width of the feed-forward layer
+    max_length: int  # longest text, special tokens included
+    segments: int = 0  # rows of the table of segments, of which a text is the first
+    first_position: int = 0  # RoBERTa counts from 2, its table holds as many more rows
+    pooling: str = "tanh"  # activation between the first token and the classes
+    norm_eps: float = 1e-12
+    activation: str = "gelu"
+    dtype: str = "float32"  # compute; parameters keep their own type
+    remat: str = "none"
+    attention: str = "auto"
+    # What the layers ask, and what no encoder here varies.
+    norm: ClassVar[str] = "layer"
+    positions: ClassVar[str] = "learned"
+    gated: ClassVar[bool] = False
+    attention_bias: ClassVar[bool] = True
+    output_bias: ClassVar[bool] = True
+    mlp_bias: ClassVar[bool] = True
+    head_norm: ClassVar[bool] = False
+
+    def __post_init__(self):
+        _check_shared(self)
+        _head_dim(self.width, self.heads)
+        if self.pooling not in ("tanh", "relu"):
+            raise ValueError(f"pooling={self.pooling!r}: choose 'tanh' or 'relu'")
+        if self.segments < 0 or self.first_position < 0:
             raise ValueError(
-                "attention='cudnn' computes in half precision: set dtype='bfloat16', "
-                "or attention='auto'"
+                f"segments={self.segments}, first_position={self.first_position}: "
+                "neither may be negative"
             )
+
+    @property
+    def kv_heads(self):
+        return self.heads
+
+    @property
+    def head_dim(self):
+        return self.width // self.heads
+
+
+def _check_shared(c):
+    for name, choices in CHOICES.items():
+        if getattr(c, name) not in choices:
+            raise ValueError(f"{name}={getattr(c, name)!r}: choose one of {choices}")
+    for name in ("vocab_size", "width", "layers", "heads", "max_length", "hidden"):
+        if getattr(c, name) < 1:
+            raise ValueError(f"{name}={getattr(c, name)}: needs to be positive")
+    if c.attention == "cudnn" and c.dtype == "float32":
+        raise ValueError(
+            "attention='cudnn' computes in half precision: set dtype='bfloat16', "
+            "or attention='auto'"
+        )
+
+
+def _check_turned(c):
+    if c.rotary_dim is None and c.head_dim % 2:
+        raise ValueError(
+            f"head_dim={c.head_dim} is odd: rotary positions turn pairs; "
+            "choose width and heads so that width / heads is even"
+        )
+    turned = c.rotary_dim
+    if turned is not None and (turned % 2 or not 0 < turned <= c.head_dim):
+        raise ValueError(
+            f"rotary_dim={turned}: rotary positions turn pairs of a head's "
+            f"{c.head_dim} numbers; choose an even number up to that"
+        )
 
 
 def gpt2(
@@ -113,6 +198,38 @@ def llama(
         "kv_heads": heads,
         "head_dim": _head_dim(width, heads),
         "hidden": -(-8 * width // 3 // 4) * 4,  # 8/3 of the width, in whole fours
+        "tied": False,
+    }
+    return Decoder(
+        vocab_size=vocab_size,
+        width=width,
+        layers=layers,
+        heads=heads,
+        max_length=max_length,
+        **(shape | changes),
+    )
+
+
+def neox(
+    *, vocab_size=50304, width=768, layers=12, heads=12, max_length=2048, **changes
+):
+    """GPT-NeoX: a quarter of each head turned, attention and feed-forward layer side by
+    side, LayerNorm, GELU, biases. The defaults: Pythia 160M.
+
+    `changes` are fields of `Decoder`.
+    """
+    head_dim = _head_dim(width, heads)
+    shape = {
+        "kv_heads": heads,
+        "head_dim": head_dim,
+        "hidden": 4 * width,
+        "rotary_dim": head_dim // 4,
+        "norm": "layer",
+        "activation": "gelu",
+        "gated": False,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "parallel": True,
         "tied": False,
     }
     return Decoder(

@@ -1,4 +1,4 @@
-"""A causal language model: GPT-2, Llama and their kin, by configuration.
+"""A causal language model: GPT-2, GPT-NeoX, Llama and their kin, by configuration.
 
 Legend: B rows, T tokens, S slots, D width, V vocabulary, L layers. The parameters of
 all layers are one tree of [L, ...] arrays under "layers": scanned over in training,
@@ -7,19 +7,11 @@ cut into layers for decoding.
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from rlhf_jax import masking
 from rlhf_jax.models import cache, config, layers
-
-_SHALLOW = 6  # so few layers run 10 to 20% faster on CPU without a loop around them
-
-_REMAT = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
 
 
 class Decoder(nn.Module):
@@ -35,7 +27,7 @@ class Decoder(nn.Module):
     def setup(self):
         c = self.config
         self.embedding = layers.Embedding(c)
-        self.layers = self.param("layers", _init_layers, c)
+        self.layers = layers.stack(self, layers.Block(c, parent=None), _example)
         self.final_norm = layers.Norm(c)
         if not c.tied:
             self.unembedding = layers.Unembedding(c)
@@ -83,11 +75,17 @@ class Decoder(nn.Module):
         x = self.embedding(token[:, None], position)
         angles = layers.rotation(c, position)
         mask = cache.occupy(memory.mask, memory.index)
+        seen, near = mask, mask
+        if c.window is not None and c.window < mask.shape[1]:
+            near = mask & (position - masking.positions(mask) < c.window)
         block = layers.Block(c, parent=None)
         keys, values = [], []
-        for params, *old in zip(memory.layers, memory.keys, memory.values, strict=True):
+        for params, windowed, *old in zip(
+            memory.layers, c.in_window(), memory.keys, memory.values, strict=True
+        ):
+            shown = near if windowed else seen
             x, (k, v) = block.apply(
-                {"params": params}, x, angles, old, memory.index, mask, method="step"
+                {"params": params}, x, angles, old, memory.index, shown, method="step"
             )
             keys.append(k)
             values.append(v)
@@ -105,31 +103,42 @@ class Decoder(nn.Module):
             )
         positions = masking.positions(mask)
         x = self.embedding(masking.zero(tokens, mask), positions)
-        causal = jnp.tril(jnp.ones((length, length), bool))
-        shown = causal[None] & (mask != 0)[:, None]
+        shown, in_window = _shown(c, positions, mask)
         body = functools.partial(
             _apply_block, c, layers.rotation(c, positions), shown, remember
         )
-        if c.remat != "none":
-            body = jax.checkpoint(body, prevent_cse=False, policy=_REMAT[c.remat])
-        unroll = c.layers if c.layers <= _SHALLOW else 1
-        x, memory = jax.lax.scan(body, x, self.layers, unroll=unroll)
+        x, memory = layers.scan(body, x, (self.layers, in_window), c)
         return self.final_norm(x), memory
 
 
-def _apply_block(c, angles, shown, remember, x, params):
+def _shown(c, positions, mask):
+    """What each token may look at, [B, T, T] bool, and which layers have a window.
+
+    Where the window binds in some layers only, a pair (all, near) and bools [L]; in all
+    or none of them one mask, and None.
+    """
+    length = mask.shape[1]
+    causal = jnp.tril(jnp.ones((length, length), bool))
+    shown = causal[None] & (mask != 0)[:, None]
+    if c.window is None or length <= c.window:
+        return shown, None
+    near = shown & (positions[:, :, None] - positions[:, None] < c.window)
+    if all(c.in_window()):
+        return near, None
+    return (shown, near), jnp.array(c.in_window())
+
+
+def _apply_block(c, angles, shown, remember, x, layer):
+    params, in_window = layer
+    if in_window is not None:
+        shown = jnp.where(in_window, shown[1], shown[0])
     block = layers.Block(c, parent=None)
     x, memory = block.apply({"params": params}, x, angles, shown)
     return x, memory if remember else None
 
 
-def _init_layers(key, c):
-    """The parameters of `c.layers` blocks, each leaf [L, ...]."""
+def _example(c):
+    """Inputs of a block, for its parameters' shapes."""
     x = jnp.zeros((1, 1, c.width), c.dtype)
     angles = layers.rotation(c, jnp.zeros((1, 1), jnp.int32))
-    shown = jnp.ones((1, 1, 1), bool)
-
-    def init(key):
-        return layers.Block(c, parent=None).init(key, x, angles, shown)["params"]
-
-    return jax.vmap(init)(jax.random.split(key, c.layers))
+    return x, angles, jnp.ones((1, 1, 1), bool)

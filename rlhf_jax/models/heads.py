@@ -1,14 +1,18 @@
-"""Numbers read off a decoder: classes, rewards and values.
+"""Numbers read off a decoder or an encoder: classes, rewards and values.
 
 Legend: B rows, T tokens, D width. `params` of the networks here are {"trunk": a
-decoder's parameters without an unembedding, "head": {"kernel", "bias"}}.
+decoder's parameters without an unembedding, or an encoder's, "head": {"kernel",
+"bias"}}, and "pooler" {"kernel", "bias"} on an encoder.
 """
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from rlhf_jax import masking, trees
-from rlhf_jax.models import config, decoder
+from rlhf_jax.models import config, decoder, encoder, layers
+
+_POOLING = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
 class Head(nn.Module):
@@ -35,23 +39,37 @@ class Head(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Scores [B, labels] float32, read at the last valid token of each row.
+    """Scores [B, labels] float32 of each row: of a decoder's hidden state at the last
+    valid token; of activation(W h + b) of an encoder's at the first.
 
     A reward model is a classifier with one label.
     """
 
-    config: config.Decoder
+    config: config.Decoder | config.Encoder
     labels: int = 1
 
     def setup(self):
-        self.trunk = decoder.Decoder(self.config)
+        c = self.config
+        if isinstance(c, config.Encoder):
+            self.trunk = encoder.Encoder(c)
+            self.pooler = layers.Dense(c.width, bias=True, dtype=c.dtype)
+        else:
+            self.trunk = decoder.Decoder(c)
         self.head = Head(self.labels)
 
     def __call__(self, tokens, mask=None):
         mask = jnp.ones_like(tokens) if mask is None else mask
+        if isinstance(self.config, config.Encoder):
+            hidden = self.trunk(tokens, mask)
+            first = _at(hidden, encoder.first_valid(mask))
+            return self.head(_POOLING[self.config.pooling](self.pooler(first)))
         hidden = self.trunk.hidden(tokens, mask)
-        last = masking.last_valid(mask)[:, None, None]
-        return self.head(jnp.take_along_axis(hidden, last, axis=1)[:, 0])
+        return self.head(_at(hidden, masking.last_valid(mask)))
+
+
+def _at(hidden, index):
+    """hidden [B, T, D] at index [B] → [B, D]."""
+    return jnp.take_along_axis(hidden, index[:, None, None], axis=1)[:, 0]
 
 
 class Value(nn.Module):

@@ -1,0 +1,99 @@
+"""A text encoder: DistilBERT, BERT and RoBERTa, by configuration.
+
+Legend: B rows, T tokens, D width, L layers. As in the decoder, the parameters of all
+layers are one tree of [L, ...] arrays under "layers".
+"""
+
+import functools
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from rlhf_jax import masking
+from rlhf_jax.models import config, layers
+
+
+class Encoder(nn.Module):
+    """tokens [B, T], mask [B, T] → hidden states [B, T, D] in the compute type.
+
+    Every valid token sees every other. The mask (1 valid, 0 padding, on either side;
+    None = all valid) decides which position a token has, so padding changes nothing at
+    valid positions, and what stands there may be anything.
+    """
+
+    config: config.Encoder
+
+    def setup(self):
+        c = self.config
+        self.embedding = Embedding(c)
+        self.layers = layers.stack(self, Block(c, parent=None), _example)
+
+    def __call__(self, tokens, mask=None):
+        c = self.config
+        mask = jnp.ones_like(tokens) if mask is None else mask
+        if tokens.shape[1] > c.max_length:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens exceed the context of {c.max_length}: "
+                "shorten them"
+            )
+        x = self.embedding(masking.zero(tokens, mask), masking.positions(mask))
+        body = functools.partial(_apply_block, c, (mask != 0)[:, None])
+        return layers.scan(body, x, self.layers, c)[0]
+
+
+def first_valid(mask):
+    """Index of each row's first valid position; 0 for a row with none. [B, T] → [B]."""
+    return jnp.argmax(mask != 0, axis=-1)
+
+
+class Embedding(nn.Module):
+    """norm(token + position + first segment), [B, T, D]."""
+
+    config: config.Encoder
+
+    def setup(self):
+        c = self.config
+        rows = {"token": c.vocab_size, "position": c.max_length + c.first_position}
+        rows |= {"segment": c.segments} if c.segments else {}
+        init = nn.initializers.normal(0.02)
+        self.tables = {
+            name: self.param(name, init, (count, c.width))
+            for name, count in rows.items()
+        }
+        self.norm = layers.Norm(c)
+
+    def __call__(self, tokens_BT, positions_BT):
+        """An id or a position beyond its table gives NaN, no neighbour."""
+        tables = self.tables
+        x = jnp.take(tables["token"], tokens_BT, axis=0, mode="fill")
+        places = positions_BT + self.config.first_position
+        x = x + jnp.take(tables["position"], places, axis=0, mode="fill")
+        if self.config.segments:
+            x = x + tables["segment"][0][None, None]
+        return self.norm(x)
+
+
+class Block(nn.Module):
+    """x = norm(x + attention(x)), then norm(x + mlp(x))."""
+
+    config: config.Encoder
+
+    def setup(self):
+        self.attention = layers.Attention(self.config)
+        self.attention_norm = layers.Norm(self.config)
+        self.mlp = layers.MLP(self.config)
+        self.mlp_norm = layers.Norm(self.config)
+
+    def __call__(self, x_BTD, mask_B1T):
+        update, _ = self.attention(x_BTD, None, mask_B1T)
+        x_BTD = self.attention_norm(x_BTD + update)
+        return self.mlp_norm(x_BTD + self.mlp(x_BTD))
+
+
+def _apply_block(c, shown, x, params):
+    return Block(c, parent=None).apply({"params": params}, x, shown), None
+
+
+def _example(c):
+    """Inputs of a block, for its parameters' shapes."""
+    return jnp.zeros((1, 1, c.width), c.dtype), jnp.ones((1, 1, 1), bool)
