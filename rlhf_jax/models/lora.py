@@ -1,0 +1,210 @@
+"""LoRA: low-rank updates of frozen layers, as a parameter tree of their own.
+
+Hu et al. 2021, arXiv:2106.09685: x W becomes x (W + s·A B), A [L, inputs, r] and
+B [L, r, outputs] a stack of layers; `layers.Dense` computes it where its parameters
+hold "lora_a" and "lora_b". A tree of adapters mirrors the part of the parameters that
+it changes. It may hold whole parameters too, a head for instance: they stand in for
+the base's.
+
+A B is bilinear: an average of adapters is no adapter of the averaged weights. Elastic
+Reset's authors average A and B apart (Noukhovitch et al. 2023, the StackLLaMA code) and
+restore the same random A; so does `elastic_reset`, given these trees.
+"""
+
+import dataclasses
+import functools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax import trees
+from rlhf_jax.types import Params
+
+A, B = "lora_a", "lora_b"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is adapted, and how strongly."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...] = ("attention/query", "attention/value")
+    rslora: bool = False
+
+    @property
+    def scale(self):
+        """s = α/r; rank-stabilised α/√r (Kalajdzievski 2023, arXiv:2312.03732)."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bound:
+    """A model on a frozen base: `apply({"params": adapters}, ...)` joins the two.
+
+    Made inside a compiled step, of a base that is an argument of it: nothing is held
+    twice, and no weight becomes a constant of the program.
+    """
+
+    model: Any
+    base: Params
+    scale: float
+
+    @property
+    def config(self):
+        return self.model.config
+
+    def apply(self, variables, *args, **named):
+        params = join(self.base, variables["params"], scale=self.scale)
+        return self.model.apply({"params": params}, *args, **named)
+
+
+def modules(params):
+    """The paths that can be adapted, such as "layers/attention/query": every linear
+    layer of a stack. params: a pytree of anything with a shape."""
+    found = []
+    for path, leaf in zip(trees.paths(params), jax.tree.leaves(params), strict=True):
+        *above, name = path.split("/")
+        if name == "kernel" and "layers" in above and len(leaf.shape) == 3:
+            found.append("/".join(above))
+    return found
+
+
+def init(params, key, *, rank, targets):
+    """Adapters that change nothing yet: A ~ U(−1/√inputs, 1/√inputs), B = 0, float32.
+
+    PEFT's default (Kaiming-uniform with a = √5). A module's A depends on the key and on
+    its place in the model, not on what else is adapted.
+
+    Args: params: of any family, also a classifier's or a value network's; key []
+    typed; rank r; targets: regular expressions, searched in the paths of `modules`.
+    """
+    every = modules(params)
+    chosen = _matching(every, targets)
+    tree = {}
+    for place, module in enumerate(every):
+        if module not in chosen:
+            continue
+        depth, inputs, outputs = _at(params, module)["kernel"].shape
+        _check_rank(rank, module, min(inputs, outputs))
+        own_key = jax.random.fold_in(key, place)
+        bound = inputs**-0.5
+        shape = (depth, inputs, rank)
+        down = jax.random.uniform(own_key, shape, minval=-bound, maxval=bound)
+        _put(tree, module, {A: down, B: jnp.zeros((depth, rank, outputs))})
+    return tree
+
+
+def count(params, config):
+    """How many numbers the adapters of a configuration have, without making them.
+
+    Raises ValueError where the parameters have no place for it.
+    """
+    make = functools.partial(init, params, rank=config.rank, targets=config.targets)
+    return trees.size(jax.eval_shape(make, jax.random.key(0)))
+
+
+def join(base, adapters, *, scale):
+    """The parameters a model is applied to: base with adapters beside its kernels.
+
+    s is multiplied into B; every leaf of the base is passed on as it is.
+    """
+    if not isinstance(adapters, dict):
+        return adapters
+    joined = dict(base)
+    for name, part in adapters.items():
+        joined[name] = join(base.get(name, {}), part, scale=scale)
+    if B in adapters:
+        joined[B] = scale * adapters[B]
+    return joined
+
+
+def split(params):
+    """(base, adapters) of joined parameters, such that `join` at scale 1 undoes it."""
+    base, adapters = {}, {}
+    for name, part in params.items():
+        if name in (A, B):
+            adapters[name] = part
+        elif isinstance(part, dict):
+            base[name], inner = split(part)
+            if inner:
+                adapters[name] = inner
+        else:
+            base[name] = part
+    return base, adapters
+
+
+def merge(base, adapters, *, scale):
+    """W + s·A B: plain parameters of the same function, in the types of the base."""
+
+    def fold(tree):
+        if not isinstance(tree, dict):
+            return tree
+        plain = {k: fold(v) for k, v in tree.items() if k not in (A, B)}
+        if B in tree:
+            update = jnp.matmul(
+                tree[A], tree[B], precision="highest", preferred_element_type="float32"
+            )
+            wide = plain["kernel"].astype(jnp.float32) + update
+            plain["kernel"] = wide.astype(plain["kernel"].dtype)
+        return plain
+
+    return fold(join(base, adapters, scale=scale))
+
+
+def weigh(adapters, weight):
+    """Adapters of (1 − w)·W + w·(W + s·A B): B alone is multiplied, which is exact."""
+
+    def leaf(path, x):
+        name = trees.path_name(path)
+        if name.rpartition("/")[-1] not in (A, B):
+            raise ValueError(f"{name} is no adapter: average it with its base")
+        return weight * x if name.endswith(B) else x
+
+    return jax.tree_util.tree_map_with_path(leaf, adapters)
+
+
+def _matching(every, targets):
+    if isinstance(targets, str):
+        targets = (targets,)
+    chosen = set()
+    for target in targets:
+        try:
+            found = {module for module in every if re.search(target, module)}
+        except re.error as error:
+            raise ValueError(
+                f"target {target!r} is no regular expression ({error}); choose from "
+                f"{', '.join(every)}"
+            ) from None
+        if not found:
+            raise ValueError(
+                f"target {target!r} matches no layer that can be adapted; choose from "
+                f"{', '.join(every)}"
+            )
+        chosen |= found
+    if not chosen:
+        raise ValueError(f"no targets are given; choose from {', '.join(every)}")
+    return chosen
+
+
+def _check_rank(rank, module, most):
+    if not 1 <= rank <= most:
+        raise ValueError(
+            f"rank {rank} does not fit {module}: choose from 1 to {most}, the smaller "
+            "side of its kernel"
+        )
+
+
+def _at(tree, path):
+    for name in path.split("/"):
+        tree = tree[name]
+    return tree
+
+
+def _put(tree, path, value):
+    *above, last = path.split("/")
+    for name in above:
+        tree = tree.setdefault(name, {})
+    tree[last] = value
