@@ -1,6 +1,7 @@
 """Model directories in and out: config.json, model.safetensors, the tokenizer's files.
 
-What `save` writes, `transformers` opens unchanged. `huggingface_names` holds the names.
+What `save` writes, `transformers` opens unchanged. `huggingface_names` holds the names
+of tensors, `huggingface_configs` reads a config.json, `huggingface_weights` the files.
 """
 
 import dataclasses
@@ -9,26 +10,32 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
-import safetensors.numpy
 
 from rlhf_jax import atomic
+from rlhf_jax import huggingface_configs as configs
 from rlhf_jax import huggingface_names as names
 from rlhf_jax import huggingface_weights as weights
+from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
 
 _DOWNLOADS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+_SHARD = 5_000_000_000  # bytes, where transformers splits too
 
 
 def load(path, *, revision=None, dtype=None, sharding=None):
-    """Read a GPT-2 or Llama: `(model, params, tokenizer)`.
+    """Read a model of a family in `names.CLASSES`: `(model, params, tokenizer)`.
 
     Args:
       path: a directory, or a name on the Hugging Face hub at `revision`. One whose
-        architecture ends in ForSequenceClassification becomes a `heads.Classifier`.
+        architecture ends in ForSequenceClassification becomes a `heads.Classifier`;
+        encoders (DistilBERT, BERT, RoBERTa) are read as classifiers only.
       dtype: the type parameters are held in and computed in, float32 unless given,
         whatever is on disk. To train in bfloat16, load float32 and give the model
         `dataclasses.replace(model.config, dtype="bfloat16")`.
-      sharding: a `jax.sharding.Sharding`, or a pytree of them, for the parameters.
+      sharding: where parameters live: a `jax.sharding.Sharding`, a pytree of them, or
+        a callable (path, shape) → Sharding, path like "layers/mlp/up/kernel". They go
+        there one by one as they are read: the host holds the parameters that stay on
+        it and twice the largest of them.
 
     Embedding and tokenizer are as on disk: where it has no padding token, or pads with
     its end token, `data.tokenization.pad_id` says what to pad with instead. Raises
@@ -38,28 +45,35 @@ def load(path, *, revision=None, dtype=None, sharding=None):
     described = _read_json(folder / "config.json")
     dtype = jnp.dtype("float32" if dtype is None else dtype)
     try:
-        config = names.decoder(described)
-        config = dataclasses.replace(config, dtype=dtype.name)
+        config = dataclasses.replace(configs.read(described), dtype=dtype.name)
+        model = _model(config, described)
     except KeyError as error:
         raise ValueError(f"{folder}/config.json has no {error}") from None
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-    model = _model(config, described)
-    family = names.FAMILIES[described["model_type"]]
-    params = weights.read(folder, _shapes(model), family, dtype)
-    if sharding is None:
-        params = jax.tree.map(jnp.array, params)
-    else:
-        params = jax.device_put(params, sharding)
+    shapes = _shapes(model)
+    params = weights.read(
+        folder,
+        shapes,
+        described["model_type"],
+        config.heads,
+        dtype,
+        weights.placing(shapes, sharding),
+    )
     return model, params, load_tokenizer(folder)
 
 
 def _model(config, described):
     architecture = (described.get("architectures") or [""])[0]
-    if not architecture.endswith("ForSequenceClassification"):
-        return decoder.Decoder(config)
-    labels = described.get("id2label") or {"0": "", "1": ""}
-    return heads.Classifier(config, described.get("num_labels") or len(labels))
+    if architecture.endswith("ForSequenceClassification"):
+        labels = described.get("id2label") or {"0": "", "1": ""}
+        return heads.Classifier(config, described.get("num_labels") or len(labels))
+    if isinstance(config, model_config.Encoder):
+        raise ValueError(
+            f"its architecture is {architecture!r}; of {described['model_type']} "
+            "a …ForSequenceClassification can be read"
+        )
+    return decoder.Decoder(config)
 
 
 def load_tokenizer(path, *, revision=None):
@@ -76,12 +90,13 @@ def load_tokenizer(path, *, revision=None):
         ) from None
 
 
-def save(path, model, params, tokenizer):
+def save(path, model, params, tokenizer, *, max_shard_bytes=_SHARD):
     """Write a decoder or a classifier as a directory that `transformers` opens.
 
-    Parameters keep their type. A head's bias, which `transformers` has no place for, is
-    written as "score.bias" when it is not 0. The directory appears whole or not at all;
-    an older model in its place is replaced, anything else refused.
+    Parameters keep their type; beyond `max_shard_bytes` they go to several files. A
+    decoder head's bias, which `transformers` has no place for, is written as
+    "score.bias" when it is not 0. The directory appears whole or not at all; an older
+    model in its place is replaced, anything else refused.
     """
     path = pathlib.Path(path)
     if not isinstance(model, decoder.Decoder | heads.Classifier):
@@ -89,9 +104,9 @@ def save(path, model, params, tokenizer):
     if path.exists() and not _replaceable(path):
         raise ValueError(f"{path} holds something other than a model: name a new path")
     described = _describe(model, params, tokenizer)
-    tensors = weights.to_tensors(params, described["model_type"])
+    kind, count = described["model_type"], model.config.heads
     with atomic.folder(path) as fresh:
-        safetensors.numpy.save_file(tensors, fresh / weights.WEIGHTS, {"format": "pt"})
+        weights.write(fresh, params, kind, count, max_shard_bytes)
         tokenizer.save_pretrained(fresh)
         _write_json(fresh / "config.json", described)
         ends = {key: described[key] for key in described if key.endswith("_token_id")}
@@ -101,7 +116,7 @@ def save(path, model, params, tokenizer):
 
 def _describe(model, params, tokenizer):
     """The content of config.json."""
-    described = names.describe(model.config)
+    described = configs.describe(model.config)
     task = "ForCausalLM"
     if isinstance(model, heads.Classifier):
         task = "ForSequenceClassification"
@@ -114,6 +129,8 @@ def _describe(model, params, tokenizer):
     described["dtype"] = jax.tree.leaves(params)[0].dtype.name
     for token in ("bos", "eos", "pad"):
         token_id = getattr(tokenizer, f"{token}_token_id")
+        if f"{token}_token_id" in described:
+            continue  # RoBERTa's positions depend on it
         # transformers wants an embedding row for padding, and builds none.
         known = token_id is not None and token_id < model.config.vocab_size
         described[f"{token}_token_id"] = token_id if known else None
@@ -122,7 +139,8 @@ def _describe(model, params, tokenizer):
 
 def _replaceable(path):
     """Is this an empty directory or a model's? A run's has a config.json as well."""
-    model = (path / "config.json").is_file() and (path / weights.WEIGHTS).is_file()
+    files = (path / weights.WEIGHTS, path / weights.INDEX)
+    model = (path / "config.json").is_file() and any(map(pathlib.Path.is_file, files))
     return path.is_dir() and (model or not any(path.iterdir()))
 
 

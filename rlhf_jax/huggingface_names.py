@@ -1,12 +1,10 @@
-"""How Hugging Face names what a decoder is made of: configurations and tensors.
+"""How Hugging Face names what a network is made of: one table of tensors a family.
 
-Two families: GPT-2, and Llama (with Mistral, whose architecture is the same).
+A family is the `model_type` of a config.json; `huggingface_configs` reads the rest.
 """
 
 import re
 from typing import NamedTuple
-
-from rlhf_jax.models import config
 
 
 class Tensor(NamedTuple):
@@ -14,247 +12,248 @@ class Tensor(NamedTuple):
 
     path: str  # in our tree; leaves under "layers/" are stacked
     name: str  # in the file, {} being the layer
-    form: str = "same"  # "transposed"; "query", "key", "value": a third of the columns
+    form: str = "same"  # "transposed", or a part of what THIRDS or HEAD_THIRDS join
 
 
-# torch.nn.Linear keeps [outputs, inputs], our kernels are [inputs, outputs].
-_LLAMA = (
-    Tensor("embedding/token", "model.embed_tokens.weight"),
-    Tensor(
-        "layers/attention_norm/scale",
-        "model.layers.{}.input_layernorm.weight",
-    ),
-    Tensor(
-        "layers/mlp_norm/scale",
-        "model.layers.{}.post_attention_layernorm.weight",
-    ),
-    *(
-        Tensor(
-            f"layers/{ours}/{leaf}",
-            f"model.layers.{{}}.{theirs}.{torch_leaf}",
-            form,
-        )
-        for ours, theirs in {
-            "attention/query": "self_attn.q_proj",
-            "attention/key": "self_attn.k_proj",
-            "attention/value": "self_attn.v_proj",
-            "attention/output": "self_attn.o_proj",
-            "mlp/gate": "mlp.gate_proj",
-            "mlp/up": "mlp.up_proj",
-            "mlp/down": "mlp.down_proj",
-        }.items()
-        for leaf, torch_leaf, form in (
-            ("kernel", "weight", "transposed"),
-            ("bias", "bias", "same"),
-        )
-    ),
-    Tensor("final_norm/scale", "model.norm.weight"),
-)
+# How transformers names the classes of a family.
+CLASSES = {
+    "gpt2": "GPT2",
+    "gpt_neox": "GPTNeoX",
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "distilbert": "DistilBert",
+    "bert": "Bert",
+    "roberta": "Roberta",
+}
 
-# GPT-2's Conv1D keeps [inputs, outputs] as we do, and query, key, value side by side.
-_GPT2 = (
-    Tensor("embedding/token", "transformer.wte.weight"),
-    Tensor("embedding/position", "transformer.wpe.weight"),
-    *(
-        Tensor(f"{ours}/{leaf}", f"transformer.{theirs}.{torch_leaf}")
-        for ours, theirs, leaf, torch_leaf in (
-            ("layers/attention_norm", "h.{}.ln_1", "scale", "weight"),
-            ("layers/attention_norm", "h.{}.ln_1", "bias", "bias"),
-            ("layers/mlp_norm", "h.{}.ln_2", "scale", "weight"),
-            ("layers/mlp_norm", "h.{}.ln_2", "bias", "bias"),
-            ("layers/attention/output", "h.{}.attn.c_proj", "kernel", "weight"),
-            ("layers/attention/output", "h.{}.attn.c_proj", "bias", "bias"),
-            ("layers/mlp/up", "h.{}.mlp.c_fc", "kernel", "weight"),
-            ("layers/mlp/up", "h.{}.mlp.c_fc", "bias", "bias"),
-            ("layers/mlp/down", "h.{}.mlp.c_proj", "kernel", "weight"),
-            ("layers/mlp/down", "h.{}.mlp.c_proj", "bias", "bias"),
-            ("final_norm", "ln_f", "scale", "weight"),
-            ("final_norm", "ln_f", "bias", "bias"),
-        )
-    ),
-    *(
-        Tensor(
-            f"layers/attention/{part}/{leaf}",
-            f"transformer.h.{{}}.attn.c_attn.{torch_leaf}",
-            part,
-        )
-        for part in ("query", "key", "value")
+THIRDS = ("query", "key", "value")  # side by side in the columns (GPT-2)
+HEAD_THIRDS = ("head_query", "head_key", "head_value")  # the rows of each head (NeoX)
+
+# Names and forms of the leaves of a module. torch.nn.Linear keeps [outputs, inputs],
+# our kernels are [inputs, outputs], as GPT-2's Conv1D is.
+_LINEAR = (("kernel", "weight", "transposed"), ("bias", "bias", "same"))
+_CONV1D = (("kernel", "weight", "same"), ("bias", "bias", "same"))
+_NORM = (("scale", "weight", "same"), ("bias", "bias", "same"))
+
+
+def _table(prefix, tables, kinds):
+    """Tensors of modules {ours: theirs}, theirs without the prefix."""
+    embeddings = (
+        Tensor(f"embedding/{ours}", f"{prefix}.{theirs}.weight")
+        for ours, theirs in tables.items()
+    )
+    return *embeddings, *(
+        Tensor(f"{ours}/{leaf}", f"{prefix}.{theirs}.{torch_leaf}", form)
+        for leaves, modules in kinds
+        for ours, theirs in modules.items()
+        for leaf, torch_leaf, form in leaves
+    )
+
+
+def _fused(name, parts):
+    """Query, key and value that share one tensor."""
+    return tuple(
+        Tensor(f"layers/attention/{ours}/{leaf}", f"{name}.{torch_leaf}", part)
+        for ours, part in zip(THIRDS, parts, strict=True)
         for leaf, torch_leaf in (("kernel", "weight"), ("bias", "bias"))
+    )
+
+
+_LLAMA = _table(
+    "model",
+    {"token": "embed_tokens"},
+    (
+        (
+            _NORM,
+            {
+                "layers/attention_norm": "layers.{}.input_layernorm",
+                "layers/attention/query_norm": "layers.{}.self_attn.q_norm",
+                "layers/attention/key_norm": "layers.{}.self_attn.k_norm",
+                "layers/mlp_norm": "layers.{}.post_attention_layernorm",
+                "final_norm": "norm",
+            },
+        ),
+        (
+            _LINEAR,
+            {
+                "layers/attention/query": "layers.{}.self_attn.q_proj",
+                "layers/attention/key": "layers.{}.self_attn.k_proj",
+                "layers/attention/value": "layers.{}.self_attn.v_proj",
+                "layers/attention/output": "layers.{}.self_attn.o_proj",
+                "layers/mlp/gate": "layers.{}.mlp.gate_proj",
+                "layers/mlp/up": "layers.{}.mlp.up_proj",
+                "layers/mlp/down": "layers.{}.mlp.down_proj",
+            },
+        ),
     ),
 )
 
-_HEADS = (
-    Tensor("unembedding/kernel", "lm_head.weight", "transposed"),
-    Tensor("head/kernel", "score.weight", "transposed"),
-    Tensor("head/bias", "score.bias"),
+_GPT2 = _table(
+    "transformer",
+    {"token": "wte", "position": "wpe"},
+    (
+        (
+            _NORM,
+            {
+                "layers/attention_norm": "h.{}.ln_1",
+                "layers/mlp_norm": "h.{}.ln_2",
+                "final_norm": "ln_f",
+            },
+        ),
+        (
+            _CONV1D,
+            {
+                "layers/attention/output": "h.{}.attn.c_proj",
+                "layers/mlp/up": "h.{}.mlp.c_fc",
+                "layers/mlp/down": "h.{}.mlp.c_proj",
+            },
+        ),
+    ),
+) + _fused("transformer.h.{}.attn.c_attn", THIRDS)
+
+_NEOX = _table(
+    "gpt_neox",
+    {"token": "embed_in"},
+    (
+        (
+            _NORM,
+            {
+                "layers/attention_norm": "layers.{}.input_layernorm",
+                "layers/mlp_norm": "layers.{}.post_attention_layernorm",
+                "final_norm": "final_layer_norm",
+            },
+        ),
+        (
+            _LINEAR,
+            {
+                "layers/attention/output": "layers.{}.attention.dense",
+                "layers/mlp/up": "layers.{}.mlp.dense_h_to_4h",
+                "layers/mlp/down": "layers.{}.mlp.dense_4h_to_h",
+            },
+        ),
+    ),
+) + _fused("gpt_neox.layers.{}.attention.query_key_value", HEAD_THIRDS)
+
+_DISTILBERT = _table(
+    "distilbert",
+    {
+        "token": "embeddings.word_embeddings",
+        "position": "embeddings.position_embeddings",
+    },
+    (
+        (
+            _NORM,
+            {
+                "embedding/norm": "embeddings.LayerNorm",
+                "layers/attention_norm": "transformer.layer.{}.sa_layer_norm",
+                "layers/mlp_norm": "transformer.layer.{}.output_layer_norm",
+            },
+        ),
+        (
+            _LINEAR,
+            {
+                "layers/attention/query": "transformer.layer.{}.attention.q_lin",
+                "layers/attention/key": "transformer.layer.{}.attention.k_lin",
+                "layers/attention/value": "transformer.layer.{}.attention.v_lin",
+                "layers/attention/output": "transformer.layer.{}.attention.out_lin",
+                "layers/mlp/up": "transformer.layer.{}.ffn.lin1",
+                "layers/mlp/down": "transformer.layer.{}.ffn.lin2",
+            },
+        ),
+    ),
 )
+
+
+def _bert(prefix):
+    """BERT and RoBERTa, whose trunks differ in their prefix."""
+    layer = "encoder.layer.{}"
+    return _table(
+        prefix,
+        {
+            "token": "embeddings.word_embeddings",
+            "position": "embeddings.position_embeddings",
+            "segment": "embeddings.token_type_embeddings",
+        },
+        (
+            (
+                _NORM,
+                {
+                    "embedding/norm": "embeddings.LayerNorm",
+                    "layers/attention_norm": f"{layer}.attention.output.LayerNorm",
+                    "layers/mlp_norm": f"{layer}.output.LayerNorm",
+                },
+            ),
+            (
+                _LINEAR,
+                {
+                    "layers/attention/query": f"{layer}.attention.self.query",
+                    "layers/attention/key": f"{layer}.attention.self.key",
+                    "layers/attention/value": f"{layer}.attention.self.value",
+                    "layers/attention/output": f"{layer}.attention.output.dense",
+                    "layers/mlp/up": f"{layer}.intermediate.dense",
+                    "layers/mlp/down": f"{layer}.output.dense",
+                },
+            ),
+        ),
+    )
+
+
+def _heads(pooler, head):
+    """The two layers between an encoder and its classes."""
+    return tuple(
+        Tensor(f"{ours}/{leaf}", f"{theirs}.{torch_leaf}", form)
+        for ours, theirs in (("pooler", pooler), ("head", head))
+        for leaf, torch_leaf, form in _LINEAR
+    )
+
+
+OPTIONAL = "score.bias"  # 0 when absent; `transformers` has no place for it
+_SCORE = (
+    Tensor("head/kernel", "score.weight", "transposed"),
+    Tensor("head/bias", OPTIONAL),
+)
+_UNEMBED = (Tensor("unembedding/kernel", "lm_head.weight", "transposed"),) + _SCORE
+_EMBED_OUT = (Tensor("unembedding/kernel", "embed_out.weight", "transposed"),) + _SCORE
 
 TENSORS = {
-    family: {tensor.path: tensor for tensor in (*table, *_HEADS)}
-    for family, table in {"gpt2": _GPT2, "llama": _LLAMA}.items()
+    family: {tensor.path: tensor for tensor in table}
+    for family, table in {
+        "gpt2": _GPT2 + _UNEMBED,
+        "llama": _LLAMA + _UNEMBED,
+        "mistral": _LLAMA + _UNEMBED,
+        "qwen2": _LLAMA + _UNEMBED,
+        "qwen3": _LLAMA + _UNEMBED,
+        "gpt_neox": _NEOX + _EMBED_OUT,
+        "distilbert": _DISTILBERT + _heads("pre_classifier", "classifier"),
+        "bert": _bert("bert") + _heads("bert.pooler.dense", "classifier"),
+        "roberta": _bert("roberta") + _heads("classifier.dense", "classifier.out_proj"),
+    }.items()
 }
-FAMILIES = {"gpt2": "gpt2", "llama": "llama", "mistral": "llama"}  # by model_type
-CLASSES = {"gpt2": "GPT2", "llama": "Llama"}
-THIRDS = ("query", "key", "value")
 
-_PREFIX = re.compile(r"^(model|transformer)\.")
-# Causal masks and rotary tables that older files carry along.
-_BUFFERS = re.compile(r"\.attn\.(masked_)?bias$|\.rotary_emb\.inv_freq$")
-
-_ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_new",
-    "gelu_pytorch_tanh": "gelu_new",
-}
+_PREFIX = re.compile(r"^(model|transformer|gpt_neox|distilbert|bert|roberta)\.")
+_OTHER = (  # names that not all files have
+    (re.compile(r"^embed_out\."), "lm_head."),
+    (re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"),
+    (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"),
+)
+# Causal masks, rotary tables and positions that older files carry along.
+_BUFFERS = re.compile(
+    r"\.(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$|"
+    r"embeddings\.position_ids$"
+)
 
 
 def short(name):
-    """A tensor's name without the prefix that the bare trunk's files leave out."""
-    return _PREFIX.sub("", name)
+    """A tensor's name in one spelling, without the prefix that a bare trunk's files
+    leave out."""
+    name = _PREFIX.sub("", name)
+    for other, known in _OTHER:
+        name = other.sub(known, name)
+    return name
 
 
 def is_buffer(name):
     """Is this a constant that older files store beside the weights?"""
     return _BUFFERS.search(name) is not None
-
-
-def family(c):
-    """The family a configuration can be saved as. Raises ValueError when none fits."""
-    gpt2 = dict(positions="learned", norm="layer", gated=False, attention_bias=True)
-    gpt2 |= dict(mlp_bias=True, kv_heads=c.heads, head_dim=c.width // c.heads)
-    llama = dict(positions="rotary", norm="rms", gated=True)
-    strange = {}
-    for name, wanted in (("gpt2", gpt2), ("llama", llama)):
-        odd = {key: value for key, value in wanted.items() if getattr(c, key) != value}
-        if not odd:
-            return name
-        strange[name] = odd
-    needs = "; ".join(f"{name} needs {odd}" for name, odd in strange.items())
-    raise ValueError(f"no Hugging Face family has this configuration: {needs}")
-
-
-def decoder(described):
-    """The configuration that a config.json describes, given as a dictionary."""
-    kind = described.get("model_type")
-    if kind not in FAMILIES:
-        raise ValueError(f"model_type {kind!r} is not one of {tuple(FAMILIES)}")
-    return {"gpt2": _from_gpt2, "llama": _from_llama}[FAMILIES[kind]](described)
-
-
-def _from_gpt2(described):
-    for key, plain in (
-        ("scale_attn_weights", True),
-        ("scale_attn_by_inverse_layer_idx", False),
-        ("add_cross_attention", False),
-    ):
-        if described.get(key, plain) != plain:
-            raise ValueError(f"config.json has {key}={described[key]}: not supported")
-    width = described["n_embd"]
-    return config.gpt2(
-        vocab_size=described["vocab_size"],
-        width=width,
-        layers=described["n_layer"],
-        heads=described["n_head"],
-        max_length=described["n_positions"],
-        hidden=described.get("n_inner") or 4 * width,
-        activation=_activation(described.get("activation_function", "gelu_new")),
-        norm_eps=described.get("layer_norm_epsilon", 1e-5),
-        tied=described.get("tie_word_embeddings", True),
-    )
-
-
-def _from_llama(described):
-    width, heads = described["hidden_size"], described["num_attention_heads"]
-    rope = described.get("rope_parameters") or described.get("rope_scaling") or {}
-    context = described.get("max_position_embeddings", 2048)
-    theta = rope.get("rope_theta", described.get("rope_theta", 10000.0))
-    return config.Decoder(
-        vocab_size=described["vocab_size"],
-        width=width,
-        layers=described["num_hidden_layers"],
-        heads=heads,
-        kv_heads=described.get("num_key_value_heads") or heads,
-        head_dim=described.get("head_dim") or width // heads,
-        hidden=described["intermediate_size"],
-        # Within its window, sliding attention is plain attention.
-        max_length=min(context, described.get("sliding_window") or context),
-        rope_theta=float(theta),
-        rope_scaling=_scaling(rope),
-        norm_eps=described.get("rms_norm_eps", 1e-6),
-        activation=_activation(described.get("hidden_act", "silu")),
-        attention_bias=described.get("attention_bias", False),
-        mlp_bias=described.get("mlp_bias", False),
-        tied=described.get("tie_word_embeddings", False),
-    )
-
-
-def _activation(name):
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"activation {name!r} is not one of {tuple(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]
-
-
-def _scaling(rope):
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return None
-    if kind != "llama3":
-        raise ValueError(f"rope_type {kind!r} is not one of ('default', 'llama3')")
-    return config.RopeScaling(
-        factor=rope["factor"],
-        low_frequency=rope["low_freq_factor"],
-        high_frequency=rope["high_freq_factor"],
-        original_length=rope["original_max_position_embeddings"],
-    )
-
-
-def describe(c):
-    """The fields of a config.json for a configuration: the inverse of `decoder`."""
-    kind = family(c)
-    common = {
-        "model_type": kind,
-        "vocab_size": c.vocab_size,
-        "tie_word_embeddings": c.tied,
-    }
-    return common | {"gpt2": _to_gpt2, "llama": _to_llama}[kind](c)
-
-
-def _to_gpt2(c):
-    return {
-        "n_embd": c.width,
-        "n_layer": c.layers,
-        "n_head": c.heads,
-        "n_inner": c.hidden,
-        "n_positions": c.max_length,
-        "activation_function": c.activation,
-        "layer_norm_epsilon": c.norm_eps,
-    }
-
-
-def _to_llama(c):
-    rope = {"rope_type": "default", "rope_theta": c.rope_theta}
-    if c.rope_scaling is not None:
-        rope |= {
-            "rope_type": "llama3",
-            "factor": c.rope_scaling.factor,
-            "low_freq_factor": c.rope_scaling.low_frequency,
-            "high_freq_factor": c.rope_scaling.high_frequency,
-            "original_max_position_embeddings": c.rope_scaling.original_length,
-        }
-    return {
-        "hidden_size": c.width,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "num_key_value_heads": c.kv_heads,
-        "head_dim": c.head_dim,
-        "intermediate_size": c.hidden,
-        "max_position_embeddings": c.max_length,
-        "rope_parameters": rope,
-        "rope_theta": c.rope_theta,
-        "rms_norm_eps": c.norm_eps,
-        "hidden_act": c.activation,
-        "attention_bias": c.attention_bias,
-        "mlp_bias": c.mlp_bias,
-    }

@@ -1,20 +1,25 @@
-"""Tensors of safetensors files to parameter trees and back, each one accounted for."""
+"""Tensors of safetensors files to parameter trees and back, each one accounted for.
+
+Reading goes parameter by parameter: one is put together on the host, placed, and
+forgotten. Writing goes file by file.
+"""
 
 import contextlib
 import json
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
+import safetensors.numpy
 
 from rlhf_jax import huggingface_names as names
 from rlhf_jax import trees
 
 WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
 _LISTED = 8  # faults of one kind that a message names
-_OPTIONAL = {"score.bias"}  # 0 when absent
 _REPEATED = {"lm_head.weight"}  # a copy of a tied embedding, or of no use to a trunk
 
 
@@ -24,19 +29,30 @@ class _Source(NamedTuple):
     shape: tuple[int, ...]  # of each of them in the file
 
 
-def read(folder, shapes, family, dtype):
-    """The parameters in a directory as numpy arrays of `dtype`.
+class _Written(NamedTuple):
+    name: str
+    size: int  # bytes
+    parts: dict  # {form: (path, layer or None)}
 
-    Every tensor's name and shape is checked before any is read.
+
+# In
+
+
+def read(folder, shapes, family, heads, dtype, place):
+    """The parameters in a directory, each placed as soon as it is read.
+
+    Every tensor's name and shape is checked before any is read. On the host stand at
+    most one parameter in `dtype`, one tensor of a file, and what `place` keeps there.
 
     Args: folder; shapes: our tree, of anything with a shape; family: a key of
-    `names.TENSORS`; dtype. Raises ValueError naming all that is missing, misshapen or
-    left over.
+    `names.TENSORS`; heads: of its attention; dtype; place: (path, numpy array) → what
+    stands in the tree. Raises ValueError naming all that is missing, misshapen or left
+    over.
     """
     files = _files(folder)
+    shapes_of = dict(zip(trees.paths(shapes), jax.tree.leaves(shapes), strict=True))
     sources = {
-        path: _source(path, leaf.shape, family)
-        for path, leaf in zip(trees.paths(shapes), jax.tree.leaves(shapes), strict=True)
+        path: _source(path, leaf.shape, family) for path, leaf in shapes_of.items()
     }
     with contextlib.ExitStack() as stack:
         opened = {
@@ -46,36 +62,49 @@ def read(folder, shapes, family, dtype):
         found = {name: (opened[file], full) for name, (file, full) in files.items()}
         _check(folder, sources, found)
         leaves = [
-            _read_leaf(found, source, leaf.shape, dtype)
-            for source, leaf in zip(
-                sources.values(), jax.tree.leaves(shapes), strict=True
-            )
+            place(path, _read_leaf(found, sources[path], leaf.shape, dtype, heads))
+            for path, leaf in shapes_of.items()
         ]
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
-def to_tensors(params, family):
-    """{name: numpy array} of a decoder or a classifier, as the family's files have it.
+def placing(shapes, sharding):
+    """`place(path, array)`: a copy of the array on the devices `sharding` says.
 
-    A head's bias of 0 is left out.
+    sharding: None for the default device, a `jax.sharding.Sharding`, a pytree of them,
+    or a callable (path, shape) → Sharding. shapes: the tree, of anything with a shape.
+    On many hosts each copies the part that its own devices hold.
     """
-    parts = {}
-    for path, leaf in zip(trees.paths(params), jax.tree.leaves(params), strict=True):
-        leaf = np.asarray(leaf)
-        tensor = names.TENSORS[family][_inner(path)]
-        if tensor.path == "head/bias" and not leaf.any():
-            continue
-        stacked = leaf if _is_stacked(path) else leaf[None]
-        for layer, array in enumerate(stacked):
-            array = array.T if tensor.form == "transposed" else array
-            parts.setdefault(tensor.name.format(layer), {})[tensor.form] = array
-    return {name: _join(forms) for name, forms in parts.items()}
+    if sharding is None:
+        return lambda path, array: jnp.array(array)
+    paths, leaves = trees.paths(shapes), jax.tree.leaves(shapes)
+    if callable(sharding):
+        each = [
+            sharding(path, leaf.shape) for path, leaf in zip(paths, leaves, strict=True)
+        ]
+    else:
+        each = jax.tree.leaves(jax.tree.broadcast(sharding, shapes))
+    for path, leaf, one in zip(paths, leaves, each, strict=True):
+        if not isinstance(one, jax.sharding.Sharding):
+            raise ValueError(f"sharding of {path} is {one!r}: give a Sharding")
+        try:
+            one.shard_shape(leaf.shape)
+        except ValueError as error:
+            raise ValueError(
+                f"{path} {leaf.shape} cannot be laid out as {one}: {error}"
+            ) from None
+    of = dict(zip(paths, each, strict=True))
+    return lambda path, array: _spread(array, of[path])
 
 
-def _join(forms):
-    if len(forms) == 1:
-        return np.ascontiguousarray(*forms.values())
-    return np.concatenate([forms[part] for part in names.THIRDS], axis=-1)
+def _spread(array, sharding):
+    parts = [
+        jax.device_put(array[index], device, may_alias=False)
+        for device, index in sharding.addressable_devices_indices_map(
+            array.shape
+        ).items()
+    ]
+    return jax.make_array_from_single_device_arrays(array.shape, sharding, parts)
 
 
 def _inner(path):
@@ -86,21 +115,31 @@ def _is_stacked(path):
     return _inner(path).startswith("layers/")
 
 
+def _tensor(path, family):
+    """Where a parameter stands in a file."""
+    table = names.TENSORS[family]
+    if _inner(path) not in table:
+        raise ValueError(f"{family} has no place for the parameter {path}")
+    return table[_inner(path)]
+
+
 def _source(path, shape, family):
-    tensor = names.TENSORS[family][_inner(path)]
+    tensor = _tensor(path, family)
     layers = range(shape[0]) if _is_stacked(path) else (0,)
     shape = shape[1:] if _is_stacked(path) else shape
-    if tensor.form == "transposed":
+    if tensor.form == "transposed" or tensor.form in names.HEAD_THIRDS:
         shape = shape[::-1]
-    elif tensor.form in names.THIRDS:
+    if tensor.form in names.THIRDS:
         shape = (*shape[:-1], 3 * shape[-1])
+    if tensor.form in names.HEAD_THIRDS:
+        shape = (3 * shape[0], *shape[1:])
     listed = tuple(names.short(tensor.name.format(layer)) for layer in layers)
     return _Source(listed, tensor.form, tuple(shape))
 
 
 def _files(folder):
     """{short tensor name: (file, full tensor name)} of one or several weight files."""
-    index = folder / _INDEX
+    index = folder / INDEX
     if index.is_file():
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         listed = sorted(set(weight_map.values()))
@@ -114,7 +153,7 @@ def _files(folder):
     found = {}
     for file in listed:
         if not (folder / file).is_file():
-            raise ValueError(f"{folder} lacks {file}, which {_INDEX} names")
+            raise ValueError(f"{folder} lacks {file}, which {INDEX} names")
         with safetensors.safe_open(folder / file, "np") as content:
             found |= {names.short(name): (file, name) for name in content.keys()}
     return found
@@ -123,7 +162,7 @@ def _files(folder):
 def _check(folder, sources, found):
     """Raise one ValueError that names every tensor that does not fit."""
     wanted = {name: source for source in sources.values() for name in source.names}
-    missing = set(wanted) - set(found) - _OPTIONAL
+    missing = set(wanted) - set(found) - {names.OPTIONAL}
     misshapen = []
     for name in sorted(set(wanted) & set(found)):
         file, full = found[name]
@@ -144,20 +183,106 @@ def _list(faults):
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _read_leaf(found, source, shape, dtype):
+def _read_leaf(found, source, shape, dtype, heads):
     """One parameter of our tree, its layers stacked: numpy, of `shape` and `dtype`."""
     leaf = np.zeros(shape, dtype)
     layers = leaf if len(shape) > len(source.shape) else leaf[None]
     for layer, name in zip(layers, source.names, strict=True):
         if name in found:
             file, full = found[name]
-            layer[...] = _take_form(file.get_tensor(full), source.form)
+            layer[...] = _take(file.get_tensor(full), source.form, heads)
     return leaf
 
 
-def _take_form(array, form):
+def _take(array, form, heads):
+    """What a parameter has of a tensor in a file."""
     if form == "transposed":
         return array.T
     if form in names.THIRDS:
         return np.split(array, 3, axis=-1)[names.THIRDS.index(form)]
+    if form in names.HEAD_THIRDS:
+        by_head = array.reshape(heads, 3, -1, *array.shape[1:])
+        part = by_head[:, names.HEAD_THIRDS.index(form)]
+        return part.reshape(-1, *array.shape[1:]).T
     return array
+
+
+# Out
+
+
+def write(folder, params, family, heads, max_shard_bytes):
+    """Write a decoder's or a classifier's parameters as the family's files have them.
+
+    One file, or several of at most `max_shard_bytes` and an index (a tensor larger than
+    that stands alone). A decoder head's bias of 0 is left out.
+    """
+    leaves = dict(zip(trees.paths(params), jax.tree.leaves(params), strict=True))
+    shards = _shards(_plan(leaves, family), max_shard_bytes)
+    index = {"metadata": {"total_size": 0}, "weight_map": {}}
+    for number, shard in enumerate(shards, 1):
+        file = WEIGHTS
+        if len(shards) > 1:
+            file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        tensors = {
+            # safetensors writes memory as it lies.
+            tensor.name: np.ascontiguousarray(_make(leaves, tensor, heads))
+            for tensor in shard
+        }
+        safetensors.numpy.save_file(tensors, folder / file, {"format": "pt"})
+        index["metadata"]["total_size"] += sum(tensor.size for tensor in shard)
+        index["weight_map"] |= dict.fromkeys(tensors, file)
+    if len(shards) > 1:
+        text = json.dumps(index, indent=2, sort_keys=True)
+        (folder / INDEX).write_text(text + "\n", encoding="utf-8")
+
+
+def _plan(leaves, family):
+    """Every tensor of the files, and which parameters it is made of."""
+    parts, sizes = {}, {}
+    for path, leaf in leaves.items():
+        tensor = _tensor(path, family)
+        if tensor.name == names.OPTIONAL and not np.asarray(leaf).any():
+            continue
+        layers = range(leaf.shape[0]) if _is_stacked(path) else (None,)
+        for layer in layers:
+            name = tensor.name.format(layer)
+            parts.setdefault(name, {})[tensor.form] = (path, layer)
+            sizes[name] = sizes.get(name, 0) + leaf.nbytes // len(layers)
+    return [_Written(name, sizes[name], parts[name]) for name in parts]
+
+
+def _shards(plan, largest):
+    shards, room = [[]], largest
+    for tensor in plan:
+        if shards[-1] and tensor.size > room:
+            shards.append([])
+            room = largest
+        shards[-1].append(tensor)
+        room -= tensor.size
+    return shards
+
+
+def _make(leaves, tensor, heads):
+    forms = {
+        form: _on_host(leaves[path], layer)
+        for form, (path, layer) in tensor.parts.items()
+    }
+    if set(forms) == set(names.THIRDS):
+        return np.concatenate([forms[part] for part in names.THIRDS], axis=-1)
+    if set(forms) == set(names.HEAD_THIRDS):
+        rows = [forms[part].T for part in names.HEAD_THIRDS]
+        by_head = [x.reshape(heads, 1, -1, *x.shape[1:]) for x in rows]
+        return np.concatenate(by_head, axis=1).reshape(-1, *rows[0].shape[1:])
+    ((form, array),) = forms.items()
+    return array.T if form == "transposed" else array
+
+
+def _on_host(leaf, layer):
+    """One layer of a parameter. From an accelerator it comes alone, for jax would keep
+    a copy of all that is fetched at once."""
+    if layer is None:
+        return np.asarray(leaf)
+    near = not isinstance(leaf, jax.Array) or all(
+        device.platform == "cpu" for device in leaf.devices()
+    )
+    return np.asarray(leaf)[layer] if near else np.asarray(leaf[layer])

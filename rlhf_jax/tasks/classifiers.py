@@ -157,21 +157,33 @@ def loaded(config, name, task, layout):
         score = reward_model.score(model)
     else:
         score = reward_model.probability(model, label=config.label)
-    if tokenizer.get_vocab() != task.tokenizer.get_vocab():
+    encoder = isinstance(model.config, model_config.Encoder)  # wants [CLS] and [SEP]
+    if encoder or tokenizer.get_vocab() != task.tokenizer.get_vocab():
         return Reward(host=_own_tokens(model, params, tokenizer, score))
     affine = _normalized(task, score, params, layout)
     return Reward(score=functools.partial(_scaled, score), frozen=(params, affine))
 
 
 def _own_tokens(model, params, tokenizer, score):
-    """A score for texts in the tokens of another tokenizer: decoded, encoded again."""
+    """A score for texts in the tokens of another tokenizer: decoded, encoded again,
+    between the special tokens it puts around a text; of one too long the end is read.
+    """
     program = jax.jit(score)
-    length = model.config.max_length
 
     def host(prompts, completions, **columns):
         del columns
         texts = [p + c for p, c in zip(prompts, completions, strict=True)]
-        rows = tokenization.prompts(tokenizer, texts, length=length, truncate="left")
-        return np.asarray(program(params, rows.tokens, rows.mask))
+        rows = tokenization.classification(
+            tokenizer,
+            texts,
+            np.zeros(len(texts), np.int32),
+            length=model.config.max_length,
+            truncate="left",
+        )
+        longest = int(rows.mask.sum(-1).max())
+        # A power of two, so that few lengths are compiled and little is padding.
+        length = min(max(16, 1 << (longest - 1).bit_length()), model.config.max_length)
+        tokens, mask = rows.tokens[:, :length], rows.mask[:, :length]
+        return np.asarray(program(params, tokens, mask))
 
     return host

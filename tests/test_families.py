@@ -1,0 +1,224 @@
+"""Every family says what torch says: whole texts, token by token, and saved again."""
+
+import dataclasses
+import functools
+
+import chex
+import directories
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_models
+from golden import make
+
+from rlhf_jax import huggingface
+from rlhf_jax.models import config as model_config
+from rlhf_jax.models import decoder, heads
+
+PROMPT = 6  # longer than the windows
+GENERATORS = [case for case in make.CASES if "Sequence" not in make.CASES[case][0]]
+
+
+def batch(case):
+    return tuple(jnp.array(x, jnp.int32) for x in make.batch(case))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def answer(model, params, tokens, mask):
+    return model.apply({"params": params}, tokens, mask)
+
+
+def answer_stepwise(model, params, tokens, mask):
+    """Logits [B, T - PROMPT + 1, V] of decoding token by token after a prompt."""
+    start, step = (tiny_models.compiled(model, name) for name in ("prefill", "step"))
+    length = tokens.shape[1]
+    logits, memory = start(params, tokens[:, :PROMPT], mask[:, :PROMPT], length)
+    said = [logits]
+    for t in range(PROMPT, length):
+        logits, memory = step(params, tokens[:, t], mask[:, :t].sum(1), memory)
+        said.append(logits)
+    return np.stack(said, axis=1)
+
+
+def assert_same(ours, theirs, case):
+    """Equal to 1e-4 where tokens are valid (classifiers: everywhere)."""
+    shown = np.array(make.batch(case)[1], bool) if theirs.ndim == 3 else ...
+    np.testing.assert_allclose(ours[shown], theirs[shown], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", make.CASES)
+def test_a_whole_batch_is_answered_as_torch_answers(tmp_path, case):
+    theirs = directories.unpack(case, tmp_path)
+    model, params, _ = huggingface.load(tmp_path)
+    assert isinstance(model, heads.Classifier) == (theirs.ndim == 2)
+    assert_same(answer(model, params, *batch(case)), theirs, case)
+
+
+@pytest.mark.parametrize("case", GENERATORS)
+def test_decoding_answers_as_torch_answers_the_whole(tmp_path, case):
+    theirs = directories.unpack(case, tmp_path)
+    model, params, _ = huggingface.load(tmp_path)
+    left = tuple(x[: make.LEFT] for x in batch(case))
+    ours = answer_stepwise(model, params, *left)
+    expected = theirs[: make.LEFT, PROMPT - 1 :]
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", make.CASES)
+def test_what_is_saved_is_what_was_loaded(tmp_path, case):
+    (tmp_path / "theirs").mkdir()
+    directories.unpack(case, tmp_path / "theirs")
+    model, params, tokenizer = huggingface.load(tmp_path / "theirs")
+    huggingface.save(tmp_path / "ours", model, params, tokenizer)
+    again, read_back, _ = huggingface.load(tmp_path / "ours")
+    assert again == model
+    chex.assert_trees_all_equal(read_back, params)
+    theirs, ours = (directories.read(tmp_path / x) for x in ("theirs", "ours"))
+    chex.assert_trees_all_equal(theirs[0], ours[0])
+    for key in ("model_type", "architectures"):
+        assert theirs[1][key] == ours[1][key]
+
+
+@pytest.mark.parametrize("case", make.CASES)
+def test_live_answers_of_torch_survive_a_round_trip(tmp_path, case):
+    pytest.importorskip("torch")
+    make.build(case, tmp_path / "theirs")
+    directories.TOKENIZER.save_pretrained(tmp_path / "theirs")
+    answers = make.answers(tmp_path / "theirs", case)
+    model, params, tokenizer = huggingface.load(tmp_path / "theirs")
+    assert_same(answer(model, params, *batch(case)), answers, case)
+    huggingface.save(
+        tmp_path / "ours", model, params, tokenizer, max_shard_bytes=10_000
+    )
+    assert len(list((tmp_path / "ours").glob("*.safetensors"))) > 1
+    np.testing.assert_array_equal(make.answers(tmp_path / "ours", case), answers)
+
+
+def test_a_window_that_is_left_out_is_noticed(tmp_path):
+    """The goldens could not tell a window from none if no answer depended on it."""
+    theirs = directories.unpack("mistral", tmp_path)
+    model, params, _ = huggingface.load(tmp_path)
+    blind = decoder.Decoder(dataclasses.replace(model.config, window=None))
+    error = np.abs(answer(blind, params, *batch("mistral")) - theirs)[0].max(-1)
+    window = model.config.window
+    assert error[:window].max() < 1e-4 < 1e-2 < error[window:].min()
+
+
+def test_a_window_moves_with_the_text_and_not_with_its_padding(rng):
+    c = model_config.llama(
+        vocab_size=11, width=8, layers=1, heads=2, max_length=12, window=3
+    )
+    model = decoder.Decoder(c)
+    params = tiny_models.draw(model)
+    text = rng.integers(0, 10, 6)
+    tokens, mask = np.zeros((2, 3, 12), np.int32)
+    for row, at in enumerate((0, 3, 6)):
+        tokens[row, at : at + 6], mask[row, at : at + 6] = text, 1
+    said = np.array(answer(model, params, tokens, mask))
+    for row, at in ((1, 3), (2, 6)):
+        np.testing.assert_allclose(
+            said[row, at : at + 6], said[0, :6], atol=1e-6, rtol=1e-6
+        )
+    tokens[1, 3] += 1
+    moved = np.abs(answer(model, params, tokens, mask) - said)[1].max(-1)
+    # One layer, three tokens in sight: the first text token is seen up to the third.
+    assert (moved[3:6] > 1e-6).all() and not moved[6:9].any()
+
+
+# What cannot be read or written
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "message"),
+    [
+        ("bert", {"position_embedding_type": "relative_key"}, "='relative_key': not"),
+        ("bert", {"is_decoder": True}, "is_decoder=True: not supported"),
+        ("bert", {"architectures": ["BertForMaskedLM"]}, "'BertForMaskedLM'; of bert"),
+        ("roberta", {"hidden_act": "mish"}, "activation 'mish' is not one of"),
+        ("distilbert", {"dim": None}, "config.json has no 'dim'"),
+        ("distilbert", {"n_heads": 3}, "width=16 is no multiple of heads=3"),
+        (
+            "qwen2_mixed",
+            {"layer_types": ["chunked_attention"] * 2},
+            "layer_types.*chun",
+        ),
+        ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "=0.5: not sup"),
+        ("neox", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'yarn' is not"),
+        ("neox", {"rotary_pct": 0.4, "rope_parameters": None}, "rotary_dim=3: rotary"),
+        (
+            "llama",
+            {"model_type": "gemma2"},
+            "model_type 'gemma2' is not one of .*qwen3",
+        ),
+    ],
+)
+def test_what_is_not_understood_says_why(tmp_path, case, changes, message):
+    directories.unpack(case, tmp_path)
+    directories.change(tmp_path, **changes)
+    with pytest.raises(ValueError, match=message) as failure:
+        huggingface.load(tmp_path)
+    assert "\n" not in str(failure.value)
+
+
+def test_other_spellings_of_neox_and_bert_files_are_read(tmp_path):
+    import safetensors.numpy
+
+    spellings = {
+        "neox": lambda name: name.replace("embed_out", "lm_head"),
+        "bert": lambda name: name.replace("Norm.weight", "Norm.gamma").replace(
+            "Norm.bias", "Norm.beta"
+        ),
+    }
+    for case, rename in spellings.items():
+        folder = tmp_path / case
+        folder.mkdir()
+        directories.unpack(case, folder)
+        new = huggingface.load(folder)
+        tensors, described = directories.read(folder)
+        tensors = {rename(name): x for name, x in tensors.items()}
+        tensors["gpt_neox.layers.0.attention.masked_bias"] = np.zeros(())
+        tensors["bert.embeddings.position_ids"] = np.zeros((1, 16))
+        safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+        if case == "neox":
+            rope = described["rope_parameters"]
+            old = {"rotary_pct": 0.25, "rotary_emb_base": rope["rope_theta"]}
+            directories.change(folder, rope_parameters=None, **old)
+        model, params, _ = huggingface.load(folder)
+        assert model == new[0]
+        chex.assert_trees_all_equal(params, new[1])
+
+
+def test_a_roberta_keeps_the_place_its_positions_start_from(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    directories.unpack("roberta", tmp_path / "theirs")
+    model, params, tokenizer = huggingface.load(tmp_path / "theirs")
+    assert (model.config.first_position, model.config.max_length) == (2, 14)
+    assert tokenizer.pad_token_id == 0  # and yet
+    huggingface.save(tmp_path / "ours", model, params, tokenizer)
+    assert directories.read(tmp_path / "ours")[1]["pad_token_id"] == 1
+
+
+@pytest.mark.parametrize("turned", [2, 6, 14, 22])
+def test_a_share_of_turned_numbers_is_read_back_as_it_was(turned):
+    from rlhf_jax import huggingface_configs as configs
+
+    c = model_config.neox(
+        vocab_size=9, width=44, layers=1, heads=2, rotary_dim=turned, max_length=8
+    )
+    part = configs.describe(c)["rope_parameters"]["partial_rotary_factor"]
+    assert int(22 * part) == turned  # what transformers makes of it
+    assert configs.read(configs.describe(c)) == c
+
+
+def test_encoders_do_not_care_for_the_side_of_padding(tmp_path):
+    directories.unpack("roberta", tmp_path)
+    model, params, _ = huggingface.load(tmp_path)
+    tokens, mask = batch("roberta")
+    right = answer(model, params, tokens, mask)
+    by = mask.shape[1] - mask.sum(1)
+    left = (
+        jnp.stack([jnp.roll(row, n) for row, n in zip(x, by, strict=True)])
+        for x in (jnp.where(mask == 0, 10**6, tokens), mask)
+    )
+    np.testing.assert_allclose(answer(model, params, *left), right, atol=1e-6)
