@@ -54,3 +54,4 @@ class Preferences(NamedTuple):
     rejected: jax.Array  # [B, T] int32
     rejected_mask: jax.Array  # [B, T] int32
     preference: jax.Array  # [B] float32 in [0, 1]
+    margin: jax.Array | None = None  # [B] float32, by how much it should win; None: 0

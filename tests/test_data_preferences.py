@@ -13,18 +13,23 @@ SYSTEM = {"role": "system", "content": "be kind"}
 
 
 class Templated:
-    """A tokenizer with a chat template that begins with BOS."""
+    """A tokenizer whose chat template begins with BOS and ends turns with one token."""
 
     chat_template = "yes"
     bos_token, bos_token_id = "<s>", 1
+    eos_token_id, all_special_ids, added_tokens_decoder = 2, [1, 2], {7: "<end>"}
 
-    def __call__(self, text):
-        return {"input_ids": [1, 5]}
+    def __call__(self, text, add_special_tokens=True):
+        return {"input_ids": [1] * add_special_tokens + [7 * text.startswith("<end>")]}
+
+    def convert_ids_to_tokens(self, number):
+        return {7: "<end>"}[number]
 
     def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
-        assert not tokenize and add_generation_prompt
-        turns = [f"[{turn['role']}]{turn['content']}" for turn in messages]
-        return self.bos_token + "".join(turns) + "[assistant]"
+        assert not tokenize
+        turns = [f"[{turn['role']}]{turn['content']}<end>\n" for turn in messages]
+        turns += ["[assistant]"] * add_generation_prompt
+        return self.bos_token + "".join(turns)
 
 
 def read(*rows, tokenizer=None, **options):
@@ -35,7 +40,7 @@ def read(*rows, tokenizer=None, **options):
 
 def test_texts_pass_as_they_are():
     pairs = read({"prompt": "ask:", "chosen": " yes", "rejected": " no"})
-    assert pairs == (["ask:"], [" yes"], [" no"], None)
+    assert pairs == (["ask:"], [" yes"], [" no"], None, None)
 
 
 def test_a_missing_cue_can_be_appended():
@@ -46,6 +51,17 @@ def test_a_missing_cue_can_be_appended():
 def test_soft_labels_are_read():
     row = {"prompt": "a", "chosen": "b", "rejected": "c", "preference": 0.25}
     assert read(row).preference == [0.25]
+    assert read({**row, "margin": 2}).margin == [2.0]
+
+
+@pytest.mark.parametrize("value", [None, "often"])
+def test_a_label_that_is_no_number_names_its_row(value):
+    rows = [
+        {"prompt": "a", "chosen": "b", "rejected": "c", "preference": p}
+        for p in ((0.5, None) if value is None else ("0.5", value))
+    ]
+    with pytest.raises(ValueError, match="row 1 .* preference .* is no number"):
+        read(*rows)
 
 
 def test_conversations_in_one_text_are_split_where_they_part():
@@ -73,7 +89,7 @@ def test_lists_of_messages_become_turns_or_the_template(row):
     pairs = read(row)
     assert pairs[:3] == (["Human: hi\n\nAssistant:"], [" hello"], [" go away"])
     pairs = read(row, tokenizer=Templated())
-    assert pairs[:3] == (["[user]hi[assistant]"], ["hello"], ["go away"])
+    assert pairs[:3] == (["[user]hi<end>\n[assistant]"], ["hello"], ["go away"])
 
 
 def test_a_message_as_the_answer_to_a_text():
@@ -93,7 +109,7 @@ def test_a_conversation_is_a_prompt_and_an_answer():
 def test_bos_is_kept_where_the_tokenizer_does_not_add_it():
     tokenizer = Templated()
     tokenizer.bos_token_id = 9
-    assert conversations.prompt([USER], tokenizer) == "<s>[user]hi[assistant]"
+    assert conversations.prompt([USER], tokenizer) == "<s>[user]hi<end>\n[assistant]"
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from rlhf_jax.types import Preferences
 def make_pair_loss(model, *, margin=0.0, axis_name=None):
     """`loss(params, batch: Preferences, count) -> ([], metrics)`; soft labels welcome.
 
-    Chosen and rejected go through the model as one batch. Metrics: `accuracy`,
-    `margin`, and the loss.
+    Chosen and rejected go through the model as one batch. A batch with margins of its
+    own is held to those. Metrics: `accuracy`, `margin`, and the loss.
     """
 
     def loss(params, batch: Preferences, count):
@@ -27,7 +27,7 @@ def make_pair_loss(model, *, margin=0.0, axis_name=None):
             chosen,
             rejected,
             preference=batch.preference,
-            margin=margin,
+            margin=margin if batch.margin is None else batch.margin,
             count=count,
             axis_name=axis_name,
         )

@@ -12,7 +12,8 @@ class Pairs(NamedTuple):
     prompts: list[str]
     chosen: list[str]
     rejected: list[str]
-    preference: list[float] | None  # probability that chosen is better; None: 1
+    preference: list[float] | None = None  # that chosen is better; None: 1
+    margin: list[float] | None = None  # by how much it should win; None: 0
 
 
 def read(rows, tokenizer=None, *, cue=""):
@@ -20,8 +21,8 @@ def read(rows, tokenizer=None, *, cue=""):
 
     With a prompt, the two others are answers to it; without, they are conversations
     that begin alike. Each is a text or a list of messages (see `conversations`). A
-    column `preference` holds soft labels. cue: appended to prompts that are texts, for
-    instance `conversations.CUE` where it is missing.
+    column `preference` holds soft labels, one `margin` margins. cue: appended to
+    prompts that are texts, for instance `conversations.CUE` where it is missing.
     """
     columns = rows[:]
     sides = columns["chosen"], columns["rejected"]
@@ -36,8 +37,22 @@ def read(rows, tokenizer=None, *, cue=""):
         except ValueError as error:
             raise ValueError(f"row {i} (counted from 0): {error}") from None
     prompts, chosen, rejected = (list(column) for column in zip(*found, strict=True))
-    preference = columns.get("preference")
-    return Pairs(prompts, chosen, rejected, preference and list(preference))
+    extra = (_numbers(columns, name) for name in ("preference", "margin"))
+    return Pairs(prompts, chosen, rejected, *extra)
+
+
+def _numbers(columns, name):
+    """A column of numbers as floats, None where there is no such column."""
+    if name not in columns:
+        return None
+    for i, value in enumerate(columns[name]):
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"row {i} (counted from 0): {name} {value!r} is no number"
+            ) from None
+    return [float(value) for value in columns[name]]
 
 
 def _answers(prompt, both, tokenizer, cue):
@@ -46,7 +61,7 @@ def _answers(prompt, both, tokenizer, cue):
     if isinstance(prompt, str):
         return text + cue, *(x if isinstance(x, str) else _last(x) for x in both)
     both = [_last(x) if not isinstance(x, str) else x for x in both]
-    return text, *(conversations.reply(x, tokenizer) for x in both)
+    return text, *(conversations.reply(prompt, x, tokenizer) for x in both)
 
 
 def _last(messages):

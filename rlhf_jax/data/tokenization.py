@@ -14,13 +14,13 @@ from rlhf_jax.types import Labelled, Preferences, Prompts, Tokens
 _CHUNK = 1000  # texts encoded at a time
 
 
-def pad_id(tokenizer):
+def pad_id(tokenizer, stops=()):
     """What stands at ignored positions: the pad token, else an id that is not EOS.
 
-    A tokenizer without a pad token, or whose pad is its EOS, gets an id of an ordinary
-    token, which only masks can hide; the vocabulary does not grow.
+    A tokenizer without a pad token, or whose pad is its EOS or among `stops`, gets an
+    id of an ordinary token, which only masks can hide; the vocabulary does not grow.
     """
-    ends = {tokenizer.eos_token_id}
+    ends = {tokenizer.eos_token_id, *stops}
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in ends:
         return tokenizer.pad_token_id
     return next(i for i in range(len(tokenizer)) if i not in ends)
@@ -119,26 +119,91 @@ def classification(tokenizer, texts, labels, *, length, truncate="right", eos=Fa
     return Labelled(tokens, mask, labels.astype(np.int32))
 
 
+def spans(tokenizer, rows, *, length, truncate="right", end=None):
+    """`Tokens` [N, L], right-padded, of texts in parts, of which some are learned.
+
+    Parts are encoded apart, as in generation; after the last stands `end`, by default
+    EOS, learned like it. truncate: "right" cuts the end, "left" the beginning of a
+    row that is too long, "error" raises. A row may be left with nothing to learn.
+
+    Args: rows: a list of [(text, is it learned?), ...], one list a row.
+    """
+    before, _ = _frame(tokenizer)
+    end = np.array([eos_id(tokenizer) if end is None else end], np.int32)
+    pieces = iter(_encode(tokenizer, [text for row in rows for text, _ in row]))
+    room, tokens, targets = length - len(before), [], []
+    for i, row in enumerate(rows):
+        parts = [next(pieces) for _ in row] + [end]
+        flags = [learned for _, learned in row] + [row[-1][1]]
+        ids = np.concatenate(parts)
+        kept = np.repeat(np.array(flags, np.int32), [len(part) for part in parts])
+        if len(ids) > room:
+            what = f"row {i}: the text has {len(before) + len(ids)} tokens"
+            ids, kept = (_cut(x, room, truncate, what, length) for x in (ids, kept))
+        tokens.append(np.concatenate([before, ids]))
+        # A BOS is learned no more than a prompt is, where there is one.
+        first = int(all(flags))
+        targets.append(np.concatenate([np.full(len(before), first, np.int32), kept]))
+    padded, mask = _pad(tokens, length, pad_id(tokenizer), "right")
+    return Tokens(padded, mask, _pad(targets, length, 0, "right")[0])
+
+
 def pairs(
-    tokenizer, prompts, chosen, rejected, *, length, preference=None, truncate="left"
+    tokenizer,
+    prompts,
+    chosen,
+    rejected,
+    *,
+    length,
+    preference=None,
+    truncate="left",
+    end=None,
 ):
     """`Preferences` [N, L], right-padded: a prompt, an answer, its EOS.
 
     preference: [N], how probable it is that `chosen` is better; 1 by default.
     truncate: "left" cuts the beginning of the prompt, the same in both rows, and the
     ends of answers that are still too long; "right" the ends; "error" raises.
+    end: what ends an answer, by default EOS.
     """
+    found, _ = pairs_from(
+        tokenizer,
+        prompts,
+        chosen,
+        rejected,
+        length=length,
+        preference=preference,
+        truncate=truncate,
+        end=end,
+    )
+    return found
+
+
+def pairs_from(
+    tokenizer,
+    prompts,
+    chosen,
+    rejected,
+    *,
+    length,
+    preference=None,
+    truncate="left",
+    end=None,
+):
+    """(`Preferences`, starts [N] int32): `pairs`, and where both answers begin."""
     _same_length(prompts=prompts, chosen=chosen, rejected=rejected)
     before, _ = _frame(tokenizer)
     questions = _encode(tokenizer, prompts)
-    answers = [_with_eos(tokenizer, texts) for texts in (chosen, rejected)]
-    rows = [
-        _join(before, question, both, length, truncate, i)[0]
+    answers = [_with_eos(tokenizer, texts, end) for texts in (chosen, rejected)]
+    joined = [
+        _join(before, question, both, length, truncate, i)
         for i, (question, *both) in enumerate(zip(questions, *answers, strict=True))
     ]
     pad = pad_id(tokenizer)
-    sides = [_pad([row[k] for row in rows], length, pad, "right") for k in (0, 1)]
-    return Preferences(*sides[0], *sides[1], _probabilities(preference, len(rows)))
+    sides = [_pad([row[k] for row, _ in joined], length, pad, "right") for k in (0, 1)]
+    labels = _probabilities(preference, len(joined))
+    starts = np.array([start for _, start in joined], np.int32)
+    return Preferences(*sides[0], *sides[1], labels), starts
 
 
 def texts(tokenizer, tokens, mask):
@@ -219,8 +284,8 @@ def _frame(tokenizer):
     return tuple(np.array(part, np.int32) for part in parts)
 
 
-def _with_eos(tokenizer, texts):
-    end = np.array([eos_id(tokenizer)], np.int32)
+def _with_eos(tokenizer, texts, end=None):
+    end = np.array([eos_id(tokenizer) if end is None else end], np.int32)
     return [np.concatenate([row, end]) for row in _encode(tokenizer, texts)]
 
 
