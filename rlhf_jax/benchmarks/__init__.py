@@ -1,0 +1,1 @@
+"""Speed and memory, measured: workloads, clocks, and the same work through peers."""

@@ -1,0 +1,125 @@
+"""Clocks and meters: seconds, the machine's peaks, memory."""
+
+import gc
+import pathlib
+import resource
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+GIB = 1024**3
+_SIDE = {"cpu": 1536}  # of the square matrices whose product is timed
+_STREAM = {"cpu": 64 * 1024**2}  # float32 numbers that are copied
+
+
+def seconds(call):
+    """How long a call takes until what it returns is there."""
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def alternate(calls, rounds):
+    """{name: [seconds]} of calls that return their seconds, one round after another.
+
+    Rounds alternate, so that a neighbour's load meets everyone.
+    """
+    times = {name: [] for name in calls}
+    for number in range(rounds):
+        # Who is first changes: what the one before left in caches is shared out too.
+        names = list(calls) if number % 2 == 0 else list(calls)[::-1]
+        for name in names:
+            times[name].append(calls[name]())
+    return times
+
+
+def median(values):
+    """The median as a float."""
+    return float(statistics.median(values))
+
+
+def spread(values):
+    """(largest − smallest) / median: how far a busy machine can be trusted."""
+    return (max(values) - min(values)) / median(values)
+
+
+def matmul_flops(layout, dtype, *, repeats=5):
+    """Operations a second of a large matrix product on all devices: the peak."""
+    side = _SIDE.get(layout.devices[0].platform, 8192)
+    counts = {1, layout.size}
+    return max(_matmul(layout.devices[:n], side, dtype, repeats) for n in counts)
+
+
+def _matmul(devices, side, dtype, repeats):
+    def product(a):
+        return jnp.matmul(a, a.T, preferred_element_type=jnp.float32)
+
+    a = np.random.default_rng(0).normal(size=(len(devices), side, side))
+    program = jax.pmap(product, devices=devices)
+    a = jax.block_until_ready(jax.pmap(lambda x: x, devices=devices)(a.astype(dtype)))
+    program(a).block_until_ready()
+    best = min(seconds(lambda: program(a)) for _ in range(repeats))
+    return len(devices) * 2 * side**3 / best
+
+
+def bandwidth(layout, *, repeats=5):
+    """Bytes a second that all devices together read and write in a long copy."""
+    platform = layout.devices[0].platform
+    count = _STREAM.get(platform, 512 * 1024**2)
+    count = count // layout.size if platform == "cpu" else count
+    program = jax.pmap(lambda x: x + 1.0, devices=layout.devices, donate_argnums=0)
+    ones = jax.pmap(lambda _: jnp.ones(count, jnp.float32), devices=layout.devices)
+    x = program(ones(np.zeros(layout.size)))
+    best = float("inf")
+    for _ in range(repeats):
+        x.block_until_ready()
+        start = time.perf_counter()
+        x = program(x)
+        x.block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2 * 4 * count * layout.size / best
+
+
+def start_peak():
+    """Forgets how much memory this process once held, where the system lets it."""
+    gc.collect()
+    try:
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # then the peak is that of the whole process
+
+
+def peak_bytes(devices=()):
+    """The largest memory held: the fullest device's own, on a CPU the process's."""
+    held = [device.memory_stats() for device in devices if device.platform != "cpu"]
+    if any(held):
+        return max(stats["peak_bytes_in_use"] for stats in held if stats)
+    try:
+        return _status("VmHWM")
+    except OSError:
+        scale = 1 if sys.platform == "darwin" else 1024
+        return scale * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def resident_bytes():
+    """What this process holds in memory now."""
+    return _status("VmRSS")
+
+
+def _status(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith(f"{name}:"))
+    return 1024 * int(line.split()[1])
+
+
+def ratios(ours, theirs):
+    """How many times as fast as theirs, from rounds that alternated: median and range.
+
+    Each round is divided by the one it alternated with, which met the same load.
+    """
+    paired = [b / a for a, b in zip(ours, theirs, strict=True)]
+    return {"median": median(paired), "low": min(paired), "high": max(paired)}

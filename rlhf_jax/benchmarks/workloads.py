@@ -1,0 +1,178 @@
+"""Named workloads: what is timed, with its sizes and its random weights.
+
+No end token is drawn in a timing run: whoever runs a workload writes the same number of
+tokens. Legend: B rows, P prompt tokens, T new tokens, S = P + T, V vocabulary.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax import sampling
+from rlhf_jax.algorithms import policy_gradient
+from rlhf_jax.models import config as model_config
+from rlhf_jax.models import decoder, heads
+
+EOS, PAD = 0, 1  # ids that are neither drawn nor stand in a prompt
+CANDIDATES = 2  # samples a prompt, of rloo and grpo
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """An RL iteration: a policy, a reward model of its size, prompts and responses."""
+
+    summary: str
+    decoder: model_config.Decoder  # of policy, reward model and critic
+    rows: int  # responses an iteration
+    prompt_length: int
+    new_tokens: int
+    minibatches: int = 1  # updates an iteration
+    micro_batches: int = 1
+    weights: str = "float32"  # the type they are held in
+    rank: int = 0  # of LoRA adapters; 0: all weights are trained
+    cpu_devices: int | None = None  # None: as many as cores that divide the rows
+    twin: str | None = None  # of equal size, for a peer without this architecture
+    accelerator: bool = False  # too large for a CPU
+
+    @property
+    def length(self):
+        """S, prompt and response."""
+        return self.prompt_length + self.new_tokens
+
+    def algorithm(self, name):
+        """The static configuration of one pass over a rollout by an algorithm."""
+        grouped = name in ("rloo", "grpo")
+        return policy_gradient.Config(
+            sampling=sampling.Config(
+                max_new_tokens=self.new_tokens,
+                min_new_tokens=self.new_tokens,
+                eos_ids=(EOS,),
+                pad_id=PAD,
+            ),
+            algorithm=name,
+            candidates=CANDIDATES if grouped else 1,
+            epochs=1,
+            minibatches=self.minibatches,
+            micro_batches=self.micro_batches,
+            kl_in="loss" if name == "grpo" else "reward",
+        )
+
+
+_REFERENCE = Workload(
+    "GPT-2 style, 4 layers × 256, vocabulary 8192, 32 × (32 + 64) tokens, 1 update",
+    model_config.preset("gpt2-base", vocab_size=8192, max_length=96),
+    rows=32,
+    prompt_length=32,
+    new_tokens=64,
+    twin="reference-llama",
+)
+_LARGE = Workload(
+    "Llama 3.2 1B, all weights trained, bf16 compute, 64 × (128 + 128) tokens",
+    model_config.llama(
+        vocab_size=128256,
+        width=2048,
+        layers=16,
+        heads=32,
+        kv_heads=8,
+        hidden=8192,
+        max_length=256,
+        tied=True,
+        dtype="bfloat16",
+        remat="full",
+    ),
+    rows=64,
+    prompt_length=128,
+    new_tokens=128,
+    micro_batches=8,
+    accelerator=True,
+)
+WORKLOADS = {
+    "reference": _REFERENCE,
+    "reference-llama": dataclasses.replace(
+        _REFERENCE,
+        summary="reference, as a Llama of equal size",
+        decoder=model_config.preset("base", vocab_size=8192, max_length=96),
+        twin=None,
+    ),
+    "microworld": Workload(
+        "the default run: micro Llama, vocabulary 421, 64 × (13 + 36), 4 updates",
+        model_config.preset("micro", vocab_size=421, max_length=64),
+        rows=64,
+        prompt_length=13,
+        new_tokens=36,
+        minibatches=4,
+    ),
+    "gpt2-124m": Workload(
+        "GPT-2 small, bf16 compute, 64 × (64 + 64) tokens, 1 update",
+        model_config.gpt2(dtype="bfloat16", tied=True),
+        rows=64,
+        prompt_length=64,
+        new_tokens=64,
+        accelerator=True,
+    ),
+    "llama-1b": _LARGE,
+    "llama-7b-lora": dataclasses.replace(
+        _LARGE,
+        summary="Llama 2 7B held in bf16, LoRA of rank 16, 64 × (128 + 128) tokens",
+        decoder=model_config.llama(max_length=256, dtype="bfloat16", remat="full"),
+        weights="bfloat16",
+        rank=16,
+    ),
+}
+DEFAULT = ("reference", "microworld")
+
+
+def choose(names):
+    """The workloads of these names: {name: Workload}, in the order given."""
+    for name in names:
+        if name not in WORKLOADS:
+            raise ValueError(
+                f"--workloads {name}: no such workload; choose among "
+                f"{', '.join(WORKLOADS)}"
+            )
+    return {name: WORKLOADS[name] for name in names}
+
+
+def random_params(module, seed, dtype="float32"):
+    """Random parameters of a module, leaf by leaf: normal of deviation 0.02, norms 1.
+
+    Unlike an initialiser's never in another type than the one they are held in.
+    """
+    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), tokens)["params"]
+
+    def draw(key):
+        keys = iter(jax.random.split(key, len(jax.tree.leaves(shapes))))
+
+        def leaf(path, x):
+            key, name = next(keys), path[-1].key
+            if name in ("scale", "bias"):
+                return jnp.full(x.shape, float(name == "scale"), dtype)
+            return 0.02 * jax.random.normal(key, x.shape, dtype)
+
+        return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+    return jax.jit(draw)(jax.random.key(seed))
+
+
+def policy(work):
+    """(module, parameters) of the policy."""
+    module = decoder.Decoder(work.decoder)
+    return module, random_params(module, 0, work.weights)
+
+
+def reward_model(work):
+    """(module, parameters) of a reward model as large as the policy."""
+    module = heads.Classifier(work.decoder)
+    return module, random_params(module, 1, work.weights)
+
+
+def prompts(work, count, seed=0):
+    """`count` random prompts: Batch."""
+    shape = (count, work.prompt_length)
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(2, work.decoder.vocab_size, shape, dtype=np.int32)
+    ids = np.arange(count, dtype=np.int32)
+    return policy_gradient.Batch(tokens, np.ones(shape, np.int32), ids)
