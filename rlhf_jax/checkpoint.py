@@ -9,6 +9,10 @@ ones: they travel as one array of bytes, at offsets that the manifest tells; a l
 `ALONE` bytes or more stands on its own, sharded as it is. A step appears by one rename
 once all of it is on the disk, and is believed only while every digest agrees: orbax
 restores flipped bits without a word.
+
+Of many hosts each writes and reads the parts of large leaves that it holds, in a folder
+that all of them see; the first one does the rest. What is saved knows no layout: it is
+restored to any other, on any number of hosts.
 """
 
 import contextlib
@@ -24,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from rlhf_jax import atomic, trees
+from rlhf_jax import atomic, hosts, shared, trees
 
 FORMAT = 1
 ALONE = 4 * 1024**2  # bytes
@@ -48,7 +52,8 @@ class Checkpointer:
         self.keep = keep
         self.config_digest = config_digest
         self.report = report
-        atomic.sweep(self.folder)
+        if hosts.first():
+            atomic.sweep(self.folder)
 
     def steps(self):
         """The steps that have a checkpoint, intact or not, ascending."""
@@ -62,12 +67,12 @@ class Checkpointer:
         what stands at `step` or later is of a course that this one takes the place
         of. Raises OSError when the disk is full: nothing half-written remains then.
         """
-        found = self._found()
+        found = self._found() if hosts.first() else []
         attempts = [attempt for other, attempt, _ in found if other == step]
         name = f"step_{step:08d}" + (f".{max(attempts) + 1}" if attempts else "")
         header = {"config": self.config_digest, "step": int(step), "extra": extra or {}}
         with _one_error(f"step {step}", self.folder):
-            with atomic.folder(self.folder / name) as temporary:
+            with shared.folder(self.folder / name) as temporary:
                 _write(temporary, state, header)
         earlier = [path for other, _, path in found if other < step]
         kept = earlier[max(len(earlier) + 1 - self.keep, 0) :]
@@ -82,20 +87,20 @@ class Checkpointer:
         shardings; what is restored has its structure, types and shardings. Raises
         ValueError when the checkpoint is of another configuration, or all are damaged.
         """
-        newest = self._newest(self.report)
+        newest = hosts.told(lambda: self._newest(self.report))
         if newest is None:
             return None
-        path, manifest = newest
+        path, manifest = pathlib.Path(newest[0]), newest[1]
         _compare(path, manifest, target)
         return manifest["step"], _read(path, manifest, target), manifest["extra"]
 
     def peek(self):
         """(step, extra) of what `restore` would choose, or None without any."""
-        newest = self._newest(lambda line: None)
+        newest = hosts.told(lambda: self._newest(lambda line: None))
         return None if newest is None else (newest[1]["step"], newest[1]["extra"])
 
     def _newest(self, report):
-        """(path, manifest) of the newest intact checkpoint, None without any."""
+        """[path, manifest] of the newest intact checkpoint, None without any."""
         damaged = []
         for _, _, path in reversed(self._found()):
             try:
@@ -111,7 +116,7 @@ class Checkpointer:
             if (saved := manifest["config"]) != self.config_digest:
                 line = f"config digest: saved {saved}, wanted {self.config_digest}"
                 _refuse(path, [line])
-            return path, manifest
+            return [str(path), manifest]
         if damaged:
             raise ValueError(
                 f"{self.folder}: no checkpoint is intact: {', '.join(damaged)}; delete "
@@ -121,7 +126,9 @@ class Checkpointer:
 
     def clear(self):
         """Removes the folder and every checkpoint in it."""
-        atomic.remove(self.folder)
+        if hosts.first():
+            atomic.remove(self.folder)
+        hosts.wait("cleared")
 
     def _found(self):
         """[(step, attempt, path)], oldest first."""
@@ -136,11 +143,12 @@ def save_params(folder, params, extra=None):
     """
     folder = pathlib.Path(folder).absolute()
     header = {"config": digest(params), "extra": extra or {}}
-    if not _holds(folder, header):
+    if not hosts.told(lambda: _holds(folder, header)):
         try:
-            with _one_error("weights", folder), atomic.folder(folder) as temporary:
+            with _one_error("weights", folder), shared.folder(folder) as temporary:
                 _write(temporary, params, header)
-                atomic.remove(folder)
+                if hosts.first():
+                    atomic.remove(folder)
         except OSError:
             if not _holds(folder, header):  # as when another process was faster
                 raise
@@ -161,17 +169,23 @@ def load_params(folder, target):
     Raises ValueError when they are damaged, or not like `target`.
     """
     folder = pathlib.Path(folder).absolute()
+    manifest = hosts.told(lambda: _manifest(folder))
+    if manifest is None:
+        return None
+    _compare(folder, manifest, target)
+    return _read(folder, manifest, target)
+
+
+def _manifest(folder):
     if not folder.exists():
         return None
     try:
-        manifest = atomic.unseal(folder)
+        return atomic.unseal(folder)
     except atomic.Damaged as error:
         raise ValueError(
             f"{folder}: the saved weights are damaged ({error}); delete the folder and "
             "have them made again"
         ) from None
-    _compare(folder, manifest, target)
-    return _read(folder, manifest, target)
 
 
 def digest(tree):
@@ -179,7 +193,7 @@ def digest(tree):
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         total.update(json.dumps(_describe(path, leaf)).encode())
-        total.update(_bytes(jax.device_get(_data(leaf))))
+        total.update(_bytes(hosts.values(_data(leaf))))
     return total.hexdigest()
 
 
@@ -297,8 +311,10 @@ def _orbax():
 def _write(folder, tree, header):
     """Fills the empty `folder` with a pytree and its manifest."""
     arrays, leaves = _pack(tree)
-    _orbax().save(folder / "state", args=ocp.args.PyTreeSave(arrays))
-    atomic.seal(folder, {"format": FORMAT, **header, "leaves": leaves})
+    with hosts.all_or_none():
+        _orbax().save(folder / "state", args=ocp.args.PyTreeSave(arrays))
+    body = {"format": FORMAT, **header, "leaves": leaves}
+    hosts.told(lambda: atomic.seal(folder, body))
 
 
 def _read(folder, manifest, target):
@@ -344,4 +360,7 @@ def _like(leaf, value):
         return type(leaf)(np.asarray(value).item())
     if getattr(leaf, "weak_type", False) and value.ndim == 0:
         value = value.item()  # what is weakly typed decides the type of later results
-    return jax.device_put(value, _sharding(leaf))
+    sharding = _sharding(leaf)
+    if getattr(value, "sharding", None) == sharding:
+        return value
+    return hosts.put(value, sharding)

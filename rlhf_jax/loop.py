@@ -12,6 +12,8 @@ from typing import Any
 
 import jax
 
+from rlhf_jax import hosts
+
 
 class Interrupted(Exception):
     """A signal asked the run to stop; its state is saved.
@@ -52,6 +54,19 @@ class Signals:
         signal.signal(kind, self._before[kind])
 
 
+def stopped(signals):
+    """The name of a signal that came, to this host or to any; "" where none has."""
+    return _name(signals, hosts.any_of(_received(signals)))
+
+
+def _received(signals):
+    return signals is not None and signals.received is not None
+
+
+def _name(signals, came):
+    return (signals.received or "a signal to another host") if came else ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """When a run does what. Iterations count from 0, steps are iterations done."""
@@ -84,7 +99,8 @@ def run(state, *, start, plan, hooks, signals=None):
     """Iterations `start` to `plan.steps`, and what the plan asks for in between.
 
     Metrics of an iteration are fetched after the next one is dispatched, so that the
-    device never waits for the host. On iterations that end with a reset and are
+    device never waits for the host. Hosts stop after the same step: the one after that
+    in which one of several is told to. On iterations that end with a reset and are
     evaluated, both sides of the reset are. Of the metrics the loop itself reads one:
     `skipped`, under any prefix.
 
@@ -93,7 +109,7 @@ def run(state, *, start, plan, hooks, signals=None):
     """
     if start == 0 and 0 in plan.evaluations:
         hooks.evaluate(state, 0, "start")
-    pending = _Pending(hooks.log)
+    pending, ballot = _Pending(hooks.log), hosts.Ballot()
     for iteration in range(start, plan.steps):
         step, last = iteration + 1, iteration + 1 == plan.steps
         wanted = step in plan.evaluations
@@ -112,12 +128,12 @@ def run(state, *, start, plan, hooks, signals=None):
         if wanted:
             state = _evaluate(state, step, held, last, hooks)
             pending.restart_clock()
-        stop = signals is not None and signals.received is not None
+        stop = ballot.cast(_received(signals))
         if last or stop or (plan.save_every and step % plan.save_every == 0):
             pending.flush()
             hooks.save(state, step, last)
         if stop and not last:
-            raise Interrupted(f"{signals.received} after step {step}")
+            raise Interrupted(f"{_name(signals, stop)} after step {step}")
     return state
 
 

@@ -3,16 +3,23 @@
 A step takes `axis_name` and sees the rows of one device; state goes in and comes out
 whole. `Data` runs it under `pmap`, with rows on a leading device axis and everything
 else without one, so that resets and averages never know how many devices there are.
+
+`mesh.Mesh` runs the same step under `jit`, for models that outgrow a device and for
+many hosts. Both are used alike; `layout` makes the one that --layout names.
 """
 
 import dataclasses
 import functools
 import inspect
+import math
 
 import jax
 import numpy as np
 
+from rlhf_jax import hosts, mesh, sharding
+
 AXIS = "data"
+_TENSOR = 2  # devices on "tensor" where nobody says how many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,30 +69,15 @@ class Data:
         bound memory. Rows are padded with copies of the first, and the padding is cut
         off: any number of rows will do.
         """
-
-        def step(*args, axis_name=None):
-            del axis_name
-            return fn(*args)
-
         in_axes = (None,) * whole + (0,)
         program = jax.pmap(
-            step, axis_name=AXIS, in_axes=in_axes, out_axes=0, devices=self.devices
+            mesh.without_axis(fn),
+            axis_name=AXIS,
+            in_axes=in_axes,
+            out_axes=0,
+            devices=self.devices,
         )
-
-        def call(*args):
-            *before, rows = args
-            count = jax.tree.leaves(rows)[0].shape[0]
-            size = min(-(-count // self.size), -(-chunk // self.size)) * self.size
-            parts = []
-            for start in range(0, count, size):
-                index = np.arange(start, start + size)
-                index = np.where(index < count, index, 0)
-                padded = jax.tree.map(lambda x, i=index: np.asarray(x)[i], rows)
-                parts.append(self.gather(program(*before, self.shard(padded))))
-            whole_rows = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-            return jax.tree.map(lambda x: x[:count], whole_rows)
-
-        return call
+        return mesh.in_chunks(program, self, chunk)
 
     def shard(self, tree):
         """[N, ...] → [devices, N / devices, ...], leaf by leaf."""
@@ -104,8 +96,8 @@ class Data:
     @property
     def whole(self):
         """The sharding of state: a copy on every device."""
-        mesh = jax.sharding.Mesh(np.array(self.devices), (AXIS,))
-        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        devices = jax.sharding.Mesh(np.array(self.devices), (AXIS,))
+        return jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec())
 
     def place(self, tree):
         """State from anywhere, laid out as steps return it.
@@ -127,6 +119,15 @@ class Data:
         tree = jax.device_get(tree)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
+    def keep(self, tree):
+        """State as it is now, whatever later steps do to its buffers."""
+        return jax.device_get(tree)
+
+    def describe(self, params):
+        """Lines on how parameters lie, for a person; none where each device has all."""
+        del params
+        return ()
+
 
 def _positions(step):
     """How many positional arguments a partial still takes."""
@@ -134,12 +135,82 @@ def _positions(step):
     return sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in kinds)
 
 
+def layout(name="data", devices=None):
+    """The layout that --layout names, over `devices` of each host or all of them.
+
+    "data": a copy of all weights on every device. "fsdp", "fsdp,tensor",
+    "data:2,fsdp:4", ...: the axes of a mesh and how many devices each has. Of the axes
+    without a number "tensor" has 2, and one other may have what is left.
+    """
+    if name == "data" and hosts.count() == 1:
+        return data(devices)
+    chosen = _devices(devices)
+    sizes = _sizes(name, len(chosen))
+    if hosts.count() > 1:
+        each, tensor = len(chosen) // hosts.count(), sizes.get("tensor", 1)
+        if each % tensor:
+            raise ValueError(
+                f"--layout {name}: tensor:{tensor} would join devices of several "
+                f"hosts of {each}; choose a size that {each} divides into"
+            )
+    grid = np.array(chosen).reshape(tuple(sizes.values()))
+    return mesh.Mesh(jax.sharding.Mesh(grid, tuple(sizes)))
+
+
+def _devices(count):
+    """The first `count` devices of each host, host after host."""
+    found = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    if count is not None:
+        _local(count)
+        own = {}
+        for device in found:
+            own.setdefault(device.process_index, []).append(device)
+        found = [device for each in own.values() for device in each[:count]]
+    return found
+
+
+def _sizes(layout, count):
+    """{axis: devices} of a --layout for `count` devices, in the order of AXES."""
+    sizes = {}
+    for part in layout.split(","):
+        name, _, number = part.partition(":")
+        known = name in sharding.AXES and name not in sizes
+        if not known or (number and not number.isdigit()) or number == "0":
+            raise ValueError(
+                f"--layout {layout}: {part!r} is none of data, fsdp and tensor, each "
+                "once, with a number of devices behind a colon if you like"
+            )
+        sizes[name] = int(number) if number else None
+    if "tensor" in sizes and sizes["tensor"] is None:
+        sizes["tensor"] = _TENSOR if len(sizes) > 1 else count
+    free = [name for name, size in sizes.items() if size is None]
+    if len(free) > 1:
+        raise ValueError(
+            f"--layout {layout}: {' and '.join(free)} cannot both have what is left; "
+            "say how many devices one has, as in data:2,fsdp"
+        )
+    known = math.prod(size for size in sizes.values() if size is not None)
+    if free:
+        sizes[free[0]] = count // known
+    if math.prod(sizes.values()) != count:
+        shown = ",".join(f"{name}:{size or '?'}" for name, size in sizes.items())
+        raise ValueError(
+            f"--layout {layout}: {shown} does not make {count} devices; change the "
+            "sizes or --devices"
+        )
+    return {name: sizes[name] for name in sharding.AXES if name in sizes}
+
+
 def data(count=None):
     """`Data` over the first `count` devices of this host, all of them by default."""
+    return Data(_local(count))
+
+
+def _local(count):
     available = jax.local_devices()
     if count is not None and not 1 <= count <= len(available):
         raise ValueError(
             f"--devices {count}: this host has {len(available)} "
             f"{available[0].platform} device(s)"
         )
-    return Data(tuple(available[:count]))
+    return tuple(available[:count])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlhf_jax import optim, trees
+from rlhf_jax import optim, sharding, trees
 
 
 class State(NamedTuple):
@@ -46,6 +46,8 @@ def gradients(loss, params, batch, *, count, micro_batches=1, axis_name=None):
     grad = jax.value_and_grad(loss, has_aux=True)
 
     def one(part):
+        if axis_name is None:
+            part = sharding.spread(part)
         (_, metrics), grads = grad(params, part, count)
         return grads, metrics
 

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 FLOORS = (
     ("types",),
-    ("masking", "logprobs", "trees"),
+    ("masking", "logprobs", "trees", "sharding"),
     (
         "kl",
         "rewards",
@@ -27,7 +27,7 @@ FLOORS = (
     ("models",),
     ("sampling", "optim", "training"),
     ("algorithms",),
-    ("parallel", "evaluation"),
+    ("parallel", "mesh", "hosts", "evaluation"),
 )
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 SHELL, EXPERIMENTS = len(FLOORS), len(FLOORS) + 1

@@ -15,19 +15,22 @@ import pathlib
 import jax
 import numpy as np
 
+from rlhf_jax import hosts
+
 
 class Lines:
     """A file of JSON lines that can be cut back to where a checkpoint left it.
 
     `resume_offset`: cut the file there first (0 starts over); None appends, after a
-    half-written last line, if any, has been removed.
+    half-written last line, if any, has been removed. Of many hosts the first writes.
     """
 
     def __init__(self, path, *, resume_offset=None):
         self.path = pathlib.Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        cut(self.path, resume_offset)
-        self._file = self.path.open("ab")
+        if hosts.first():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            cut(self.path, resume_offset)
+        self._file = open(self.path if hosts.first() else os.devnull, "ab")
 
     def append(self, row):
         """Writes one object as one line and flushes it to the system."""
@@ -37,6 +40,8 @@ class Lines:
 
     def offset(self):
         """The length in bytes, once everything is on disk: store it in a checkpoint."""
+        if not hosts.first():
+            return 0
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
@@ -70,6 +75,8 @@ class Log(Lines):
         super().__init__(folder / "metrics.jsonl", resume_offset=resume_offset)
         self._last = {(r["method"], r["seed"]): r["step"] for r in read(self.path)}
         self._sinks = []
+        if not hosts.first():
+            return
         if tensorboard:
             self._sinks.append(_TensorBoard(folder / "tensorboard", self._last))
         if wandb is not None:

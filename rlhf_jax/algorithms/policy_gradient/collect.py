@@ -6,7 +6,15 @@ All of it is data: made with the weights as they were, it carries no gradient.
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import advantages, logprobs, masking, rewards, sampling, trees
+from rlhf_jax import (
+    advantages,
+    logprobs,
+    masking,
+    rewards,
+    sampling,
+    sharding,
+    trees,
+)
 from rlhf_jax.algorithms.policy_gradient.state import Experience, Targets
 from rlhf_jax.types import Prompts
 
@@ -177,5 +185,5 @@ def _in_parts(fn, data, parts):
     if parts == 1 or rows % parts:
         return fn(data)
     cut = jax.tree.map(lambda x: x.reshape(parts, rows // parts, *x.shape[1:]), data)
-    out = jax.lax.map(fn, cut)
+    out = jax.lax.map(lambda part: fn(sharding.spread(part)), cut)
     return out.reshape(rows, *out.shape[2:])
