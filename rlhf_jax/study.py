@@ -69,10 +69,17 @@ class Study:
         return [cells.Cell(m, seed) for seed in self.settings.seeds for m in names]
 
     def evaluations(self):
-        """Steps to evaluate at, the same for every method: both sides of each reset."""
+        """Steps to evaluate at, the same for every method.
+
+        Both sides of each reset, every so many steps, and a half, a quarter and an
+        eighth of the way to the first: most drift is early, and a method without
+        checkpoints there would have no front at low drift.
+        """
         steps, every = self.settings.steps, self.settings.eval_every
         regular = range(0, steps + 1, every) if every else (0,)
-        return frozenset({*regular, *(r + 1 for r in self.resets), steps})
+        early = (every // 8, every // 4, every // 2)
+        asked = {0, *regular, *early, *(r + 1 for r in self.resets), steps}
+        return frozenset(step for step in asked if step <= steps)
 
     def run(self, signals=None):
         """Runs the cells that are not done. Returns the records of metrics.jsonl.
