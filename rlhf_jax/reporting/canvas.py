@@ -116,12 +116,11 @@ def key(text, **style):
 
 
 def _legend(sheet, groups):
-    """Below the panels, each group on rows of its own."""
-    room = int(sheet.get_figwidth() / 1.9)  # inches that an entry may need
-    columns = min(max(1, *(len(group) for group in groups)), room)
-    blank = lines.Line2D([], [], ls="", label=" ")
-    filled = [g + [blank] * (-len(g) % columns) for g in groups]
-    table = np.array(sum(filled, []), object).reshape(-1, columns)
+    """Below the panels, each group on rows of its own, as wide as there is room for."""
+    columns = max(1, *(len(group) for group in groups))
+    while columns > 1 and _width(_rows(groups, columns)) > sheet.get_figwidth():
+        columns -= 1
+    table = _rows(groups, columns)
     sheet.legend(
         handles=list(table.T.flat),
         loc="outside lower center",
@@ -130,6 +129,19 @@ def _legend(sheet, groups):
         frameon=False,
         handlelength=2.2,
     )
+
+
+def _rows(groups, columns):
+    """The entries of a legend, [rows, columns], blanks where a group ends."""
+    blank = lines.Line2D([], [], ls="", label=" ")
+    filled = [g + [blank] * (-len(g) % columns) for g in groups]
+    return np.array(sum(filled, []), object).reshape(-1, columns)
+
+
+def _width(table):
+    """About how many inches a legend takes: each column as wide as its longest text."""
+    longest = [max(len(entry.get_label()) for entry in column) for column in table.T]
+    return sum(0.65 + 0.068 * count for count in longest)
 
 
 def finish(sheet, groups, path, title, note):

@@ -16,6 +16,7 @@ PANELS = (
     ("tax/skills",),
     ("eval/entropy", "objective/entropy"),
 )
+_CROWD = 9  # so many methods are shown by their final policies and staircases alone
 _STAR = {"marker": "*", "ms": 13, "color": "#1A1A1A", "mec": "white", "mew": 0.9}
 
 
@@ -26,7 +27,8 @@ def front(records, axes, path, *, labels=None, note=None):
     large marker the final policy, the star π₀. The staircase is the mean over seeds of
     the best proxy reward at drift ≤ d; a band, the 95% t-interval, from 8 seeds on. A
     second row shows the gold reward where the records hold it, its staircase the gold
-    of the same policies: gold selects nothing.
+    of the same policies: gold selects nothing. Of more than 9 methods checkpoints and
+    ways are left out.
 
     Args:
       records: dictionaries as in metrics.jsonl.
@@ -43,6 +45,8 @@ def front(records, axes, path, *, labels=None, note=None):
     for row, reward in zip(panels, rewards, strict=True):
         for panel, axis in zip(row, axes, strict=True):
             for seeds, style in zip(methods.values(), canvas.styles(), strict=False):
+                if len(methods) <= _CROWD:
+                    _ways(panel, seeds, axis, reward, style)
                 _front_of(panel, seeds, axis, reward, style)
             _origin(panel, found, axis, reward)
             _axis_labels(panel, axis, reward, first=panel is row[0])
@@ -50,7 +54,7 @@ def front(records, axes, path, *, labels=None, note=None):
     keys = [
         canvas.key("initial policy π₀", **_STAR),
         canvas.key("final policy of a seed", marker="o", ms=7, mec="white"),
-        canvas.key("checkpoint", marker="o", ms=3),
+        *[canvas.key("checkpoint", marker="o", ms=3)] * (len(methods) <= _CROWD),
         canvas.key("best proxy at drift ≤ d" + ", and its gold" * gold, ls="-", lw=2),
     ]
     groups, note = [canvas.handles(methods, labels), keys], note or _seeds(records)
@@ -85,19 +89,26 @@ def curves(records, path, *, labels=None, panels=PANELS, note=None):
 
 
 def _front_of(panel, seeds, axis, reward, style):
-    """One method in one panel: ways, checkpoints, final policies, staircase, band."""
-    color, marker = style["color"], style["marker"]
+    """One method in one panel: final policies, staircase, band."""
     size = 7 if len(seeds) < statistics.MIN_SEEDS else 5
-    dots = {"ls": "", "marker": marker, "color": color}
+    dots = {"ls": "", "marker": style["marker"], "color": style["color"]}
+    for run in seeds:
+        last = run.points(axis, reward=reward)[-1:]
+        panel.plot(*last.T, **dots, ms=size, mec="white", mew=0.9, zorder=6)
+    if max(len(run.rows) for run in seeds) > 2:  # one checkpoint makes no front
+        _staircase(panel, seeds, axis, reward, style)
+
+
+def _ways(panel, seeds, axis, reward, style):
+    """The checkpoints of every seed in one panel, and the way between them."""
+    color, marker = style["color"], style["marker"]
+    small = {"ls": "", "marker": marker, "ms": 2.6, "mew": 0, "alpha": 0.45}
     for run in seeds:
         for piece, across in _pieces(run, axis, reward):
             dashes = (0, (1, 2)) if across else "-"
             panel.plot(*piece.T, color=color, lw=0.6, alpha=0.33, ls=dashes, zorder=2)
-        points = run.points(axis, reward=reward)
-        panel.plot(*points[1:-1].T, **dots, ms=2.6, mew=0, alpha=0.45, zorder=3)
-        panel.plot(*points[-1:].T, **dots, ms=size, mec="white", mew=0.9, zorder=6)
-    if max(len(run.rows) for run in seeds) > 2:  # one checkpoint makes no front
-        _staircase(panel, seeds, axis, reward, style)
+        points = run.points(axis, reward=reward)[1:-1]
+        panel.plot(*points.T, color=color, **small, zorder=3)
 
 
 def _staircase(panel, seeds, axis, reward, style):
