@@ -14,7 +14,7 @@ from golden import make
 
 from rlhf_jax import huggingface
 from rlhf_jax.models import config as model_config
-from rlhf_jax.models import decoder, heads
+from rlhf_jax.models import decoder, heads, layers
 
 PROMPT = 6  # longer than the windows
 GENERATORS = [case for case in make.CASES if "Sequence" not in make.CASES[case][0]]
@@ -126,6 +126,26 @@ def test_a_window_moves_with_the_text_and_not_with_its_padding(rng):
     assert (moved[3:6] > 1e-6).all() and not moved[6:9].any()
 
 
+def test_windows_in_some_layers_only_are_scanned_and_remembered(tmp_path, monkeypatch):
+    theirs = directories.unpack("qwen2_mixed", tmp_path)
+    model, params, _ = huggingface.load(tmp_path)
+    monkeypatch.setattr(layers, "_SHALLOW", 0)
+    remat = dataclasses.replace(model.config, remat="full")
+    scanned = tiny_models.compiled(decoder.Decoder(remat))
+    assert_same(scanned(params, *batch("qwen2_mixed")), theirs, "qwen2_mixed")
+
+
+def test_attention_on_accelerators_answers_as_torch_does(tmp_path, monkeypatch):
+    """By `jax.nn.dot_product_attention`: a window, and an encoder's mask."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for case in ("mistral", "bert"):
+        (tmp_path / case).mkdir()
+        theirs = directories.unpack(case, tmp_path / case)
+        model, params, _ = huggingface.load(tmp_path / case)
+        ours = tiny_models.compiled(model)(params, *batch(case))
+        assert_same(ours, theirs, case)
+
+
 # What cannot be read or written
 
 
@@ -222,3 +242,5 @@ def test_encoders_do_not_care_for_the_side_of_padding(tmp_path):
         for x in (jnp.where(mask == 0, 10**6, tokens), mask)
     )
     np.testing.assert_allclose(answer(model, params, *left), right, atol=1e-6)
+    with pytest.raises(ValueError, match="15 tokens exceed the context of 14"):
+        model.apply({"params": params}, jnp.zeros((1, 15), jnp.int32))

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_models
 
+from rlhf_jax import trees
 from rlhf_jax.models import config, layers
 
 TINY = config.preset("micro", vocab_size=11, max_length=32)
@@ -89,6 +91,75 @@ def test_scaled_rotations_stretch_slow_turns_and_leave_fast_ones():
     assert (np.diff(ratio) <= 1e-6).all()
 
 
+def test_linear_scaling_is_a_position_divided():
+    c = dataclasses.replace(TINY, rope_scaling=config.RopeScaling(4.0))
+    stretched = layers.rotation(c, jnp.array([[8, 20]]))
+    plain = layers.rotation(TINY, jnp.array([[2, 5]]))
+    for left, right in zip(stretched, plain, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-6)
+
+
+def test_a_part_of_a_head_is_turned_as_a_smaller_head_is(rng):
+    part = dataclasses.replace(TINY, rotary_dim=6)
+    small = dataclasses.replace(TINY, head_dim=6)
+    x = jnp.array(rng.normal(size=(2, 3, 4, TINY.head_dim)), jnp.float32)
+    positions = jnp.array([[0, 1, 2], [0, 0, 7]])
+    turned = layers.rotate(x, layers.rotation(part, positions))
+    expected = layers.rotate(x[..., :6], layers.rotation(small, positions))
+    np.testing.assert_array_equal(turned[..., :6], expected)
+    np.testing.assert_array_equal(turned[..., 6:], x[..., 6:])
+
+
+def block(c, rng):
+    """(apply, parameters, x) of a block of a configuration."""
+    module = layers.Block(c)
+    x = jnp.array(rng.normal(size=(2, 3, c.width)), jnp.float32)
+    inputs = layers.rotation(c, jnp.arange(6).reshape(2, 3)), jnp.ones((2, 3, 3), bool)
+    params = tiny_models.draw(module, x, *inputs)
+    run = tiny_models.compiled(module)
+    return lambda params, x: run(params, x, *inputs)[0], params, x
+
+
+def test_a_parallel_block_is_the_sum_of_what_its_halves_add(rng):
+    apply, params, x = block(dataclasses.replace(TINY, parallel=True), rng)
+
+    def without(*path):
+        return jax.tree_util.tree_map_with_path(
+            lambda at, leaf: (
+                0 * leaf if trees.path_name(at) == "/".join(path) else leaf
+            ),
+            params,
+        )
+
+    attended = apply(without("mlp", "down", "kernel"), x)
+    fed = apply(without("attention", "output", "kernel"), x)
+    assert not np.allclose(attended, x) and not np.allclose(fed, x)
+    both = apply(params, x)
+    np.testing.assert_allclose(both, attended + fed - x, rtol=1e-5, atol=1e-5)
+
+
+def test_normalised_heads_do_not_know_how_large_their_kernels_are(rng):
+    c = dataclasses.replace(TINY, head_norm=True, norm_eps=1e-12)
+    apply, params, x = block(c, rng)
+    before = apply(params, x)
+    kernels = {
+        name: {"kernel": scale * params["attention"][name]["kernel"]}
+        for name, scale in (("query", 30.0), ("key", 0.1))
+    }
+    same = apply(params | {"attention": params["attention"] | kernels}, x)
+    np.testing.assert_allclose(same, before, rtol=1e-4, atol=1e-5)
+    norms = {"query_norm": {"scale": 3 * params["attention"]["query_norm"]["scale"]}}
+    other = apply(params | {"attention": params["attention"] | norms}, x)
+    assert not np.allclose(other, before, atol=1e-3)
+
+
+def test_queries_may_have_a_bias_that_outputs_lack(rng):
+    c = dataclasses.replace(TINY, attention_bias=True, output_bias=False)
+    _, params, _ = block(c, rng)
+    biased = {name for name, leaf in params["attention"].items() if "bias" in leaf}
+    assert biased == {"query", "key", "value"}
+
+
 def test_a_dense_layer_is_the_same_on_flat_and_on_nested_rows(rng):
     x = jnp.array(rng.normal(size=(2, 3, 4)), jnp.float32)
     dense = layers.Dense(5, bias=True, dtype="float32")
@@ -117,11 +188,35 @@ def test_kernels_start_with_the_variance_of_one_over_their_inputs():
         ({"layers": 0}, "layers=0"),
         ({"head_dim": 5}, "head_dim=5 is odd"),
         ({"attention": "cudnn"}, "half precision"),
+        ({"rotary_dim": 5}, "rotary_dim=5.*pairs of a head's 16 numbers"),
+        ({"rotary_dim": 18}, "rotary_dim=18"),
+        ({"window": 0}, "window=0: a token sees at least itself"),
+        ({"windowed": (True, False)}, "windowed=.* needs a window"),
+        ({"window": 3, "windowed": (True,)}, "one entry for each of layers=2"),
     ],
 )
 def test_a_configuration_that_cannot_be_built_says_why(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pooling": "mean"}, "pooling='mean': choose 'tanh' or 'relu'"),
+        ({"heads": 3}, "width=8 is no multiple of heads=3"),
+        ({"segments": -1}, "neither may be negative"),
+        ({"hidden": 0}, "hidden=0: needs to be positive"),
+        ({"activation": "mish"}, "activation='mish'"),
+        ({"attention": "cudnn"}, "half precision"),
+    ],
+)
+def test_an_encoder_that_cannot_be_built_says_why(change, message):
+    fine = config.Encoder(
+        vocab_size=9, width=8, layers=1, heads=2, hidden=8, max_length=4
+    )
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(fine, **change)
 
 
 def test_presets_are_named_when_one_is_asked_for_that_does_not_exist():
