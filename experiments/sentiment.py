@@ -16,14 +16,14 @@ gold reward down again, Elastic Reset draws a saw-tooth under it, PPO + KL stays
 import dataclasses
 import time
 
-import rich.console
-
 from rlhf_jax import (
     cells,
     command,
     elastic_reset,
     flags,
+    hosts,
     huggingface,
+    huggingface_adapters,
     loop,
     methods,
     parallel,
@@ -31,6 +31,7 @@ from rlhf_jax import (
     trees,
 )
 from rlhf_jax.feedback import function
+from rlhf_jax.models import lora
 from rlhf_jax.reporting import controls, metrics, preparation, progress, report, samples
 from rlhf_jax.reporting.claims import Claim
 from rlhf_jax.tasks import microworld as small_world
@@ -72,6 +73,8 @@ class Config:
     """Go on where the run in --output (or the latest) was stopped."""
     devices: int | None = None
     """How many devices share the rows; by default all, a CPU's cores being devices."""
+    layout: str = "data"
+    """data: all weights on each device; fsdp, or fsdp,tensor:2: weights cut too."""
     save_every: int = 25
     """Iterations between checkpoints."""
     keep: int = 1
@@ -79,12 +82,16 @@ class Config:
     cache: str | None = None
     """Where pretrained weights are kept; by default ~/.cache/rlhf_jax."""
     rl: flags.RL = dataclasses.field(default_factory=flags.RL)
+    lora: flags.Lora = dataclasses.field(default_factory=flags.Lora)
     microworld: small_world.Config = dataclasses.field(
         default_factory=small_world.Config
     )
     text: own_text.Config = dataclasses.field(default_factory=own_text.Config)
     corner: flags.Corner = dataclasses.field(default_factory=flags.Corner)
     log: flags.Log = dataclasses.field(default_factory=flags.Log)
+    distributed: flags.Distributed = dataclasses.field(
+        default_factory=flags.Distributed
+    )
     export: tuple[str, ...] = ()
     """Methods whose policy of the first seed is saved as a model directory."""
 
@@ -115,12 +122,12 @@ def main():
 def run(config):
     """The whole experiment; returns the folder of the run."""
     started = time.monotonic()
-    console = rich.console.Console()
     _check(config)
-    place = command.folder(config, "sentiment")
     cache = command.cache_folder(config)
     command.prepare_devices(config, cache, batches(config))
-    layout = parallel.data(config.devices)
+    console = command.console()
+    place = command.folder(config, "sentiment")
+    layout = parallel.layout(config.layout, config.devices)
     with loop.Signals() as signals:
         task = make_task(config, layout, cache, console, signals)
         chosen = flags.settings(config, task, console)
@@ -130,7 +137,8 @@ def run(config):
         subject = study.Study(task, chosen, layout, place, console=console, wandb=wandb)
         records = subject.run(signals)
     export(config, subject, place, console)
-    finish(config, place, records, console, time.monotonic() - started)
+    if hosts.first():
+        finish(config, place, records, console, time.monotonic() - started)
     return place
 
 
@@ -167,28 +175,47 @@ def announce(config, task, chosen, layout, place, console):
     parameters = trees.size(task.params)
     prompts, width = task.prompts.tokens.shape
     weight = elastic_reset.retained_weight(rl.decay, rl.reset_every)
+    trained = "all weights are trained"
+    if chosen.adapter is not None:
+        count = lora.count(task.params, chosen.adapter)
+        trained = (
+            f"adapters of rank {chosen.adapter.rank} are trained: {count / 1e6:.3f}M "
+            f"parameters, scale {chosen.adapter.scale:g}"
+        )
     lines = (
         f"policy    {task.facts['policy']}: {model.layers} layers × {model.width}, "
         f"{parameters / 1e6:.2f}M parameters, vocabulary {model.vocab_size}",
+        f"learning  {trained}",
         f"data      {task.facts['dataset']}: {prompts} prompts of up to {width} "
         f"tokens, responses of up to {task.sampling.max_new_tokens}",
         f"reward    {config.reward}",
         f"methods   {', '.join(chosen.methods)}",
         f"run       {len(chosen.seeds)} seeds × {chosen.steps} iterations × {rl.rows} "
-        f"samples on {layout.size} {layout.devices[0].platform} device(s)",
+        f"samples on {len(layout.devices)} {layout.devices[0].platform} device(s)",
         f"resets    every {rl.reset_every} iterations, EMA decay {rl.decay:g}: "
         f"w = {weight:.2f} of the way is kept",
+        *(f"layout    {line}" for line in layout.describe(task.params)),
         f"folder    {place}",
     )
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def export(config, subject, place, console):
-    """Model directories of the methods that --export names."""
+    """Model directories of the methods that --export names; of adapters besides."""
+    task, adapter = subject.task, subject.settings.adapter
+    initial = hosts.values(task.params) if config.export else None
     for name in config.export:
-        policy = subject.policy(cells.Cell(name, config.first_seed))
+        policy = hosts.values(subject.policy(cells.Cell(name, config.first_seed)))
+        if not hosts.first():
+            continue
         folder = place / "models" / name
-        huggingface.save(folder, subject.task.model, policy, subject.task.tokenizer)
+        if adapter is not None:
+            beside = folder.with_name(f"{name}-adapters")
+            base = None if config.policy.startswith("scratch:") else config.policy
+            huggingface_adapters.save(beside, task.model, policy, adapter, base=base)
+            console.print(f"saved {beside}", highlight=False, soft_wrap=True)
+            policy = lora.merge(initial, policy, scale=adapter.scale)
+        huggingface.save(folder, task.model, policy, task.tokenizer)
         console.print(f"saved {folder}", highlight=False, soft_wrap=True)
 
 
@@ -240,6 +267,13 @@ def notes(config, small):
         if small
         else "Seeds are few and share the data: read them as descriptive.",
     ]
+    if config.lora.rank:
+        found.append(
+            f"LoRA of rank {config.lora.rank}: adapters alone are trained, averaged "
+            "and reset. The EMA averages A and B apart, as the authors' code does, and "
+            "is not the average of the merged weights; averages of PPO and the initial "
+            "policy are of weights, exactly."
+        )
     if config.policy.endswith("stories260k"):
         found.append(
             "The policy may have been trained on the held-out stories: only "

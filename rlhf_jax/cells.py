@@ -2,6 +2,10 @@
 
 A study is a table of methods and seeds; a cell of it is a `Trainer` that the host loop
 drives. Compiled programs are made once for a static configuration and serve every cell.
+
+With an `adapter` (`lora.Config`) adapters alone are trained, averaged, reset and saved.
+Programs then take the base, π₀'s weights, as their first argument: it is held once, by
+the task, and the KL reference is the base with the initial adapters.
 """
 
 import dataclasses
@@ -13,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax import fitting, optim, training, trees
+from rlhf_jax import averaging, fitting, hosts, optim, training, trees
 from rlhf_jax.algorithms import policy_gradient, sft
 from rlhf_jax.data import batching
 from rlhf_jax.evaluation import policy
-from rlhf_jax.models import heads
+from rlhf_jax.models import heads, lora
 from rlhf_jax.types import Prompts, Tokens
 
 
@@ -35,11 +39,17 @@ class Cell(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """What the loop needs of a cell. `policy(state)` is the policy's parameters."""
+    """What the loop needs of a cell. `policy(state)` is what is trained of the policy.
+
+    weights(policy): the parameters the model is applied to; mix(policy, w): what lies
+    at (1 − w)·π₀ + w·π.
+    """
 
     start: Callable[[], Any]
     advance: Callable[[Any, int, bool], tuple]
     policy: Callable[[Any], Any]
+    mix: Callable[[Any, float], Any]
+    weights: Callable[[Any], Any] = lambda policy: policy
     reset: Callable[[Any], Any] = lambda state: state
     average: Callable[[Any], Any] | None = None
 
@@ -54,54 +64,139 @@ class Programs(NamedTuple):
     learn: Callable
     reset: Callable
 
+    def on(self, base):
+        """The programs of adapters on a base, called like those without adapters."""
+        names = ("iteration", "rollout", "learn")
+        made = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        return self._replace(
+            **{name: functools.partial(made[name], base) for name in made}
+        )
 
-def compile_programs(model, config, layout, *, score=None):
-    """The programs of `policy_gradient` on a layout; state is donated."""
+
+def compile_programs(model, config, layout, *, score=None, adapter=None):
+    """The programs of `policy_gradient` on a layout; state is donated.
+
+    With an `adapter` they wait for their base: see `Programs.on`.
+    """
     value = heads.Value(model.config)
     if config.value == "shared":
         value = heads.Scalar()
     networks = policy_gradient.Networks(model, value)
     tx = optim.transformation(config.optimizer)
-    fixed = {"networks": networks, "tx": tx, "config": config}
+    fixed = {"tx": tx, "config": config}
+    bind = functools.partial(_bind, networks, config, adapter)
+    compiled = functools.partial(_compile, layout, adapter)
 
-    def draw(state, batch, *, axis_name):
+    def iteration(base, state, frozen, batch, hyper, *, axis_name):
+        return policy_gradient.iteration(
+            state,
+            frozen,
+            batch,
+            hyper,
+            networks=bind(base),
+            score=score,
+            axis_name=axis_name,
+            **fixed,
+        )
+
+    def draw(base, state, batch, *, axis_name):
         del axis_name
-        return policy_gradient.rollout(state, batch, networks=networks, config=config)
+        return policy_gradient.rollout(state, batch, networks=bind(base), config=config)
+
+    def learn(base, state, rollout, scores, hyper, *, axis_name):
+        return policy_gradient.learn(
+            state,
+            rollout,
+            scores,
+            hyper,
+            networks=bind(base),
+            axis_name=axis_name,
+            **fixed,
+        )
 
     fused = None
     if score is not None:
-        step = functools.partial(policy_gradient.iteration, **fixed, score=score)
-        fused = layout.compile(
-            step, rows_in=(2,), rows_out=(1,), outputs=3, donate=(0,)
-        )
-    learn = functools.partial(policy_gradient.learn, **fixed)
-    reset = functools.partial(policy_gradient.reset, tx=tx, config=config)
+        fused = compiled(iteration, rows_in=(2,), rows_out=(1,), outputs=3, donate=(0,))
+    reset = functools.partial(policy_gradient.reset, **fixed)
     return Programs(
         networks=networks,
         tx=tx,
         iteration=fused,
-        rollout=layout.compile(draw, rows_in=(1,), rows_out=(0,), outputs=1),
-        learn=layout.compile(learn, rows_in=(1, 2), outputs=2, donate=(0,)),
+        rollout=compiled(draw, rows_in=(1,), rows_out=(0,), outputs=1),
+        learn=compiled(learn, rows_in=(1, 2), outputs=2, donate=(0,)),
         reset=jax.jit(reset, donate_argnums=0),
     )
 
 
-def initial_params(task, config, key):
-    """{"policy": π₀, "value": a critic on π₀'s trunk with a zero head} (N 11)."""
+def _compile(layout, adapter, step, *, rows_in, donate=(), **rest):
+    """step(base, ...) on a layout; without an adapter the base is nothing, and bound.
+
+    rows_in, donate: positions behind the base.
+    """
+    if adapter is None:
+        step = functools.partial(step, ())
+        return layout.compile(step, rows_in=rows_in, donate=donate, **rest)
+    rows_in, donate = (tuple(i + 1 for i in where) for where in (rows_in, donate))
+    return layout.compile(step, rows_in=rows_in, donate=donate, **rest)
+
+
+def _bind(networks, config, adapter, base):
+    """The networks of adapters on a base; the critic's trunk is the base as well."""
+    if adapter is None:
+        return networks
+    policy, value = networks
+    if config.value == "separate":
+        value = lora.Bound(value, {"trunk": _trunk(base)}, adapter.scale)
+    return policy_gradient.Networks(lora.Bound(policy, base, adapter.scale), value)
+
+
+def _trunk(params):
+    return {name: part for name, part in params.items() if name != "unembedding"}
+
+
+def initial_params(task, config, key, adapter=None):
+    """{"policy": π₀, "value": a critic on π₀'s trunk with a zero head} (N 11).
+
+    With an adapter: adapters of each that change nothing yet, and the critic's head.
+    """
+    policy = task.params
+    if adapter is not None:
+        policy = initial_adapters(task, key, adapter)
     if not config.learns_value:
-        return {"policy": task.params, "value": {}}
+        return {"policy": policy, "value": {}}
     width = task.model.config.width
     if config.value == "shared":
         hidden = jnp.zeros((1, 1, width))
         value = heads.Scalar().init(key, hidden)["params"]
     else:
         head = heads.init_head(heads.Value(task.model.config), key)
-        value = heads.from_decoder(task.params, head)
-    return {"policy": task.params, "value": value}
+        if adapter is None:
+            value = heads.from_decoder(task.params, head)
+        else:
+            own = initial_adapters(task, jax.random.fold_in(key, 1), adapter)
+            value = {"trunk": own, "head": head}
+    return {"policy": policy, "value": value}
 
 
-def reinforcement(task, programs, config, hyper, reward, *, seed, rows, layout):
+def initial_adapters(task, key, adapter):
+    """Adapters of the task's policy that change nothing yet."""
+    return lora.init(task.params, key, rank=adapter.rank, targets=adapter.targets)
+
+
+def _parts(task, adapter):
+    """How a trainer's policy becomes weights, and is mixed with π₀."""
+    if adapter is None:
+        return {"mix": functools.partial(averaging.interpolate, task.params)}
+    join = functools.partial(lora.join, task.params, scale=adapter.scale)
+    return {"weights": join, "mix": lora.weigh}
+
+
+def reinforcement(
+    task, programs, config, hyper, reward, *, seed, rows, layout, adapter=None
+):
     """The trainer of a policy-gradient method. rows: samples an iteration."""
+    if adapter is not None:
+        programs = programs.on(task.params)
     prompts = rows // config.candidates
     order = batching.Epochs(task.prompts.tokens.shape[0], prompts, seed)
     traced = jax.tree.map(jnp.asarray, hyper)
@@ -109,7 +204,8 @@ def reinforcement(task, programs, config, hyper, reward, *, seed, rows, layout):
 
     def start():
         key = jax.random.key(seed)
-        params = initial_params(task, config, jax.random.fold_in(key, 1))
+        own_key = jax.random.fold_in(key, 1)
+        params = initial_params(task, config, own_key, adapter)
         state = policy_gradient.init(params, programs.tx, hyper, key, config=config)
         return layout.place(state)
 
@@ -133,6 +229,7 @@ def reinforcement(task, programs, config, hyper, reward, *, seed, rows, layout):
         policy=lambda state: state.learner.params["policy"],
         reset=lambda state: programs.reset(state, traced),
         average=lambda state: state.elastic.average,
+        **_parts(task, adapter),
     )
 
 
@@ -145,10 +242,27 @@ def _host_scores(task, reward, rollout, index, config):
     completions = task.decode(rollout.tokens[:, width:], rollout.response_mask)
     index = np.repeat(index, config.candidates)
     columns = {k: [v[i] for i in index] for k, v in task.columns.items()}
-    return np.asarray(reward.host(prompts, completions, **columns), np.float32)
+
+    def score():
+        found = reward.host(prompts, completions, **columns)
+        return np.asarray(found, np.float32).tolist()
+
+    return np.asarray(hosts.told(score), np.float32)
 
 
-def supervised(task, texts, step, config, *, seed, rows, steps, learning_rate, layout):
+def supervised(
+    task,
+    texts,
+    step,
+    config,
+    *,
+    seed,
+    rows,
+    steps,
+    learning_rate,
+    layout,
+    adapter=None,
+):
     """The trainer of `sft`: likelihood of `texts`, from π₀ on.
 
     texts: `Tokens`; step: of `compile_supervised`.
@@ -156,6 +270,16 @@ def supervised(task, texts, step, config, *, seed, rows, steps, learning_rate, l
     order = batching.Epochs(texts.tokens.shape[0], rows, seed)
     tx = optim.transformation(config)
     hyper = training.Hyper(jnp.asarray(learning_rate), jnp.asarray(steps))
+    if adapter is not None:
+        step = functools.partial(step, task.params)
+
+    def start():
+        if adapter is None:
+            params = trees.copy(task.params)
+        else:
+            key = jax.random.fold_in(jax.random.key(seed), 1)
+            params = initial_adapters(task, key, adapter)
+        return layout.place(training.init(params, tx))
 
     def advance(state, iteration, hold_reset):
         del hold_reset
@@ -165,16 +289,32 @@ def supervised(task, texts, step, config, *, seed, rows, steps, learning_rate, l
         return state, {f"sft/{k}": v for k, v in metrics.items()}, None
 
     return Trainer(
-        start=lambda: layout.place(training.init(trees.copy(task.params), tx)),
+        start=start,
         advance=advance,
         policy=lambda state: state.params,
+        **_parts(task, adapter),
     )
 
 
-def compile_supervised(model, config, layout):
-    """The step of `supervised`, compiled once for every seed."""
-    make_loss = functools.partial(sft.make_loss, model)
-    return fitting.compile_step(make_loss, sft.count, config, layout)
+def compile_supervised(model, config, layout, adapter=None):
+    """The step of `supervised`, compiled once for every seed; an adapter's takes the
+    base first."""
+    if adapter is None:
+        make_loss = functools.partial(sft.make_loss, model)
+        return fitting.compile_step(make_loss, sft.count, config, layout)
+
+    def step(base, state, batch, hyper, *, axis_name):
+        bound = lora.Bound(model, base, adapter.scale)
+        run = training.make_step(
+            sft.make_loss(bound, axis_name=axis_name),
+            optim.transformation(config),
+            config=config,
+            count=sft.count,
+            axis_name=axis_name,
+        )
+        return run(state, batch, hyper)
+
+    return layout.compile(step, rows_in=(2,), outputs=2, donate=(1,))
 
 
 def own_samples(task, layout, *, rows=1024):

@@ -4,6 +4,7 @@ import dataclasses
 
 from rlhf_jax import command, methods, optim, study
 from rlhf_jax.algorithms import policy_gradient
+from rlhf_jax.models import lora
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,32 @@ class RL:
     reset_first: bool = False
     """Also reset at the end of iteration 0, as the authors' IMDB code does."""
     sft_learning_rate: float = 3e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+    """Adapters beside frozen weights: they alone are trained, averaged and reset."""
+
+    rank: int = 0
+    """Of an adapter; 0 trains all weights."""
+    alpha: float | None = None
+    """An update counts alpha / rank times; by default twice, as in StackLLaMA."""
+    targets: tuple[str, ...] = ("attention/query", "attention/value")
+    """Regular expressions, searched in the paths of linear layers."""
+    rslora: bool = False
+    """An update counts alpha / √rank times instead."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Distributed:
+    """The processes of one run, one a host; on SLURM and TPU pods nothing is needed."""
+
+    coordinator: str | None = None
+    """host:port of process 0, any free port."""
+    process_id: int | None = None
+    """Which process this is, from 0."""
+    processes: int | None = None
+    """How many there are; 1 runs on this host alone, wherever it stands."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +145,24 @@ def settings(config, task, console):
         keep=config.keep,
         sft_learning_rate=rl.sft_learning_rate,
         digest=command.digest(config),
+        adapter=adapter(config.lora, task.params),
     )
+
+
+def adapter(flags, params):
+    """The `lora.Config` that --lora asks for, None for rank 0.
+
+    Raises ValueError when the policy's `params` have no place for it.
+    """
+    if flags.rank == 0:
+        return None
+    alpha = 2.0 * flags.rank if flags.alpha is None else flags.alpha
+    config = lora.Config(flags.rank, alpha, flags.targets, flags.rslora)
+    try:
+        lora.count(params, config)
+    except ValueError as error:
+        raise ValueError(f"--lora: {error}") from None
+    return config
 
 
 def corners(corner, records):

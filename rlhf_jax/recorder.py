@@ -5,8 +5,6 @@ The callbacks of the host loop, the budget spent so far, and the best policy so 
 
 import dataclasses
 
-import jax
-
 from rlhf_jax.reporting import metrics as logs
 from rlhf_jax.reporting import progress
 
@@ -36,7 +34,7 @@ class Recorder:
         found = self._study.restore(self._cell, self._trainer)
         if found is None:
             state = self._trainer.start()
-            self._best_params = jax.device_get(self._trainer.policy(state))
+            self._best_params = self._study.layout.keep(self._trainer.policy(state))
             return state, 0
         step, saved, extra = found
         self._best, self._best_params = extra["best"], saved["best"]
@@ -73,7 +71,8 @@ class Recorder:
         """Measures a policy, logs it with samples as a cell's; returns the metrics."""
         files = self._files
         with files.bar.phase(f"{cell.name}: evaluating"):
-            metrics, samples = self._measure(policy, phase)
+            weights = self._trainer.weights(policy)
+            metrics, samples = self._measure(weights, phase)
         metrics = {"eval/phase": phase, **metrics}
         files.log.write(metrics, method=cell.method, seed=cell.seed, step=step)
         for row in samples[: self._study.settings.logged_samples]:
@@ -106,7 +105,7 @@ class Recorder:
         self._best = {**best, "start": start}
         if value > best["value"]:
             self._best = {"value": value, "step": step, "start": start}
-            self._best_params = jax.device_get(self._trainer.policy(state))
+            self._best_params = self._study.layout.keep(self._trainer.policy(state))
 
     def save(self, state, step, final):
         with self._files.bar.phase(f"{self._cell.name}: saving"):

@@ -12,17 +12,17 @@ import pathlib
 import jax
 
 from rlhf_jax import (
-    atomic,
-    averaging,
     cells,
     checkpoint,
     elastic_reset,
     loop,
     methods,
     recorder,
+    shared,
 )
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.evaluator import Evaluator
+from rlhf_jax.models import lora
 from rlhf_jax.reporting import metrics as logs
 from rlhf_jax.reporting import progress
 
@@ -45,6 +45,7 @@ class Settings:
     keep: int  # checkpoints a cell
     sft_learning_rate: float
     digest: str  # of the configuration: a checkpoint of another is refused
+    adapter: lora.Config | None = None  # what is trained; None: all weights
     drift_corner: float = 1.0  # nats of text NLL above π₀: where drift stops counting
     logged_samples: int = 20  # rows of an evaluation that samples.jsonl keeps
 
@@ -86,7 +87,7 @@ class Study:
 
         Raises ValueError when another process is at work in the folder.
         """
-        with atomic.alone(self.folder):
+        with shared.alone(self.folder):
             try:
                 self._run_cells(signals)
             except loop.Interrupted as stop:
@@ -108,8 +109,8 @@ class Study:
             before = 0
             for cell in self.cells:
                 if cell not in done:
-                    if signals is not None and signals.received is not None:
-                        raise loop.Interrupted(f"{signals.received} before {cell.name}")
+                    if stop := loop.stopped(signals):
+                        raise loop.Interrupted(f"{stop} before {cell.name}")
                     self._run(cell, files, before, signals)
                 before += steps * (cell in trained)
 
@@ -157,9 +158,7 @@ class Study:
         """state of the source -> policy; None where one state does not decide it."""
         weight = methods.METHODS[name].weight
         if weight is not None:
-            return lambda state: averaging.interpolate(
-                self.task.params, trainer.policy(state), weight
-            )
+            return lambda state: trainer.mix(trainer.policy(state), weight)
         return None if name.endswith("_early_stop") else trainer.average
 
     def companions(self, cell, trainer):
@@ -191,13 +190,15 @@ class Study:
         )
 
     def policy(self, cell):
-        """The final policy of a cell that is done."""
+        """The final policy of a cell that is done: adapters where those are trained."""
         method = methods.METHODS[cell.method]
-        if method.source is not None:
-            target = self.layout.like({"policy": self.task.params})
-            return self.checkpointer(cell).restore(target)[1]["policy"]
-        trainer = self.trainer(cell)
-        return trainer.policy(self.restore(cell, trainer)[1]["state"])
+        if method.source is None:
+            trainer = self.trainer(cell)
+            return trainer.policy(self.restore(cell, trainer)[1]["state"])
+        trainer = self.trainer(cells.Cell(method.source, cell.seed))
+        state = jax.eval_shape(trainer.start)
+        target = self.layout.like({"policy": jax.eval_shape(trainer.policy, state)})
+        return self.checkpointer(cell).restore(target)[1]["policy"]
 
     def trainer(self, cell):
         """The trainer of a cell that trains; programs are shared between cells."""
@@ -214,7 +215,11 @@ class Study:
         programs = self.once(
             (config, reward.score is None or method.reward),
             lambda: cells.compile_programs(
-                self.task.model, config, self.layout, score=reward.score
+                self.task.model,
+                config,
+                self.layout,
+                score=reward.score,
+                adapter=settings.adapter,
             ),
         )
         hyper = methods.overlay(
@@ -229,13 +234,15 @@ class Study:
             seed=cell.seed,
             rows=settings.rows,
             layout=self.layout,
+            adapter=settings.adapter,
         )
 
     def _supervised(self, cell):
         settings, task, layout = self.settings, self.task, self.layout
-        optimizer = settings.algorithm.optimizer
+        optimizer, adapter = settings.algorithm.optimizer, settings.adapter
         step = self.once(
-            "sft", lambda: cells.compile_supervised(task.model, optimizer, layout)
+            "sft",
+            lambda: cells.compile_supervised(task.model, optimizer, layout, adapter),
         )
         texts = task.best
         if cell.method == "sft_placebo":
@@ -250,6 +257,7 @@ class Study:
             steps=settings.steps,
             learning_rate=settings.sft_learning_rate,
             layout=layout,
+            adapter=adapter,
         )
 
     def once(self, key, make):

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from rlhf_jax import trees
 from rlhf_jax.types import Params
@@ -83,18 +84,20 @@ def init(params, key, *, rank, targets):
     """
     every = modules(params)
     chosen = _matching(every, targets)
-    tree = {}
+    leaves = dict(zip(trees.paths(params), jax.tree.leaves(params), strict=True))
+    made = {}
     for place, module in enumerate(every):
         if module not in chosen:
             continue
-        depth, inputs, outputs = _at(params, module)["kernel"].shape
+        depth, inputs, outputs = leaves[f"{module}/kernel"].shape
         _check_rank(rank, module, min(inputs, outputs))
         own_key = jax.random.fold_in(key, place)
         bound = inputs**-0.5
         shape = (depth, inputs, rank)
         down = jax.random.uniform(own_key, shape, minval=-bound, maxval=bound)
-        _put(tree, module, {A: down, B: jnp.zeros((depth, rank, outputs))})
-    return tree
+        made[f"{module}/{A}"] = down
+        made[f"{module}/{B}"] = jnp.zeros((depth, rank, outputs))
+    return traverse_util.unflatten_dict(made, sep="/")
 
 
 def count(params, config):
@@ -195,16 +198,3 @@ def _check_rank(rank, module, most):
             f"rank {rank} does not fit {module}: choose from 1 to {most}, the smaller "
             "side of its kernel"
         )
-
-
-def _at(tree, path):
-    for name in path.split("/"):
-        tree = tree[name]
-    return tree
-
-
-def _put(tree, path, value):
-    *above, last = path.split("/")
-    for name in above:
-        tree = tree.setdefault(name, {})
-    tree[last] = value
