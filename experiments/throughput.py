@@ -226,7 +226,7 @@ def plan(config, console):
     made = planning.make(
         shape,
         algorithm(config),
-        planned_layout(config),
+        parallel.layout(config.layout, config.devices or 1),
         rows=config.rows,
         prompt_length=config.prompt_length,
         adapter=adapter,
@@ -234,7 +234,7 @@ def plan(config, console):
     rows, verdict = planning.describe(made, config.memory)
     table = rich.table.Table("on each device", "GiB")
     for name, size in rows:
-        table.add_row(name, f"{size:.3f}")
+        table.add_row(name, markdown.number(size))
     console.print(table)
     console.print(verdict, highlight=False, soft_wrap=True)
     return made
@@ -252,15 +252,6 @@ def simulate(count):
             f"--devices {count}: there are {len(jax.devices())} here; to plan for "
             "more than there are, set JAX_PLATFORMS=cpu"
         )
-
-
-def planned_layout(config):
-    """The layout that --layout names, over --devices."""
-    if hasattr(parallel, "layout"):
-        return parallel.layout(config.layout, config.devices or 1)
-    if config.layout != "data":
-        raise ValueError(f"--layout {config.layout}: choose data")
-    return parallel.data(config.devices or 1)
 
 
 def algorithm(config):

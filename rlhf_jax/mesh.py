@@ -170,6 +170,10 @@ class _Program:
             self._programs[structure, kinds] = self._compile(args)
         return self._programs[structure, kinds](*args)
 
+    def lower(self, *args):
+        """As a jitted function's: traced for arguments or their shapes."""
+        return self._compile(args).lower(*args)
+
     def _compile(self, args):
         """The traced step is found again by `jit`: it is traced once, for its shapes
         and for itself."""

@@ -21,7 +21,7 @@ def main(channel, spec):
     devices = np.array(jax.devices()).reshape(-1, 1)
     mesh = jax.sharding.Mesh(devices, ("fsdp", "tp"))
     tokenizer = Characters(spec)
-    with mesh:
+    with jax.set_mesh(mesh):
         cluster = build(spec, mesh, tokenizer)
         learner = grpo_learner.GRPOLearner(
             rl_cluster=cluster,
@@ -167,9 +167,10 @@ def generate(cluster, spec):
 def batches(channel, calls, cluster, spec):
     """Prompts for Tunix's own loop, each time it is told to run an iteration."""
     import jax
+    import numpy as np
     from flax import nnx
 
-    prompts = spec["prompts"][: spec["rows"] // spec["candidates"]]
+    prompts = np.array(spec["prompts"][: spec["rows"] // spec["candidates"]])
     while True:
         channel.rounds(calls, "iteration")
         clock = worker.Clock()
