@@ -1,4 +1,4 @@
-"""--config runs/x/config.json: the flags of an earlier run as the defaults of this one."""
+"""--config runs/x/config.json: the flags of an earlier run as defaults of this one."""
 
 import dataclasses
 import json

@@ -5,6 +5,7 @@ that names the completion and the value, before it reaches any weight.
 """
 
 import importlib
+import inspect
 import math
 import os
 import sys
@@ -59,7 +60,7 @@ def checked(function, name):
 
     def score(prompts, completions, **columns):
         try:
-            found = function(prompts, completions, **columns)
+            found = _call(function, prompts, completions, columns)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             raise ValueError(
@@ -70,6 +71,19 @@ def checked(function, name):
         return check(found, completions, name)
 
     return score
+
+
+def _call(function, prompts, completions, columns):
+    """By name, as TRL does, where one parameter is `completions`; else by place."""
+    try:
+        known = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a builtin
+        known = {}
+    if "completions" not in known:
+        return function(prompts, completions, **columns)
+    anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    asked = {"prompts": prompts} if anything or "prompts" in known else {}
+    return function(completions=completions, **asked, **columns)
 
 
 def check(found, completions, name):

@@ -1,0 +1,163 @@
+"""One front from many runs: which of them gets more reward at less drift?
+
+    python -m experiments.compare runs/rl/a runs/rl/b runs/sentiment/c
+
+Reads the metrics.jsonl of each run folder and draws one reward–drift front on every
+drift axis that all of them measured: front.png, curves.png, results.json and report.md
+in --output. Methods of the same name are told apart by their run. Rewards of different
+reward models are not on one scale: then the page says so.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+from typing import Annotated
+
+import rich.console
+import tyro
+
+from rlhf_jax import command, flags, methods
+from rlhf_jax.reporting import canvas, metrics, report, results
+
+AXES = ("drift/text_nll", "drift/kl_initial", "tax/skills")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is compared, and where the page goes."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Run folders."""
+    output: str | None = None
+    """A folder for the page; by default a new one under runs/compare."""
+    corner: flags.Corner = dataclasses.field(default_factory=flags.Corner)
+
+
+CONFIG = Config()
+
+
+def main():
+    config = command.parse(CONFIG, description=__doc__)
+    command.main(lambda: run(config))
+
+
+def run(config):
+    """The whole comparison; returns the folder of the page."""
+    console = rich.console.Console()
+    folders = [pathlib.Path(run) for run in config.runs]
+    if not folders:
+        raise ValueError("name run folders, for instance runs/rl/a runs/rl/b")
+    found = {name: read(folder) for name, folder in zip(
+        names(folders), folders, strict=True
+    )}  # fmt: skip
+    records, labels = joined(found)
+    axes = shared_axes(found)
+    now = time.strftime("%Y-%m-%d_%H-%M-%S")
+    place = pathlib.Path(config.output or f"runs/compare/{now}")
+    if place.absolute() in [folder.absolute() for folder in folders]:
+        raise ValueError(f"--output {place} is one of the runs: name another folder")
+    place.mkdir(parents=True, exist_ok=True)
+    corners = flags.corners(config.corner, records)
+    about = report.Study(
+        title="Runs compared: reward against drift",
+        question=__doc__.split("\n\n")[0],
+        axes=axes,
+        corners={axis: corners[axis] for axis in axes if axis in corners},
+        labels=labels,
+        place="these runs",
+        command=command.command(),
+        provenance={"commit": command.commit(), **command.versions()},
+        notes=notes(folders),
+    )
+    rows = [
+        {**row, "method": _name(name, row["method"], found)}
+        for name, folder in zip(names(folders), folders, strict=True)
+        for row in metrics.read(folder / "samples.jsonl")
+    ]
+    summary = report.write(place, records, about, rows=rows)
+    report.show(summary, labels=labels, console=console)
+    for name in ("front.png", "curves.png", "report.md", "results.json"):
+        console.print(str(place / name), highlight=False, soft_wrap=True)
+    return place
+
+
+def read(folder):
+    """The records of a run folder that can stand on a front."""
+    if not (folder / "metrics.jsonl").is_file():
+        raise ValueError(f"{folder} holds no run: it has no metrics.jsonl")
+    records = metrics.read(folder / "metrics.jsonl")
+    if not results.runs(records):
+        raise ValueError(
+            f"{folder} measured no reward (eval/reward) after its start: a front is of "
+            "reward against drift; compare runs of experiments.rl or .sentiment"
+        )
+    return records
+
+
+def names(folders):
+    """A name for each folder: as much of its end as tells it from the others."""
+    paths = [folder.absolute() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise ValueError("a run folder is named twice: name each once")
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        short = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(short)) == len(short):
+            return short
+    return short
+
+
+def joined(found):
+    """(records of all runs, {method: label}); equal methods bear their run's name."""
+    records, labels = [], {}
+    for run, rows in found.items():
+        for row in rows:
+            method = _name(run, row["method"], found)
+            records.append({**row, "method": method})
+            own = methods.LABELS.get(row["method"])
+            label = own or canvas.method_name(row["method"])
+            labels[method] = label if method == row["method"] else f"{label}, {run}"
+    return records, labels
+
+
+def _name(run, method, found):
+    """A method's name in the comparison: with its run where others have one too."""
+    having = [
+        r for r, rows in found.items() if any(x["method"] == method for x in rows)
+    ]
+    return method if len(having) == 1 else f"{method} {run}"
+
+
+def shared_axes(found):
+    """The drift axes that every run measured; two at least, for axes can disagree."""
+    every = [results.runs(rows) for rows in found.values()]
+    axes = tuple(a for a in AXES if all(any(r.has(a) for r in rs) for rs in every))
+    if len(axes) < 2:
+        raise ValueError(
+            f"the runs share {len(axes)} drift axes of {', '.join(AXES)}, and two are "
+            "needed: compare runs that measured the same"
+        )
+    return axes
+
+
+def notes(folders):
+    """What a reader must know to disbelieve the comparison."""
+    asked = {}
+    for folder in folders:
+        file = folder / "config.json"
+        said = json.loads(file.read_text())["config"] if file.is_file() else {}
+        for name in ("reward", "policy", "dataset"):
+            asked.setdefault(name, {})[str(folder)] = said.get(name, "unknown")
+    lines = [
+        f"The runs differ in {name}: "
+        + "; ".join(f"{folder}: {value}" for folder, value in by_run.items())
+        + ("; rewards are not on one scale." if name == "reward" else ".")
+        for name, by_run in asked.items()
+        if len(set(by_run.values())) > 1
+    ]
+    now = time.strftime("%Y-%m-%d")
+    return (f"Read on {now} from {', '.join(map(str, folders))}.", *lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the plain recipes share: flags, data, supervised training, a run, its page."""

@@ -1,0 +1,95 @@
+"""A tiny chat model on disk, and data files as a TRL user has them."""
+
+import dataclasses
+import json
+
+import tiny_models
+import tyro
+
+from rlhf_jax import command, huggingface
+from rlhf_jax.data import tokenization
+from rlhf_jax.models import config as model_config
+from rlhf_jax.models import decoder
+
+LENGTH = 64
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = ("red", "blue", "green", "warm", "cold", "old", "new", "small", "tall", "odd")
+PAIRS = [
+    {"prompt": f"Say {w} {v}:", "chosen": f" {w} {v} yes", "rejected": f" no {v}"}
+    for w in WORDS
+    for v in WORDS[:4]
+]
+
+
+def tokenizer(folder, *, template=True):
+    """A byte-level tokenizer; with a template it has turns, and pads with its EOS."""
+    made = tokenization.train_bpe(["say yes or no"] * 4, 262, folder)
+    if template:
+        special = ["<|im_start|>", "<|im_end|>"]
+        made.add_special_tokens({"additional_special_tokens": special})
+        made.chat_template = TEMPLATE
+        made.pad_token = made.eos_token
+    return made
+
+
+def model(folder, *, template=True, seed=0):
+    """A directory of a tiny Llama; returns its path as text."""
+    words = tokenizer(folder / "words", template=template)
+    shape = model_config.llama(
+        vocab_size=len(words), width=16, layers=1, heads=2, max_length=LENGTH
+    )
+    network = decoder.Decoder(shape)
+    huggingface.save(
+        folder / "model", network, tiny_models.draw(network, seed=seed), words
+    )
+    return str(folder / "model")
+
+
+def lines(path, rows):
+    """Rows as a JSONL file; returns its path as text."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def chats(pairs=PAIRS):
+    """The pairs as conversations whose last answer is the chosen one."""
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": row["chosen"].strip()},
+            ]
+        }
+        for row in pairs
+    ]
+
+
+def config(recipe, **changes):
+    """The Config that flags make; "__" in a name is a dot, "_" a dash."""
+    words = []
+    for name, value in {"devices": 1, "eval_every": 0, **changes}.items():
+        flag = f"--{name.replace('__', '.').replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [flag, *map(str, values)]
+    return tyro.cli(type(recipe.CONFIG), default=recipe.CONFIG, args=words)
+
+
+def run(recipe, **changes):
+    """The folder of the run that those flags ask for."""
+    return recipe.run(config(recipe, **changes))
+
+
+def again(recipe, **changes):
+    """The same as `run`, going on in its folder."""
+    return recipe.run(dataclasses.replace(config(recipe, **changes), resume=True))
+
+
+def share(monkeypatch):
+    """The process keeps the devices that tests have."""
+    monkeypatch.setattr(command, "prepare_devices", lambda *_: None)
