@@ -9,7 +9,7 @@ from golden import make
 
 
 def word_tokenizer():
-    words = ["<pad>", "<s>", "</s>", "<unk>", *"abcdefg"]
+    words = ["<s>", "<pad>", "</s>", "<unk>", *"abcdefg"]  # pads with `make.PAD`
     model = tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, "<unk>")
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizers.Tokenizer(model),
