@@ -26,12 +26,13 @@ import rich.console
 import rich.markup
 import tyro
 
-from rlhf_jax import atomic, loop
+from rlhf_jax import atomic, hosts, loop, repeat
 from rlhf_jax.reporting import metrics
 
 # What says where or how, but not what: a run may be resumed with others.
 PLACES = (
     "output", "resume", "cache", "devices", "log", "save_every", "keep", "export",
+    "profile", "layout", "distributed",
 )  # fmt: skip
 CONFIG = "config.json"
 _MOST_CPU_DEVICES = 4  # more were never measured
@@ -40,9 +41,16 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "n
 
 def parse(config, *, description):
     """The config that the command line asks for, `config` being the default."""
+    try:
+        config, words = repeat.default(config, sys.argv[1:])
+    except ValueError as error:
+        _say(str(error), "[bold red]error:[/] ")
+        sys.exit(2)
     # tyro joins lines, and nothing wraps them again, unless they begin with a blank.
-    shown = textwrap.indent(description, "  ")
-    return tyro.cli(type(config), prog=_program(), default=config, description=shown)
+    shown = textwrap.indent(f"{description.rstrip()}\n\n{repeat.HELP}\n", "  ")
+    return tyro.cli(
+        type(config), prog=_program(), default=config, description=shown, args=words
+    )
 
 
 def main(run):
@@ -53,8 +61,11 @@ def main(run):
     """
     try:
         run()
+        hosts.leave()
     except loop.Interrupted as stop:
-        _say(f"stopped by {stop}; to go on: {_again(stop.folder)}")
+        if hosts.first():
+            _say(f"stopped by {stop}; to go on: {_again(stop.folder)}")
+        hosts.leave()
         sys.exit(0)
     except KeyboardInterrupt:
         _say("stopped at once; with --resume a run goes on from its last checkpoint")
@@ -124,13 +135,22 @@ def _plain(config):
     return json.loads(json.dumps(spell(dataclasses.asdict(config)), default=str))
 
 
+def console():
+    """Where a run talks to a person: the first of many hosts does."""
+    return rich.console.Console(quiet=not hosts.first())
+
+
 def folder(config, name):
     """The folder of this run: new, or with --resume the one to go on in.
 
     Raises ValueError when there is nothing to resume, when the folder is in use, or
     when it holds a run of another configuration: then with the flags that differ. A
-    folder whose run saved nothing is as good as new.
+    folder whose run saved nothing is as good as new. The first host chooses for all.
     """
+    return pathlib.Path(hosts.told(lambda: str(_choose(config, name))))
+
+
+def _choose(config, name):
     home = pathlib.Path("runs") / name
     if config.output is not None:
         place = pathlib.Path(config.output)
@@ -214,6 +234,8 @@ def _flat(tree, prefix=""):
 
 def write_config(place, config, layout):
     """config.json: the resolved config and everything it ran on, once a run."""
+    if not hosts.first():
+        return
     place.mkdir(parents=True, exist_ok=True)
     if config.resume and (place / CONFIG).exists():
         return
@@ -270,12 +292,17 @@ def cache_folder(config):
 def prepare_devices(config, cache, batches):
     """Settings that jax reads once: called before the first computation.
 
-    Without --devices a CPU shares its cores out as devices, as far as `batches`, row
-    counts, divide. Compiled programs are kept on disk. CPU devices run their steps one
-    by one: on few cores, queued collectives wait for each other until they time out.
+    Joins the hosts of the run, as --distributed says. Without --devices a CPU shares
+    its cores out as devices, as far as `batches`, row counts, divide. Compiled programs
+    are kept on disk. CPU devices run their steps one by one: on few cores, queued
+    collectives wait for each other until they time out.
     """
+    joined = 1
+    if hasattr(config, "distributed"):
+        joined = hosts.join(**dataclasses.asdict(config.distributed))
     if os.environ.get("JAX_PLATFORMS", "") in ("", "cpu"):
-        count = config.devices or cpu_devices(batches)
+        each = [max(rows // max(joined, 1), 1) for rows in batches]
+        count = config.devices or cpu_devices(each)
         if "xla_force_host_platform_device_count" not in os.environ.get(
             "XLA_FLAGS", ""
         ):

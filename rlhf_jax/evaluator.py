@@ -5,8 +5,11 @@ policy's. Rows are split in two halves (even and odd), so that a checkpoint can 
 chosen on one and read on the other.
 """
 
+import functools
+
 import numpy as np
 
+from rlhf_jax import hosts
 from rlhf_jax.evaluation import diversity, policy
 
 
@@ -69,7 +72,9 @@ class Evaluator:
         elif reward.arrays is not None:
             found = reward.arrays(rollout)
         else:
-            found = reward.host(prompts, completions, **self._task.eval_columns)
+            columns = self._task.eval_columns
+            score = functools.partial(reward.host, prompts, completions, **columns)
+            found = hosts.told(lambda: np.asarray(score()).tolist())
         return np.asarray(found, np.float64)
 
     def _texts(self, rollout):

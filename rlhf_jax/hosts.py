@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+_ERRORS = {"ValueError": ValueError, "OSError": OSError}
 _MINUTES = 5  # that hosts may take to appear
 _TASKS = (
     "SLURM_STEP_NUM_TASKS",
@@ -119,7 +120,8 @@ def _tasks(name, environment=os.environ):
 def told(make):
     """What `make()`, called on the first host, returns: JSON, on all hosts.
 
-    Its ValueError or OSError is raised on all of them.
+    A ValueError or OSError of it is raised on all of them; of anything else that it
+    raises the others make a RuntimeError.
     """
     if count() == 1:
         return make()
@@ -127,16 +129,16 @@ def told(make):
     if first():
         try:
             said = json.dumps({"value": make()}).encode()
-        except (ValueError, OSError) as problem:
+        except Exception as problem:  # or the others would wait for ever
             error = problem
-            kind = "ValueError" if isinstance(problem, ValueError) else "OSError"
-            said = json.dumps({kind: str(problem)}).encode()
+            kinds = [k for k, v in _ERRORS.items() if isinstance(problem, v)]
+            said = json.dumps({[*kinds, "RuntimeError"][0]: str(problem)}).encode()
     answer = json.loads(_broadcast(said))
     if error is not None:
         raise error
     if "value" not in answer:
         kind, text = next(iter(answer.items()))
-        raise {"ValueError": ValueError, "OSError": OSError}[kind](text)
+        raise _ERRORS.get(kind, RuntimeError)(text)
     return answer["value"]
 
 

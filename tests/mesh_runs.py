@@ -1,7 +1,4 @@
-"""Learning from recorded rollouts on any layout: what tests of layouts compare.
-
-Run as a program it is one of several processes: see `test_distributed`.
-"""
+"""Learning from recorded rollouts on any layout: what tests of layouts compare."""
 
 import functools
 
@@ -41,14 +38,22 @@ def start():
     return tiny.start(CONFIG, model=tiny.DECODER)
 
 
-def learn(layout, state=None, first=0):
-    """The state after the iterations from `first` on, from the start or a state."""
+@functools.cache
+def program(layout):
+    """`(state, rollout, scores, hyper) -> (state, metrics)`, compiled on a layout."""
     step = functools.partial(policy_gradient.learn, **tiny.fixed(CONFIG, tiny.DECODER))
-    program = layout.compile(step, rows_in=(1, 2), outputs=2, donate=(0,))
+    return layout.compile(step, rows_in=(1, 2), outputs=2, donate=(0,))
+
+
+def learn(layout, state=None, first=0, last=ITERATIONS):
+    """(state, metrics of each) of iterations first to last, from the start or a state.
+
+    A state that is given is consumed.
+    """
     state = layout.place(start() if state is None else state)
     metrics = []
-    for number in range(first, ITERATIONS):
+    for number in range(first, last):
         rollout, scores = layout.shard(recorded(number))
-        state, named = program(state, rollout, scores, tiny.traced())
+        state, named = program(layout)(state, rollout, scores, tiny.traced())
         metrics.append(jax.device_get(named))
     return state, metrics
