@@ -33,9 +33,9 @@ def load(path, *, revision=None, dtype=None, sharding=None):
         whatever is on disk. To train in bfloat16, load float32 and give the model
         `dataclasses.replace(model.config, dtype="bfloat16")`.
       sharding: where parameters live: a `jax.sharding.Sharding`, a pytree of them, or
-        a callable (path, shape) → Sharding, path like "layers/mlp/up/kernel". They go
-        there one by one as they are read: the host holds the parameters that stay on
-        it and twice the largest of them.
+        a callable (path, shape) → Sharding, path like "layers/mlp/up/kernel" (of a
+        classifier "trunk/layers/..."). They go there one by one as they are read: the
+        host holds the parameters that stay on it and twice the largest of them.
 
     Embedding and tokenizer are as on disk: where it has no padding token, or pads with
     its end token, `data.tokenization.pad_id` says what to pad with instead. Raises

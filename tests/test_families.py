@@ -18,6 +18,8 @@ from rlhf_jax.models import decoder, heads, layers
 
 PROMPT = 6  # longer than the windows
 GENERATORS = [case for case in make.CASES if "Sequence" not in make.CASES[case][0]]
+# One for each way of decoding; the others differ in what both passes share.
+OWN_WAYS = ("gpt2", "neox", "llama_stretched", "mistral", "qwen2_mixed", "qwen3_mixed")
 
 
 def batch(case):
@@ -55,7 +57,13 @@ def test_a_whole_batch_is_answered_as_torch_answers(tmp_path, case):
     assert_same(answer(model, params, *batch(case)), theirs, case)
 
 
-@pytest.mark.parametrize("case", GENERATORS)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=() if case in OWN_WAYS else pytest.mark.slow)
+        for case in GENERATORS
+    ],
+)
 def test_decoding_answers_as_torch_answers_the_whole(tmp_path, case):
     theirs = directories.unpack(case, tmp_path)
     model, params, _ = huggingface.load(tmp_path)
