@@ -7,6 +7,7 @@
 Python, `rollout` and `learn` are the two halves around it: the same functions.
 """
 
+import jax
 import jax.numpy as jnp
 
 from rlhf_jax import elastic_reset, kl, masking, trees
@@ -124,12 +125,15 @@ def finish(state, hyper, *, tx, config):
     due = elastic_reset.due(
         state.iteration, every=hyper.reset_every, at_zero=hyper.reset_first
     )
-    after = reset(state, hyper, tx=tx, config=config)
-    state = state._replace(
-        learner=trees.where(due, after.learner, state.learner),
-        elastic=trees.where(due, after.elastic, state.elastic),
-        iteration=state.iteration + 1,
+    # A branch, not a choice between two results: moments and weights of an iteration
+    # without a reset are then not read and written once more.
+    state = jax.lax.cond(
+        due,
+        lambda state: reset(state, hyper, tx=tx, config=config),
+        lambda state: state,
+        state,
     )
+    state = state._replace(iteration=state.iteration + 1)
     return state, {"reset/reset": due.astype(jnp.float32)}
 
 
