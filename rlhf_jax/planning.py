@@ -62,15 +62,21 @@ def make(shape, algorithm, layout, *, rows, prompt_length, adapter=None, weights
         adapter=adapter,
         weights=weights,
     )
-    stats = lower(programs, arguments).compile().memory_analysis()
     length = prompt_length + algorithm.sampling.max_new_tokens
+    cache = cache_bytes(shape, -(-rows // layout.size), length)
+    return read(lower(programs, arguments).compile(), arguments, cache=cache)
+
+
+def read(compiled, arguments, *, cache):
+    """The `Plan` that a compiled iteration and its arguments tell."""
+    stats = compiled.memory_analysis()
     return Plan(
         held=held(arguments),
         working=stats.temp_size_in_bytes
         + stats.output_size_in_bytes
         - stats.alias_size_in_bytes,
         gradients=bytes_on_device(arguments["state"].learner.params),
-        cache=cache_bytes(shape, -(-rows // layout.size), length),
+        cache=cache,
     )
 
 

@@ -174,8 +174,8 @@ import test_planning
 case = test_planning.CASES[sys.argv[1]]
 layout = parallel.data(1)
 programs, given = planning.prepare(case.shape, case.algorithm, layout, **case.sizes)
-plan = planning.make(case.shape, case.algorithm, layout, **case.sizes)
 compiled = planning.lower(programs, given).compile()
+plan = planning.read(compiled, given, cache=0)
 gc.collect()
 ctypes.CDLL(None).malloc_trim(0)
 before = measure.resident_bytes()
