@@ -182,6 +182,7 @@ def against(peer, name, config, layout, entries, console):
         layout_for(work, layout),
         python=config.peer_python,
         rounds=config.rounds,
+        report=lambda line: console.print(f"  {line}", highlight=False),
     )
     entry = entries.setdefault(name, {})
     mine, ratios = found.pop("ours"), found.pop("ratios")

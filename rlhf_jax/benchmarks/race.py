@@ -45,12 +45,13 @@ def _timed(subject, parts, rounds):
     }
 
 
-def against(peer, work, layout, *, python, rounds):
+def against(peer, work, layout, *, python, rounds, report=lambda line: None):
     """An entry of ours and a peer's, their rounds alternating.
 
     Returns {"ours": {...}, peer: {...}, "ratios": {part: {"median", "low", "high",
     "cpu"}}}: how many times as fast this library is; "cpu" in processor time, which a
-    busy machine changes less. The algorithm is the peer's.
+    busy machine changes less. The algorithm is the peer's. report(line) hears how it
+    goes.
     """
     algorithm, parts = peers.PEERS[peer][1], RACED[peer]
     with tempfile.TemporaryDirectory() as folder:
@@ -70,6 +71,9 @@ def against(peer, work, layout, *, python, rounds):
                 }
                 times = measure.alternate(pair, rounds)
                 mine[part], theirs[part] = times["ours"], times[peer]
+                seconds = {who: measure.median(took) for who, took in times.items()}
+                said = ", ".join(f"{who} {s:.3g} s" for who, s in seconds.items())
+                report(f"{part}: {said}")
                 work_ratio = measure.median(cpu[peer]) / measure.median(cpu["ours"])
                 ratios[part] = measure.ratios(times["ours"], times[peer])
                 ratios[part]["cpu"] = work_ratio
