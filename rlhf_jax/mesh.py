@@ -112,7 +112,12 @@ class Mesh:
         """Shapes with the shardings that state has: what a checkpoint restores to."""
         leaves, structure = jax.tree.flatten(shapes)
         made = [
-            jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+            jax.ShapeDtypeStruct(
+                x.shape,
+                x.dtype,
+                sharding=where,
+                weak_type=getattr(x, "weak_type", False),
+            )
             for x, where in zip(leaves, self.shardings(shapes), strict=True)
         ]
         return jax.tree.unflatten(structure, made)

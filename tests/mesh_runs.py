@@ -10,24 +10,26 @@ from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.types import Rollout
 
 ITERATIONS = 5
-# Old log-probs are recomputed: the recorded tokens are nobody's samples.
-CONFIG = tiny.config(value="shared", recompute_logps=True, epochs=1)
+CONFIG = tiny.config(value="shared", epochs=1)
 
 
 def recorded(number):
-    """A rollout of ragged rows and its scores, the same wherever it is asked for."""
+    """A rollout of ragged rows and its scores, the same wherever it is asked for.
+
+    Tokens are drawn evenly: no policy of a layout decides what is learned from.
+    """
     prompts = tiny.batch(number)
     rng = np.random.default_rng([number, 1])
     lengths = rng.integers(1, tiny.NEW + 1, (tiny.ROWS, 1))
     valid = (np.arange(tiny.NEW) < lengths).astype(np.int32)
     tokens = rng.integers(1, tiny.VOCAB, valid.shape).astype(np.int32) * valid
-    zeros = np.zeros(valid.shape, np.float32)
+    logps = np.float32(-np.log(tiny.VOCAB)) * valid.astype(np.float32)
     rollout = Rollout(
         np.concatenate([prompts.tokens, tokens], axis=1),
         np.concatenate([prompts.mask, valid], axis=1),
         valid,
-        zeros,
-        zeros,
+        logps,
+        logps,
         lengths[:, 0] < tiny.NEW,
     )
     return rollout, rng.normal(size=tiny.ROWS).astype(np.float32)

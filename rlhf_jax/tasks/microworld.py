@@ -10,7 +10,7 @@ import pathlib
 import jax
 import numpy as np
 
-from rlhf_jax import fitting, microworld, optim, rewards, sampling
+from rlhf_jax import fitting, hosts, microworld, optim, rewards, sampling
 from rlhf_jax.algorithms import reward_model
 from rlhf_jax.evaluation import policy
 from rlhf_jax.microworld import people, reviews, skills
@@ -300,5 +300,7 @@ def _decode(world, tokens, mask):
 
 def _tokenizer(world, cache):
     folder = cache / f"microworld-{world.seed}-tokenizer"
-    microworld.tokenizer.save(world, folder)
+    if hosts.first():
+        microworld.tokenizer.save(world, folder)
+    hosts.wait("tokenizer")
     return microworld.tokenizer.load(folder)
