@@ -1,14 +1,17 @@
 """One front from many runs: which of them gets more reward at less drift?
 
     python -m experiments.compare runs/rl/a runs/rl/b runs/sentiment/c
+    python -m experiments.compare world-0 world-1 --pool --claims sentiment
 
 Reads the metrics.jsonl of each run folder and draws one reward–drift front on every
 drift axis that all of them measured: front.png, curves.png, results.json and report.md
-in --output. Methods of the same name are told apart by their run. Rewards of different
-reward models are not on one scale: then the page says so.
+in --output. Methods of the same name are told apart by their run; with --pool they are
+one method, whose seeds are those of all runs: a study in several worlds. Rewards of
+different reward models are not on one scale: then the page says so.
 """
 
 import dataclasses
+import importlib
 import json
 import pathlib
 import time
@@ -29,6 +32,10 @@ class Config:
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Run folders."""
+    pool: bool = False
+    """Methods of one name are one method; no two runs may share a seed of it."""
+    claims: str | None = None
+    """The experiment whose declared claims are judged, for instance sentiment."""
     output: str | None = None
     """A folder for the page; by default a new one under runs/compare."""
     corner: flags.Corner = dataclasses.field(default_factory=flags.Corner)
@@ -51,7 +58,10 @@ def run(config):
     found = {name: read(folder) for name, folder in zip(
         names(folders), folders, strict=True
     )}  # fmt: skip
-    records, labels = joined(found)
+    if config.pool:
+        check_seeds(found)
+    claims = declared(config.claims)
+    records, labels = joined(found, pool=config.pool)
     axes = shared_axes(found)
     now = time.strftime("%Y-%m-%d_%H-%M-%S")
     place = pathlib.Path(config.output or f"runs/compare/{now}")
@@ -64,6 +74,7 @@ def run(config):
         question=__doc__.split("\n\n")[0],
         axes=axes,
         corners={axis: corners[axis] for axis in axes if axis in corners},
+        claims=tuple(c for c in claims if c.method in labels and _axis(c) in axes),
         labels=labels,
         place="these runs",
         command=command.command(),
@@ -71,7 +82,7 @@ def run(config):
         notes=notes(folders),
     )
     rows = [
-        {**row, "method": _name(name, row["method"], found)}
+        {**row, "method": _name(name, row["method"], found, config.pool)}
         for name, folder in zip(names(folders), folders, strict=True)
         for row in metrics.read(folder / "samples.jsonl")
     ]
@@ -107,12 +118,42 @@ def names(folders):
     return short
 
 
-def joined(found):
-    """(records of all runs, {method: label}); equal methods bear their run's name."""
+def check_seeds(found):
+    """Raises ValueError where two runs hold the same method and seed."""
+    owner = {}
+    for name, rows in found.items():
+        for method, seed in {(row["method"], row["seed"]) for row in rows}:
+            if owner.setdefault((method, seed), name) != name:
+                raise ValueError(
+                    f"--pool: {owner[method, seed]} and {name} both hold {method}, "
+                    f"seed {seed}; run one of them with another --first-seed"
+                )
+
+
+def declared(experiment):
+    """The claims that an experiment declared before its runs."""
+    if experiment is None:
+        return ()
+    try:
+        return importlib.import_module(f"experiments.{experiment}").CLAIMS
+    except (ImportError, AttributeError):
+        raise ValueError(
+            f"--claims {experiment}: no experiment of that name declares claims; "
+            "sentiment does"
+        ) from None
+
+
+def _axis(claim):
+    return claim.endpoint.partition("/")[2]
+
+
+def joined(found, *, pool=False):
+    """(records of all runs, {method: label}); equal methods bear their run's name,
+    unless they are pooled."""
     records, labels = [], {}
     for run, rows in found.items():
         for row in rows:
-            method = _name(run, row["method"], found)
+            method = _name(run, row["method"], found, pool)
             records.append({**row, "method": method})
             own = methods.LABELS.get(row["method"])
             label = own or canvas.method_name(row["method"])
@@ -120,8 +161,10 @@ def joined(found):
     return records, labels
 
 
-def _name(run, method, found):
+def _name(run, method, found, pool):
     """A method's name in the comparison: with its run where others have one too."""
+    if pool:
+        return method
     having = [
         r for r, rows in found.items() if any(x["method"] == method for x in rows)
     ]
