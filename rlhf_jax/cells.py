@@ -84,7 +84,7 @@ def compile_programs(model, config, layout, *, score=None, adapter=None):
     networks = policy_gradient.Networks(model, value)
     tx = optim.transformation(config.optimizer)
     fixed = {"tx": tx, "config": config}
-    bind = functools.partial(_bind, networks, config, adapter)
+    bind = functools.partial(networks_on, networks, config, adapter)
     compiled = functools.partial(_compile, layout, adapter)
 
     def iteration(base, state, frozen, batch, hyper, *, axis_name):
@@ -140,7 +140,7 @@ def _compile(layout, adapter, step, *, rows_in, donate=(), **rest):
     return layout.compile(step, rows_in=rows_in, donate=donate, **rest)
 
 
-def _bind(networks, config, adapter, base):
+def networks_on(networks, config, adapter, base):
     """The networks of adapters on a base; the critic's trunk is the base as well."""
     if adapter is None:
         return networks

@@ -14,6 +14,7 @@ import pytest
 
 from rlhf_jax import parallel, planning, sampling
 from rlhf_jax.algorithms import policy_gradient
+from rlhf_jax.benchmarks import workloads
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import lora
 
@@ -82,6 +83,24 @@ def test_adapters_alone_are_held_in_copies_beside_a_frozen_base():
         "initial (KL reference)": 4 * (query + down),
         "reward model": 2 * (TRUNK + HEAD),
     }
+
+
+def test_llama_7b_with_adapters_is_its_13_5_gb_base_and_a_few_megabytes():
+    work = workloads.WORKLOADS["llama-7b-lora"]
+    config = work.algorithm("rloo")
+    _, arguments = planning.prepare(
+        work.decoder,
+        config,
+        parallel.data(1),
+        rows=work.rows,
+        prompt_length=work.prompt_length,
+        adapter=work.adapter,
+    )
+    found = planning.held(arguments)
+    assert found["frozen weights"] == 2 * 6_738_415_616  # as published
+    assert found["policy"] == 4 * 32 * 2 * 16 * (4096 + 4096)  # query and value
+    assert found["average (EMA)"] == found["initial (KL reference)"] == found["policy"]
+    assert found["optimiser"] == 2 * found["policy"] + 4
 
 
 def test_a_sharded_leaf_counts_its_share():

@@ -32,23 +32,25 @@ class Ours:
         def score(frozen, tokens, mask):
             return judge.apply({"params": frozen}, tokens, mask)[:, 0]
 
-        self._programs = cells.compile_programs(
-            self._model, self.config, layout, score=score
+        programs = cells.compile_programs(
+            self._model, self.config, layout, score=score, adapter=work.adapter
         )
+        self._networks, self._tx = programs.networks, programs.tx
+        self._base = {} if work.adapter is None else layout.place(params)
+        self._programs = programs if work.adapter is None else programs.on(self._base)
         self._frozen = layout.place(frozen)
         self._hyper = jax.tree.map(jnp.asarray, HYPER)
         count = work.rows // self.config.candidates
         self._batch = layout.shard(workloads.prompts(work, count))
         task = types.SimpleNamespace(model=self._model, params=params)
         key = jax.random.key(0)
-        params = cells.initial_params(task, self.config, key)
-        tx = self._programs.tx
-        state = policy_gradient.init(params, tx, HYPER, key, config=self.config)
+        params = cells.initial_params(task, self.config, key, work.adapter)
+        state = policy_gradient.init(params, self._tx, HYPER, key, config=self.config)
         self._state = layout.place(state)
         self._prefill = layout.compile(
-            self._fill, rows_in=(1,), rows_out=(0,), outputs=1
+            self._fill, rows_in=(2,), rows_out=(0,), outputs=1
         )
-        self._train = layout.compile(self._learn, rows_in=(2,), donate=(0,))
+        self._train = layout.compile(self._learn, rows_in=(3,), donate=(1,))
         self._finish = layout.compile(self._end, rows_in=(2,), donate=(0,))
         self._sample = layout.place(_sample(work))
         self._every_row = layout.shard(workloads.prompts(work, work.rows))
@@ -67,12 +69,14 @@ class Ours:
 
     def prefill(self):
         """The prompts alone, into logits and a cache."""
-        return measure.seconds(lambda: self._prefill(self._state, self._every_row))
+        return measure.seconds(
+            lambda: self._prefill(self._base, self._state, self._every_row)
+        )
 
     def train(self):
         """The updates alone, on rows that are there."""
         return self._advance(
-            lambda state: self._train(state, self._sample, self._every_row)
+            lambda state: self._train(self._base, state, self._sample, self._every_row)
         )
 
     def bookkeeping(self):
@@ -96,31 +100,32 @@ class Ours:
 
         return measure.seconds(advance)
 
-    def _fill(self, state, batch, *, axis_name):
+    def _on(self, base):
+        return cells.networks_on(self._networks, self.config, self.work.adapter, base)
+
+    def _fill(self, base, state, batch, *, axis_name):
         del axis_name
         variables = {"params": state.learner.params["policy"]}
-        logits, memory = self._model.apply(
+        logits, memory = self._on(base).policy.apply(
             variables, batch.tokens, batch.mask, self.work.length, method="prefill"
         )
         return logits, memory.keys, memory.values
 
-    def _learn(self, state, sample, rows, *, axis_name):
+    def _learn(self, base, state, sample, rows, *, axis_name):
         del rows  # a layout shares something out, or has nothing to lay out
         return update.updates(
             state,
             sample,
             HYPER,
-            networks=self._programs.networks,
-            tx=self._programs.tx,
+            networks=self._on(base),
+            tx=self._tx,
             config=self.config,
             axis_name=axis_name,
         )
 
     def _end(self, state, hyper, rows, *, axis_name):
         del rows, axis_name
-        return policy_gradient.finish(
-            state, hyper, tx=self._programs.tx, config=self.config
-        )
+        return policy_gradient.finish(state, hyper, tx=self._tx, config=self.config)
 
 
 def _sample(work, seed=0):

@@ -62,7 +62,7 @@ def against(peer, work, layout, *, python, rounds, report=lambda line: None):
             ours.first_rounds(subject, parts)
             for part in parts:  # a peer's first round compiles, or fills its caches
                 other.ask(part)
-            mine, theirs, ratios = {}, {}, {}
+            mine, theirs, ratios, worked = {}, {}, {}, {"ours": {}, peer: {}}
             for part in parts:
                 cpu = {"ours": [], peer: []}
                 pair = {
@@ -74,17 +74,24 @@ def against(peer, work, layout, *, python, rounds, report=lambda line: None):
                 seconds = {who: measure.median(took) for who, took in times.items()}
                 said = ", ".join(f"{who} {s:.3g} s" for who, s in seconds.items())
                 report(f"{part}: {said}")
-                work_ratio = measure.median(cpu[peer]) / measure.median(cpu["ours"])
+                for who, values in cpu.items():
+                    worked[who][f"{part}_cpu_seconds"] = measure.median(values)
                 ratios[part] = measure.ratios(times["ours"], times[peer])
-                ratios[part]["cpu"] = work_ratio
+                ratios[part]["cpu"] = measure.median(cpu[peer]) / measure.median(
+                    cpu["ours"]
+                )
             peak = other.ask("iteration")["peak_bytes"]
     peaks = {
         "matmul": measure.matmul_flops(layout, work.decoder.dtype),
         "bandwidth": measure.bandwidth(layout),
     }
     described = {
-        name: {"algorithm": algorithm, **ours.describe(work, algorithm, times, **peaks)}
-        for name, times in (("ours", mine), (peer, theirs))
+        who: {
+            "algorithm": algorithm,
+            **ours.describe(work, algorithm, times, **peaks),
+            **worked[who],
+        }
+        for who, times in (("ours", mine), (peer, theirs))
     }
     described["ours"]["devices"] = layout.size
     described[peer] |= about | {"peak_gib": peak / measure.GIB}

@@ -13,7 +13,7 @@ import numpy as np
 from rlhf_jax import sampling
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.models import config as model_config
-from rlhf_jax.models import decoder, heads
+from rlhf_jax.models import decoder, heads, lora
 
 EOS, PAD = 0, 1  # ids that are neither drawn nor stand in a prompt
 CANDIDATES = 2  # samples a prompt, of rloo and grpo
@@ -35,6 +35,11 @@ class Workload:
     cpu_devices: int | None = None  # None: as many as cores that divide the rows
     twin: str | None = None  # of equal size, for a peer without this architecture
     accelerator: bool = False  # too large for a CPU
+
+    @property
+    def adapter(self):
+        """`lora.Config` of the rank, None where all weights are trained."""
+        return lora.Config(self.rank, 2.0 * self.rank) if self.rank else None
 
     @property
     def length(self):
@@ -116,7 +121,9 @@ WORKLOADS = {
     "llama-7b-lora": dataclasses.replace(
         _LARGE,
         summary="Llama 2 7B held in bf16, LoRA of rank 16, 64 × (128 + 128) tokens",
-        decoder=model_config.llama(max_length=256, dtype="bfloat16", remat="full"),
+        decoder=model_config.llama(
+            hidden=11008, max_length=256, dtype="bfloat16", remat="full"
+        ),
         weights="bfloat16",
         rank=16,
     ),
