@@ -21,6 +21,8 @@ from rlhf_jax.types import Prompts, Tokens
 ADAPTER = lora.Config(rank=2, alpha=4.0)
 LAYOUT = parallel.data(1)
 HYPER = tiny.HYPER._replace(learning_rate=1e-2)
+SHARED = pytest.param("shared", marks=pytest.mark.slow)  # and a score on the host
+VALUES = ["separate", SHARED]
 RESETS = {"reset_every": 1, "reset_first": True}
 TASK = types.SimpleNamespace(
     model=tiny.DECODER,
@@ -98,7 +100,7 @@ def names(tree):
 # What is trained
 
 
-@pytest.mark.parametrize("value", ["separate", "shared"])
+@pytest.mark.parametrize("value", VALUES)
 def test_nothing_but_adapters_and_the_critic_is_there_to_change(value):
     before = jax.device_get(TASK.params)
     (first, *_, last), metrics = ran(value)
@@ -122,7 +124,7 @@ def test_nothing_but_adapters_and_the_critic_is_there_to_change(value):
     assert [m["optim/finite"] for m in metrics] == [1.0] * 3
 
 
-@pytest.mark.parametrize("value", ["separate", "shared"])
+@pytest.mark.parametrize("value", VALUES)
 def test_it_begins_at_the_base_with_a_ratio_of_1(value):
     """The KL reference is the base with the initial adapters, which change nothing."""
     _, metrics = ran(value)
@@ -268,15 +270,17 @@ def test_weights_and_mixtures_are_those_of_the_merged_policy():
 
 
 @pytest.mark.slow
-def test_two_devices_train_the_same_adapters():
-    layout = parallel.data(2)
+@pytest.mark.parametrize("name", ["data", "fsdp"])
+def test_two_devices_train_the_same_adapters(name):
+    layout = parallel.layout(name, 2)
     config = tiny.config(value="separate")
     made = cells.compile_programs(
         tiny.DECODER, config, layout, score=tiny.score, adapter=ADAPTER
     )
     task = types.SimpleNamespace(**{**vars(TASK), "params": layout.place(TASK.params)})
+    reward = Reward(score=tiny.score, frozen=layout.place(tiny.FROZEN))
     train = cells.reinforcement(
-        task, made, config, HYPER, JAX_REWARD, seed=0, rows=tiny.ROWS, layout=layout,
+        task, made, config, HYPER, reward, seed=0, rows=tiny.ROWS, layout=layout,
         adapter=ADAPTER,
     )  # fmt: skip
     state = train.start()
@@ -286,9 +290,8 @@ def test_two_devices_train_the_same_adapters():
     close_trees(jax.device_get(train.policy(state)), states[2].learner.params["policy"])
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
-def test_every_method_has_a_state_under_lora(name):
-    """Methods differ in Hyper; a static that adapters do not know would show here."""
+@pytest.mark.parametrize("name", ["ppo", "reinforce", "rloo", "grpo"])
+def test_every_algorithm_has_a_state_under_lora(name):
     config = tiny.config(**{"candidates": 2, **methods.METHODS[name].static})
 
     def start(key):
