@@ -5,11 +5,11 @@ forgotten. Writing goes file by file.
 """
 
 import contextlib
+import gc
 import json
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -69,14 +69,14 @@ def read(folder, shapes, family, heads, dtype, place):
 
 
 def placing(shapes, sharding):
-    """`place(path, array)`: a copy of the array on the devices `sharding` says.
+    """`place(path, array)`: the array on the devices `sharding` says.
 
     sharding: None for the default device, a `jax.sharding.Sharding`, a pytree of them,
     or a callable (path, shape) → Sharding. shapes: the tree, of anything with a shape.
-    On many hosts each copies the part that its own devices hold.
+    On many hosts each places the part that its own devices hold.
     """
     if sharding is None:
-        return lambda path, array: jnp.array(array)
+        return lambda path, array: _put(array, None)
     paths, leaves = trees.paths(shapes), jax.tree.leaves(shapes)
     if callable(sharding):
         each = [
@@ -98,13 +98,17 @@ def placing(shapes, sharding):
 
 
 def _spread(array, sharding):
-    parts = [
-        jax.device_put(array[index], device, may_alias=False)
-        for device, index in sharding.addressable_devices_indices_map(
-            array.shape
-        ).items()
-    ]
+    places = sharding.addressable_devices_indices_map(array.shape)
+    parts = [_put(array[index], device) for device, index in places.items()]
     return jax.make_array_from_single_device_arrays(array.shape, sharding, parts)
+
+
+def _put(array, device):
+    """On the device, and there already, so that the array here can be forgotten. On a
+    CPU it may be the array itself."""
+    there = jax.device_put(array, device).block_until_ready()
+    gc.collect(0)  # when jax lets go of what it has copied
+    return there
 
 
 def _inner(path):
