@@ -80,7 +80,7 @@ def against(peer, work, layout, *, python, rounds, report=lambda line: None):
                 ratios[part]["cpu"] = measure.median(cpu[peer]) / measure.median(
                     cpu["ours"]
                 )
-            peak = other.ask("iteration")["peak_bytes"]
+            peak = other.ask(parts[-1])["peak_bytes"]
     peaks = {
         "matmul": measure.matmul_flops(layout, work.decoder.dtype),
         "bandwidth": measure.bandwidth(layout),

@@ -34,7 +34,7 @@ class Channel:
         while (command := self.command()) != last:
             clock = Clock()
             calls[command]()
-            self.answer(**clock.read())
+            self.answer(**clock.read(), peak_bytes=peak_bytes())
 
 
 class Clock:

@@ -15,7 +15,7 @@ from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads, lora
 
-EOS, PAD = 0, 1  # ids that are neither drawn nor stand in a prompt
+EOS, PAD = 0, 1  # a peer's end, which it may not draw, and its padding
 CANDIDATES = 2  # samples a prompt, of rloo and grpo
 
 
@@ -52,8 +52,7 @@ class Workload:
         return policy_gradient.Config(
             sampling=sampling.Config(
                 max_new_tokens=self.new_tokens,
-                min_new_tokens=self.new_tokens,
-                eos_ids=(EOS,),
+                eos_ids=(self.decoder.vocab_size,),  # is waited for and never comes
                 pad_id=PAD,
             ),
             algorithm=name,
