@@ -1,5 +1,6 @@
 """Two processes of two devices each, joined over loopback, against one process."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -14,7 +15,8 @@ import jax
 import numpy as np
 import pytest
 
-from rlhf_jax import hosts, parallel, sampling
+from experiments import sentiment
+from rlhf_jax import command, flags, hosts, parallel, sampling
 from rlhf_jax.reporting import metrics
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -251,6 +253,13 @@ def test_a_study_of_two_hosts_stops_as_one_and_goes_on_elsewhere(tmp_path):
 
 
 # Finding each other
+
+
+def test_where_a_run_lies_is_no_part_of_its_configuration():
+    told = flags.Distributed("10.0.0.1:8476", 1, 2)
+    here = sentiment.CONFIG
+    there = dataclasses.replace(here, layout="fsdp", distributed=told)
+    assert command.digest(there) == command.digest(here)
 
 
 def test_one_process_joins_nobody():
