@@ -1,0 +1,167 @@
+"""algorithms.preference: log-probs of answers against loops, DPO and IPO on batches."""
+
+import functools
+
+import checks
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from checks import close
+
+from rlhf_jax import trees
+from rlhf_jax.algorithms import preference
+from rlhf_jax.types import Preferences
+
+ROWS, LENGTH, BETA = 4, 7, 0.3
+KINDS = {
+    "dpo": {"loss": "dpo", "beta": BETA, "label_smoothing": 0.1},
+    "ipo": {"loss": "ipo", "beta": BETA},
+}
+
+
+def side(seed):
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(2, tiny.VOCAB, (ROWS, LENGTH)).astype(np.int32)
+    lengths = rng.integers(4, LENGTH + 1, ROWS)
+    return tokens, (np.arange(LENGTH) < lengths[:, None]).astype(np.int32)
+
+
+PAIRS = Preferences(*side(0), *side(1), np.linspace(0, 1, ROWS).astype(np.float32))
+STARTS = np.array([1, 2, 3, 1], np.int32)
+
+
+@functools.partial(jax.jit, static_argnames="mean")
+def logps(params, pairs=PAIRS, starts=STARTS, mean=False):
+    return preference.sequence_logps(tiny.BIGRAM, params, pairs, starts, mean=mean)
+
+
+def by_hand(params, mean):
+    """The same in float64, token after token."""
+    table = np.asarray(params["table"], np.float64)
+    table = table - np.log(np.exp(table).sum(-1, keepdims=True))
+    sides = (PAIRS.chosen, PAIRS.chosen_mask), (PAIRS.rejected, PAIRS.rejected_mask)
+    found = np.zeros((ROWS, 2))
+    for k, (tokens, mask) in enumerate(sides):
+        for row in range(ROWS):
+            places = [t for t in range(STARTS[row], LENGTH) if mask[row, t]]
+            terms = [table[tokens[row, t - 1], tokens[row, t]] for t in places]
+            found[row, k] = np.mean(terms) if mean else np.sum(terms)
+    return found
+
+
+def batch(reference):
+    return preference.Batch(PAIRS, STARTS, np.asarray(reference, np.float32))
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_log_probs_of_answers_are_the_loop_over_tokens(mean):
+    params = tiny.policy_params()
+    close(logps(params, mean=mean), by_hand(params, mean), rtol=1e-5)
+
+
+def test_padding_changes_no_bit_and_prompts_are_not_scored():
+    params = tiny.policy_params()
+    pairs = PAIRS._replace(
+        chosen=np.where(PAIRS.chosen_mask, PAIRS.chosen, tiny.PAD),
+        rejected=np.where(PAIRS.rejected_mask, PAIRS.rejected, tiny.PAD),
+    )
+    longer = Preferences(
+        *(np.pad(x, ((0, 0), (0, 3))) for x in pairs[:4]), pairs.preference
+    )
+    for other in (pairs, longer):
+        np.testing.assert_array_equal(logps(params, other), logps(params))
+    starts = np.full(ROWS, 2, np.int32)
+    asked = pairs._replace(chosen=pairs.chosen.copy())
+    asked.chosen[:, 0] = 3  # the last token of a prompt is read, those before are not
+    np.testing.assert_array_equal(
+        logps(params, asked, starts), logps(params, pairs, starts)
+    )
+
+
+@pytest.mark.parametrize(("kind", "value"), [("dpo", np.log(2)), ("ipo", 0.25 / 0.09)])
+def test_at_the_reference_the_loss_is_known(kind, value):
+    """DPO: log 2. IPO: (1/2β)², whatever the labels."""
+    params = tiny.policy_params()
+    loss = preference.make_loss(tiny.BIGRAM, **KINDS[kind])
+    reference = logps(params, mean=kind == "ipo")
+    total, metrics = jax.jit(loss)(params, batch(reference), jnp.float32(ROWS))
+    close(total, value, rtol=1e-5)
+    close(metrics["rewards/margins"], 0.0)
+    close(metrics["logps/chosen"], np.mean(reference[:, 0]), rtol=1e-5)
+    assert metrics["rewards/accuracies"] == 0.5  # ties are half right
+    assert {*metrics} == {
+        *("loss", "rewards/chosen", "rewards/rejected", "rewards/margins"),
+        *("rewards/accuracies", "logps/chosen", "logps/rejected"),
+    }
+
+
+def test_the_gradient_at_the_reference_is_the_papers():
+    """∇L = −β σ(0) (∇log π_c − ∇log π_r) for hard labels (Rafailov et al., eq. 7)."""
+    params = tiny.policy_params()
+    pairs = PAIRS._replace(preference=np.ones(ROWS, np.float32))
+    data = batch(logps(params))._replace(pairs=pairs)
+    loss = preference.make_loss(tiny.BIGRAM, beta=BETA)
+    found = jax.jit(jax.grad(lambda p: loss(p, data, jnp.float32(ROWS))[0]))(params)
+
+    def gap(params):
+        both = logps(params)
+        return (both[:, 0] - both[:, 1]).mean()
+
+    wanted = jax.tree.map(lambda g: -0.5 * BETA * g, jax.jit(jax.grad(gap))(params))
+    close(found["table"], wanted["table"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_down_the_gradient_prefers_what_was_chosen():
+    params = tiny.policy_params()
+    data = batch(logps(params))
+    data = data._replace(pairs=PAIRS._replace(preference=np.ones(ROWS, np.float32)))
+    loss = preference.make_loss(tiny.BIGRAM, beta=BETA)
+    value = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (before, _), grads = value(params, data, jnp.float32(ROWS))
+    moved = trees.lerp(params, trees.subtract(params, grads), 0.1)
+    (after, metrics), _ = value(moved, data, jnp.float32(ROWS))
+    assert after < before and metrics["rewards/margins"] > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_spread_over_an_axis_it_is_the_same_loss_and_gradient(kind):
+    params, reference = tiny.policy_params(), by_hand(tiny.policy_params(seed=1), False)
+    data = batch(reference)
+
+    def run(params, part, axis_name=None):
+        loss = preference.make_loss(tiny.BIGRAM, axis_name=axis_name, **KINDS[kind])
+        value, grads = jax.value_and_grad(loss, has_aux=True)(
+            params, part, jnp.float32(ROWS)
+        )
+        return value, grads if axis_name is None else jax.lax.pmean(grads, axis_name)
+
+    whole = jax.jit(run)(params, data)
+    halves = jax.tree.map(lambda x: np.asarray(x).reshape(2, -1, *x.shape[1:]), data)
+    spread = functools.partial(run, axis_name=checks.AXIS)
+    spread = jax.jit(jax.vmap(spread, (None, 0), axis_name=checks.AXIS))
+    parts = spread(params, halves)
+    for half in range(2):
+        jax.tree.map(lambda x, y, i=half: close(x[i], y, 1e-5, 1e-6), parts, whole)
+
+
+def test_the_reference_is_data():
+    """Another reference moves the loss, and no gradient flows to it."""
+    params = tiny.policy_params()
+    loss = preference.make_loss(tiny.BIGRAM, beta=BETA)
+    value = jax.value_and_grad(
+        lambda r: loss(params, batch(0)._replace(reference=r), jnp.float32(ROWS))[0]
+    )
+    tables = (tiny.policy_params(seed=seed) for seed in (1, 2))
+    found = [jax.jit(value)(logps(table)) for table in tables]
+    assert found[0][0] != found[1][0]
+    assert not np.any(found[0][1])
+
+
+def test_what_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="loss='kto': choose one of"):
+        preference.make_loss(None, loss="kto", beta=BETA)
+    with pytest.raises(ValueError, match="label_smoothing=0.1 is DPO's"):
+        preference.make_loss(None, loss="ipo", beta=BETA, label_smoothing=0.1)
+    assert preference.count(batch(np.zeros((ROWS, 2)))) == ROWS
