@@ -133,6 +133,11 @@ def run(config):
             work, config, place, layout=layout, console=console, signals=signals
         )
     policy = trained.merged(state.learner.params)
+    if trained.adapter is not None:
+        learned, adapter = state.learner.params, trained.adapter
+        models.export_adapters(
+            place / "adapters", model, learned, adapter, config.model, console
+        )
     models.export(place / "model", model, policy, tokenizer, console)
     page.write(
         place, records, config, title=TITLE, about=about, names=NAMES, started=started,

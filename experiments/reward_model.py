@@ -95,6 +95,11 @@ def run(config):
         params = trained.merged(state.learner.params)
         if config.center:
             params = centered(score, params, train.pairs)
+    if trained.adapter is not None:
+        learned, adapter = state.learner.params, trained.adapter
+        models.export_adapters(
+            place / "adapters", model, learned, adapter, config.model, console
+        )
     models.export(place / "model", model, params, tokenizer, console)
     page.write(
         place, records, config, title=TITLE, about=about, names=NAMES, started=started,

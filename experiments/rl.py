@@ -99,8 +99,8 @@ def run(config):
     if config.steps < 1:
         raise ValueError(f"--steps {config.steps}: at least 1 is needed")
     algorithm = statics(config)
-    rows = config.rl.rows
-    batches = (rows // algorithm.minibatches, rows // algorithm.candidates)
+    parts = algorithm.minibatches * algorithm.micro_batches
+    batches = (config.rl.rows // parts, config.rl.rows // algorithm.candidates)
     place, layout = options.begin(config, "rl", batches)
     with loop.Signals() as signals:
         task = make_task(config, layout)
@@ -115,10 +115,12 @@ def run(config):
         state, records = session.run(
             work, config, place, layout=layout, console=console, signals=signals
         )
-    policy = state.learner.params["policy"]
+    policy, network = state.learner.params["policy"], task.model
     if adapter is not None:
+        beside = place / "adapters"
+        models.export_adapters(beside, network, policy, adapter, config.policy, console)
         policy = lora.merge(task.params, policy, scale=adapter.scale)
-    models.export(place / "model", task.model, policy, task.tokenizer, console)
+    models.export(place / "model", network, policy, task.tokenizer, console)
     finish(config, place, records, console, time.monotonic() - started)
     return place
 

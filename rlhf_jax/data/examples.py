@@ -20,7 +20,7 @@ def read(rows, tokenizer, *, cue=""):
     if kind is None:
         raise ValueError(
             f"columns {', '.join(columns)}: needed is text, or prompt and completion, "
-            "or messages; name yours with --columns text=..."
+            "or messages; name yours with --data.columns text=..."
         )
     if kind == "text":
         return [[(text, True)] for text in rows["text"]]

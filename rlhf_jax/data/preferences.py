@@ -25,6 +25,12 @@ def read(rows, tokenizer=None, *, cue=""):
     prompts that are texts, for instance `conversations.CUE` where it is missing.
     """
     columns = rows[:]
+    for name in ("chosen", "rejected"):
+        if name not in columns:
+            raise ValueError(
+                f"columns {', '.join(columns)}: needed are chosen and rejected, and "
+                f"prompt where they are answers; name yours with columns {name}=..."
+            )
     sides = columns["chosen"], columns["rejected"]
     asked = columns.get("prompt", [None] * len(sides[0]))
     found = []

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax import flags, huggingface, trees
+from rlhf_jax import flags, huggingface, huggingface_adapters, trees
 from rlhf_jax.data import ends
 from rlhf_jax.models import decoder, heads, lora
 from rlhf_jax.reporting import metrics
@@ -134,4 +134,12 @@ def export(folder, model, params, tokenizer, console):
         said = json.loads(file.read_text(encoding="utf-8"))
         said["eos_token_id"] = stops[0] if len(stops) == 1 else stops
         metrics.write_json(file, said)
+    console.print(f"saved {folder}", highlight=False, markup=False, soft_wrap=True)
+
+
+def export_adapters(folder, model, adapters, config, base, console):
+    """A directory that PEFT opens on the model named `base`; a `lora.Config`."""
+    huggingface_adapters.save(
+        folder, model, jax.device_get(adapters), config, base=base
+    )
     console.print(f"saved {folder}", highlight=False, markup=False, soft_wrap=True)
