@@ -1,6 +1,7 @@
 """LoRA in RL and SFT: only adapters move, and they move as the full gradient says."""
 
 import functools
+import json
 import types
 
 import checks
@@ -12,7 +13,7 @@ import optax
 import pytest
 import tiny
 
-from rlhf_jax import cells, ema, methods, optim, parallel, trees
+from rlhf_jax import cells, checkpoint, ema, flags, methods, optim, parallel, trees
 from rlhf_jax.algorithms import policy_gradient, sft
 from rlhf_jax.models import lora
 from rlhf_jax.tasks import Reward
@@ -267,6 +268,41 @@ def test_weights_and_mixtures_are_those_of_the_merged_policy():
     checks.same(jax.device_get(lora.split(joined)[0]), jax.device_get(TASK.params))
     between = trees.lerp(TASK.params, merged(policy), 0.25)
     close_trees(merged(train.mix(policy, 0.25)), between)
+
+
+def test_a_checkpoint_holds_no_base_and_goes_on_bit_for_bit(tmp_path):
+    train = trainer()
+    state, _, _ = train.advance(train.start(), 0, False)
+    saver = checkpoint.Checkpointer(tmp_path, config_digest="lora")
+    saver.save(1, {"state": state, "best": jax.device_get(train.policy(state))})
+    (manifest,) = tmp_path.glob("*/manifest.json")
+    saved = json.loads(manifest.read_text())["body"]["leaves"]
+    saved = {leaf["path"]: np.prod(leaf["shape"]) for leaf in saved}
+    arrays = [path for path, size in saved.items() if size > 1]
+    assert all("lora_" in path or "value/head" in path for path in arrays)
+    assert sum(saved.values()) < trees.size(TASK.params)
+    shapes = jax.eval_shape(train.start)
+    target = {"state": shapes, "best": jax.eval_shape(train.policy, shapes)}
+    step, found, _ = saver.restore(LAYOUT.like(target))
+    state = found["state"]
+    for number in range(step, 3):
+        state, _, _ = train.advance(state, number, False)
+    checks.same(jax.device_get(plain(state)), ran()[0][3])
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"rank": 2, "targets": ("q_proj",)}, "--lora: target 'q_proj' matches no lay"),
+        ({"rank": 65}, "--lora: rank 65 does not fit layers/attention/query: .*1 to 8"),
+        ({"rank": -1}, "--lora: rank -1 does not fit layers/attention/query"),
+    ],
+)
+def test_flags_that_do_not_fit_the_policy_are_one_clear_error(asked, words):
+    with pytest.raises(ValueError, match=words):
+        flags.adapter(flags.Lora(**asked), TASK.params)
+    assert flags.adapter(flags.Lora(), TASK.params) is None
+    assert flags.adapter(flags.Lora(rank=2), TASK.params) == ADAPTER
 
 
 @pytest.mark.slow
