@@ -17,6 +17,7 @@ import pytest
 
 from experiments import sentiment
 from rlhf_jax import atomic, command, loop
+from rlhf_jax.recipes import options
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -74,8 +75,9 @@ def test_the_digest_ignores_places_and_nothing_else():
     assert len({plain, *map(command.digest, others)}) == 1 + len(others)
 
 
-def test_places_are_flags_of_the_experiment():
-    names = {field.name for field in dataclasses.fields(sentiment.Config)}
+def test_places_are_flags_of_the_experiments():
+    kinds = (sentiment.Config, options.Base)
+    names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     assert set(command.PLACES) <= names
 
 
