@@ -263,6 +263,7 @@ def _leaders(summary, axes):
             }
             if means:
                 best = max(means, key=means.get)
-                result[axis] = (best, f"{how} {means[best]:.3g}")
+                mean = markdown.number(means[best], wording.scale(f"{group}/{axis}"))
+                result[axis] = (best, f"{how} {mean}")
                 break
     return result
