@@ -98,6 +98,7 @@ def run(config):
     options.check(config, needed=("policy", "dataset", "reward"))
     if config.steps < 1:
         raise ValueError(f"--steps {config.steps}: at least 1 is needed")
+    flags.check(config.rl)
     algorithm = statics(config)
     parts = algorithm.minibatches * algorithm.micro_batches
     batches = (config.rl.rows // parts, config.rl.rows // algorithm.candidates)

@@ -154,6 +154,7 @@ def _check(config):
     for name in ("seeds", "steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name} {getattr(config, name)}: at least 1 is needed")
+    flags.check(config.rl)
 
 
 def batches(config):

@@ -95,6 +95,17 @@ class Corner:
     """Share of questions no longer answered."""
 
 
+def check(rl):
+    """Raises ValueError where the rows of an iteration cannot be shared out."""
+    parts = rl.minibatches * rl.micro_batches
+    if parts > 0 and rl.rows % parts:
+        raise ValueError(
+            f"--rl.rows {rl.rows}: {rl.rows} rows do not divide into {rl.minibatches} "
+            f"minibatches of {rl.micro_batches} micro-batches; change --rl.rows, "
+            "--rl.minibatches or --rl.micro-batches"
+        )
+
+
 def settings(config, task, console):
     """The study's settings from an experiment's flags."""
     rl = config.rl

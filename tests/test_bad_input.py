@@ -107,6 +107,8 @@ def test_devices_that_do_not_share_the_rows(refused, place):
 
 def test_minibatches_that_do_not_divide_the_rows(refused, place):
     refused("8 rows", "3 minibatches", rl__minibatches=3)
+    refused("8 rows", "3 micro-batches", rl__micro_batches=3)
+    assert not place.exists()
 
 
 # Folders

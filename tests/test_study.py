@@ -15,10 +15,11 @@ import time
 import jax
 import numpy as np
 import pytest
+import rich.console
 import small_study
 
 from experiments import sentiment
-from rlhf_jax import averaging, cells, command, loop, parallel, study
+from rlhf_jax import averaging, cells, command, flags, loop, parallel, study
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -161,10 +162,8 @@ def test_derived_methods_are_what_they_derive_from(whole, tmp_path):
     config = small_study.config(output=tmp_path)
     layout = parallel.data(1)
     task = sentiment.make_task(config, layout, small_study.CACHE, None, None)
-    made = sentiment.flags.settings(config, task, sentiment.rich.console.Console())
-    subject = study.Study(
-        task, made, layout, whole, console=sentiment.rich.console.Console()
-    )
+    made = flags.settings(config, task, rich.console.Console())
+    subject = study.Study(task, made, layout, whole, console=rich.console.Console())
     source = cells.Cell("ppo", 0)
     trainer = subject.trainer(source)
     _, saved, extra = subject.restore(source, trainer)
