@@ -33,9 +33,7 @@ from rlhf_jax import (
     flags,
     loop,
     methods,
-    optim,
 )
-from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.feedback import function
 from rlhf_jax.models import lora
 from rlhf_jax.recipes import models, options, session
@@ -128,40 +126,20 @@ def run(config):
 
 def statics(config):
     """What is compiled in, the sampling but for the task's."""
-    rl = config.rl
     compared = config.algorithm in ("rloo", "grpo")
-    return policy_gradient.Config(
+    return flags.algorithm(
+        config.rl,
         sampling=None,
         algorithm=config.algorithm,
-        candidates=rl.candidates if compared else 1,
-        epochs=rl.epochs,
-        minibatches=rl.minibatches,
-        micro_batches=rl.micro_batches,
-        value=rl.value,
+        candidates=config.rl.candidates if compared else 1,
         kl_in="loss" if config.algorithm == "grpo" else "reward",
-        missing_eos=rl.missing_eos,
-        optimizer=optim.Config(
-            max_grad_norm=rl.max_grad_norm, schedule=rl.schedule, eps=1e-5
-        ),
     )
 
 
 def scalars(config):
     """What is traced: `policy_gradient.Hyper` with or without the resets."""
     rl = config.rl
-    hyper = policy_gradient.Hyper(
-        learning_rate=rl.learning_rate,
-        total_updates=config.steps * rl.epochs * rl.minibatches,
-        kl_coef=rl.kl_coef,
-        kl_target=rl.kl_target,
-        kl_horizon=rl.kl_horizon,
-        clip=rl.clip,
-        value_coef=rl.value_coef,
-        gamma=rl.gamma,
-        lam=rl.lam,
-        missing_eos=rl.missing_eos_penalty,
-        reset_first=rl.reset_first,
-    )
+    hyper = flags.hyper(rl, config.steps)
     method = methods.METHODS["elastic_reset_kl" if config.elastic_reset else "ppo_kl"]
     return methods.overlay(hyper, method, decay=rl.decay, every=rl.reset_every)
 

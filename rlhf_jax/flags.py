@@ -106,31 +106,26 @@ def check(rl):
         )
 
 
-def settings(config, task, console):
-    """The study's settings from an experiment's flags."""
-    rl = config.rl
-    chosen = []
-    for name in methods.choose(config.methods):
-        control = methods.METHODS[name].reward
-        if control is None or control in task.controls:
-            chosen.append(name)
-        else:
-            console.print(f"{name} is left out: there is no {control} reward here")
-    algorithm = policy_gradient.Config(
-        sampling=task.sampling,
-        epochs=rl.epochs,
-        minibatches=rl.minibatches,
-        micro_batches=rl.micro_batches,
-        value=rl.value,
-        missing_eos=rl.missing_eos,
-        keep_initial_value="elastic_reset_value" in chosen,
-        optimizer=optim.Config(
+def algorithm(rl, **changes):
+    """What is compiled in. changes: fields of `policy_gradient.Config`."""
+    asked = {
+        "epochs": rl.epochs,
+        "minibatches": rl.minibatches,
+        "micro_batches": rl.micro_batches,
+        "value": rl.value,
+        "missing_eos": rl.missing_eos,
+        "optimizer": optim.Config(
             max_grad_norm=rl.max_grad_norm, schedule=rl.schedule, eps=1e-5
         ),
-    )
-    hyper = policy_gradient.Hyper(
+    }
+    return policy_gradient.Config(**asked, **changes)
+
+
+def hyper(rl, steps):
+    """What is traced, of a run of `steps` iterations that never resets."""
+    return policy_gradient.Hyper(
         learning_rate=rl.learning_rate,
-        total_updates=config.steps * rl.epochs * rl.minibatches,
+        total_updates=steps * rl.epochs * rl.minibatches,
         kl_coef=rl.kl_coef,
         kl_target=rl.kl_target,
         kl_horizon=rl.kl_horizon,
@@ -141,9 +136,25 @@ def settings(config, task, console):
         missing_eos=rl.missing_eos_penalty,
         reset_first=rl.reset_first,
     )
+
+
+def settings(config, task, console):
+    """The study's settings from an experiment's flags."""
+    rl = config.rl
+    chosen = []
+    for name in methods.choose(config.methods):
+        control = methods.METHODS[name].reward
+        if control is None or control in task.controls:
+            chosen.append(name)
+        else:
+            console.print(f"{name} is left out: there is no {control} reward here")
     return study.Settings(
-        algorithm=algorithm,
-        hyper=hyper,
+        algorithm=algorithm(
+            rl,
+            sampling=task.sampling,
+            keep_initial_value="elastic_reset_value" in chosen,
+        ),
+        hyper=hyper(rl, config.steps),
         methods=tuple(chosen),
         seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
         steps=config.steps,
