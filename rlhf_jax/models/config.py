@@ -1,5 +1,5 @@
 """What a network is made of: one frozen description for every decoder, one for every
-encoder."""
+encoder, one for every pair of GRUs that translates."""
 
 import dataclasses
 from typing import ClassVar, NamedTuple
@@ -129,6 +129,37 @@ class Encoder:
     @property
     def head_dim(self):
         return self.width // self.heads
+
+
+@dataclasses.dataclass(frozen=True)
+class Seq2Seq:
+    """Shapes and special ids of a translator, a GRU that reads and one that writes."""
+
+    source_vocab: int
+    target_vocab: int
+    embedding: int = 256
+    hidden: int = 256
+    dropout: float = 0.0  # of embeddings and of the states that attend, in training
+    pad_id: int = 0  # the special ids are those of both vocabularies
+    unk_id: int = 1
+    bos_id: int = 2  # fed to the decoder first, never to the encoder
+    eos_id: int = 3
+
+    def __post_init__(self):
+        for name in ("source_vocab", "target_vocab", "embedding", "hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: needs to be positive")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}: needs to lie in [0, 1)")
+        names = ("pad_id", "unk_id", "bos_id", "eos_id")
+        ids = {name: getattr(self, name) for name in names}
+        vocab = min(self.source_vocab, self.target_vocab)
+        if len(set(ids.values())) < 4 or not all(0 <= i < vocab for i in ids.values()):
+            shown = ", ".join(f"{name}={i}" for name, i in ids.items())
+            raise ValueError(
+                f"{shown}: choose four different ids of both vocabularies, from 0 to "
+                f"{vocab - 1}"
+            )
 
 
 def _check_shared(c):

@@ -96,6 +96,23 @@ class Scalar(nn.Module):
         return Head(1, zero=True, name="head")(hidden)[..., 0]
 
 
+class FeatureValue(nn.Module):
+    """Values [...] float32 of features [..., D]: W₂ relu(W₁ x + b₁) + b₂; 0 at first.
+
+    Lu et al. 2020, arXiv:2003.12694, and its code: the baseline of a translator reads
+    `Seq2Seq.features`. No gradient reaches the features: a value does not teach the
+    policy that it judges.
+    """
+
+    hidden: int = 256
+
+    @nn.compact
+    def __call__(self, features):
+        features = jax.lax.stop_gradient(features)
+        inside = jax.nn.relu(Head(self.hidden, name="hidden_layer")(features))
+        return Head(1, zero=True, name="head")(inside)[..., 0]
+
+
 def init_head(model, key):
     """A fresh head for a `Classifier` or a `Value`."""
     head = Head(1, zero=True) if isinstance(model, Value) else Head(model.labels)

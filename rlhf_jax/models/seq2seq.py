@@ -1,0 +1,265 @@
+"""Translation by two GRUs with attention and input feeding.
+
+Legend: B rows, S source tokens, T target tokens, E embedding, H hidden, V vocabulary.
+Gates stand in the order reset, update, candidate, as torch has them, so that weights of
+`nn.GRU` and `nn.GRUCell` are the kernels here, transposed.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from rlhf_jax import masking
+from rlhf_jax.models import config, layers
+
+_HIDDEN = -1e30  # finite: a row without a source gets a mean, not NaN
+
+
+class Memory(NamedTuple):
+    """What the decoder looks at, and what it carries from token to token."""
+
+    keys: jax.Array  # [B, S, H], W_k of the encoder's states
+    values: jax.Array  # [B, S, H], W_c of the encoder's states
+    mask: jax.Array  # [B, S] bool
+    state: jax.Array  # [B, H]
+    feed: jax.Array  # [B, H], the attentional vector of the token before; 0 at first
+
+
+class _Weights(NamedTuple):
+    """What each step of the decoder multiplies by."""
+
+    feed: jax.Array  # [H, 3H], the input feed's share of the input gates
+    recurrent: jax.Array  # [H, 3H]
+    bias: jax.Array  # [3H], of the recurrent gates
+    state: jax.Array  # [H, H], the state's share of the attentional vector
+
+
+class Affine(nn.Module):
+    """x W + b over the last axis, both drawn from U(−r, r) with r = 1/√fan."""
+
+    inputs: int
+    outputs: int
+    fan: int
+    bias: bool = True
+
+    def setup(self):
+        init = _uniform(self.fan**-0.5)
+        self.kernel = self.param("kernel", init, (self.inputs, self.outputs))
+        if self.bias:
+            self.offset = self.param("bias", init, (self.outputs,))
+
+    def __call__(self, x):
+        out = layers.product(x, self.kernel, "float32")
+        return out + jnp.broadcast_to(self.offset, out.shape) if self.bias else out
+
+
+class Seq2Seq(nn.Module):
+    """Logits [B, T, V] of a target given a source, or one token after the other.
+
+    Lu et al. 2020, "Countering Language Drift with Seeded Iterated Learning",
+    arXiv:2003.12694, C.1, and its code: a GRU reads the source, a GRU cell writes the
+    target, starting from the mean of the encoder's states; attention is Luong et al.
+    2015 (arXiv:1508.04025) "general", and its vector tanh(W [context; state]) is fed
+    into the next step. `pad_id` is embedded as 0. The source mask decides what is read,
+    padding on either side; the target is padded on the right. Everything is float32.
+    Initial values are torch's defaults, which that code keeps.
+    """
+
+    config: config.Seq2Seq
+
+    def setup(self):
+        c = self.config
+        init = nn.initializers.normal(1.0)
+        self.source = self.param("source", init, (c.source_vocab, c.embedding))
+        self.target = self.param("target", init, (c.target_vocab, c.embedding))
+        gates = functools.partial(Affine, outputs=3 * c.hidden, fan=c.hidden)
+        self.encoder_input = gates(c.embedding)
+        self.encoder_recurrent = gates(c.hidden)
+        self.decoder_input = gates(c.embedding + c.hidden)
+        self.decoder_recurrent = gates(c.hidden)
+        self.key = Affine(c.hidden, c.hidden, c.hidden, bias=False)
+        self.combine = Affine(2 * c.hidden, c.hidden, 2 * c.hidden, bias=False)
+        self.unembedding = Affine(c.hidden, c.target_vocab, c.hidden)
+        self.dropout = nn.Dropout(c.dropout)
+
+    def __call__(
+        self, source, source_mask, target, target_mask=None, deterministic=True
+    ):
+        """logits[:, t] scores target[:, t]: the shift behind BOS happens in here.
+
+        source and source_mask [B, S], target [B, T]; ids where `source_mask` or
+        `target_mask` is 0 may be anything. Unless deterministic, embeddings and the
+        decoder's states that attend are dropped by the rng "dropout".
+        """
+        batch = (source, source_mask, target, target_mask)
+        return self.unembed(self.hidden(*batch, deterministic=deterministic))
+
+    def features(
+        self, source, source_mask, target, target_mask=None, deterministic=True
+    ):
+        """(logits, features [B, T, E+H]): the embedding of the token fed in, and the
+        input feed.
+
+        What a value function reads before each token: nothing of the token itself.
+        """
+        hidden, fed_BTE = self._teach(
+            source, source_mask, target, target_mask, deterministic
+        )
+        feed = jnp.pad(hidden[:, :-1], [(0, 0), (1, 0), (0, 0)])
+        return self.unembed(hidden), jnp.concatenate([fed_BTE, feed], axis=-1)
+
+    def hidden(self, source, source_mask, target, target_mask=None, deterministic=True):
+        """The attentional vectors [B, T, H] that `unembed` makes logits of."""
+        return self._teach(source, source_mask, target, target_mask, deterministic)[0]
+
+    def unembed(self, hidden):
+        """Logits [..., V] of attentional vectors [..., H], any slice of them."""
+        return self.unembedding(hidden)
+
+    def encode(self, source, source_mask, deterministic=True):
+        """States [B, S, H] of the encoder; at padding, the state before it."""
+        x_BSE = self._embed(self.source, masking.zero(source, source_mask))
+        gates = self.encoder_input(self._drop(x_BSE, deterministic))
+        valid = source_mask != 0
+        weights = self.encoder_recurrent.kernel, self.encoder_recurrent.offset
+        start = jnp.zeros((source.shape[0], self.config.hidden))
+        read = functools.partial(_read, weights)
+        inputs = gates.swapaxes(0, 1), valid.swapaxes(0, 1)
+        return jax.lax.scan(read, start, inputs)[1].swapaxes(0, 1)
+
+    def prefill(self, tokens, mask, length):
+        """Reads a source, writes after BOS: logits [B, V] of the first token, memory.
+
+        tokens and mask [B, S]; `length`, room for source and target, is nothing to it.
+        """
+        del length
+        memory = self._look(self.encode(tokens, mask), mask)
+        return self.step(jnp.full(tokens.shape[:1], self.config.bos_id), None, memory)
+
+    def step(self, token, position, memory):
+        """One more token [B] a row: the logits [B, V] after it, and the memory."""
+        del position
+        gates = self._gates(self._embed(self.target, token))
+        carry, feed = _advance(self._weights(), memory, _carry(memory), (gates, None))
+        return self.unembed(feed), memory._replace(state=carry[0], feed=carry[1])
+
+    def _teach(self, source, source_mask, target, target_mask, deterministic):
+        """Attentional vectors [B, T, H], and the embeddings [B, T, E] fed in."""
+        states = self.encode(source, source_mask, deterministic=deterministic)
+        memory = self._look(states, source_mask)
+        if target_mask is not None:
+            target = masking.zero(target, target_mask)
+        bos = self.config.bos_id
+        fed = jnp.pad(target[:, :-1], [(0, 0), (1, 0)], constant_values=bos)
+        fed_BTE = self._drop(self._embed(self.target, fed), deterministic)
+        gates, kept = self._gates(fed_BTE).swapaxes(0, 1), None
+        if not deterministic and self.config.dropout:
+            ones = jnp.ones((*gates.shape[:2], self.config.hidden))
+            kept = self._drop(ones, deterministic)
+        advance = functools.partial(_advance, self._weights(), memory)
+        _, hidden = jax.lax.scan(advance, _carry(memory), (gates, kept))
+        return hidden.swapaxes(0, 1), fed_BTE
+
+    def _embed(self, table, tokens):
+        """Vectors [..., E]; 0 for padding, NaN for an id beyond the table."""
+        vectors = jnp.take(table, tokens, axis=0, mode="fill")
+        return masking.zero(vectors, (tokens != self.config.pad_id)[..., None])
+
+    def _drop(self, x, deterministic):
+        return self.dropout(x, deterministic=deterministic)
+
+    def _gates(self, x):
+        """The embedding's share of the input gates, bias included: [..., 3H]."""
+        inputs = self.decoder_input
+        out = layers.product(x, inputs.kernel[: self.config.embedding], "float32")
+        return out + jnp.broadcast_to(inputs.offset, out.shape)
+
+    def _weights(self):
+        return _Weights(
+            feed=self.decoder_input.kernel[self.config.embedding :],
+            recurrent=self.decoder_recurrent.kernel,
+            bias=self.decoder_recurrent.offset,
+            state=self.combine.kernel[self.config.hidden :],
+        )
+
+    def _look(self, states_BSH, mask):
+        """The memory before the first token.
+
+        (W_k s) · h = s · (W_kᵀ h), and W_c Σ a h = Σ a W_c h: what the source alone
+        decides is multiplied once, for all positions at once.
+        """
+        valid = mask != 0
+        count = jnp.maximum(valid.sum(-1, keepdims=True), 1)
+        mean = masking.zero(states_BSH, valid[..., None]).sum(1) / count
+        context = self.combine.kernel[: self.config.hidden]
+        return Memory(
+            keys=layers.product(states_BSH, self.key.kernel.T, "float32"),
+            values=layers.product(states_BSH, context, "float32"),
+            mask=valid,
+            state=mean,
+            feed=jnp.zeros_like(mean),
+        )
+
+
+def cell(inputs, recurrent, state):
+    """One step of a GRU: h′ = (1 − z)·n + z·h.
+
+    r = σ(i_r + u_r), z = σ(i_z + u_z), n = tanh(i_n + r·u_n): Cho et al. 2014,
+    arXiv:1406.1078, with the reset after the product, as torch and cuDNN have it.
+
+    Args: inputs [B, 3H] = (i_r, i_z, i_n) = W x + b, recurrent [B, 3H] = (u_r, u_z,
+    u_n) = U h + c; state [B, H]. Returns [B, H].
+    """
+    i_r, i_z, i_n = jnp.split(inputs, 3, axis=-1)
+    u_r, u_z, u_n = jnp.split(recurrent, 3, axis=-1)
+    update = jax.nn.sigmoid(i_z + u_z)
+    candidate = jnp.tanh(i_n + jax.nn.sigmoid(i_r + u_r) * u_n)
+    return candidate + update * (state - candidate)
+
+
+def attend(query, keys, values, mask):
+    """Σ_s a_s v_s with a = softmax over the valid s of query · key_s.
+
+    Luong et al. 2015, arXiv:1508.04025, with the products that need no query made
+    before. query [B, H], keys and values [B, S, H], mask [B, S]. Returns [B, H].
+    """
+    scores = jnp.einsum("bsh,bh->bs", keys, query)
+    weights = jax.nn.softmax(jnp.where(mask, scores, _HIDDEN), axis=-1)
+    return jnp.einsum("bs,bsh->bh", weights, values)
+
+
+def _read(weights, state, inputs):
+    """The encoder's step: padding leaves the state as it is."""
+    (kernel, bias), (gates, valid) = weights, inputs
+    new = cell(gates, state @ kernel + bias[None], state)
+    state = jnp.where(valid[:, None], new, state)
+    return state, state
+
+
+def _carry(memory):
+    return memory.state, memory.feed
+
+
+def _advance(weights, memory, carry, inputs):
+    """The decoder's step: the cell, attention from its new state, the vector of both.
+
+    carry (state, feed) [B, H]; inputs: the token's gates [B, 3H], and what dropout
+    multiplies the state by that attends, [B, H] or None.
+    """
+    (state, feed), (gates, kept) = carry, inputs
+    recurrent = state @ weights.recurrent + weights.bias[None]
+    state = cell(gates + feed @ weights.feed, recurrent, state)
+    shown = state if kept is None else state * kept
+    context = attend(shown, memory.keys, memory.values, memory.mask)
+    feed = jnp.tanh(context + shown @ weights.state)
+    return (state, feed), feed
+
+
+def _uniform(reach):
+    def init(key, shape):
+        return jax.random.uniform(key, shape, minval=-reach, maxval=reach)
+
+    return init
