@@ -67,6 +67,8 @@ class Config:
     """Iterations of every method."""
     eval_every: int = 17
     """Iterations between evaluations; both sides of every reset are evaluated too."""
+    preset: str | None = None
+    """A name for many flags; see above."""
     output: str | None = None
     """The run folder; by default a new one under runs/sentiment."""
     resume: bool = False

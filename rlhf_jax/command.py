@@ -29,25 +29,31 @@ import tyro
 from rlhf_jax import atomic, hosts, loop, repeat
 from rlhf_jax.reporting import metrics
 
-# What says where or how, but not what: a run may be resumed with others.
+# What says where or how, but not what: a run may be resumed with others. The name of a
+# preset says nothing that its flags do not.
 PLACES = (
     "output", "resume", "cache", "devices", "log", "save_every", "keep", "export",
-    "profile", "layout", "distributed",
+    "profile", "layout", "distributed", "preset",
 )  # fmt: skip
 CONFIG = "config.json"
 _MOST_CPU_DEVICES = 4  # more were never measured
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")
 
 
-def parse(config, *, description):
-    """The config that the command line asks for, `config` being the default."""
+def parse(config, *, description, presets=None):
+    """The config that the command line asks for, `config` being the default.
+
+    presets: {name: repeat.Preset} that `--preset NAME` chooses from; the config has a
+    field `preset: str | None` then, which holds the name and reaches config.json.
+    """
     try:
-        config, words = repeat.default(config, sys.argv[1:])
+        config, words = repeat.default(config, sys.argv[1:], presets)
     except ValueError as error:
         _say(str(error), "[bold red]error:[/] ")
         sys.exit(2)
     # tyro joins lines, and nothing wraps them again, unless they begin with a blank.
-    shown = textwrap.indent(f"{description.rstrip()}\n\n{repeat.HELP}\n", "  ")
+    about = repeat.help_of(presets)
+    shown = textwrap.indent(f"{description.rstrip()}\n\n{about}\n", "  ")
     return tyro.cli(
         type(config), prog=_program(), default=config, description=shown, args=words
     )

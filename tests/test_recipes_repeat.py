@@ -1,4 +1,4 @@
-"""--config: an earlier run's flags as defaults, checked value by value."""
+"""--config and --preset: flags by a name, as defaults, checked value by value."""
 
 import dataclasses
 import json
@@ -27,6 +27,7 @@ class Config:
     dtype: Literal["float32", "bfloat16"] = "float32"
     log: flags.Log = dataclasses.field(default_factory=flags.Log)
     inner: Inner = dataclasses.field(default_factory=Inner)
+    preset: str | None = None
 
 
 OTHER = Config(
@@ -41,9 +42,20 @@ def written(tmp_path):
     return tmp_path / "config.json"
 
 
-def parse(monkeypatch, *words, default=None):
+PRESETS = {
+    "paper": repeat.Preset(
+        "as published",
+        {"steps": 50, "limit": 7, "inner.rate": 1, "methods": ("ppo",)},
+        ("The seeds are unknown.",),
+    ),
+    "quick": repeat.Preset("minutes", {"steps": 2}),
+}
+
+
+def parse(monkeypatch, *words, default=None, presets=None):
     monkeypatch.setattr(sys, "argv", ["x.py", *map(str, words)])
-    return command.parse(default or Config(), description="What it does.")
+    about = "What it does."
+    return command.parse(default or Config(), description=about, presets=presets)
 
 
 def test_a_run_is_repeated_in_a_folder_of_its_own(monkeypatch, written):
@@ -106,3 +118,79 @@ def test_a_file_that_is_none_is_one_line(monkeypatch, capsys, tmp_path, content,
     assert stop.value.code == 2 and said in line and str(file) in line
     with pytest.raises(ValueError, match="name the config.json"):
         repeat.default(Config(), ["--config"])
+
+
+# Presets
+
+
+def preset(monkeypatch, *words):
+    return parse(monkeypatch, *words, presets=PRESETS)
+
+
+def test_a_preset_sets_its_flags_and_nothing_else(monkeypatch):
+    wanted = Config(
+        steps=50, limit=7, methods=("ppo",), inner=Inner(1.0), preset="paper"
+    )
+    assert preset(monkeypatch, "--preset", "paper") == wanted
+    assert preset(monkeypatch, "--preset=paper") == wanted
+    assert preset(monkeypatch) == Config()
+    assert preset(monkeypatch, "--preset", "paper", "--preset", "quick").steps == 2
+
+
+def test_flags_win_over_a_preset_wherever_they_stand(monkeypatch):
+    words = ("--steps", 9, "--preset", "paper", "--inner.rate", 0.5)
+    found = preset(monkeypatch, *words)
+    assert (found.steps, found.inner, found.limit) == (9, Inner(0.5), 7)
+    assert repeat.changed(found, PRESETS) == {"steps": (50, 9), "inner.rate": (1, 0.5)}
+    assert repeat.told(found, PRESETS) == (
+        "paper: as published",
+        "changed: --steps 9, in the preset 50",
+        "changed: --inner.rate 0.5, in the preset 1",
+        "The seeds are unknown.",
+    )
+    assert repeat.told(Config(), PRESETS) == ()
+
+
+def test_a_preset_wins_over_an_earlier_run(monkeypatch, written):
+    for words in (("--config", written, "--preset", "quick"), ("--preset", "quick")):
+        found = preset(monkeypatch, *words)
+        assert (found.steps, found.preset) == (2, "quick")
+    words = ("--preset", "quick", "--config", written)
+    assert preset(monkeypatch, *words).limit == OTHER.limit
+
+
+def test_a_preset_is_recorded_and_repeated_by_its_values(monkeypatch, tmp_path):
+    config = preset(monkeypatch, "--preset", "paper", "--steps", 9)
+    command.write_config(tmp_path, config, parallel.data(1))
+    facts = json.loads((tmp_path / "config.json").read_text())
+    assert facts["config"]["preset"] == "paper" and facts["config"]["limit"] == 7
+    assert preset(monkeypatch, "--config", tmp_path) == config
+    typed = dataclasses.replace(config, preset=None)
+    assert command.digest(typed) == command.digest(config)
+
+
+def test_help_shows_what_presets_there_are(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        preset(monkeypatch, "--help")
+    said = capsys.readouterr().out
+    assert "paper: as published\n" in said and "quick: minutes\n" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--preset", "papr"), "--preset papr: unknown; choose from paper, quick"),
+        (("--preset",), "--preset: name one after it: paper, quick"),
+    ],
+)
+def test_a_preset_that_is_none_is_one_line(monkeypatch, capsys, words, said):
+    with pytest.raises(SystemExit) as stop:
+        preset(monkeypatch, *words)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and said in line
+
+
+def test_a_preset_that_does_not_fit_is_named():
+    wrong = {"wrong": repeat.Preset("", {"inner.speed": 1})}
+    with pytest.raises(ValueError, match="--preset wrong.*--inner.speed.*no flag"):
+        repeat.preset(Config(), "wrong", wrong)
