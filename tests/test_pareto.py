@@ -120,6 +120,42 @@ def test_picks_name_the_nearest_of_the_best_points_within_the_drift(points, drif
     assert pareto.picks(points, drift) == expected
 
 
+@SETTINGS
+@hypothesis.given(POINTS, _NUMBER)
+def test_least_picks_name_the_best_of_the_nearest_points_with_the_reward(points, r):
+    good = [(d, -reward, i) for i, (d, reward) in enumerate(points) if reward >= r]
+    expected = min(good)[2] if good else -1
+    assert pareto.least_picks(points, r) == expected
+
+
+def test_crossed_reads_the_other_half_and_averages():
+    a, b = np.array([1.0, 5.0, 9.0]), np.array([2.0, 4.0, 30.0])
+    assert pareto.crossed(1, 0, a, b) == (4.0 + 1.0) / 2
+    np.testing.assert_array_equal(
+        pareto.crossed([0, 2, -1], [2, 2, 0], a, b), [(2 + 9) / 2, (30 + 9) / 2, np.nan]
+    )
+
+
+@SETTINGS
+@hypothesis.given(POINTS, _NUMBER)
+def test_crossed_of_equal_halves_is_the_plain_reading(points, drift):
+    index = pareto.picks(points, drift)
+    found = pareto.crossed(index, index, points[:, 1], points[:, 1])
+    np.testing.assert_equal(float(found), float(pareto.attainment(points, drift)))
+
+
+def test_a_reward_chosen_on_one_half_and_read_on_the_other_is_not_optimistic(rng):
+    draws, plain, crossed = 2000, [], []
+    for half_a, half_b in rng.normal(size=(draws, 2, 20)):
+        sides = [np.stack([np.zeros(20), half], -1) for half in (half_a, half_b)]
+        chosen = [pareto.picks(side, 0.0) for side in sides]
+        crossed.append(pareto.crossed(*chosen, half_a, half_b))
+        plain.append((half_a + half_b).max() / 2)
+    # The true reward of all 20 is 0.
+    assert np.mean(plain) > 1.0
+    assert abs(np.mean(crossed)) < 4 * np.std(crossed) / draws**0.5
+
+
 def test_minus_zero_is_zero():
     assert pareto.front([(0.0, 1.0), (-0.0, 1.0)]).shape == (1, 2)
 
@@ -171,6 +207,7 @@ def test_split_half_is_less_optimistic_than_the_plain_front(rng):
         (lambda: pareto.front(np.zeros((3, 3))), "points must be"),
         (lambda: pareto.hypervolume([(0, 0)], (np.nan, 0)), "reference"),
         (lambda: pareto.split_half(len, [(0, 0)], [(0, 0), (1, 1)]), "halves"),
+        (lambda: pareto.crossed(0, 0, [1.0], [1.0, 2.0]), "halves"),
     ],
 )
 def test_misuse_is_named(call, message):

@@ -84,6 +84,39 @@ def least_drift(points, rewards):
     return np.append(edge[:, 0], np.nan)[index]
 
 
+def least_picks(points, rewards):
+    """Which point has the least drift at reward ≥ r: the twin of `picks`.
+
+    points [N, 2], rewards [...]. Returns [...] int, −1 where no point is as good.
+    """
+    points = _checked(points)
+    index = np.flatnonzero(members(points))
+    edge, first = np.unique(points[index], axis=0, return_index=True)
+    place = np.searchsorted(edge[:, 1], np.asarray(rewards, float), side="left")
+    return np.append(index[first], -1)[place]
+
+
+def crossed(chosen_a, chosen_b, values_a, values_b):
+    """(v_B[chosen on A] + v_A[chosen on B]) / 2: chosen on one half, read on the other.
+
+    The reward of the checkpoint that is best on half A is, on half A, too high; on half
+    B it is only what that checkpoint is worth.
+
+    Args:
+      chosen_a, chosen_b: [...] int, indices from `picks` or `least_picks`, −1 = none.
+      values_a, values_b: [N], the measure on the two halves.
+    Returns [...], NaN where a half chose nothing.
+    """
+    values_a, values_b = np.asarray(values_a, float), np.asarray(values_b, float)
+    if values_a.shape != values_b.shape or values_a.ndim != 1:
+        raise ValueError(
+            f"the halves hold {values_a.shape} and {values_b.shape} values: give the "
+            "same checkpoints in the same order, [N] each"
+        )
+    one = np.append(values_b, np.nan)[chosen_a]
+    return (one + np.append(values_a, np.nan)[chosen_b]) / 2
+
+
 def matched(sets):
     """Where several fronts can be compared: the largest drift and reward all reach.
 
