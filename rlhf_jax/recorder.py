@@ -43,16 +43,8 @@ class Recorder:
 
     def log(self, step, metrics, rows):
         del rows
-        cell, settings = self._cell, self._study.settings
-        spent = self._spent
-        if "response/length" in metrics:
-            spent["tokens"] += metrics["response/length"] * settings.rows
-            spent["reward_calls"] += settings.rows
-            spent["gradient_steps"] += (
-                settings.algorithm.epochs * settings.algorithm.minibatches
-            )
-        else:
-            spent["gradient_steps"] += 1
+        cell, spent = self._cell, self._spent
+        self._study.spend(spent, metrics)
         metrics = {**metrics, **{f"budget/{k}": v for k, v in spent.items()}}
         self._files.log.write(metrics, method=cell.method, seed=cell.seed, step=step)
         live = {"reward": "objective/scores", "kl": "objective/kl"}
@@ -78,7 +70,7 @@ class Recorder:
         for row in samples[: self._study.settings.logged_samples]:
             where = {"method": cell.method, "seed": cell.seed, "step": step}
             files.samples.append({**where, "phase": phase, **row})
-        files.bar.update(self._before + step, drift=metrics["drift/text_nll"])
+        files.bar.update(self._before + step, drift=metrics[self._study.axis])
         return metrics
 
     def _measure(self, policy, phase):
@@ -90,18 +82,11 @@ class Recorder:
         return self._study.once(key, lambda: evaluator(policy, self._reward))
 
     def _keep_best(self, metrics, state, step):
-        """The policy whose gain × room left before the drift corner is largest.
-
-        The hypervolume of one point, on validation half A, with the proxy reward: what
-        early stopping would choose. Reported on half B.
-        """
+        """The policy that is worth most, by the study's measure."""
         best = self._best
-        now = {k: metrics[k] for k in ("eval/reward_a", "drift/text_nll_a")}
+        now = {k: metrics[k] for k in self._study.judged}
         start = best["start"] or now
-        gain = now["eval/reward_a"] - start["eval/reward_a"]
-        drift = now["drift/text_nll_a"] - start["drift/text_nll_a"]
-        room = self._study.settings.drift_corner - drift
-        value = max(gain, 0.0) * max(room, 0.0)
+        value = self._study.worth(now, start)
         self._best = {**best, "start": start}
         if value > best["value"]:
             self._best = {"value": value, "step": step, "start": start}

@@ -51,17 +51,27 @@ class Settings:
 
 
 class Study:
-    """The cells of a study, what they share, and where they have got to."""
+    """The cells of a study, what they share, and where they have got to.
+
+    Another kind of study (`game.Game`) has a table of methods, trainers and
+    measurements of its own, and says what it counts and what the best policy is.
+    """
+
+    table = methods.METHODS
+    axis = "drift/text_nll"  # shown while it runs
+    judged = ("eval/reward_a", "drift/text_nll_a")  # what `worth` reads
 
     def __init__(self, task, settings, layout, folder, *, console, wandb=None):
         self.task, self.settings, self.layout = task, settings, layout
         self.folder, self.console, self._wandb = pathlib.Path(folder), console, wandb
         self._made = {}
         self.resets = elastic_reset.calendar(
-            settings.steps,
-            settings.reset_every,
-            at_zero=bool(settings.hyper.reset_first),
+            settings.steps, settings.reset_every, at_zero=self.resets_first()
         )
+
+    def resets_first(self):
+        """Whether iteration 0 ends with a reset too."""
+        return bool(self.settings.hyper.reset_first)
 
     @property
     def cells(self):
@@ -100,7 +110,7 @@ class Study:
         log = logs.Log(self.folder, resume_offset=offsets["metrics"], wandb=self._wandb)
         path = self.folder / "samples.jsonl"
         samples = logs.Lines(path, resume_offset=offsets["samples"])
-        trained = [c for c in self.cells if methods.METHODS[c.method].source is None]
+        trained = [c for c in self.cells if self.table[c.method].source is None]
         steps = self.settings.steps
         bar = progress.Progress(len(trained) * steps, "training", console=self.console)
         with log, samples, bar:
@@ -116,7 +126,7 @@ class Study:
 
     def _run(self, cell, files, before, signals):
         reward = self.reward(cell.seed)
-        if methods.METHODS[cell.method].source is not None:
+        if self.table[cell.method].source is not None:
             self._derive(cell, reward, files)
             return
         trainer = self.trainer(cell)
@@ -125,9 +135,7 @@ class Study:
         plan = loop.Plan(
             steps=self.settings.steps,
             evaluations=self.evaluations(),
-            resets=frozenset(
-                self.resets if methods.METHODS[cell.method].resets else ()
-            ),
+            resets=frozenset(self.resets if self.table[cell.method].resets else ()),
             save_every=self.settings.save_every,
         )
         hooks = loop.Hooks(
@@ -141,7 +149,7 @@ class Study:
 
     def _derive(self, cell, reward, files):
         """A method that trains nothing: read off the final state of its source."""
-        source = cells.Cell(methods.METHODS[cell.method].source, cell.seed)
+        source = cells.Cell(self.table[cell.method].source, cell.seed)
         trainer = self.trainer(source)
         _, saved, extra = self.restore(source, trainer)
         run = recorder.Recorder(self, cell, trainer, reward, files, 0)
@@ -156,7 +164,7 @@ class Study:
 
     def _derived(self, name, trainer):
         """state of the source -> policy; None where one state does not decide it."""
-        weight = methods.METHODS[name].weight
+        weight = self.table[name].weight
         if weight is not None:
             return lambda state: trainer.mix(trainer.policy(state), weight)
         return None if name.endswith("_early_stop") else trainer.average
@@ -168,11 +176,35 @@ class Study:
         """
         found = {}
         for name in self.settings.methods:
-            if methods.METHODS[name].source == cell.method:
+            if self.table[name].source == cell.method:
                 derive = self._derived(name, trainer)
                 if derive is not None:
                     found[cells.Cell(name, cell.seed)] = derive
         return found
+
+    # What a kind of study decides
+
+    def spend(self, spent, metrics):
+        """Counts in `spent` what an iteration with these metrics took."""
+        settings = self.settings
+        if "response/length" not in metrics:
+            spent["gradient_steps"] += 1
+            return
+        spent["tokens"] += metrics["response/length"] * settings.rows
+        spent["reward_calls"] += settings.rows
+        spent["gradient_steps"] += (
+            settings.algorithm.epochs * settings.algorithm.minibatches
+        )
+
+    def worth(self, now, start):
+        """What early stopping maximises, of the metrics `judged`, at the start too.
+
+        Gain × room left before the drift corner: the hypervolume of one point, on
+        validation half A, with the proxy reward. Reported on half B.
+        """
+        reward, drift = self.judged
+        room = self.settings.drift_corner - (now[drift] - start[drift])
+        return max(now[reward] - start[reward], 0.0) * max(room, 0.0)
 
     # What cells share
 
@@ -191,7 +223,7 @@ class Study:
 
     def policy(self, cell):
         """The final policy of a cell that is done: adapters where those are trained."""
-        method = methods.METHODS[cell.method]
+        method = self.table[cell.method]
         if method.source is None:
             trainer = self.trainer(cell)
             return trainer.policy(self.restore(cell, trainer)[1]["state"])
@@ -204,7 +236,7 @@ class Study:
         """The trainer of a cell that trains; programs are shared between cells."""
         if cell.method in ("sft", "sft_placebo"):
             return self._supervised(cell)
-        settings, method = self.settings, methods.METHODS[cell.method]
+        settings, method = self.settings, self.table[cell.method]
         changes = dict(method.static)
         if changes.get("algorithm") in ("rloo", "grpo"):
             changes["candidates"] = settings.candidates
