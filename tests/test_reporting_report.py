@@ -52,6 +52,12 @@ def written(few, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    for name in ("front", "curves"):
+        monkeypatch.setattr(plots, name, lambda *_, **__: None)
+
+
 def _judged(records):
     found = results.runs(records)
     summary = results.summarize(records, axes=AXES, corners=CORNERS)
@@ -236,6 +242,53 @@ def test_the_console_table_fits_eighty_columns_and_hides_nothing(few):
 )
 def test_methods_are_named_for_readers(method, name):
     assert canvas.method_name(method, LABELS) == name
+
+
+def test_the_page_says_where_fronts_were_matched(few):
+    text = report.render(*_judged(few), STUDY)
+    assert "at what PPO, PPO + KL and Elastic Reset all reach" in text
+    for part in ("| matched at |", "### Best reward at the matched drift"):
+        assert text.count(part) == 1
+    assert "4: PPO and PPO + KL; " in text  # checkpoints: fewer than Elastic Reset has
+
+
+def test_claims_of_a_family_stand_under_its_name(many):
+    second = claims.Claim("elastic_reset", ("ppo",), "gold", family="Second thoughts")
+    found = results.runs(many)
+    findings = claims.judge((*STUDY.claims, second), found, axes=AXES, corners=CORNERS)
+    text = report.render(_judged(many)[0], findings, STUDY)
+    first, rest = text.split("### Second thoughts")
+    assert "| Elastic Reset is better than PPO | Skills lost |" in first
+    row = next(line for line in rest.splitlines() if "| gold |" in line)
+    p = markdown.number(findings[-1].verdict.p)
+    assert f"| {p} | {p} |" in row  # alone in its family
+
+
+def test_methods_outside_of_all_claims_do_not_match_fronts(few, tmp_path, no_pictures):
+    bystander = [{**r, "method": "sft"} for r in few if r["method"] == "ppo_kl"]
+    found = report.write(tmp_path, few + bystander, STUDY)
+    assert found["matched"]["tax/skills"]["methods"] == list(reporting_records.SPEED)
+    assert "sft" in found["methods"]
+
+
+def test_methods_without_a_budget_cost_what_averaging_costs(few):
+    summary, findings = _judged(few)
+    summary["budget"] = {"ppo": {"tokens": 5, "wall_seconds": 2}}
+    text = report.render(summary, findings, STUDY)
+    assert "PPO + KL and Elastic Reset: read off the runs of other methods" in text
+
+
+@pytest.mark.parametrize(
+    ("spread", "text"),
+    [
+        (None, "–"),
+        ({"mean": 1.0, "low": 0.5, "high": 2.0}, "1 [0.5, 2]"),
+        ({"mean": 1.0, "low": 1.0, "high": 1.0, "missing": 2}, "1 [1, 1], 2 absent"),
+        ({"mean": None, "low": None, "high": None, "missing": 3}, "absent"),
+    ],
+)
+def test_intervals_say_what_is_missing_from_them(spread, text):
+    assert markdown.interval(spread, absent="absent") == text
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,78 @@ def test_hypervolumes_are_split_half_when_halves_were_measured(rng):
     assert "eval/reward_a" not in table["ppo"]
 
 
+def _halved(method, seed, points):
+    """Evaluations of ((drift, reward) on half A, and on half B), start first."""
+    rows = []
+    for step, ((drift_a, reward_a), (drift_b, reward_b)) in enumerate(points):
+        both = {"eval/reward_a": reward_a, "eval/reward_b": reward_b}
+        both |= {"drift/text_nll_a": drift_a, "drift/text_nll_b": drift_b}
+        mean = (reward_a + reward_b) / 2, (drift_a + drift_b) / 2
+        phase = "start" if step == 0 else "train"
+        rows.append(_row(method, seed, step, phase, *mean, **both))
+    return rows
+
+
+def test_checkpoints_at_matched_places_are_chosen_on_one_half_and_read_on_the_other():
+    one = [[(0, 0), (0, 0)], [(1, 2), (1, 1)], [(1, 1), (1, 4)]]
+    two = [[(0, 0), (0, 0)], [(2, 5), (2, 5)]]
+    rows = _halved("one", 0, one) + _halved("two", 0, two)
+    table = results.endpoints(results.runs(rows), axes=["drift/text_nll"])
+    found = {k: v[0] for k, v in table["one"].items()}
+    # Matched at drift 1 on both halves; A chooses the second, B the third checkpoint.
+    assert found["reward_at/drift/text_nll"] == (1 + 1) / 2
+    # Matched at reward 2 on half A and at 4 on half B; both choose drift 1.
+    assert found["drift_at/drift/text_nll"] == 1.0
+    other = {k: v[0] for k, v in table["two"].items()}
+    assert other["reward_at/drift/text_nll"] == 0.0  # its start, at drift 1
+    assert other["drift_at/drift/text_nll"] == 2.0
+
+
+def test_a_half_with_harder_texts_has_not_drifted():
+    points = [[(2.0, 0.0), (3.0, 0.0)], [(2.5, 1.0), (3.5, 1.0)]]
+    (run,) = results.runs(_halved("ppo", 0, points))
+    for side in run.sides("drift/text_nll"):
+        np.testing.assert_array_equal(side, [2.5, 3.0])
+    np.testing.assert_array_equal(
+        run.picked("eval/reward", "drift/text_nll", [2.4, 2.5, 3.0]), [np.nan, 0, 1]
+    )
+
+
+def test_claims_methods_decide_where_fronts_are_matched_and_others_are_read_there():
+    rows = _two_methods() + [
+        _row("short", 0, 0, "start", 0.0, 0.0),
+        _row("short", 0, 1, "final", 0.5, 0.25),
+    ]
+    options = {"axes": ["drift/text_nll"]}
+    everyone = results.summarize(rows, **options)["matched"]["drift/text_nll"]
+    assert (everyone["drift"]["mean"], everyone["reward"]["mean"]) == (0.25, 0.5)
+    assert everyone["methods"] == ["far", "near", "short"]
+    found = results.summarize(rows, **options, among=["far", "near"])
+    place = found["matched"]["drift/text_nll"]
+    assert (place["drift"]["mean"], place["reward"]["mean"]) == (1.0, 2.0)
+    assert place["methods"] == ["far", "near"]
+    short = found["methods"]["short"]
+    assert short["reward_at"]["drift/text_nll"]["mean"] == 0.5
+    assert short["drift_at"]["drift/text_nll"] == {
+        **{"mean": None, "low": None, "high": None},
+        "missing": 1,
+    }
+
+
+def test_attainment_is_a_curve_above_the_start_of_each_seed():
+    rows = _two_methods() + [
+        {**row, "seed": 1, "drift/text_nll": row["drift/text_nll"] + 10.0}
+        for row in _two_methods()
+    ]
+    corners = {"drift/text_nll": (5.0 + 12.0, 0.0)}  # 12 above the mean start
+    found = results.summarize(rows, axes=["drift/text_nll"], corners=corners)
+    curve = found["attainment"]["drift/text_nll"]
+    np.testing.assert_array_equal(curve["above_start"], np.arange(13.0))
+    best = [at["mean"] for at in curve["methods"]["far"]]
+    np.testing.assert_array_equal(best, [0, 0, 1, 1, *[3] * 9])
+    assert all(a["low"] == a["high"] for a in curve["methods"]["near"])
+
+
 def test_summary_has_the_layout_of_results_json():
     found = results.summarize(reporting_records.make(3), **OPTIONS, wall_seconds=1.5)
     assert found["seeds"] == 3
@@ -126,7 +198,10 @@ def test_summary_has_the_layout_of_results_json():
         assert set(method["drift"]) == set(method["hypervolume"]) == set(AXES)
         for spread in (method["reward"], method["gold"], *method["drift"].values()):
             assert spread["low"] <= spread["mean"] <= spread["high"]
+        assert method["checkpoints"] in (4, 8)
+        assert set(method["reward_at"]) == set(method["drift_at"]) == set(AXES)
     assert found["initial"]["drift"]["tax/skills"]["mean"] == 0.0
+    assert set(found["matched"]) == set(found["attainment"]) == set(AXES)
 
 
 def test_few_seeds_show_their_range_and_many_an_interval():
@@ -183,6 +258,21 @@ def test_p_values_are_adjusted_over_all_findings():
     )
     assert [f.verdict.p for f in findings] == [2 / 2**8] * 2
     assert [f.p_holm for f in findings] == [4 / 2**8] * 2
+
+
+def test_p_values_are_adjusted_within_their_family():
+    findings = _judge(
+        _two_methods(8),
+        _claim("reward"),
+        _claim("reward_at/drift/text_nll", family="Read at one place"),
+        _claim("drift_at/drift/text_nll", smallest_effect=0.1, family="Read at one"),
+    )
+    assert [f.p_holm for f in findings] == [2 / 2**8] * 3
+    assert findings[2].verdict.mean == 3.0  # less drift is better
+    assert [f.claim.family for f in findings][1:] == [
+        "Read at one place",
+        "Read at one",
+    ]
 
 
 def test_a_diverged_seed_takes_the_verdict_away():

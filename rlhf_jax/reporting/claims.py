@@ -1,6 +1,7 @@
 """Claims that were declared before a run, and what its seeds say about them."""
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ class Claim:
     endpoint: str  # a name of `results.endpoints`
     smallest_effect: float | None = None  # None: from SMALLEST
     kind: str = "greater"  # or "equal"
+    family: str = ""  # p-values are adjusted within it; a heading of the report
 
     def __post_init__(self):
         if self.kind not in ("greater", "equal"):
@@ -55,7 +57,7 @@ class Finding(NamedTuple):
     smallest_effect: float | None  # in the endpoint's unit
     verdict: statistics.Verdict | None
     reason: str  # why there is no verdict: a seed diverged, a method was not run
-    p_holm: float = math.nan  # over all findings judged together; NaN when not tested
+    p_holm: float = math.nan  # over all findings of its family; NaN when not tested
 
 
 def judge(claims, found, *, axes, corners=None):
@@ -67,19 +69,34 @@ def judge(claims, found, *, axes, corners=None):
     run is over, and the other claims are to be read.
 
     Args: claims: sequence of Claim; found: sequence of results.Run; the rest as in
-    `results.summarize`. Returns a list of Finding, Holm over all of them.
+    `results.summarize`. Returns a list of Finding, Holm over each family of claims.
     """
-    findings = []
-    for claim in claims:
-        for other in claim.others:
-            pair = [run for run in found if run.method in (claim.method, other)]
-            table = results.endpoints(pair, axes=axes, corners=corners)
-            findings.append(_compare(claim, other, table))
-    tested = [i for i, f in enumerate(findings) if f.verdict and f.verdict.p >= 0]
+
+    @functools.cache
+    def table(method, other):
+        pair = [run for run in found if run.method in (method, other)]
+        return results.endpoints(pair, axes=axes, corners=corners)
+
+    findings = [
+        _compare(claim, other, table(claim.method, other))
+        for claim in claims
+        for other in claim.others
+    ]
+    for family in {claim.family for claim in claims}:
+        _adjust(findings, family)
+    return findings
+
+
+def _adjust(findings, family):
+    """Holm's p over the findings of a family, written into the list."""
+    tested = [
+        i
+        for i, f in enumerate(findings)
+        if f.claim.family == family and f.verdict and f.verdict.p >= 0
+    ]
     adjusted = statistics.holm([findings[i].verdict.p for i in tested])
     for i, p in zip(tested, adjusted, strict=True):
         findings[i] = findings[i]._replace(p_holm=float(p))
-    return findings
 
 
 def _compare(claim, other, table):

@@ -21,17 +21,19 @@ def number(value, scale=1.0):
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def interval(spread, scale=1.0):
-    """mean [low, high] of a {"mean", "low", "high"}, and what is missing from it."""
+def interval(spread, scale=1.0, *, absent="not finite"):
+    """mean [low, high] of a {"mean", "low", "high"}, and what is missing from it.
+
+    absent: what a seed without a number is.
+    """
     if not spread:
         return "–"
     if spread["mean"] is None:
-        text = "not finite"
-    else:
-        low, high = number(spread["low"], scale), number(spread["high"], scale)
-        text = f"{number(spread['mean'], scale)} [{low}, {high}]"
+        return absent
+    low, high = number(spread["low"], scale), number(spread["high"], scale)
+    text = f"{number(spread['mean'], scale)} [{low}, {high}]"
     missing = spread.get("missing")
-    return f"{text}, {missing} not finite" if missing else text
+    return f"{text}, {missing} {absent}" if missing else text
 
 
 def count(value):

@@ -25,7 +25,8 @@ def front(records, axes, path, *, labels=None, note=None):
 
     Dots are checkpoints, faint lines the way of each seed (dotted across a reset), the
     large marker the final policy, the star π₀. The staircase is the mean over seeds of
-    the best proxy reward at drift ≤ d; a band, the 95% t-interval, from 8 seeds on. A
+    the best proxy reward at drift ≤ d, chosen on one half of the prompts and read on
+    the other, so that it may fall; a band, the 95% t-interval, from 8 seeds on. A
     second row shows the gold reward where the records hold it, its staircase the gold
     of the same policies: gold selects nothing. Of more than 9 methods checkpoints and
     ways are left out.
@@ -114,8 +115,8 @@ def _ways(panel, seeds, axis, reward, style):
 def _staircase(panel, seeds, axis, reward, style):
     """Mean over seeds of the reward that the best proxy within each drift has."""
     color, dashes = style["color"], style["ls"]
-    edges = [pareto.front(run.points(axis))[:, 0] for run in seeds]
-    drifts = np.unique(np.concatenate(edges))
+    faces = [face for run in seeds for face in run.faces(axis)]
+    drifts = np.unique(np.concatenate([pareto.front(face)[:, 0] for face in faces]))
     best = np.stack([run.picked(reward, axis, drifts) for run in seeds])
     known = ~np.isnan(best).any(0)
     drifts, best = drifts[known], best[:, known]

@@ -18,14 +18,17 @@ import rich.text
 from rlhf_jax.reporting import (
     canvas,
     claims,
+    contrasts,
     markdown,
     metrics,
     plots,
+    recoveries,
     results,
     sections,
     wording,
 )
 from rlhf_jax.reporting.claims import Claim
+from rlhf_jax.reporting.contrasts import Contrast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Study:
     axes: tuple[str, ...] = ("drift/text_nll", "drift/kl_initial", "tax/skills")
     corners: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
+    contrasts: tuple[Contrast, ...] = ()  # the ablation table
+    recovery: tuple[str, str] | None = None  # two methods reset at the same iterations
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     place: str = "this microworld and these models"
     command: str = ""
@@ -63,9 +68,13 @@ def write(folder, records, study, *, rows=(), budget=None, controls=(), wall=Non
     folder, found = pathlib.Path(folder), results.runs(records)
     study = _measured(study, found)
     options = {"axes": study.axes, "corners": study.corners}
-    summary = results.summarize(records, **options, wall_seconds=wall)
+    among = _among(study, found)
+    summary = results.summarize(records, **options, among=among, wall_seconds=wall)
     findings = claims.judge(study.claims, found, **options)
     summary["verdicts"] = [_verdict_row(f) for f in findings]
+    summary["contrasts"] = contrasts.table(summary, study.contrasts, study.axes)
+    if study.recovery is not None:
+        summary["recovery"] = recoveries.compare(records, *study.recovery)
     summary["budget"] = spent(records) if budget is None else budget
     metrics.write_json(folder / "results.json", summary)
     plots.front(records, study.axes, folder / "front.png", labels=study.labels)
@@ -84,9 +93,12 @@ def render(summary, findings, study, *, rows=(), controls=()):
         "![Reward against drift](front.png)",
         "![Training curves](curves.png)",
         *sections.outcome(summary, study),
+        *sections.matched(summary, study),
         "## Where the axes disagree",
         sections.disagreement(summary, study),
         *sections.verdicts(summary, findings, study),
+        *contrasts.section(summary, study),
+        *recoveries.section(summary, study),
         *sections.seeds_one_by_one(summary, study),
         *sections.budget(summary, study),
         *sections.negative_controls(controls),
@@ -152,6 +164,17 @@ def show(summary, *, labels=None, console=None):
     (console or rich.console.Console()).print(table)
 
 
+def _among(study, found):
+    """The methods that decide where fronts are matched: those that claims are about.
+
+    Others may be no rivals: supervised steps end where the rest has hardly begun, and
+    a control that learns nothing would match all fronts at the start.
+    """
+    named = {m for claim in study.claims for m in (claim.method, *claim.others)}
+    run = list(dict.fromkeys(r.method for r in found if r.method in named))
+    return run if len(run) > 1 else None
+
+
 def _measured(study, found):
     """The study without the axes that no run measured, and a note of them."""
     missing = [a for a in study.axes if not any(run.has(a) for run in found)]
@@ -171,6 +194,7 @@ def _verdict_row(finding):
         "other": finding.other,
         "endpoint": finding.claim.endpoint,
         "kind": finding.claim.kind,
+        "family": finding.claim.family,
         "smallest_effect": finding.smallest_effect,
         "p_holm": finding.p_holm,
         "reason": finding.reason,

@@ -4,7 +4,8 @@ A record is a dictionary of one logged step. Evaluation records hold `eval/rewar
 an `eval/phase` in start, train, before_reset, after_reset, final. An *axis* names a
 metric; `drift/*` is read as it is, `tax/*` is an accuracy, and its axis is the drop
 against the start. A metric measured on two halves of the prompts is logged besides as
-`<name>_a` and `<name>_b`; hypervolumes are then split-half ones.
+`<name>_a` and `<name>_b`: checkpoints are then chosen on one half and read on the
+other, both ways, and averaged.
 """
 
 import functools
@@ -15,7 +16,9 @@ import numpy as np
 from rlhf_jax.evaluation import pareto, statistics
 
 REWARD, GOLD = "eval/reward", "eval/gold"
+HALVES = ("_a", "_b")
 _AT_AXIS = ("hypervolume", "reward_at", "gold_at", "drift_at")
+_STEPS = 12  # of a curve of attainment, from the start to the corner
 
 
 class Run(NamedTuple):
@@ -43,14 +46,33 @@ class Run(NamedTuple):
         points = np.stack(pairs, axis=-1)
         return points[~np.isnan(points).any(-1)]
 
+    def sides(self, key):
+        """A metric on the two halves of the prompts, [N] each.
+
+        Twice the whole where halves were not measured. Both sides of a drift begin
+        where the whole does: texts that are harder than the other half's are no drift.
+        """
+        whole = self.values(key)
+        if not all(self.has(key + half) for half in HALVES):
+            return whole, whole
+        sides = [self.values(key + half) for half in HALVES]
+        if key.startswith("drift/"):
+            sides = [side - side[0] + whole[0] for side in sides]
+        return tuple(sides)
+
+    def faces(self, axis):
+        """(drift, proxy reward) on the two halves, [N, 2] each, NaN rows kept."""
+        pairs = zip(self.sides(axis), self.sides(REWARD), strict=True)
+        return tuple(np.stack(pair, axis=-1) for pair in pairs)
+
     def picked(self, key, axis, drifts):
         """A metric at the checkpoint with the best proxy reward at drift ≤ d.
 
         Gold is read there, and selects nothing. drifts [...]. Returns [...], NaN where
         no checkpoint is as near as that.
         """
-        pairs = np.stack([self.values(axis), self.values(REWARD)], axis=-1)
-        return np.append(self.values(key), np.nan)[pareto.picks(pairs, drifts)]
+        chosen = [pareto.picks(face, drifts) for face in self.faces(axis)]
+        return pareto.crossed(*chosen, *self.sides(key))
 
     def has(self, key):
         """Was the metric ever measured?"""
@@ -99,18 +121,20 @@ def methods(runs):
     return {method: result[method] for method in order}
 
 
-def endpoints(found, *, axes, corners=None):
+def endpoints(found, *, axes, corners=None, among=None):
     """{method: {name: {seed: number}}}: what a claim can be about, flat.
 
     Names: `reward`, `gold`, each axis, every other number of the final evaluation
     (`tax/*` as drops); and for each axis `hypervolume/<axis>` (where `corners` holds
     the axis), `reward_at/<axis>` (best reward at the matched drift of that seed's
     methods), `gold_at/<axis>` (gold of the checkpoint that the *proxy* picks there:
-    gold selects nothing) and `drift_at/<axis>` (least drift at their matched reward).
+    gold selects nothing) and `drift_at/<axis>` (least drift at their matched reward,
+    NaN for a method that never gets there).
 
-    found: sequence of Run; matching is among the methods it holds.
+    found: sequence of Run; among: names of the methods that decide where fronts are
+    matched, all by default; the others are read there as well.
     """
-    matches = _matches(found, axes)
+    matches = _matches(found, axes, among)
     result = {}
     for run in found:
         for name, value in _endpoints(run, axes, corners or {}, matches).items():
@@ -119,7 +143,7 @@ def endpoints(found, *, axes, corners=None):
     return result
 
 
-def summarize(records, *, axes, corners=None, wall_seconds=None):
+def summarize(records, *, axes, corners=None, among=None, wall_seconds=None):
     """The content of results.json.
 
     Intervals are 95% t-intervals over seeds from 8 seeds on ("interval": "t95"), else
@@ -128,9 +152,10 @@ def summarize(records, *, axes, corners=None, wall_seconds=None):
     Args:
       axes: names of drift axes; a front is never judged on one alone.
       corners: {axis: (drift, reward)}, the worst corner of each hypervolume.
+      among: methods that decide where fronts are matched; see `endpoints`.
     """
     found = runs(records)
-    table = endpoints(found, axes=axes, corners=corners)
+    table = endpoints(found, axes=axes, corners=corners, among=among)
     seeds = {run.seed for run in found}
     summary = {name: _nested(values, axes) for name, values in table.items()}
     for run in found:
@@ -138,9 +163,12 @@ def summarize(records, *, axes, corners=None, wall_seconds=None):
             "step": run.final["step"],
             "phase": run.final.get("eval/phase", "final"),
         }
+        summary[run.method]["checkpoints"] = len(run.rows) - 1
     return {
         "methods": summary,
         "initial": _initial(found, axes),
+        "matched": _matched(found, axes, among),
+        "attainment": _attainment(found, axes, corners or {}),
         "seeds": len(seeds),
         "interval": "t95" if len(seeds) >= statistics.MIN_SEEDS else "range",
         "corners": {axis: list(corner) for axis, corner in (corners or {}).items()},
@@ -178,15 +206,23 @@ def _initial(found, axes):
     return result
 
 
-def _matches(found, axes):
-    """{(seed, axis): (drift, reward)} where all methods of a seed can be compared."""
+def _matches(found, axes, among):
+    """{(seed, axis): ((drift, reward) on half A, and on half B)}, where fronts of a
+    seed can be compared."""
     result = {}
     for seed in {run.seed for run in found}:
         for axis in axes:
-            sets = [run.points(axis) for run in found if run.seed == seed]
-            sets = [points for points in sets if len(points)]
-            if sets:
-                result[seed, axis] = pareto.matched(sets)
+            faces = [
+                run.faces(axis)
+                for run in found
+                if run.seed == seed and (among is None or run.method in among)
+            ]
+            sets = [
+                [side for side in sides if not np.isnan(side).any(-1).all()]
+                for sides in zip(*faces, strict=True)
+            ]
+            if sets and all(sets):
+                result[seed, axis] = tuple(map(pareto.matched, sets))
     return result
 
 
@@ -196,19 +232,59 @@ def _endpoints(run, axes, corners, matches):
         result["gold"] = float(run.final[GOLD])
     for name, value in run.final.items():
         number = isinstance(value, int | float) and "/" in name
-        if number and not name.endswith(("_a", "_b")) and name not in (REWARD, GOLD):
+        if number and not name.endswith(HALVES) and name not in (REWARD, GOLD):
             result[name] = float(run.values(name)[-1])
     for axis in axes:
         result[axis] = float(run.values(axis)[-1])
         if axis in corners:
             result[f"hypervolume/{axis}"] = _hypervolume(run, axis, corners[axis])
         if (run.seed, axis) in matches:
-            drift, reward = matches[run.seed, axis]
-            points = run.points(axis)
-            result[f"reward_at/{axis}"] = float(pareto.attainment(points, drift))
-            result[f"drift_at/{axis}"] = float(pareto.least_drift(points, reward))
-            if "gold" in result:
-                result[f"gold_at/{axis}"] = float(run.picked(GOLD, axis, drift))
+            result |= _read_at(run, axis, matches[run.seed, axis], "gold" in result)
+    return result
+
+
+def _read_at(run, axis, places, gold):
+    """The front of a run at the (drift, reward) of each half."""
+    sides = list(zip(run.faces(axis), places, strict=True))
+    near = [pareto.picks(face, drift) for face, (drift, _) in sides]
+    good = [pareto.least_picks(face, reward) for face, (_, reward) in sides]
+    read = {"reward_at": (near, REWARD), "drift_at": (good, axis)}
+    if gold:
+        read["gold_at"] = (near, GOLD)
+    return {
+        f"{name}/{axis}": float(pareto.crossed(*chosen, *run.sides(key)))
+        for name, (chosen, key) in read.items()
+    }
+
+
+def _matched(found, axes, among):
+    """{axis: where fronts were matched, over seeds, and among which methods}."""
+    names = [m for m in methods(found) if among is None or m in among]
+    places, result = _matches(found, axes, among), {}
+    for axis in axes:
+        of_seeds = [np.mean(p, axis=0) for (_, a), p in places.items() if a == axis]
+        if of_seeds:
+            drift, reward = zip(*of_seeds, strict=True)
+            spreads = {"drift": spread(drift), "reward": spread(reward)}
+            result[axis] = {"methods": names, **spreads}
+    return result
+
+
+def _attainment(found, axes, corners):
+    """{axis: {"above_start": drifts, "methods": {method: a spread at each drift}}}.
+
+    Best proxy reward within so much drift above the seed's own start, which in another
+    world is another number.
+    """
+    result = {}
+    for axis in (axis for axis in axes if axis in corners):
+        origin = np.mean([run.values(axis)[0] for run in found])
+        above = np.linspace(0.0, corners[axis][0] - origin, _STEPS + 1)
+        curves = {}
+        for method, seeds in methods(found).items():
+            best = [r.picked(REWARD, axis, r.values(axis)[0] + above) for r in seeds]
+            curves[method] = [spread(at) for at in zip(*best, strict=True)]
+        result[axis] = {"above_start": above.tolist(), "methods": curves}
     return result
 
 

@@ -49,38 +49,88 @@ def overview(summary, labels):
 
 
 def outcome(summary, study):
-    """Final policies, hypervolumes, and the fronts read at matched places."""
+    """Final policies, and the areas that their fronts cover."""
     header, body = overview(summary, study.labels)
     yield "## Results"
     how, units = wording.brackets(summary), wording.units(study.axes)
     yield f"Final policies; mean over seeds, {how}. {units}"
     yield markdown.table(header, body)
     yield _finals(summary, study)
-    for group, title in (
-        ("hypervolume", "Hypervolume (reward × drift, more is better)"),
-        ("reward_at", "Best reward at the drift all methods reach"),
-        ("gold_at", "Gold of the checkpoint that the proxy picks at that drift"),
-        ("drift_at", "Least drift at the reward all methods reach"),
-    ):
-        found = {k: m[group] for k, m in summary["methods"].items() if m[group]}
-        if found:
-            axes = [a for a in study.axes if any(a in m for m in found.values())]
-            yield f"### {title}"
-            yield markdown.table(
-                ["method", *(canvas.label(axis)[0] for axis in axes)],
-                [[study.name(k), *_along(m, group, axes)] for k, m in found.items()],
-            )
+    title = "Hypervolume (reward × drift, more is better)"
+    yield from along(title, "hypervolume", summary, study)
     if summary["corners"]:
         corners = "; ".join(
             f"{canvas.label(axis)[0]} {d * wording.scale(axis):g}, reward {r:g}"
             for axis, (d, r) in summary["corners"].items()
         )
         yield f"Corners of the hypervolumes, fixed in the config: {corners}."
+    yield _checkpoints(summary, study)
+
+
+def matched(summary, study):
+    """The fronts read at one place: at the same drift, and at the same reward."""
+    places = summary["matched"]
+    if not places:
+        return
+    yield "## At matched drift, and at matched reward"
+    names = markdown.join(study.name(m) for m in next(iter(places.values()))["methods"])
+    yield (
+        f"Matched, seed by seed, at what {names} all reach: the least of the drifts at "
+        "which they have their best proxy reward, and the least of these rewards. "
+        "Checkpoints are chosen by the proxy on one half of the prompts and read on "
+        "the other, both ways, and averaged; nothing is interpolated."
+    )
+    yield markdown.table(
+        ["matched at", *(canvas.label(axis)[0] for axis in places)],
+        [
+            ["drift", *(_place(p["drift"], axis) for axis, p in places.items())],
+            ["reward", *(markdown.interval(p["reward"]) for p in places.values())],
+        ],
+    )
+    for group, title in (
+        ("reward_at", "Best reward at the matched drift"),
+        ("gold_at", "Gold of the checkpoint that the proxy picks there"),
+        ("drift_at", "Least drift at the matched reward"),
+    ):
+        yield from along(title, group, summary, study)
+
+
+def _place(drift, axis):
+    return markdown.interval(drift, wording.scale(axis))
+
+
+def along(title, group, summary, study):
+    """A group of endpoints as a table, a column an axis; nothing where none has it."""
+    found = {k: m[group] for k, m in summary["methods"].items() if m[group]}
+    if not found:
+        return
+    axes = [a for a in study.axes if any(a in m for m in found.values())]
+    yield f"### {title}"
+    yield markdown.table(
+        ["method", *(canvas.label(axis)[0] for axis in axes)],
+        [[study.name(k), *_along(m, group, axes)] for k, m in found.items()],
+    )
 
 
 def _along(groups, group, axes):
+    absent = "not reached" if group == "drift_at" else "not finite"
     for axis in axes:
-        yield markdown.interval(groups.get(axis), wording.scale(f"{group}/{axis}"))
+        scale = wording.scale(f"{group}/{axis}")
+        yield markdown.interval(groups.get(axis), scale, absent=absent)
+
+
+def _checkpoints(summary, study):
+    """How many checkpoints a front is made of: more of them make a better one."""
+    counts = {}
+    for name, method in summary["methods"].items():
+        counts.setdefault(method["checkpoints"], []).append(study.name(name))
+    if len(counts) == 1:
+        return f"Fronts of {wording.count(*counts, 'checkpoint')} a method and seed."
+    said = "; ".join(f"{n}: {markdown.join(names)}" for n, names in counts.items())
+    return (
+        f"Checkpoints a seed after the start, {said}. Fronts are optimistic, the more "
+        "so the more checkpoints they are made of."
+    )
 
 
 def _finals(summary, study):
@@ -107,14 +157,17 @@ def verdicts(summary, findings, study):
         yield "No claim was declared before the run, so none is judged."
         return
     header = ["claim", "endpoint", "smallest effect", "difference", "p", "Holm p"]
-    rows = [_verdict(finding, study) for finding in findings]
-    yield markdown.table([*header, "verdict"], rows)
+    for family in dict.fromkeys(f.claim.family for f in findings):
+        own = [f for f in findings if f.claim.family == family]
+        if family:
+            yield f"### {family}"
+        yield markdown.table([*header, "verdict"], [_verdict(f, study) for f in own])
+        yield _jointly(own, study)
     yield (
         "Paired differences by seed, positive in favour of the method named first; "
-        "95% t-interval, exact two-sided sign-flip p, and p adjusted over this table. "
+        "95% t-interval, exact two-sided sign-flip p, and p adjusted over its table. "
         "“Undecided” names the seeds that would decide with a power of 80%."
     )
-    yield _jointly(findings, study)
 
 
 def _verdict(f, study):
@@ -177,7 +230,13 @@ def budget(summary, study):
             for m, b in spent.items()
         ],
     )
-    yield "Over all seeds. Averaging weights is nearly free: it samples nothing."
+    yield "Over all seeds; evaluations apart."
+    free = [study.name(m) for m in summary["methods"] if m not in spent]
+    if free:
+        yield (
+            f"{markdown.join(free)}: read off the runs of other methods, at the price "
+            "of averaging weights, which samples nothing and is nearly free."
+        )
 
 
 def negative_controls(controls):
