@@ -20,7 +20,7 @@ from typing import Annotated
 import rich.console
 import tyro
 
-from rlhf_jax import command, flags, methods
+from rlhf_jax import ablations, command, flags, methods
 from rlhf_jax.reporting import canvas, metrics, report, results
 
 AXES = ("drift/text_nll", "drift/kl_initial", "tax/skills")
@@ -75,6 +75,8 @@ def run(config):
         axes=axes,
         corners={axis: corners[axis] for axis in axes if axis in corners},
         claims=tuple(c for c in claims if c.method in labels and _axis(c) in axes),
+        contrasts=ablations.CONTRASTS,
+        recovery=("elastic_reset", "reset_to_initial"),
         labels=labels,
         place="these runs",
         command=command.command(),

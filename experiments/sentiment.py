@@ -17,6 +17,7 @@ import dataclasses
 import time
 
 from rlhf_jax import (
+    ablations,
     cells,
     command,
     elastic_reset,
@@ -39,13 +40,28 @@ from rlhf_jax.tasks import text as own_text
 
 AXES = ("drift/text_nll", "drift/kl_initial", "tax/skills")
 # Declared before any run: more reward at less drift than PPO with and without KL, and
-# than the nulls: averaging PPO, at every checkpoint; resetting to the initial model.
+# than the nulls: averaging PPO, at every checkpoint; resetting to the initial model;
+# and what has an EMA, resets or a mixture of weights, but not all three.
 RIVALS = ("ppo", "ppo_kl")
 NULLS = ("ppo_ma25", "ppo_ma50", "ppo_ma75", "ppo_early_stop", "reset_to_initial")
-CLAIMS = tuple(
-    Claim("elastic_reset", others, f"hypervolume/{axis}")
-    for others in (RIVALS, NULLS)
-    for axis in AXES
+PARTS = ("ppo_average", "kl_average", "reset_to_interpolation")
+# The least difference of interest at matched reward: a twentieth of the way to the
+# corner; of accuracy, 3 points.
+LEAST_DRIFT = {"drift/text_nll": 0.05, "drift/kl_initial": 1.5, "tax/skills": 0.03}
+
+
+def _claims(group, family="", smallest=None):
+    return tuple(
+        Claim("elastic_reset", others, f"{group}/{axis}", least, family=family)
+        for others in (RIVALS, NULLS, PARTS)
+        for axis, least in (smallest or dict.fromkeys(AXES)).items()
+    )
+
+
+CLAIMS = (
+    *_claims("hypervolume"),
+    *_claims("reward_at", "More reward at matched drift"),
+    *_claims("drift_at", "Less drift at matched reward", LEAST_DRIFT),
 )
 
 
@@ -233,6 +249,8 @@ def finish(config, place, records, console, wall):
         axes=AXES if small else AXES[:2],
         corners=flags.corners(config.corner, records),
         claims=tuple(c for c in CLAIMS if _measured(c, chosen, small)),
+        contrasts=ablations.CONTRASTS,
+        recovery=("elastic_reset", "reset_to_initial"),
         labels=methods.LABELS,
         place="this microworld and these models" if small else "these texts and models",
         command=command.command(),

@@ -46,7 +46,9 @@ def test_pooled_runs_are_one_study_with_verdicts(tmp_path):
     page = (pages[0] / "report.md").read_text()
     assert "reproduced" in page and "Elastic Reset" in page
     judged = [c for c in sentiment.CLAIMS if c.others == sentiment.RIVALS]
-    assert len(judged) == 3
+    assert [c.group for c in judged] == ["hypervolume"] * 3 + ["reward_at"] * 3 + [
+        "drift_at"
+    ] * 3
     words = [[v["word"] for v in page["verdicts"]] for page in (pooled, alone)]
     assert words[0] == words[1] and "reproduced" in words[0]
     told = {v["other"] for v in pooled["verdicts"] if v["word"] != "none"}
