@@ -55,3 +55,16 @@ class Preferences(NamedTuple):
     rejected_mask: jax.Array  # [B, T] int32
     preference: jax.Array  # [B] float32 in [0, 1]
     margin: jax.Array | None = None  # [B] float32, by how much it should win; None: 0
+
+
+class Pairs(NamedTuple):
+    """Sentences and their translations, by people or by a teacher; both right-padded.
+
+    A row without a target is padding and counts nowhere.
+    """
+
+    source: jax.Array  # [B, S] int32
+    source_mask: jax.Array  # [B, S] int32
+    target: jax.Array  # [B, T] int32, the end included
+    target_mask: jax.Array  # [B, T] int32
+    keys: jax.Array | None = None  # [B, 2] uint32, key data of each row's dropout

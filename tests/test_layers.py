@@ -25,7 +25,7 @@ FLOORS = (
         "labeling",
     ),
     ("models",),
-    ("sampling", "optim", "training"),
+    ("sampling", "optim", "training", "messages"),
     ("algorithms",),
     ("parallel", "mesh", "hosts", "evaluation"),
 )
