@@ -83,6 +83,11 @@ class Config:
     """Iterations of every method."""
     eval_every: int = 17
     """Iterations between evaluations; both sides of every reset are evaluated too."""
+    looks: int = 0
+    """Measurements of every method after its start, in place of --eval-every: then no
+    front is made of more checkpoints than another."""
+    tuned: str | None = None
+    """results.json of experiments.sweep: methods run with what it chose for them."""
     preset: str | None = None
     """A name for many flags; see above."""
     output: str | None = None
@@ -173,6 +178,7 @@ def _check(config):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name} {getattr(config, name)}: at least 1 is needed")
     flags.check(config.rl)
+    flags.check_looks(config)
 
 
 def batches(config):
@@ -287,6 +293,7 @@ def notes(config, small):
         "reward model and sampling key."
         if small
         else "Seeds are few and share the data: read them as descriptive.",
+        *flags.notes(config),
     ]
     if config.lora.rank:
         found.append(

@@ -1,8 +1,17 @@
 """Groups of flags that experiments share, and what they make of a task."""
 
 import dataclasses
+import math
 
-from rlhf_jax import command, methods, optim, study
+from rlhf_jax import (
+    command,
+    elastic_reset,
+    methods,
+    optim,
+    schedule,
+    study,
+    tuning,
+)
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.models import lora
 
@@ -106,6 +115,51 @@ def check(rl):
         )
 
 
+def check_looks(config):
+    """Raises ValueError where --looks are fewer than the resets of a method need."""
+    if not config.looks:
+        return
+    tuned, rl = tuning.read(config.tuned), config.rl
+    for name in methods.choose(config.methods):
+        every = tuned.get(name, tuning.Values()).every or rl.reset_every
+        every *= methods.METHODS[name].resets
+        resets = elastic_reset.calendar(config.steps, every, at_zero=rl.reset_first)
+        try:
+            schedule.looks(config.steps, resets, config.looks)
+        except ValueError as error:
+            raise ValueError(f"--looks {config.looks}: {name}: {error}") from None
+
+
+def notes(config):
+    """What a reader must know of resets, looks and tuning, for the report."""
+    found, rl = [], config.rl
+    tuned, chosen = tuning.read(config.tuned), methods.choose(config.methods)
+    if any(methods.METHODS[name].resets for name in chosen):
+        weight = elastic_reset.retained_weight(rl.decay, rl.reset_every)
+        found.append(
+            f"Resets every {rl.reset_every} iterations, EMA decay {rl.decay:g}: the "
+            f"retained weight w = 1 − decay^every is {weight:.2g}."
+        )
+        if not config.looks and math.gcd(config.eval_every, rl.reset_every) > 1:
+            found.append(
+                f"The evaluation interval {config.eval_every} and the reset interval "
+                f"{rl.reset_every} share a factor: besides the two sides of resets, "
+                "few points of a cycle are seen."
+            )
+    if tuned:
+        said = [
+            f"{name}: {tuning.command(tuned[name], name, rl)}"
+            for name in chosen
+            if name in tuned
+        ]
+        rest = [name for name in chosen if name not in tuned]
+        found.append(
+            f"Tuned by {config.tuned}: {'; '.join(said) or 'none of these methods'}."
+            + f" As the flags have them: {', '.join(rest)}." * bool(rest)
+        )
+    return found
+
+
 def algorithm(rl, **changes):
     """What is compiled in. changes: fields of `policy_gradient.Config`."""
     asked = {
@@ -148,6 +202,7 @@ def settings(config, task, console):
             chosen.append(name)
         else:
             console.print(f"{name} is left out: there is no {control} reward here")
+    tuned = tuning.read(config.tuned)
     return study.Settings(
         algorithm=algorithm(
             rl,
@@ -166,8 +221,10 @@ def settings(config, task, console):
         save_every=config.save_every,
         keep=config.keep,
         sft_learning_rate=rl.sft_learning_rate,
-        digest=command.digest(config),
+        digest=tuning.digest(command.digest(config), tuned),
         adapter=adapter(config.lora, task.params),
+        looks=config.looks,
+        tuned=tuned,
     )
 
 

@@ -8,6 +8,7 @@ checkpoints a cell; resuming cuts the two files back to what the checkpoints vou
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Mapping
 
 import jax
 
@@ -18,7 +19,9 @@ from rlhf_jax import (
     loop,
     methods,
     recorder,
+    schedule,
     shared,
+    tuning,
 )
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.evaluator import Evaluator
@@ -48,6 +51,8 @@ class Settings:
     adapter: lora.Config | None = None  # what is trained; None: all weights
     drift_corner: float = 1.0  # nats of text NLL above π₀: where drift stops counting
     logged_samples: int = 20  # rows of an evaluation that samples.jsonl keeps
+    looks: int = 0  # measurements of every method after its start; 0: see eval_every
+    tuned: Mapping[str, tuning.Values] = dataclasses.field(default_factory=dict)
 
 
 class Study:
@@ -61,10 +66,13 @@ class Study:
     axis = "drift/text_nll"  # shown while it runs
     judged = ("eval/reward_a", "drift/text_nll_a")  # what `worth` reads
 
-    def __init__(self, task, settings, layout, folder, *, console, wandb=None):
+    def __init__(
+        self, task, settings, layout, folder, *, console, wandb=None, made=None
+    ):
+        """made: what other studies of this task share: programs, rewards."""
         self.task, self.settings, self.layout = task, settings, layout
         self.folder, self.console, self._wandb = pathlib.Path(folder), console, wandb
-        self._made = {}
+        self._made = {} if made is None else made
         self.resets = elastic_reset.calendar(
             settings.steps, settings.reset_every, at_zero=self.resets_first()
         )
@@ -79,18 +87,30 @@ class Study:
         names = self.settings.methods
         return [cells.Cell(m, seed) for seed in self.settings.seeds for m in names]
 
-    def evaluations(self):
-        """Steps to evaluate at, the same for every method.
+    def tuned(self, method):
+        """The `tuning.Values` of a method; nothing where it follows the settings."""
+        return self.settings.tuned.get(method, tuning.Values())
 
-        Both sides of each reset, every so many steps, and a half, a quarter and an
-        eighth of the way to the first: most drift is early, and a method without
-        checkpoints there would have no front at low drift.
-        """
-        steps, every = self.settings.steps, self.settings.eval_every
-        regular = range(0, steps + 1, every) if every else (0,)
-        early = (every // 8, every // 4, every // 2)
-        asked = {0, *regular, *early, *(r + 1 for r in self.resets), steps}
-        return frozenset(step for step in asked if step <= steps)
+    def calendar(self, method):
+        """The iterations of a method that end with a reset."""
+        if not self.table[method].resets:
+            return []
+        every = self.tuned(method).every
+        if every is None:
+            return self.resets
+        return elastic_reset.calendar(
+            self.settings.steps, every, at_zero=self.resets_first()
+        )
+
+    def evaluations(self, method):
+        """Steps to evaluate a method at: the same for every method, or, with `looks`,
+        as many measurements of each."""
+        steps = self.settings.steps
+        if self.settings.looks:
+            return schedule.looks(steps, self.calendar(method), self.settings.looks)
+        calendars = (self.resets, *map(self.calendar, self.settings.methods))
+        resets = [reset for calendar in calendars for reset in calendar]
+        return schedule.regular(steps, resets, self.settings.eval_every)
 
     def run(self, signals=None):
         """Runs the cells that are not done. Returns the records of metrics.jsonl.
@@ -134,8 +154,8 @@ class Study:
         state, start = run.restore()
         plan = loop.Plan(
             steps=self.settings.steps,
-            evaluations=self.evaluations(),
-            resets=frozenset(self.resets if self.table[cell.method].resets else ()),
+            evaluations=self.evaluations(cell.method),
+            resets=frozenset(self.calendar(cell.method)),
             save_every=self.settings.save_every,
         )
         hooks = loop.Hooks(
@@ -254,9 +274,9 @@ class Study:
                 adapter=settings.adapter,
             ),
         )
-        hyper = methods.overlay(
-            settings.hyper, method, decay=settings.decay, every=settings.reset_every
-        )
+        own = self.tuned(cell.method)
+        average = own.average(decay=settings.decay, every=settings.reset_every)
+        hyper = methods.overlay(own.hyper(settings.hyper), method, **average)
         return cells.reinforcement(
             self.task,
             programs,
@@ -276,6 +296,7 @@ class Study:
             "sft",
             lambda: cells.compile_supervised(task.model, optimizer, layout, adapter),
         )
+        rate = self.tuned(cell.method).learning_rate
         texts = task.best
         if cell.method == "sft_placebo":
             texts = self.once("placebo", lambda: cells.own_samples(task, layout))
@@ -287,7 +308,7 @@ class Study:
             seed=cell.seed,
             rows=settings.rows,
             steps=settings.steps,
-            learning_rate=settings.sft_learning_rate,
+            learning_rate=settings.sft_learning_rate if rate is None else rate,
             layout=layout,
             adapter=adapter,
         )

@@ -1,0 +1,237 @@
+"""Tuning with equal budgets: what a method can be tuned in, its trials, the choice.
+
+Every method gets as many trials, each a setting of what it reads: the learning rate;
+β, where it has a KL penalty; the retained weight w and the interval, where it resets.
+w = 1 − decay^every is what is searched and the decay is derived from it: one decay is
+opposite regimes at two intervals.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import pathlib
+
+import numpy as np
+
+from rlhf_jax import elastic_reset
+
+SUPERVISED = ("sft", "sft_placebo")
+_ATTEMPTS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Values:
+    """A setting; None leaves what the run's flags say."""
+
+    learning_rate: float | None = None
+    kl_coef: float | None = None
+    weight: float | None = None  # retained at a reset, or after `every` ticks of an EMA
+    every: int | None = None  # iterations between resets
+
+    def known(self):
+        """The fields that say something, as a dictionary."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+
+    def hyper(self, base):
+        """`policy_gradient.Hyper` with this learning rate and β."""
+        names = ("learning_rate", "kl_coef")
+        return base._replace(**{k: v for k, v in self.known().items() if k in names})
+
+    def average(self, *, decay, every):
+        """{"decay", "every"} of the EMA and the resets, the run's where not set."""
+        every = every if self.every is None else self.every
+        if self.weight is not None:
+            decay = elastic_reset.decay_for(self.weight, every or 1)
+        return {"decay": decay, "every": every}
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """What trials are made of. Rates and β are multiples of the run's own."""
+
+    learning_rate: tuple[float, ...] = (
+        0.25,
+        0.35,
+        0.5,
+        0.71,
+        1.0,
+        1.41,
+        2.0,
+        2.83,
+        4.0,
+    )
+    """Times --rl.learning-rate (or --rl.sft-learning-rate)."""
+    kl_coef: tuple[float, ...] = (0.3, 0.55, 1.0, 1.8, 3.0)
+    """Times --rl.kl-coef."""
+    weight: tuple[float, ...] = (0.08, 0.3, 0.5, 0.8, 0.995)
+    """Retained weights w of a reset; the decay is derived. IMDB's 0.08 to StackLLaMA's
+    0.995."""
+    every: tuple[int, ...] = (7, 10, 14, 20)
+    """Iterations between resets."""
+
+
+def dimensions(name, method):
+    """The fields of `Values` that a method reads, `methods.Method` of that name.
+
+    What is derived from another method's run has none of its own.
+    """
+    if method.source is not None:
+        return ()
+    found = ["learning_rate"]
+    if name not in SUPERVISED:
+        penalised = method.hyper.get("kl_coef", 1.0) != 0.0
+        to_initial = method.hyper.get("reset_target") == elastic_reset.INITIAL
+        averaged = method.hyper.get("reference_average", False)
+        found += ["kl_coef"] * penalised
+        found += ["weight"] * (averaged or (method.resets and not to_initial))
+        found += ["every"] * method.resets
+    return tuple(found)
+
+
+def own(name, fields, rl):
+    """The `Values` that the flags of a run, `flags.RL`, stand for."""
+    if "every" in fields and rl.reset_every < 1:
+        raise ValueError(
+            f"--rl.reset-every {rl.reset_every}: {name} is tuned around a run that "
+            "resets; give the iterations between its resets"
+        )
+    supervised = name in SUPERVISED
+    weight = elastic_reset.retained_weight(rl.decay, rl.reset_every or 1)
+    every = {
+        "learning_rate": rl.sft_learning_rate if supervised else rl.learning_rate,
+        "kl_coef": rl.kl_coef,
+        "weight": weight,
+        "every": rl.reset_every,
+    }
+    return Values(**{field: every[field] for field in fields})
+
+
+def trials(name, method, space, rl, *, count, steps, seed=0):
+    """The `count` settings that a method is tried with; the run's own is the first.
+
+    The others are a balanced draw from the space: each value of a field is used as
+    often as any other, give or take one, and their combination is drawn. The draw of a
+    method depends on its name and the seed, not on what else is tuned.
+
+    Args: method: `methods.Method`; space: `Space`; rl: `flags.RL`; steps: of a run.
+    Returns a list of Values, all different. Raises ValueError where the space has
+    fewer combinations than trials, or an interval leaves no reset in a run.
+    """
+    fields = dimensions(name, method)
+    if not fields:
+        raise ValueError(f"{name} is read off {method.source}: it has no trials")
+    first = own(name, fields, rl)
+    grid = [_choices(field, space, first, steps) for field in fields]
+    all_of_it = [Values(**dict(zip(fields, x, strict=True))) for x in
+                 itertools.product(*grid)]  # fmt: skip
+    others = [values for values in all_of_it if not _same(values, first)]
+    if len(others) < count - 1:
+        flag = fields[0].replace("_", "-")
+        raise ValueError(
+            f"{name} has {len(others) + 1} combinations of {', '.join(fields)}, and "
+            f"{count} trials are asked for: add values to --space.{flag}"
+        )
+    rng = np.random.default_rng([seed, *name.encode()])
+    return [first, *_balanced(rng, fields, grid, others, count - 1)]
+
+
+def choose(values):
+    """The index of the largest value; the first of equals. None and NaN are failures.
+
+    Returns None where every trial failed.
+    """
+    scores = [-math.inf if v is None or math.isnan(v) else v for v in values]
+    best = max(scores, default=-math.inf)
+    return None if best == -math.inf else scores.index(best)
+
+
+def command(values, name, rl):
+    """The flags that give a run of one method these values."""
+    rate = "sft-learning-rate" if name in SUPERVISED else "learning-rate"
+    average = values.average(decay=rl.decay, every=rl.reset_every)
+    said = []
+    if values.learning_rate is not None:
+        said.append(f"--rl.{rate} {values.learning_rate:.6g}")
+    if values.kl_coef is not None:
+        said.append(f"--rl.kl-coef {values.kl_coef:.6g}")
+    if values.weight is not None:
+        said.append(f"--rl.decay {average['decay']:.8g}")
+    if values.every is not None:
+        said.append(f"--rl.reset-every {values.every}")
+    return " ".join(said)
+
+
+def read(path):
+    """{method: Values} that a sweep's results.json chose; {} for None.
+
+    Raises ValueError for a file that is none.
+    """
+    if path is None:
+        return {}
+    try:
+        chosen = json.loads(pathlib.Path(path).read_text())["chosen"]
+        return {name: Values(**found["values"]) for name, found in chosen.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"--tuned {path}: not the results.json of a sweep ({error!r}); name one "
+            "that experiments.sweep wrote"
+        ) from None
+
+
+def digest(start, tuned):
+    """`start`, the digest of a configuration, moved by what is tuned; 12 hex digits."""
+    if not tuned:
+        return start
+    text = json.dumps([start, {k: v.known() for k, v in tuned.items()}], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _choices(field, space, first, steps):
+    """The values of a field as they are used, each once."""
+    values = getattr(space, field)
+    flag = field.replace("_", "-")
+    for value in values:
+        low = value > 0 and math.isfinite(value)
+        if not low or (field == "weight" and value >= 1):
+            raise ValueError(
+                f"--space.{flag} {value:g}: must be above 0"
+                + " and below 1" * (field == "weight")
+            )
+        if field == "every" and value >= steps:
+            raise ValueError(
+                f"--space.every {value}: a run of {steps} steps would never be reset; "
+                "lower it, or raise --steps"
+            )
+    scale = getattr(first, field) if field in ("learning_rate", "kl_coef") else None
+    if scale is not None:
+        values = [scale * value for value in values]
+    return list(dict.fromkeys(values))
+
+
+def _named(fields, row):
+    return Values(**dict(zip(fields, row, strict=True)))
+
+
+def _same(one, other):
+    pairs = zip(one.known().values(), other.known().values(), strict=True)
+    return all(math.isclose(a, b, rel_tol=1e-9) for a, b in pairs)
+
+
+def _balanced(rng, fields, grid, others, count):
+    """`count` different members of `others`, each value as often as any other, where
+    a few hundred draws find that; else any `count` of them."""
+    for _ in range(_ATTEMPTS):
+        columns = [_column(rng, values, count) for values in grid]
+        drawn = [_named(fields, row) for row in zip(*columns, strict=True)]
+        if len(set(drawn)) == count and set(drawn) <= set(others):
+            return drawn
+    return [others[i] for i in rng.permutation(len(others))[:count]]
+
+
+def _column(rng, values, count):
+    """`count` values in a random order, each as often as any other, give or take 1."""
+    times = -(-count // len(values))
+    tiled = [values[i] for _ in range(times) for i in rng.permutation(len(values))]
+    return [tiled[:count][i] for i in rng.permutation(count)]
