@@ -83,6 +83,17 @@ def group_normalized(scores):
     return centered / (std + 1e-6)
 
 
+def best(scores):
+    """A_i = K for the best of the K responses to a prompt, the first of equals; else 0.
+
+    Rejection sampling: REINFORCE with it is likelihood of the best response alone, K
+    making up for those that count nothing. Dong et al. 2023, "RAFT", arXiv:2304.06767.
+    [N, K] → [N, K].
+    """
+    size = _group_size(scores)
+    return size * jax.nn.one_hot(scores.argmax(-1), size, dtype=jnp.float32)
+
+
 def baseline(scores):
     """A_i = s_i − mean of the K scores of the prompt. [N, K] → [N, K].
 

@@ -49,6 +49,19 @@ def k3(policy_logps, reference_logps, *, mask=None):
     return jnp.expm1(gap) - gap
 
 
+def chi2(policy_logps, reference_logps, *, mask=None, most=10.0):
+    """π/ρ − 1: its mean over tokens of π is χ²(π‖ρ) = Σ_v π_v²/ρ_v − 1.
+
+    To first order in log π − log ρ it is k₁; where π puts what ρ hardly ever draws it
+    grows exponentially. Huang et al. 2024, arXiv:2407.13399; Laidlaw et al. 2024,
+    arXiv:2403.03185.
+
+    Arrays as in `k1`; log π − log ρ counts up to `most`, where a float still holds its
+    exponential and one token does not drown a batch. Returns [B, T].
+    """
+    return jnp.expm1(jnp.minimum(_log_ratio(policy_logps, reference_logps, mask), most))
+
+
 def exact(policy_logits, reference_logits, *, temperature=1.0):
     """KL(π‖ρ) = Σ_v π_v (log π_v − log ρ_v) over the whole vocabulary.
 

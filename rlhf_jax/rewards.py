@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import kl, masking
+from rlhf_jax import kl, masking, trees
 
 
 def at_last(scores, mask):
@@ -37,6 +37,39 @@ def kl_regularized(scores, policy_logps, reference_logps, mask, *, beta):
     return at_last(scores, mask) - beta * kl.k1(
         policy_logps, reference_logps, mask=mask
     )
+
+
+def chi2_regularized(scores, policy_logps, reference_logps, mask, *, beta, weight=1.0):
+    """r_t = −β ((1 − w)·log z_t + w·(z_t − 1)) + [t is the last valid token] · score.
+
+    z = π/ρ of the token drawn. On samples of π the penalty's mean is a sum over states
+    of (1 − w)·KL + w·χ²: the gradient of ½χ²(π‖ρ) is E_π[(z − 1)·∇log π], as that of
+    KL is E_π[log z·∇log π]. w = ½ is the mixture of Huang et al. 2024,
+    arXiv:2407.13399 (χPO), w = 0 is `kl_regularized` bit for bit. χ² has no chain rule:
+    this is the sum over tokens, not the divergence of whole responses.
+
+    Args as in `kl_regularized`; weight [] in [0, 1], may be traced. Returns [B, T].
+    """
+    gap = kl.k1(policy_logps, reference_logps, mask=mask)
+    ratio = kl.chi2(policy_logps, reference_logps, mask=mask)
+    return at_last(scores, mask) - beta * trees.lerp(gap, ratio, weight)
+
+
+def bounded(scores, *, bound):
+    """b·tanh(s/b) = b·(2σ(2s/b) − 1): slope 1 at 0, and never beyond ±b.
+
+    Reward shaping against reward hacking: a sigmoid of the centred reward, after Fu et
+    al. 2025, "Reward Shaping to Mitigate Reward Hacking in RLHF", arXiv:2502.18770. At
+    b = 2 it is 4·(σ(s) − ½), their σ(s) but for a shift and a factor. The scores are
+    taken to be centred: normalised rewards are, on the initial policy's samples.
+
+    Args: scores [...]; bound [] > 0, may be traced; inf changes nothing, bit for bit.
+    Returns float32 like scores.
+    """
+    scores = jnp.asarray(scores, jnp.float32)
+    finite = jnp.isfinite(bound)
+    size = jnp.where(finite, bound, 1.0)
+    return jnp.where(finite, size * jnp.tanh(scores / size), scores)
 
 
 def lee(scores, policy_logps, reference_logps, mask, *, beta):

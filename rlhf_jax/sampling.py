@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import logprobs
+from rlhf_jax import logprobs, noise
 from rlhf_jax.types import Rollout
 
 
@@ -130,12 +130,13 @@ def filtered(logits, *, config, time=None):
         least = jax.lax.top_k(scaled, config.top_k)[0][:, -1:]
         scaled = jnp.where(scaled >= least, scaled, -jnp.inf)
     if config.top_p < 1.0:
-        scaled = jnp.where(_nucleus(scaled, config.top_p), scaled, -jnp.inf)
+        scaled = jnp.where(nucleus(scaled, config.top_p), scaled, -jnp.inf)
     return scaled
 
 
-def _nucleus(scaled, top_p):
-    """True for the smallest set of largest probabilities whose sum reaches top_p.
+def nucleus(scaled, top_p, *, least=None):
+    """True for the smallest set of largest probabilities whose sum reaches top_p, and
+    that holds at least `least` tokens.
 
     Bisection on the bits of the least probability kept, which order as the numbers do:
     exact, and on CPU 12 times as fast as sorting. [B, V] → [B, V] bool.
@@ -149,7 +150,10 @@ def _nucleus(scaled, top_p):
     def raise_bit(place, bits):
         higher = bits | (1 << (30 - place))
         mass = jnp.where(kept(higher), probabilities, 0.0).sum(-1)
-        return jnp.where(mass >= top_p, higher, bits)
+        enough = mass >= top_p
+        if least is not None:
+            enough &= kept(higher).sum(-1) >= least
+        return jnp.where(enough, higher, bits)
 
     lowest = jnp.zeros(scaled.shape[0], jnp.int32)
     return kept(jax.lax.fori_loop(0, 31, raise_bit, lowest))
@@ -197,8 +201,7 @@ def _keys_of_times(keys, times):
 
 def _gumbel(keys, logits):
     """argmax of logits + Gumbel noise: V random numbers a row."""
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
-    return _argmax(logits + noise)
+    return _argmax(logits + noise.gumbel(keys, logits.shape[-1]))
 
 
 def _argmax(scores):

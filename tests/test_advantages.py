@@ -257,3 +257,22 @@ def test_group_gradients_are_the_numerical_ones(name, rng):
 def test_jit_is_eager_on_groups(name, rng):
     scores = rng.normal(size=(3, 4)).astype(np.float32)
     close(jax.jit(GROUPED[name])(scores), GROUPED[name](scores))
+
+
+def test_best_by_hand():
+    scores = np.array([[1.0, 3.0, 2.0], [5.0, 4.0, 5.0]])
+    out = advantages.best(scores)
+    np.testing.assert_array_equal(out, [[0, 3, 0], [3, 0, 0]])
+    with pytest.raises(ValueError, match="2 responses or more"):
+        advantages.best(scores[:, :1])
+
+
+@examples
+@given(groups)
+def test_best_is_one_response_a_prompt_and_ignores_a_rising_change(scores):
+    out = np.asarray(advantages.best(scores))
+    for row, weights in zip(scores, out, strict=True):
+        (index,) = np.flatnonzero(weights)
+        assert weights[index] == 4 and row[index] == row.max()
+        assert not (row[:index] == row.max()).any()
+    checks.same(advantages.best(2 * scores), advantages.best(scores))

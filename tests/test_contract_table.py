@@ -92,6 +92,13 @@ TABLE = {
         "n/a: it makes masks, it takes none",
         NO_GRADIENT,
     ),
+    "noise.gumbel": Row(
+        "test_moments_are_those_of_the_gumbel_distribution",
+        "test_gumbel_is_that_of_jax_bit_for_bit",
+        "test_numbers_do_not_depend_on_how_many_are_drawn_or_who_else_draws",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
     "logprobs.normalize": Row(
         "test_uniform_logits_closed_forms",
         "test_float64_oracle",
@@ -202,6 +209,13 @@ TABLE = {
         JUNK,
         NUMERIC,
     ),
+    "kl.chi2": Row(
+        "test_estimators_by_hand",
+        "test_estimators_match_float64",
+        "test_chi2_is_unbiased_and_its_score_gradient_is_that_of_half_of_it",
+        JUNK,
+        NUMERIC,
+    ),
     "kl.exact": Row(
         "test_exact_of_two_coins",
         "test_exact_is_the_float64_sum_at_the_temperature",
@@ -239,6 +253,20 @@ TABLE = {
         "test_without_drift_only_the_score_is_left",
         JUNK,
         "test_gradient_is_beta_at_valid_tokens_and_none_for_the_reference",
+    ),
+    "rewards.chi2_regularized": Row(
+        "test_chi2_regularized_by_hand",
+        "test_chi2_regularized_is_the_loop",
+        "test_without_weight_chi2_is_kl_bit_for_bit",
+        JUNK,
+        "test_chi2_punishes_what_the_reference_hardly_draws_and_hands_on_its_slope",
+    ),
+    "rewards.bounded": Row(
+        "test_bounded_by_hand",
+        "test_bounded_scores_keep_their_order_and_never_pass_the_bound",
+        "test_no_bound_changes_nothing_bit_for_bit",
+        NO_MASK,
+        DATA,
     ),
     "rewards.lee": Row(
         "test_lee_by_hand",
@@ -316,6 +344,13 @@ TABLE = {
         "test_group_advantages_sum_to_0_and_ignore_a_shift",
         NO_MASK,
         "test_group_gradients_are_the_numerical_ones",
+    ),
+    "advantages.best": Row(
+        "test_best_by_hand",
+        "test_best_is_one_response_a_prompt_and_ignores_a_rising_change",
+        "test_best_is_one_response_a_prompt_and_ignores_a_rising_change",
+        NO_MASK,
+        DATA,
     ),
     "advantages.baseline": Row(
         "test_group_advantages_by_hand",
@@ -496,6 +531,20 @@ TABLE = {
         "test_soup_by_hand",
         "test_soup_is_the_float64_mean_in_any_order",
         "test_soup_of_two_is_interpolation",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "regularizers.l1": Row(
+        "test_l1_by_hand",
+        "test_penalties_are_the_float64_sums",
+        "test_there_is_no_penalty_and_no_pull_at_the_anchor",
+        NO_MASK,
+        "test_gradients_are_the_gap_and_its_sign",
+    ),
+    "regularizers.l2": Row(
+        "test_l2_by_hand",
+        "test_penalties_are_the_float64_sums",
+        "test_there_is_no_penalty_and_no_pull_at_the_anchor",
         NO_MASK,
         NUMERIC,
     ),

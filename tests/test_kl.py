@@ -13,7 +13,7 @@ from rlhf_jax import kl, logprobs
 
 SHAPE = (4, 6)
 logps_ = checks.floats(SHAPE, -5, 0)
-ESTIMATORS = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
+ESTIMATORS = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3, "chi2": kl.chi2}
 
 
 @pytest.fixture
@@ -29,7 +29,12 @@ def reference(rng):
 def oracle(policy, reference):
     p, r = np.asarray(policy, np.float64), np.asarray(reference, np.float64)
     gap = p - r
-    return {"k1": gap, "k2": gap**2 / 2, "k3": np.exp(-gap) - 1 + gap}
+    return {
+        "k1": gap,
+        "k2": gap**2 / 2,
+        "k3": np.exp(-gap) - 1 + gap,
+        "chi2": np.exp(gap) - 1,
+    }
 
 
 def test_estimators_by_hand():
@@ -37,6 +42,7 @@ def test_estimators_by_hand():
     close(kl.k1(p, r), [[np.log(2)]])
     close(kl.k2(p, r), [[np.log(2) ** 2 / 2]])
     close(kl.k3(p, r), [[np.log(2) - 0.5]])
+    close(kl.chi2(p, r), [[1.0]])
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -67,6 +73,29 @@ def test_estimators_are_unbiased_under_the_policy():
     exact = kl.exact(logits, other)
     for estimator in (kl.k1, kl.k3):
         close((np.exp(p) * estimator(p, q)).sum(-1), exact, 1e-6, 1e-6)
+
+
+def test_chi2_is_unbiased_and_its_score_gradient_is_that_of_half_of_it():
+    """Σ_v π_v (π_v/ρ_v − 1) = Σ_v π_v²/ρ_v − 1, and ∇½χ² = E_π[(z − 1)·∇log π]."""
+    logits = jnp.array([[[0.3, -1.0, 2.0]]])
+    q = logprobs.normalize(jnp.array([[[0.0, 1.0, 0.5]]]))
+
+    def chi_square(x):
+        return (jnp.exp(2 * logprobs.normalize(x) - q)).sum() - 1
+
+    p = logprobs.normalize(logits)
+    estimate = kl.chi2(p, q)
+    close((np.exp(p) * estimate).sum(), chi_square(logits), 1e-5)
+    weights = jnp.exp(p) * estimate
+    score = jax.grad(lambda x: (weights * logprobs.normalize(x)).sum())(logits)
+    close(score, jax.grad(lambda x: 0.5 * chi_square(x))(logits), 1e-5, 1e-6)
+
+
+def test_chi2_stays_finite_where_the_reference_hardly_draws_at_all():
+    gap = np.array([[9.0, 10.0, 500.0]], np.float32)
+    found = kl.chi2(np.zeros_like(gap), -gap)
+    close(found, np.expm1([[9.0, 10.0, 10.0]]), 1e-5)
+    close(kl.chi2(np.zeros_like(gap), -gap, most=2.0), np.expm1([[2.0] * 3]), 1e-5)
 
 
 def test_the_gradient_of_k2_is_that_of_the_divergence():

@@ -16,6 +16,8 @@ SHAPE = (4, 6)
 scores_ = checks.floats(SHAPE[0])
 masks = checks.masks(SHAPE)
 SHAPED = {"kl_regularized": rewards.kl_regularized, "lee": rewards.lee}
+SHAPED |= {"chi2_regularized": rewards.chi2_regularized}
+KL = ("kl_regularized", "lee")
 
 
 @pytest.fixture
@@ -122,7 +124,77 @@ def test_junk_reaches_neither_value_nor_gradient(name, scores, policy, reference
     )
 
 
-@pytest.mark.parametrize("name", SHAPED)
+def test_chi2_regularized_by_hand():
+    """z = 2, 1, 4 against log z = log 2, 0, log 4."""
+    p, r = np.log([[0.5, 0.5, 0.5]]), np.log([[0.25, 0.5, 0.125]])
+    args = (np.array([1.0]), p, r, np.array([[1, 1, 0]]))
+    out = rewards.chi2_regularized(*args, beta=0.5)
+    close(out, [[-0.5, 1.0, 0.0]])
+    out = rewards.chi2_regularized(*args, beta=0.5, weight=0.5)
+    close(out, [[-0.25 * (np.log(2) + 1), 1.0, 0.0]])
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_chi2_regularized_is_the_loop(weight, scores, policy, reference):
+    mask = checks.ragged()
+    expected = np.zeros(mask.shape)
+    for b, row in enumerate(mask):
+        for t in np.flatnonzero(row):
+            gap = float(policy[b, t]) - float(reference[b, t])
+            expected[b, t] = -0.2 * ((1 - weight) * gap + weight * (np.exp(gap) - 1))
+        if row.any():
+            expected[b, np.flatnonzero(row)[-1]] += scores[b]
+    args = (scores, policy, reference, mask)
+    out = rewards.chi2_regularized(*args, beta=0.2, weight=weight)
+    close(out, expected, 1e-5, 1e-6)
+
+
+def test_without_weight_chi2_is_kl_bit_for_bit(scores, policy, reference):
+    args = (scores, policy, reference, checks.ragged())
+    traced = jax.jit(lambda w: rewards.chi2_regularized(*args, beta=0.1, weight=w))
+    checks.same(traced(0.0), jax.jit(rewards.kl_regularized)(*args, beta=0.1))
+
+
+def test_chi2_punishes_what_the_reference_hardly_draws_and_hands_on_its_slope(
+    scores, policy, reference
+):
+    """To first order it is KL's; its slope β·z grows with the ratio."""
+    mask = checks.ragged()
+
+    def total(p, r):
+        return rewards.chi2_regularized(scores, p, r, mask, beta=0.1).sum()
+
+    to_policy, to_reference = jax.grad(total, argnums=(0, 1))(policy, reference)
+    close(to_policy, -0.1 * mask * np.exp(policy - reference), 1e-5, 1e-6)
+    np.testing.assert_array_equal(to_reference, np.zeros(SHAPE))
+
+
+def test_bounded_by_hand():
+    """At a bound of 2 it is 4·(σ(s) − ½); far out it is the bound."""
+    scores = np.array([0.0, 1.0, -3.0])
+    sigmoid = 1 / (1 + np.exp(-scores))
+    close(rewards.bounded(scores, bound=2.0), 4 * (sigmoid - 0.5))
+    close(rewards.bounded(np.array([1e4, -1e4]), bound=0.5), [0.5, -0.5])
+    close(jax.grad(lambda s: rewards.bounded(s, bound=3.0))(0.0), 1.0)
+
+
+@examples
+@given(scores_, st.floats(0.125, 8, width=32))
+def test_bounded_scores_keep_their_order_and_never_pass_the_bound(scores, bound):
+    out = np.asarray(rewards.bounded(scores, bound=bound))
+    close(out, bound * np.tanh(scores.astype(np.float64) / bound), 1e-5, 1e-6)
+    assert (np.abs(out) <= bound).all()
+    assert (np.diff(out[np.argsort(scores, kind="stable")]) >= 0).all()
+
+
+def test_no_bound_changes_nothing_bit_for_bit(scores):
+    traced = jax.jit(lambda s, b: rewards.bounded(s, bound=b))
+    scores[0] = np.inf  # a score that broke is shown as what it is
+    checks.same(traced(scores, np.inf), jnp.asarray(scores))
+    assert np.isfinite(jax.grad(lambda s: rewards.bounded(s, bound=np.inf))(0.5))
+
+
+@pytest.mark.parametrize("name", KL)
 def test_gradient_is_beta_at_valid_tokens_and_none_for_the_reference(
     name, scores, policy, reference
 ):

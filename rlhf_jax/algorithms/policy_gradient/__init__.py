@@ -1,4 +1,4 @@
-"""PPO, REINFORCE, RLOO and GRPO with resets: one iteration as one pure function.
+"""PPO, REINFORCE, RLOO, GRPO and RSF with resets: one iteration as one pure function.
 
     prompts → rollout → score → KL-regularised reward → advantages
             → minibatch updates → EMA and reset → metrics
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax import elastic_reset, kl, masking, trees
+from rlhf_jax.algorithms.policy_gradient import restrict
 from rlhf_jax.algorithms.policy_gradient.collect import (
     experience,
     keys,
@@ -99,16 +100,25 @@ def learn(state, rollout, scores, hyper, *, networks, tx, config, axis_name=None
         config=config,
         axis_name=axis_name,
     )
-    controller = kl.update(
-        state.controller,
-        metrics["objective/kl"],
-        data.tokens.shape[0],
-        target=hyper.kl_target,
-        horizon=hyper.kl_horizon,
-    )
+    controller = _controlled(state.controller, metrics, data.tokens.shape[0], hyper)
     state = state._replace(controller=controller)
     state, ending = finish(state, hyper, tx=tx, config=config)
     return state, {**metrics, **_describe_updates(steps, state), **ending}
+
+
+def _controlled(controller, metrics, rows, hyper):
+    """β of the next iteration, by the rule that `hyper` chooses."""
+    usual = kl.update(
+        controller,
+        metrics["objective/kl"],
+        rows,
+        target=hyper.kl_target,
+        horizon=hyper.kl_horizon,
+    )
+    theirs = kl.proportional(
+        controller, metrics["objective/kl_token"], target=hyper.kl_target
+    )
+    return trees.where(hyper.kl_proportional, theirs, usual)
 
 
 def finish(state, hyper, *, tx, config):
@@ -118,8 +128,12 @@ def finish(state, hyper, *, tx, config):
     where old log-probs would no longer be the policy's.
     """
     if config.tick == "iteration":
+        every = hyper.tick_every
+        now = elastic_reset.due(state.iteration, every=every, at_zero=every == 1)
         elastic = elastic_reset.tick(
-            state.learner.params["policy"], state.elastic, decay=hyper.decay
+            state.learner.params["policy"],
+            state.elastic,
+            decay=jnp.where(now, hyper.decay, 1.0),
         )
         state = state._replace(elastic=elastic)
     due = elastic_reset.due(
@@ -133,6 +147,8 @@ def finish(state, hyper, *, tx, config):
         lambda state: state,
         state,
     )
+    if config.masked:
+        state = restrict.refresh(state, hyper)
     state = state._replace(iteration=state.iteration + 1)
     return state, {"reset/reset": due.astype(jnp.float32)}
 
@@ -170,13 +186,15 @@ def _describe(sample, coef):
     data, target = sample
     valid = data.response_mask
     rows = jnp.ones(valid.shape[0])
-    divergence = masking.zero(kl.k1(data.logps, data.reference_logps), valid).sum(-1)
+    gap = kl.k1(data.unmasked, data.reference_logps, mask=valid)
+    divergence = gap.sum(-1)
     surprise = -masking.zero(data.logps, valid).sum(-1)
     per_sample = masking.mean(divergence, rows)
     scores = masking.mean(data.scores, rows)
     return {
         "objective/kl": per_sample,
-        "objective/kl_token_max": jnp.abs(data.logps - data.reference_logps).max(),
+        "objective/kl_token": masking.mean(gap, valid),
+        "objective/kl_token_max": jnp.abs(data.unmasked - data.reference_logps).max(),
         "objective/kl_coef": coef,
         "objective/scores": scores,
         "objective/non_score_reward": -coef * per_sample,

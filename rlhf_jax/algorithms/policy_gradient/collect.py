@@ -15,6 +15,7 @@ from rlhf_jax import (
     sharding,
     trees,
 )
+from rlhf_jax.algorithms.policy_gradient import restrict
 from rlhf_jax.algorithms.policy_gradient.state import Experience, Targets
 from rlhf_jax.types import Prompts
 
@@ -41,9 +42,13 @@ def rollout(state, batch, *, networks, config):
     prompts = Prompts(
         jnp.repeat(batch.tokens, count, axis=0), jnp.repeat(batch.mask, count, axis=0)
     )
+    model, params = networks.policy, state.learner.params["policy"]
+    if config.masked:
+        model = restrict.Restricted(model, config)
+        params = restrict.Pair(params, state.masking)
     return sampling.generate(
-        networks.policy,
-        state.learner.params["policy"],
+        model,
+        params,
         prompts,
         sampling.row_keys(sample_key, ids.reshape(-1)),
         config=config.sampling,
@@ -69,9 +74,16 @@ def experience(state, rollout, scores, hyper, *, networks, config, axis_name=Non
     def value_pass(part):
         return response_values(networks, params, part, config)
 
+    def masked_pass(part):
+        return _masked(networks.policy, params["policy"], state.masking, part, config)
+
     valid = rollout.response_mask
     logps = rollout.logps  # from the logits that sampled (N+ 19)
-    if config.recompute_logps:
+    masks = {}
+    if config.masked:
+        logps, free, bits = _in_parts(masked_pass, rollout, config.micro_batches)
+        masks = {"free_logps": masking.zero(free, valid), "allowed": bits}
+    elif config.recompute_logps:
         logps = _in_parts(policy_pass, rollout, config.micro_batches)
     values = jnp.zeros_like(logps)
     if config.learns_value:
@@ -86,6 +98,7 @@ def experience(state, rollout, scores, hyper, *, networks, config, axis_name=Non
         values=masking.zero(values, valid),
         scores=_missing_eos(scores, rollout.ended, hyper, config),
         ended=rollout.ended,
+        **masks,
     )
     if axis_name is None:
         return data
@@ -94,12 +107,23 @@ def experience(state, rollout, scores, hyper, *, networks, config, axis_name=Non
     )
 
 
-def response_logits(model, params, data, config, *, hidden=None):
+def _masked(model, params, masking_params, data, config):
+    """A rollout's (log-probs under the mask, log-probs without, bits of the mask)."""
+    tokens = data.tokens[:, data.tokens.shape[1] - data.response_mask.shape[1] :]
+    free, logits = response_logits(model, params, data, config)
+    _, others = response_logits(model, masking_params, data, config)
+    bits = restrict.pack(restrict.allowed(others, config=config), tokens)
+    logits = restrict.restrict(logits, restrict.unpack(bits, logits.shape[-1]))
+    logps = logprobs.of_tokens(logits, tokens, temperature=temperature(config))
+    return logps, free, bits
+
+
+def response_logits(model, params, data, config, *, hidden=None, allowed=()):
     """Log-probs and logits at the response positions alone.
 
     The state before token t of a response stands at index P − 1 + t; nothing else is
     projected to the vocabulary. Logits are divided by the sampling temperature in
-    every pass (N 10).
+    every pass (N 10). `allowed`: bits of `restrict.pack`; () where nothing is masked.
 
     Returns (logps [b, T] float32, logits [b, T, V]).
     """
@@ -111,6 +135,8 @@ def response_logits(model, params, data, config, *, hidden=None):
     logits = model.apply(
         variables, hidden[:, start - 1 : start - 1 + length], method="unembed"
     )
+    if not isinstance(allowed, tuple):
+        logits = restrict.restrict(logits, restrict.unpack(allowed, logits.shape[-1]))
     logps = logprobs.of_tokens(
         logits, data.tokens[:, start:], temperature=temperature(config)
     )
@@ -141,13 +167,20 @@ def temperature(config):
 def targets(data, coef, hyper, *, config):
     """KL-regularised rewards, then advantages and returns, over all rows at once.
 
+    Scores are bounded first, where `hyper` says so; the metrics show them as they were.
+
     Args: data of N global rows, candidates of a prompt side by side; coef [] is β.
     Statistics over rows need no axis name here: every device holds every row.
     """
     valid = data.response_mask
     beta = coef if config.kl_in == "reward" else 0.0
-    shaped = rewards.kl_regularized(
-        data.scores, data.logps, data.reference_logps, valid, beta=beta
+    shaped = rewards.chi2_regularized(
+        rewards.bounded(data.scores, bound=hyper.reward_bound),
+        data.unmasked,
+        data.reference_logps,
+        valid,
+        beta=beta,
+        weight=hyper.chi2_weight,
     )
     if config.whiten_rewards:
         shaped = masking.whiten(shaped, valid, shift_mean=False)
@@ -162,6 +195,7 @@ def targets(data, coef, hyper, *, config):
         rule = {
             "rloo": advantages.leave_one_out,
             "grpo": advantages.group_normalized,
+            "rsf": advantages.best,
         }[config.algorithm]
         advantage = rule(groups).reshape(-1, 1) * valid.astype(jnp.float32)
         returns = jnp.zeros_like(advantage)
@@ -186,4 +220,4 @@ def _in_parts(fn, data, parts):
         return fn(data)
     cut = jax.tree.map(lambda x: x.reshape(parts, rows // parts, *x.shape[1:]), data)
     out = jax.lax.map(lambda part: fn(sharding.spread(part)), cut)
-    return out.reshape(rows, *out.shape[2:])
+    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), out)

@@ -15,16 +15,20 @@ import numpy as np
 
 from rlhf_jax import elastic_reset, kl, optim, sampling, training, trees
 
+GROUPED = ("rloo", "grpo", "rsf")  # compare the candidates of a prompt
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The statics of an iteration: shapes and branches."""
 
     sampling: sampling.Config
-    algorithm: Literal["ppo", "reinforce", "rloo", "grpo"] = "ppo"
-    candidates: int = 1  # K rows a prompt; rloo and grpo need at least 2
+    algorithm: Literal["ppo", "reinforce", "rloo", "grpo", "rsf"] = "ppo"
+    candidates: int = 1  # K rows a prompt; rloo, grpo and rsf need at least 2
     epochs: int = 4  # passes over a rollout (N 16)
     minibatches: int = 1  # updates a pass (N 16, N+ 18)
+    minibatch_of: Literal["rows", "tokens"] = "rows"  # RL4LMs deals out tokens
+    transitions: int = 0  # tokens learned from, row after row; 0: all (of "tokens")
     micro_batches: int = 1  # parts over which a minibatch is accumulated
     value: Literal["separate", "shared"] = "separate"  # N+ 13, N 11
     kl_in: Literal["reward", "loss"] = "reward"  # N 17; GRPO's paper: in the loss
@@ -35,10 +39,13 @@ class Config:
     recompute_logps: bool = False  # old log-probs from a full pass (N+ 19: no)
     tick: Literal["iteration", "epoch", "update"] = "iteration"  # the EMA's clock
     keep_initial_value: bool = False  # hold the critic's start, to reset to it
+    masked: bool = False  # draw what a masking policy allows (NLPO)
+    mask_top_p: float = 0.9  # its nucleus; 1: everything
+    mask_least: int = 100  # tokens that are always allowed
     optimizer: optim.Config = dataclasses.field(default_factory=optim.Config)
 
     def __post_init__(self):
-        if self.algorithm in ("rloo", "grpo") and self.candidates < 2:
+        if self.algorithm in GROUPED and self.candidates < 2:
             raise ValueError(
                 f"{self.algorithm} compares the candidates of a prompt and got "
                 f"candidates={self.candidates}; set it to 2 or more"
@@ -46,6 +53,16 @@ class Config:
         for name in ("candidates", "epochs", "minibatches", "micro_batches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed")
+        if self.transitions and self.minibatch_of != "tokens":
+            raise ValueError(
+                f"transitions={self.transitions} counts tokens, and minibatches are of "
+                'rows here; set minibatch_of="tokens", or transitions=0'
+            )
+        if self.masked and self.kl_in == "loss":
+            raise ValueError(
+                'masked=True with kl_in="loss": the loss has no log-probs without the '
+                'mask to compare with the reference\'s; set kl_in="reward"'
+            )
 
     @property
     def learns_value(self):
@@ -68,6 +85,8 @@ class Hyper(NamedTuple):
     kl_coef: Any = 0.05  # β, or where an adaptive β starts
     kl_target: Any = 6.0  # nats a sample (N 20)
     kl_horizon: Any = float("inf")  # samples; infinite: β stays fixed (N+ 18)
+    kl_proportional: Any = False  # β as RL4LMs moves it; kl_target in nats a token
+    chi2_weight: Any = 0.0  # share of χ² in a penalty on the reward
     reference_average: Any = False  # KL against the EMA, not the initial weights
     clip: Any = 0.2
     value_clip: Any = 0.2  # N 19
@@ -76,7 +95,9 @@ class Hyper(NamedTuple):
     gamma: Any = 1.0  # N 15
     lam: Any = 0.95
     missing_eos: Any = 1.0  # the score becomes −this, or loses this
+    reward_bound: Any = float("inf")  # scores squeezed between ± this
     decay: Any = 0.95  # the EMA's
+    tick_every: Any = 1  # iterations between ticks, where those are its clock
     reset_every: Any = 0  # iterations; 0: never
     reset_first: Any = False  # also at the end of iteration 0
     reset_target: Any = elastic_reset.AVERAGE
@@ -84,6 +105,7 @@ class Hyper(NamedTuple):
     reset_average: Any = True  # the EMA returns to the initial weights too
     reset_value: Any = False  # the critic too; needs keep_initial_value
     reset_optimizer: Any = False  # the optimiser's moments too
+    mask_every: Any = 5  # iterations between copies of the policy that masks
 
 
 class Networks(NamedTuple):
@@ -103,6 +125,7 @@ class State(NamedTuple):
     controller: kl.Controller  # β
     key: jax.Array  # [] typed, constant: every iteration folds its number in
     iteration: jax.Array  # [] int32
+    masking: Any = ()  # weights of the policy that masks, () where nothing is masked
 
 
 class Batch(NamedTuple):
@@ -124,6 +147,13 @@ class Experience(NamedTuple):
     values: jax.Array  # [N, T] float32
     scores: jax.Array  # [N] float32, after the missing-EOS rule
     ended: jax.Array  # [N] bool
+    allowed: Any = ()  # [N, T, ⌈V/8⌉] uint8, bits of what could be drawn; (): anything
+    free_logps: Any = ()  # [N, T] float32, `logps` without the mask
+
+    @property
+    def unmasked(self):
+        """log π of the tokens, whatever was allowed: what a KL penalty compares."""
+        return self.logps if isinstance(self.allowed, tuple) else self.free_logps
 
 
 class Targets(NamedTuple):
@@ -155,4 +185,5 @@ def init(params, tx, hyper, key, *, config):
         controller=kl.init(hyper.kl_coef),
         key=jnp.array(key, copy=True),
         iteration=jnp.zeros((), jnp.int32),
+        masking=trees.copy(params["policy"]) if config.masked else (),
     )

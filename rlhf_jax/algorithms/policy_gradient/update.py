@@ -41,7 +41,12 @@ def make_loss(*, networks, config, scale, axis_name=None):
             {"params": params["policy"]}, data.tokens, data.mask, method="hidden"
         )
         logps, logits = collect.response_logits(
-            networks.policy, params["policy"], data, config, hidden=hidden
+            networks.policy,
+            params["policy"],
+            data,
+            config,
+            hidden=hidden,
+            allowed=data.allowed,
         )
         total, metrics = _policy_loss(logps, data, targets, hyper, config, over)
         metrics = {"policy_loss": total, **metrics}
@@ -78,7 +83,7 @@ def _policy_loss(logps, data, targets, hyper, config, over):
     value, metrics = losses.ppo_clip(
         logps, data.logps, targets.advantages, valid, clip=hyper.clip, **over
     )
-    if config.algorithm == "reinforce":
+    if config.algorithm in ("reinforce", "rsf"):
         value, _ = losses.reinforce(logps, targets.advantages, valid, **over)
     gap = jax.lax.stop_gradient(jnp.abs(jnp.expm1(logps - data.logps)))
     gap = jnp.where(valid != 0, gap, 0.0).max()
@@ -95,11 +100,17 @@ def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
     """
     rows = sample.data.tokens.shape[0]
     shares = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-    if rows % (config.minibatches * shares):
+    by_rows = config.minibatch_of == "rows"
+    parts = config.minibatches if by_rows else 1  # each sees all rows, some tokens
+    if rows % (parts * shares):
         raise ValueError(
-            f"{rows} rows do not divide into {config.minibatches} minibatches on "
+            f"{rows} rows do not divide into {parts} minibatches on "
             f"{shares} devices; change the batch size, the minibatches or --devices"
         )
+    if by_rows:
+        dealt = orders(state, rows, config=config)
+    else:
+        dealt = deals(state, sample.data.response_mask, config=config)
     scale = Scale(hyper, state.controller.coef)
     minibatch = functools.partial(
         _minibatch,
@@ -119,7 +130,7 @@ def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
         return (learner, elastic), metrics
 
     (learner, elastic), metrics = jax.lax.scan(
-        epoch, (state.learner, state.elastic), orders(state, rows, config=config)
+        epoch, (state.learner, state.elastic), dealt
     )
     return state._replace(learner=learner, elastic=elastic), metrics
 
@@ -135,6 +146,33 @@ def orders(state, rows, *, config):
         for epoch in range(config.epochs)
     ]
     return jnp.stack(permutations).reshape(config.epochs, config.minibatches, -1)
+
+
+def deals(state, valid, *, config):
+    """Which tokens are in which minibatch: [epochs, minibatches, N, T] of 0 and 1.
+
+    RL4LMs' (stable-baselines3's) minibatches: the valid tokens of all responses, row
+    after row and at most `config.transitions` of them, are dealt out anew each epoch,
+    to minibatches of equal size (± 1). What stands before a token is read with it, so
+    an update costs a pass over every row.
+
+    Args: valid [N, T], the response mask.
+    """
+    _, shuffle_key = collect.keys(state)
+    flat = valid.reshape(-1) != 0
+    if config.transitions:
+        flat &= jnp.cumsum(flat) <= config.transitions
+    numbers = jnp.arange(config.minibatches)
+
+    def deal(epoch):
+        key = jax.random.fold_in(shuffle_key, epoch)
+        draws = jax.random.permutation(key, flat.size)
+        # The rank of each valid token in a random order; the others come behind.
+        rank = jnp.argsort(jnp.argsort(jnp.where(flat, draws, flat.size + draws)))
+        hit = (rank[None] % config.minibatches == numbers[:, None]) & flat[None]
+        return hit.reshape(config.minibatches, *valid.shape)
+
+    return jnp.stack([deal(e) for e in range(config.epochs)]).astype(jnp.int32)
 
 
 def _minibatch(carry, order, *, sample, loss, hyper, tx, config, axis_name):
@@ -161,8 +199,14 @@ def _minibatch(carry, order, *, sample, loss, hyper, tx, config, axis_name):
 
 
 def share(sample, order, *, config, axis_name):
-    """This device's rows of a minibatch, and the valid tokens of the whole of it."""
-    part = jax.tree.map(lambda x: jnp.take(x, order, axis=0), sample)
+    """This device's rows of a minibatch, and the valid tokens of the whole of it.
+
+    order: the rows, of `orders`, or the tokens, of `deals`.
+    """
+    if config.minibatch_of == "tokens":
+        part = sample._replace(data=sample.data._replace(response_mask=order))
+    else:
+        part = jax.tree.map(lambda x: jnp.take(x, order, axis=0), sample)
     valid = part.data.response_mask
     if config.whitening == "minibatch":
         # Not in the loss, which sees a device's rows of one micro-batch.
