@@ -131,3 +131,30 @@ def test_reward_heads_start_at_the_papers_deviation():
     assert abs(float(jnp.square(head["kernel"]).mean()) - variance) < 4 * error
     assert not head["bias"].any()
     assert not heads.init_head(heads.Value(wide), jax.random.key(0))["kernel"].any()
+
+
+def test_a_value_of_features_is_the_two_layers_by_hand_and_zero_at_first(rng):
+    features = jnp.array(rng.normal(size=(2, 3, 5)), jnp.float32)
+    model = heads.FeatureValue(hidden=4)
+    params = model.init(jax.random.key(0), features)["params"]
+    first = model.apply({"params": params}, features)
+    np.testing.assert_array_equal(first, np.zeros((2, 3), np.float32))
+    own = tiny_models.draw(model, features)
+    inside = np.maximum(
+        np.array(features, np.float64) @ np.array(own["hidden_layer"]["kernel"])
+        + np.array(own["hidden_layer"]["bias"]),
+        0,
+    )
+    expected = inside @ np.array(own["head"]["kernel"]) + np.array(own["head"]["bias"])
+    np.testing.assert_allclose(
+        model.apply({"params": own}, features), expected[..., 0], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_value_of_features_teaches_them_nothing(rng):
+    features = jnp.array(rng.normal(size=(2, 3, 5)), jnp.float32)
+    model = heads.FeatureValue(hidden=4)
+    own = tiny_models.draw(model, features)
+    teach = jax.grad(lambda p, x: model.apply({"params": p}, x).sum(), (0, 1))
+    learned, taught = teach(own, features)
+    assert not taught.any() and learned["head"]["kernel"].any()

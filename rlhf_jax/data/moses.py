@@ -1,8 +1,9 @@
 """Lines to words as Moses has them: lower case, plain punctuation, tokens with spaces.
 
 The order of scripts is that of Lu et al. 2020, arXiv:2003.12694: lowercase, then
-normalize-punctuation, then tokenizer; `sacremoses` stands for all three. Characters are
-not escaped (an apostrophe stays one), which changes no token's place.
+normalize-punctuation, then tokenizer; `sacremoses` stands for all three, quirks of the
+script in Perl included (a ’ at the end of a word becomes a quotation mark). Characters
+are not escaped (an apostrophe stays one), which changes no token's place.
 """
 
 import importlib.metadata

@@ -12,9 +12,6 @@ import functools
 
 import numpy as np
 
-_ROWS = 8  # batches hold a multiple of so many rows, fillers included
-_ROOM = 1.05  # rows of a class's shape, over what its mean length asks for
-
 
 def edges(lengths, classes):
     """The longest length of each of at most so many classes, ascending.
@@ -53,10 +50,11 @@ class TokenBatches:
     then the batches are shuffled. Without `shuffle`, rows and classes come in order.
 
     Args: lengths [N] > 0; tokens: of a batch, at least the longest length; edges: as
-    `edges` finds them, the last at least the longest length.
+    `edges` finds them, the last at least the longest length; multiple: every shape has
+    a multiple of so many rows, so that devices share it.
     """
 
-    def __init__(self, lengths, *, tokens, edges, seed=0, shuffle=True):
+    def __init__(self, lengths, *, tokens, edges, seed=0, shuffle=True, multiple=1):
         lengths = np.asarray(lengths)
         if not len(lengths) or lengths.min() < 1:
             raise ValueError(
@@ -73,7 +71,7 @@ class TokenBatches:
         self.shuffle = shuffle
         self._lengths = lengths
         self._classes = np.searchsorted(np.array(edges), lengths)
-        self._rows = [self._room(k) for k in range(len(edges))]
+        self._rows = [self._room(k, multiple) for k in range(len(edges))]
         self._ends = [0]  # batches before each pass that was planned so far
         self._plan = functools.lru_cache(maxsize=2)(self._plan_pass)
 
@@ -96,13 +94,13 @@ class TokenBatches:
         held = np.unique(self._classes)
         return [(self._rows[k], self.edges[k]) for k in held]
 
-    def _room(self, k):
-        """Rows of the shape of a class."""
+    def _room(self, k, multiple):
+        """Rows of the shape of a class: what rows of its mean length need."""
         inside = self._lengths[self._classes == k]
         if not len(inside):
             return 0
-        wanted = min(_ROOM * self.tokens / inside.mean(), len(inside))
-        return -(-int(np.ceil(wanted)) // _ROWS) * _ROWS
+        wanted = min(int(np.ceil(self.tokens / inside.mean())), len(inside))
+        return -(-wanted // multiple) * multiple
 
     def _locate(self, step):
         """The pass of a step, and the place of its batch in it."""

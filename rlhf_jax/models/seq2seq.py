@@ -224,10 +224,15 @@ def attend(query, keys, values, mask):
     """Σ_s a_s v_s with a = softmax over the valid s of query · key_s.
 
     Luong et al. 2015, arXiv:1508.04025, with the products that need no query made
-    before. query [B, H], keys and values [B, S, H], mask [B, S]. Returns [B, H].
+    before. query [B, H], keys and values [B, S, H], mask [B, S]. Returns [B, H], 0
+    where nothing is valid.
     """
+    valid = mask != 0
+    # What does not change from step to step is taken out of a loop by the compiler.
+    keys = masking.zero(keys, valid[..., None])
+    values = masking.zero(values, valid[..., None])
     scores = jnp.einsum("bsh,bh->bs", keys, query)
-    weights = jax.nn.softmax(jnp.where(mask, scores, _HIDDEN), axis=-1)
+    weights = jax.nn.softmax(jnp.where(valid, scores, _HIDDEN), axis=-1)
     return jnp.einsum("bs,bsh->bh", weights, values)
 
 
