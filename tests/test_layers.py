@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 FLOORS = (
     ("types",),
-    ("masking", "logprobs", "trees", "sharding"),
+    ("masking", "logprobs", "noise", "trees", "sharding"),
     (
         "kl",
         "rewards",

@@ -217,9 +217,9 @@ def attend(q_BTHd, k_BKSd, v_BKSd, mask_BTS):
     """softmax(q kᵀ / √d) v over the positions the mask shows. Returns [B, T, H, d].
 
     Grouped queries share a key-value head; their rows stand below each other in one
-    matrix product, with heads as its batch: the fastest of what was tried on CPU, in
-    training, and for a single token two to three times as fast as [B, S, K, d]. The
-    softmax sees three axes: over five, its gradient takes twice as long there.
+    matrix product, with heads as its batch: the fastest of what was tried on CPU in
+    training. The softmax sees three axes: over five, its gradient takes twice as long
+    there.
     """
     B, T, H, d = q_BTHd.shape
     K, S = k_BKSd.shape[1], k_BKSd.shape[2]
@@ -234,6 +234,23 @@ def attend(q_BTHd, k_BKSd, v_BKSd, mask_BTS):
     weights = jax.nn.softmax(scores, axis=-1).astype(v_NSd.dtype)
     out = jnp.einsum("nrs,nsd->nrd", weights, v_NSd)
     return out.reshape(B, H, T, d).swapaxes(1, 2)
+
+
+def attend_once(q_BHd, k_BKSd, v_BKSd, mask_BS):
+    """`attend` of one query a row against a cache. Returns [B, H, d].
+
+    Rows and heads stay apart: with both in one axis a loop on CPU writes the cache
+    twice, in either shape, and copies it three times at every token.
+    """
+    B, H, d = q_BHd.shape
+    K = k_BKSd.shape[1]
+    q_BKRd = (q_BHd * d**-0.5).reshape(B, K, H // K, d)
+    scores = jnp.einsum(
+        "bkrd,bksd->bkrs", q_BKRd, k_BKSd, preferred_element_type=jnp.float32
+    )
+    scores = jnp.where(mask_BS[:, None, None], scores, _HIDDEN)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v_BKSd.dtype)
+    return jnp.einsum("bkrs,bksd->bkrd", weights, v_BKSd).reshape(B, H, d)
 
 
 class Attention(nn.Module):
@@ -274,8 +291,8 @@ class Attention(nn.Module):
             cache.write(old, new, index)
             for old, new in zip(memory, (k, v), strict=True)
         )
-        out = attend(q, keys, values, mask_BS[:, None])
-        return self._merge(out), (keys, values)
+        out = attend_once(q[:, 0], keys, values, mask_BS)
+        return self._merge(out[:, None]), (keys, values)
 
     def _project(self, x, angles):
         heads = (*x.shape[:2], -1, self.config.head_dim)
