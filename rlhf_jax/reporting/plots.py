@@ -62,6 +62,46 @@ def front(records, axes, path, *, labels=None, note=None):
     return canvas.finish(sheet, groups, path, "Reward against drift", note)
 
 
+def fronts(trials, axes, path, *, chosen, labels=None, note=""):
+    """Draws what every trial of every method reaches, and all of them together.
+
+    Thick: the best proxy reward at drift ≤ d over the checkpoints of all trials of a
+    seed, chosen on one half of the prompts and read on the other; thin: the trial that
+    was chosen; faint: the others. Means over seeds. A second row shows the gold of the
+    same policies. A method with more trials would have a better front: give as many.
+
+    Args: trials: {method: [list of results.Run, one a seed; a list a trial]}; chosen:
+    {method: number of the trial, or None}. Returns the path.
+    """
+    every = [run for tried in trials.values() for runs in tried for run in runs]
+    gold = any(run.has(results.GOLD) for run in every)
+    rewards = [results.REWARD, results.GOLD] if gold else [results.REWARD]
+    sheet, panels = canvas.sheet(len(rewards), len(axes), width=3.9, height=3.5)
+    for row, reward in zip(panels, rewards, strict=True):
+        for panel, axis in zip(row, axes, strict=True):
+            for (method, tried), style in zip(
+                trials.items(), canvas.styles(), strict=False
+            ):
+                for i, runs in enumerate(tried):
+                    faint = {"lw": 0.6, "alpha": 0.4, "zorder": 2}
+                    clear = {"lw": 1.1, "zorder": 4}
+                    look = clear if i == chosen.get(method) else faint
+                    _staircase(panel, runs, axis, reward, style, band=False, **look)
+                pooled = results.pooled(tried)
+                _staircase(panel, pooled, axis, reward, style, lw=2.6)
+            _origin(panel, every, axis, reward)
+            _axis_labels(panel, axis, reward, first=panel is row[0])
+            _hint(panel)
+    keys = [
+        canvas.key("initial policy π₀", **_STAR),
+        canvas.key("best of all trials at drift ≤ d", ls="-", lw=2.6),
+        canvas.key("the chosen trial", ls="-", lw=1.1),
+        canvas.key("another trial", ls="-", lw=0.6, alpha=0.5),
+    ]
+    groups = [canvas.handles(trials, labels), keys]
+    return canvas.finish(sheet, groups, path, "Front of fronts", note)
+
+
 def curves(records, path, *, labels=None, panels=PANELS, note=None):
     """Draws the training curves against the iteration; returns the path.
 
@@ -112,23 +152,22 @@ def _ways(panel, seeds, axis, reward, style):
         panel.plot(*points.T, color=color, **small, zorder=3)
 
 
-def _staircase(panel, seeds, axis, reward, style):
+def _staircase(panel, seeds, axis, reward, style, *, band=True, **look):
     """Mean over seeds of the reward that the best proxy within each drift has."""
-    color, dashes = style["color"], style["ls"]
+    look = {"color": style["color"], "ls": style["ls"], "lw": 2, "zorder": 5, **look}
     faces = [face for run in seeds for face in run.faces(axis)]
+    if not faces:
+        return
     drifts = np.unique(np.concatenate([pareto.front(face)[:, 0] for face in faces]))
     best = np.stack([run.picked(reward, axis, drifts) for run in seeds])
     known = ~np.isnan(best).any(0)
     drifts, best = drifts[known], best[:, known]
-    panel.step(
-        drifts, best.mean(0), where="post", color=color, ls=dashes, lw=2, zorder=5
-    )
-    if len(seeds) >= statistics.MIN_SEEDS:
+    panel.step(drifts, best.mean(0), where="post", **look)
+    if band and len(seeds) >= statistics.MIN_SEEDS:
         bounds = [statistics.t_interval(column) for column in best.T]
         low, high = [b.low for b in bounds], [b.high for b in bounds]
-        panel.fill_between(
-            drifts, low, high, step="post", color=color, alpha=0.16, lw=0, zorder=1
-        )
+        shade = {"color": style["color"], "alpha": 0.16, "lw": 0, "zorder": 1}
+        panel.fill_between(drifts, low, high, step="post", **shade)
 
 
 def _pieces(run, axis, reward):

@@ -121,6 +121,19 @@ def methods(runs):
     return {method: result[method] for method in order}
 
 
+def pooled(trials):
+    """One run a seed of the checkpoints of all trials: what any of them reached.
+
+    trials: a sequence of sequences of Run, one method's; a seed starts each time from
+    the same weights. Returns a list of Run.
+    """
+    found = {}
+    for run in (run for runs in trials for run in runs):
+        known = found.get(run.seed, run._replace(rows=[run.start]))
+        found[run.seed] = known._replace(rows=known.rows + run.rows[1:])
+    return list(found.values())
+
+
 def endpoints(found, *, axes, corners=None, among=None):
     """{method: {name: {seed: number}}}: what a claim can be about, flat.
 

@@ -6,6 +6,7 @@ What was pretrained is kept in the cache, by a digest of everything it depends o
 import dataclasses
 import functools
 import pathlib
+from typing import Literal
 
 import jax
 import numpy as np
@@ -41,6 +42,8 @@ class Config:
     """How often annotators prefer the better text."""
     prompts: int = 4096
     eval_prompts: int = 128
+    eval_split: Literal["test", "validation"] = "test"
+    """Whose prompts, reviews and questions evaluation reads; validation for tuning."""
     skill_items: int = 40
     """Questions a kind; 300 for a study."""
     temperature: float = 1.0
@@ -65,8 +68,9 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
     params = _pretrained(world, model, preset, config, layout, cache, report, signals)
     rng = np.random.default_rng([config.world, 1])
     prompts = reviews.prompts(world, rng, config.prompts, split="train")
-    questions = reviews.prompts(world, rng, config.eval_prompts, split="test")
-    heldout, surprise = _heldout(world, rng)
+    split = config.eval_split
+    questions = reviews.prompts(world, rng, config.eval_prompts, split=split)
+    heldout, surprise = _heldout(world, rng, split)
     draw = sampling.Config(
         max_new_tokens=reviews.RESPONSE,
         temperature=config.temperature,
@@ -253,9 +257,9 @@ def _truth(world, rollout):
     }
 
 
-def _heldout(world, rng, rows=256):
-    """Reviews of test prompts, and their mean surprise under the corpus itself."""
-    prompts, mask, _ = reviews.prompts(world, rng, rows, split="test")
+def _heldout(world, rng, split, rows=256):
+    """Reviews of a split's prompts, and their mean surprise under the corpus itself."""
+    prompts, mask, _ = reviews.prompts(world, rng, rows, split=split)
     words, valid = reviews.sample(world, rng, prompts, mask)
     surprise = -microworld.likelihood.log_prob(world, prompts, mask, words, valid)
     tokens = np.concatenate([prompts, words], axis=1).astype(np.int32)
@@ -276,7 +280,8 @@ def _best(world, rng, config):
 
 def _skills(world, config):
     parts = [
-        skills.items(world, kind, "test", config.skill_items) for kind in skills.KINDS
+        skills.items(world, kind, config.eval_split, config.skill_items)
+        for kind in skills.KINDS
     ]
     questions, mask, answers, _ = map(np.concatenate, zip(*parts, strict=True))
     draw = sampling.Config(
