@@ -98,7 +98,8 @@ def test_the_cell_is_torchs(rng):
 def test_a_fresh_network_has_torchs_structure_and_scales(params):
     wide = seq2seq.Seq2Seq(config.Seq2Seq(50, 60, embedding=40, hidden=100))
     tokens = jnp.ones((1, 2), jnp.int32)
-    fresh = jax.jit(wide.init)(jax.random.key(0), tokens, tokens, tokens)["params"]
+    key = jax.random.key(0, impl="rbg")  # compiles faster
+    fresh = jax.jit(wide.init)(key, tokens, tokens, tokens)["params"]
     assert jax.tree.structure(fresh) == jax.tree.structure(params)
     reach = {"combine": 200, "source": None, "target": None}
     for name, part in fresh.items():
@@ -285,14 +286,9 @@ def test_one_token_at_a_time_is_the_teacher_forced_pass(params, batch, told):
         np.testing.assert_allclose(logits, told[0][:, t + 1], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.0])
-def test_the_sampler_reports_the_log_probs_of_the_teacher_forced_pass(
-    params, batch, temperature
-):
+def test_the_sampler_reports_the_log_probs_of_the_teacher_forced_pass(params, batch):
     source, mask, _ = batch
-    drawn = sampling.Config(
-        max_new_tokens=T, temperature=temperature, eos_ids=(EOS,), pad_id=CONFIG.pad_id
-    )
+    drawn = sampling.Config(max_new_tokens=T, eos_ids=(EOS,), pad_id=CONFIG.pad_id)
     keys = sampling.row_keys(jax.random.key(1), jnp.arange(3))
     said = jax.jit(
         lambda p: sampling.generate(MODEL, p, Prompts(source, mask), keys, config=drawn)
@@ -301,9 +297,7 @@ def test_the_sampler_reports_the_log_probs_of_the_teacher_forced_pass(
     logits, _ = features(params, source, mask, target, said.response_mask)
     logps = logprobs.of_tokens(logits, target) * said.response_mask
     np.testing.assert_allclose(said.logps, logps, rtol=0, atol=1e-5)
-    if temperature == 0:
-        best = jnp.where(said.response_mask != 0, logits.argmax(-1), CONFIG.pad_id)
-        np.testing.assert_array_equal(target, best)
+    assert (said.logps[:, 0] < 0).all()
 
 
 # Dropout
@@ -313,7 +307,7 @@ def test_dropout_is_for_training_only_and_comes_from_its_key(params, batch, told
     model = seq2seq.Seq2Seq(
         config.Seq2Seq(golden.SOURCE_VOCAB, golden.TARGET_VOCAB, E, H, dropout=0.5)
     )
-    quiet = model.apply({"params": params}, *batch)
+    quiet = tiny_models.compiled(model)(params, *batch)
     np.testing.assert_allclose(quiet, told[0], rtol=0, atol=1e-6)
 
     @jax.jit
@@ -337,8 +331,8 @@ def test_dropout_is_for_training_only_and_comes_from_its_key(params, batch, told
 # Learning
 
 
+@pytest.mark.slow
 def test_it_learns_to_say_the_source_backwards():
-    """Which takes attention: the state alone would have to hold every word."""
     import optax
 
     model = seq2seq.Seq2Seq(config.Seq2Seq(12, 12, embedding=16, hidden=32))
