@@ -165,6 +165,25 @@ def plain(value):
     return number if isinstance(number, int) or math.isfinite(number) else None
 
 
+def compact(records, names, *, digits=5):
+    """Records with `names` alone besides their place, numbers to so many digits.
+
+    For a recording that others redraw. A name stands for its halves `_a`, `_b` too; a
+    record with none of them is left out. records as `read` has them. Returns a list.
+    """
+    known = {name + half for name in names for half in ("", "_a", "_b")}
+    place, result = ("method", "seed", "step"), []
+    for record in records:
+        kept = {
+            key: float(f"{value:.{digits}g}") if isinstance(value, float) else value
+            for key, value in record.items()
+            if key in known
+        }
+        if kept:
+            result.append({**{key: record[key] for key in place}, **kept})
+    return result
+
+
 def write_text(path, text):
     """Writes a file whole or not at all: a temporary neighbour, then a rename."""
     path = pathlib.Path(path)
