@@ -37,7 +37,8 @@ class Recorder:
             self._best_params = self._study.layout.keep(self._trainer.policy(state))
             return state, 0
         step, saved, extra = found
-        self._best, self._best_params = extra["best"], saved["best"]
+        self._best = extra["best"]
+        self._best_params = self._study.layout.keep(saved["best"])
         self._spent = extra["spent"]
         return saved["state"], step
 
