@@ -134,10 +134,8 @@ def test_what_was_prepared_is_found_again_and_not_made_again(
 ):
     sets = {"tune": corpora[:1], "teach": corpora[::-1]}
     said = []
-    make = lambda: translation.prepare(  # noqa: E731
-        sets, config=config, cache=tmp_path, report=said.append
-    )
-    first = make()
+    options = {"config": config, "cache": tmp_path, "report": said.append}
+    first = translation.prepare(sets, **options)
     assert sum("tokenising" in text for text in said) == 5
     assert sum("20 merges" in text for text in said) == 1
     said.clear()
@@ -148,7 +146,8 @@ def test_what_was_prepared_is_found_again_and_not_made_again(
     monkeypatch.setattr(moses, "words", never)
     monkeypatch.setattr(subwords, "learn", never)
     monkeypatch.setattr(subwords.Subwords, "encode", never)
-    assert everything(make()) == everything(first) == everything(prepared)
+    again = translation.prepare(sets, **options)
+    assert everything(again) == everything(first) == everything(prepared)
     assert not said
 
 

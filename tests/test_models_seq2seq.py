@@ -201,9 +201,11 @@ def test_padding_of_the_source_on_either_side_changes_nothing(params, batch, tol
     junk = jnp.where(mask == 0, 10_000, source)
     chex.assert_trees_all_equal(features(params, junk, mask, target), told)
     moved = np.array([0, -2, 1])  # where the first column of each row goes
-    roll = lambda x: jnp.stack(  # noqa: E731
-        [jnp.roll(row, int(n)) for row, n in zip(x, moved, strict=True)]
-    )
+
+    def roll(x):
+        rows = zip(x, moved, strict=True)
+        return jnp.stack([jnp.roll(row, int(n)) for row, n in rows])
+
     chex.assert_trees_all_close(
         features(params, roll(source), roll(mask), target), told, rtol=0, atol=1e-6
     )
