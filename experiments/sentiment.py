@@ -86,6 +86,8 @@ class Config:
     looks: int = 0
     """Measurements of every method after its start, in place of --eval-every: then no
     front is made of more checkpoints than another."""
+    override: tuple[str, ...] = ()
+    """What a method has of its own, as ppo_kl.kl_coef=0.1."""
     tuned: str | None = None
     """results.json of experiments.sweep: methods run with what it chose for them."""
     preset: str | None = None
@@ -145,7 +147,7 @@ def main():
 def run(config):
     """The whole experiment; returns the folder of the run."""
     started = time.monotonic()
-    _check(config)
+    check(config)
     cache = command.cache_folder(config)
     command.prepare_devices(config, cache, batches(config))
     console = command.console()
@@ -165,7 +167,7 @@ def run(config):
     return place
 
 
-def _check(config):
+def check(config):
     """Misuse that can be told before anything is made."""
     methods.choose(config.methods)
     methods.choose(config.export)
@@ -174,17 +176,21 @@ def _check(config):
             raise ValueError(
                 f"--export {name}: is not among --methods {' '.join(config.methods)}"
             )
+        if methods.METHODS[name].best_of:
+            raise ValueError(f"--export {name}: it has no weights of its own")
     for name in ("seeds", "steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name} {getattr(config, name)}: at least 1 is needed")
     flags.check(config.rl)
+    methods.overrides(config.override)
     flags.check_looks(config)
 
 
 def batches(config):
     """The row counts that devices share out."""
     rl, small, text = config.rl, config.microworld, config.text
-    parts = max(rl.minibatches * rl.micro_batches, 1)  # 0 is refused later, by name
+    parts = rl.micro_batches * (rl.minibatches if rl.minibatch_of == "rows" else 1)
+    parts = max(parts, 1)  # 0 is refused later, by name
     own = (text.pretrain_rows, text.classifier_rows)
     world = (small.pretrain_rows, small.reward_rows)
     return (

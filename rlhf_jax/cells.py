@@ -78,7 +78,7 @@ def compile_programs(model, config, layout, *, score=None, adapter=None):
 
     With an `adapter` they wait for their base: see `Programs.on`.
     """
-    value = heads.Value(model.config)
+    value = heads.Value(model.config, config.value_bias)
     if config.value == "shared":
         value = heads.Scalar()
     networks = policy_gradient.Networks(model, value)
@@ -169,7 +169,8 @@ def initial_params(task, config, key, adapter=None):
         hidden = jnp.zeros((1, 1, width))
         value = heads.Scalar().init(key, hidden)["params"]
     else:
-        head = heads.init_head(heads.Value(task.model.config), key)
+        model = heads.Value(task.model.config, config.value_bias)
+        head = heads.init_head(model, key)
         if adapter is None:
             value = heads.from_decoder(task.params, head)
         else:
@@ -233,6 +234,24 @@ def reinforcement(
     )
 
 
+def untrained(task, *, seed, layout, adapter=None):
+    """The trainer of a method that trains nothing: its policy is π₀."""
+
+    def start():
+        policy = task.params
+        if adapter is not None:
+            key = jax.random.fold_in(jax.random.key(seed), 1)
+            policy = initial_adapters(task, key, adapter)
+        return layout.place({"policy": trees.copy(policy)})
+
+    return Trainer(
+        start=start,
+        advance=lambda state, iteration, hold_reset: (state, {}, None),
+        policy=lambda state: state["policy"],
+        **_parts(task, adapter),
+    )
+
+
 def _host_scores(task, reward, rollout, index, config):
     """Strings to the user's function, its floats back, one for each candidate."""
     if reward.arrays is not None:
@@ -261,15 +280,16 @@ def supervised(
     steps,
     learning_rate,
     layout,
+    updates=1,
     adapter=None,
 ):
     """The trainer of `sft`: likelihood of `texts`, from π₀ on.
 
-    texts: `Tokens`; step: of `compile_supervised`.
+    texts: `Tokens`; step: of `compile_supervised`; updates: of an iteration.
     """
     order = batching.Epochs(texts.tokens.shape[0], rows, seed)
     tx = optim.transformation(config)
-    hyper = training.Hyper(jnp.asarray(learning_rate), jnp.asarray(steps))
+    hyper = training.Hyper(jnp.asarray(learning_rate), jnp.asarray(steps * updates))
     if adapter is not None:
         step = functools.partial(step, task.params)
 
@@ -283,9 +303,10 @@ def supervised(
 
     def advance(state, iteration, hold_reset):
         del hold_reset
-        index = order.indices(iteration)
-        batch = layout.shard(batching.take(texts, index))
-        state, metrics = step(state, batch, hyper)
+        for number in range(updates):
+            index = order.indices(iteration * updates + number)
+            batch = layout.shard(batching.take(texts, index))
+            state, metrics = step(state, batch, hyper)
         return state, {f"sft/{k}": v for k, v in metrics.items()}, None
 
     return Trainer(

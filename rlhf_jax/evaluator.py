@@ -7,10 +7,12 @@ chosen on one and read on the other.
 
 import functools
 
+import jax
 import numpy as np
 
 from rlhf_jax import hosts
-from rlhf_jax.evaluation import diversity, policy
+from rlhf_jax.evaluation import best_of_n, diversity, policy
+from rlhf_jax.types import Prompts
 
 
 class Evaluator:
@@ -18,7 +20,7 @@ class Evaluator:
 
     def __init__(self, task, layout, *, key, score=None):
         self._task = task
-        self._inputs = policy.prompt_rows(task.eval_prompts, key)
+        self._inputs, self._key = policy.prompt_rows(task.eval_prompts, key), key
         self._initial = task.params
         self._draw = policy.compile_draw(task.model, layout, task.sampling)
         compare = policy.make_compare(task.model, config=task.sampling)
@@ -44,11 +46,7 @@ class Evaluator:
         prompts, completions = self._texts(drawn)
         scores = self.scores(drawn, reward, prompts, completions)
         metrics = _spread("eval/reward", scores)
-        for group in () if task.groups is None else np.unique(task.groups):
-            # Where the prompt itself carries reward, gains are read by its class.
-            metrics[f"eval/reward_of_{group}"] = float(
-                scores[task.groups == group].mean()
-            )
+        metrics |= self._of_groups(scores)
         metrics |= _spread("drift/kl_initial", divergence)
         length = drawn.response_mask.sum()
         metrics["eval/entropy"] = float(entropy.sum() / max(length, 1))
@@ -59,20 +57,72 @@ class Evaluator:
                 metrics |= _spread(name, values)
         if task.skills is not None:
             metrics |= self._skills(params)
-        rows = zip(prompts, completions, scores, strict=True)
-        samples = [
-            {"prompt": p, "completion": c, "score": float(s)} for p, c, s in rows
-        ]
-        return metrics, samples
+        return metrics, _samples(prompts, completions, scores)
 
-    def scores(self, rollout, reward, prompts, completions):
-        """The proxy reward of evaluation rows, [M] float64."""
+    def _of_groups(self, scores):
+        """Where the prompt itself carries reward, gains are read by its class."""
+        groups = self._task.groups
+        return {
+            f"eval/reward_of_{group}": float(scores[groups == group].mean())
+            for group in (() if groups is None else np.unique(groups))
+        }
+
+    def best_of(self, reward, numbers):
+        """{n: (metrics, samples)} of the best of n samples of the initial policy.
+
+        Of 4·max(n) samples a prompt, as `best_of_n` estimates it. `drift/kl_initial` is
+        the bound; human text and skills cannot be asked of it.
+        """
+        task, count = self._task, 4 * max(numbers)
+        several = Prompts(*(np.repeat(x, count, axis=0) for x in task.eval_prompts))
+        rows = policy.prompt_rows(several, jax.random.fold_in(self._key, 1))
+        drawn = self._draw(self._initial, rows)
+        prompts, completions = self._texts(drawn)
+        flat = self.scores(drawn, reward, prompts, completions, repeated=count)
+        measured = {"eval/reward": flat} | (task.truth(drawn) if task.truth else {})
+        valid = np.asarray(drawn.response_mask)
+        measured["eval/length"] = valid.sum(-1)
+        measured = {k: np.reshape(v, (-1, count)) for k, v in measured.items()}
+        cost = {"tokens": float(valid.sum()), "reward_calls": len(flat)}
+        tokens = np.asarray(drawn.tokens)[:, -valid.shape[1] :]
+        alike = [
+            diversity.duplicate_share(tokens[i : i + count], valid[i : i + count])
+            for i in range(0, len(flat), count)
+        ]
+        found = {}
+        for n in numbers:
+            metrics = self._best(measured, n)
+            metrics["eval/duplicates_of_a_prompt"] = float(np.mean(alike))
+            metrics |= {f"budget/{k}": v * n / count for k, v in cost.items()}
+            first = measured["eval/reward"][:, :n].argmax(-1)
+            picked = first + count * np.arange(len(first))
+            texts = ([some[i] for i in picked] for some in (prompts, completions))
+            found[n] = metrics, _samples(*texts, flat[picked])
+        return found
+
+    def _best(self, measured, n):
+        """The metrics of the best of n, from [M, N] of each."""
+        weights = best_of_n.weights(measured["eval/reward"], n)
+        best = {k: (weights * v).sum(-1) for k, v in measured.items()}
+        bound = np.full(len(weights), best_of_n.kl_bound(n))
+        metrics = _spread("drift/kl_initial", bound)
+        metrics |= self._of_groups(best["eval/reward"])
+        for name, values in best.items():
+            metrics |= _spread(name, values)
+        ties = best_of_n.ties(measured["eval/reward"], n)
+        return metrics | {"eval/ties": float(ties.mean())}
+
+    def scores(self, rollout, reward, prompts, completions, *, repeated=1):
+        """The proxy reward of evaluation rows, each prompt `repeated`: float64."""
         if reward.score is not None:
             found = self._score(reward.frozen, (rollout.tokens, rollout.mask))
         elif reward.arrays is not None:
             found = reward.arrays(rollout)
         else:
-            columns = self._task.eval_columns
+            columns = {
+                k: [value for value in v for _ in range(repeated)]
+                for k, v in self._task.eval_columns.items()
+            }
             score = functools.partial(reward.host, prompts, completions, **columns)
             found = hosts.told(lambda: np.asarray(score()).tolist())
         return np.asarray(found, np.float64)
@@ -106,6 +156,11 @@ class Evaluator:
         for kind in np.unique(skills.kinds):
             metrics[f"tax/{kind}"] = float(hits[skills.kinds == kind].mean())
         return metrics
+
+
+def _samples(prompts, completions, scores):
+    rows = zip(prompts, completions, scores, strict=True)
+    return [{"prompt": p, "completion": c, "score": float(s)} for p, c, s in rows]
 
 
 def _spread(name, values):

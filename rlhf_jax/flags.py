@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 from rlhf_jax import (
     command,
@@ -23,26 +24,45 @@ class RL:
     rows: int = 64
     """Samples an iteration, over all devices."""
     candidates: int = 4
-    """Samples a prompt, for rloo and grpo."""
+    """Samples a prompt, for rloo, grpo and rsf."""
     epochs: int = 1
     """Passes over a rollout."""
     minibatches: int = 4
     """Updates a pass."""
+    minibatch_of: Literal["rows", "tokens"] = "rows"
+    """tokens: the tokens of all rows are dealt out, as in RL4LMs; an update then costs
+    a pass over all rows."""
+    transitions: int = 0
+    """With tokens: how many of a rollout are learned from, row after row; 0: all."""
     micro_batches: int = 1
     """Parts over which a minibatch is accumulated, when memory is short."""
     learning_rate: float = 5e-4
     schedule: str = "constant"
     max_grad_norm: float = 1.0
+    weight_decay: float = 0.0
+    """Decoupled; never on biases and norms."""
+    adam_eps: float = 1e-5
     kl_coef: float = 0.1
     """β of the methods with a KL penalty, on rewards of standard deviation 1."""
     # On the microworld's seeds 900 to 907 PPO then keeps at least 91% of its best gold.
     kl_target: float = 6.0
-    """Nats a sample that an adaptive β aims at."""
+    """What an adaptive β aims at, in nats a sample; a token for the proportional one.
+    """
+    kl_controller: Literal["horizon", "proportional"] = "horizon"
+    """proportional: β moves by a tenth of the error, 2% an iteration at most (RL4LMs).
+    """
     kl_horizon: float = float("inf")
     """Samples over which β adapts; inf keeps it fixed."""
     value: str = "separate"
     """A separate value network, or a head on the shared trunk."""
+    value_bias: bool = True
+    """Of a separate network's head."""
     value_coef: float = 0.1
+    """Of the value loss, which is half a squared error."""
+    value_clip: float = 0.2
+    """How far a value may gain from moving; inf: the plain squared error."""
+    whiten_advantages: Literal["rollout", "minibatch", "none"] | None = None
+    """By default over the rollout for PPO, and not for the others."""
     gamma: float = 1.0
     lam: float = 0.95
     clip: float = 0.2
@@ -56,6 +76,14 @@ class RL:
     reset_first: bool = False
     """Also reset at the end of iteration 0, as the authors' IMDB code does."""
     sft_learning_rate: float = 3e-4
+    sft_updates: int = 1
+    """Updates that a supervised method makes in an iteration."""
+    mask_top_p: float = 0.9
+    """NLPO draws from the masking policy's nucleus of this probability."""
+    mask_least: int = 100
+    """It holds at least so many tokens."""
+    mask_every: int = 5
+    """Iterations until the masking policy is the policy again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,20 +134,35 @@ class Corner:
 
 def check(rl):
     """Raises ValueError where the rows of an iteration cannot be shared out."""
-    parts = rl.minibatches * rl.micro_batches
+    by_rows = rl.minibatch_of == "rows"
+    parts = rl.micro_batches * (rl.minibatches if by_rows else 1)
     if parts > 0 and rl.rows % parts:
         raise ValueError(
             f"--rl.rows {rl.rows}: {rl.rows} rows do not divide into {rl.minibatches} "
             f"minibatches of {rl.micro_batches} micro-batches; change --rl.rows, "
             "--rl.minibatches or --rl.micro-batches"
         )
+    if rl.transitions and by_rows:
+        raise ValueError(
+            f"--rl.transitions {rl.transitions}: tokens can be left out where they are "
+            "dealt out; add --rl.minibatch-of tokens"
+        )
+    for name in ("sft_updates", "mask_least"):
+        if getattr(rl, name) < 1:
+            flag = name.replace("_", "-")
+            raise ValueError(f"--rl.{flag} {getattr(rl, name)}: at least 1 is needed")
+    if not 0 < rl.mask_top_p <= 1:
+        raise ValueError(f"--rl.mask-top-p {rl.mask_top_p}: a share above 0, up to 1")
 
 
-def check_looks(config):
-    """Raises ValueError where --looks are fewer than the resets of a method need."""
+def check_looks(config, tuned=None):
+    """Raises ValueError where --looks are fewer than the resets of a method need.
+
+    tuned: {method: tuning.Values}, by default what --tuned names.
+    """
     if not config.looks:
         return
-    tuned, rl = tuning.read(config.tuned), config.rl
+    tuned, rl = tuning.read(config.tuned) if tuned is None else tuned, config.rl
     for name in methods.choose(config.methods):
         every = tuned.get(name, tuning.Values()).every or rl.reset_every
         every *= methods.METHODS[name].resets
@@ -165,11 +208,20 @@ def algorithm(rl, **changes):
     asked = {
         "epochs": rl.epochs,
         "minibatches": rl.minibatches,
+        "minibatch_of": rl.minibatch_of,
+        "transitions": rl.transitions,
         "micro_batches": rl.micro_batches,
         "value": rl.value,
+        "value_bias": rl.value_bias,
+        "whiten_advantages": rl.whiten_advantages,
         "missing_eos": rl.missing_eos,
+        "mask_top_p": rl.mask_top_p,
+        "mask_least": rl.mask_least,
         "optimizer": optim.Config(
-            max_grad_norm=rl.max_grad_norm, schedule=rl.schedule, eps=1e-5
+            max_grad_norm=rl.max_grad_norm,
+            schedule=rl.schedule,
+            eps=rl.adam_eps,
+            weight_decay=rl.weight_decay,
         ),
     }
     return policy_gradient.Config(**asked, **changes)
@@ -183,31 +235,41 @@ def hyper(rl, steps):
         kl_coef=rl.kl_coef,
         kl_target=rl.kl_target,
         kl_horizon=rl.kl_horizon,
+        kl_proportional=rl.kl_controller == "proportional",
         clip=rl.clip,
+        value_clip=rl.value_clip,
         value_coef=rl.value_coef,
         gamma=rl.gamma,
         lam=rl.lam,
         missing_eos=rl.missing_eos_penalty,
         reset_first=rl.reset_first,
+        mask_every=rl.mask_every,
     )
 
 
 def settings(config, task, console):
     """The study's settings from an experiment's flags."""
-    rl = config.rl
+    rl, own = config.rl, methods.overrides(config.override)
     chosen = []
     for name in methods.choose(config.methods):
-        control = methods.METHODS[name].reward
-        if control is None or control in task.controls:
-            chosen.append(name)
-        else:
+        control, twin = methods.METHODS[name].reward, methods.METHODS[name].twin
+        if control is not None and control not in task.controls:
             console.print(f"{name} is left out: there is no {control} reward here")
+        elif twin in chosen and own.get(name) == own.get(twin):
+            console.print(
+                f"{name} is left out: it is {twin}, unless --override tells them apart",
+                highlight=False,
+            )
+        else:
+            chosen.append(name)
     tuned = tuning.read(config.tuned)
     return study.Settings(
         algorithm=algorithm(
             rl,
             sampling=task.sampling,
-            keep_initial_value="elastic_reset_value" in chosen,
+            keep_initial_value=any(
+                methods.METHODS[name].hyper.get("reset_value") for name in chosen
+            ),
         ),
         hyper=hyper(rl, config.steps),
         methods=tuple(chosen),
@@ -225,6 +287,8 @@ def settings(config, task, console):
         adapter=adapter(config.lora, task.params),
         looks=config.looks,
         tuned=tuned,
+        overrides=own,
+        sft_updates=rl.sft_updates,
     )
 
 

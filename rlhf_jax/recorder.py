@@ -62,16 +62,34 @@ class Recorder:
 
     def evaluate_policy(self, cell, policy, step, phase):
         """Measures a policy, logs it with samples as a cell's; returns the metrics."""
-        files = self._files
-        with files.bar.phase(f"{cell.name}: evaluating"):
+        with self._files.bar.phase(f"{cell.name}: evaluating"):
             weights = self._trainer.weights(policy)
             metrics, samples = self._measure(weights, phase)
+        return self.write(cell, metrics, samples, step, phase)
+
+    def measured_at_start(self, policy):
+        """(metrics, samples) of the initial policy, once a seed."""
+        with self._files.bar.phase(f"{self._cell.name}: evaluating"):
+            return self._measure(self._trainer.weights(policy), "start")
+
+    def best_of(self, numbers):
+        """{n: (metrics, samples)} of the best of n samples, once a seed."""
+        evaluator, reward = self._study.evaluator(self._reward), self._reward
+        with self._files.bar.phase(f"{self._cell.name}: sampling"):
+            key = ("best of", numbers, self._cell.seed)
+            return self._study.once(key, lambda: evaluator.best_of(reward, numbers))
+
+    def write(self, cell, metrics, samples, step, phase):
+        """Logs what was measured of a cell, and samples; returns the metrics."""
+        files = self._files
         metrics = {"eval/phase": phase, **metrics}
         files.log.write(metrics, method=cell.method, seed=cell.seed, step=step)
         for row in samples[: self._study.settings.logged_samples]:
             where = {"method": cell.method, "seed": cell.seed, "step": step}
             files.samples.append({**where, "phase": phase, **row})
-        files.bar.update(self._before + step, drift=metrics[self._study.axis])
+        axis = self._study.axis  # which the best of n has no value on
+        live = {"drift": metrics[axis]} if axis in metrics else {}
+        files.bar.update(self._before + step, **live)
         return metrics
 
     def _measure(self, policy, phase):

@@ -15,6 +15,7 @@ import jax
 from rlhf_jax import (
     cells,
     checkpoint,
+    derived,
     elastic_reset,
     loop,
     methods,
@@ -53,6 +54,8 @@ class Settings:
     logged_samples: int = 20  # rows of an evaluation that samples.jsonl keeps
     looks: int = 0  # measurements of every method after its start; 0: see eval_every
     tuned: Mapping[str, tuning.Values] = dataclasses.field(default_factory=dict)
+    overrides: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)
+    sft_updates: int = 1  # of a supervised method, an iteration
 
 
 class Study:
@@ -130,7 +133,7 @@ class Study:
         log = logs.Log(self.folder, resume_offset=offsets["metrics"], wandb=self._wandb)
         path = self.folder / "samples.jsonl"
         samples = logs.Lines(path, resume_offset=offsets["samples"])
-        trained = [c for c in self.cells if self.table[c.method].source is None]
+        trained = [c for c in self.cells if self.table[c.method].trains]
         steps = self.settings.steps
         bar = progress.Progress(len(trained) * steps, "training", console=self.console)
         with log, samples, bar:
@@ -146,8 +149,8 @@ class Study:
 
     def _run(self, cell, files, before, signals):
         reward = self.reward(cell.seed)
-        if self.table[cell.method].source is not None:
-            self._derive(cell, reward, files)
+        if not self.table[cell.method].trains:
+            derived.run(self, cell, reward, files)
             return
         trainer = self.trainer(cell)
         run = recorder.Recorder(self, cell, trainer, reward, files, before)
@@ -167,40 +170,9 @@ class Study:
         )
         loop.run(state, start=start, plan=plan, hooks=hooks, signals=signals)
 
-    def _derive(self, cell, reward, files):
-        """A method that trains nothing: read off the final state of its source."""
-        source = cells.Cell(self.table[cell.method].source, cell.seed)
-        trainer = self.trainer(source)
-        _, saved, extra = self.restore(source, trainer)
-        run = recorder.Recorder(self, cell, trainer, reward, files, 0)
-        derive = self._derived(cell.method, trainer)
-        if derive is None:  # stopped early: measured here, where it stopped
-            policy, step = saved["best"], extra["best"]["step"]
-            run.evaluate_policy(cell, policy, step, "final")
-        else:  # measured already, at every evaluation of its source
-            policy, step = derive(saved["state"]), self.settings.steps
-        extra = {**run.offsets(), "best": extra["best"], "final": True}
-        self.checkpointer(cell).save(step, {"policy": policy}, extra)
-
-    def _derived(self, name, trainer):
-        """state of the source -> policy; None where one state does not decide it."""
-        weight = self.table[name].weight
-        if weight is not None:
-            return lambda state: trainer.mix(trainer.policy(state), weight)
-        return None if name.endswith("_early_stop") else trainer.average
-
     def companions(self, cell, trainer):
-        """{cell: state -> policy} of what is derived from a cell at every evaluation.
-
-        A method of one policy is no rival for one of a dozen checkpoints.
-        """
-        found = {}
-        for name in self.settings.methods:
-            if self.table[name].source == cell.method:
-                derive = self._derived(name, trainer)
-                if derive is not None:
-                    found[cells.Cell(name, cell.seed)] = derive
-        return found
+        """{cell: state -> policy} of what is derived from a cell as it goes."""
+        return derived.companions(self, cell, trainer)
 
     # What a kind of study decides
 
@@ -208,7 +180,7 @@ class Study:
         """Counts in `spent` what an iteration with these metrics took."""
         settings = self.settings
         if "response/length" not in metrics:
-            spent["gradient_steps"] += 1
+            spent["gradient_steps"] += settings.sft_updates
             return
         spent["tokens"] += metrics["response/length"] * settings.rows
         spent["reward_calls"] += settings.rows
@@ -244,21 +216,29 @@ class Study:
     def policy(self, cell):
         """The final policy of a cell that is done: adapters where those are trained."""
         method = self.table[cell.method]
-        if method.source is None:
+        if method.trains:
             trainer = self.trainer(cell)
             return trainer.policy(self.restore(cell, trainer)[1]["state"])
-        trainer = self.trainer(cells.Cell(method.source, cell.seed))
+        source = method.source or cell.method
+        trainer = self.trainer(cells.Cell(source, cell.seed))
         state = jax.eval_shape(trainer.start)
         target = self.layout.like({"policy": jax.eval_shape(trainer.policy, state)})
         return self.checkpointer(cell).restore(target)[1]["policy"]
 
     def trainer(self, cell):
-        """The trainer of a cell that trains; programs are shared between cells."""
+        """The trainer of a cell; programs are shared between cells."""
+        if not self.table[cell.method].trains:
+            return cells.untrained(
+                self.task,
+                seed=cell.seed,
+                layout=self.layout,
+                adapter=self.settings.adapter,
+            )
         if cell.method in ("sft", "sft_placebo"):
             return self._supervised(cell)
         settings, method = self.settings, self.table[cell.method]
         changes = dict(method.static)
-        if changes.get("algorithm") in ("rloo", "grpo"):
+        if changes.get("algorithm") in policy_gradient.GROUPED:
             changes["candidates"] = settings.candidates
         config = dataclasses.replace(settings.algorithm, **changes)
         reward = self.reward(cell.seed)
@@ -277,6 +257,7 @@ class Study:
         own = self.tuned(cell.method)
         average = own.average(decay=settings.decay, every=settings.reset_every)
         hyper = methods.overlay(own.hyper(settings.hyper), method, **average)
+        hyper = hyper._replace(**settings.overrides.get(cell.method, {}))
         return cells.reinforcement(
             self.task,
             programs,
@@ -309,6 +290,7 @@ class Study:
             rows=settings.rows,
             steps=settings.steps,
             learning_rate=settings.sft_learning_rate if rate is None else rate,
+            updates=settings.sft_updates,
             layout=layout,
             adapter=adapter,
         )

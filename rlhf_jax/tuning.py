@@ -15,9 +15,8 @@ import pathlib
 
 import numpy as np
 
-from rlhf_jax import elastic_reset
+from rlhf_jax import elastic_reset, methods
 
-SUPERVISED = ("sft", "sft_placebo")
 _ATTEMPTS = 200
 
 
@@ -77,16 +76,18 @@ def dimensions(name, method):
 
     What is derived from another method's run has none of its own.
     """
-    if method.source is not None:
+    if not method.trains:
         return ()
     found = ["learning_rate"]
-    if name not in SUPERVISED:
+    if name not in methods.SUPERVISED:
         penalised = method.hyper.get("kl_coef", 1.0) != 0.0
         to_initial = method.hyper.get("reset_target") == elastic_reset.INITIAL
         averaged = method.hyper.get("reference_average", False)
+        averaged = averaged and "decay" not in method.hyper
         found += ["kl_coef"] * penalised
-        found += ["weight"] * (averaged or (method.resets and not to_initial))
-        found += ["every"] * method.resets
+        resets = method.resets and not method.hyper.get("reference_average", False)
+        found += ["weight"] * (averaged or (resets and not to_initial))
+        found += ["every"] * (method.resets or method.moves)
     return tuple(found)
 
 
@@ -97,7 +98,7 @@ def own(name, fields, rl):
             f"--rl.reset-every {rl.reset_every}: {name} is tuned around a run that "
             "resets; give the iterations between its resets"
         )
-    supervised = name in SUPERVISED
+    supervised = name in methods.SUPERVISED
     weight = elastic_reset.retained_weight(rl.decay, rl.reset_every or 1)
     every = {
         "learning_rate": rl.sft_learning_rate if supervised else rl.learning_rate,
@@ -121,7 +122,7 @@ def trials(name, method, space, rl, *, count, steps, seed=0):
     """
     fields = dimensions(name, method)
     if not fields:
-        raise ValueError(f"{name} is read off {method.source}: it has no trials")
+        raise ValueError(f"{name} trains nothing of its own: it has no trials")
     first = own(name, fields, rl)
     grid = [_choices(field, space, first, steps) for field in fields]
     all_of_it = [Values(**dict(zip(fields, x, strict=True))) for x in
@@ -149,7 +150,7 @@ def choose(values):
 
 def command(values, name, rl):
     """The flags that give a run of one method these values."""
-    rate = "sft-learning-rate" if name in SUPERVISED else "learning-rate"
+    rate = "sft-learning-rate" if name in methods.SUPERVISED else "learning-rate"
     average = values.average(decay=rl.decay, every=rl.reset_every)
     said = []
     if values.learning_rate is not None:
@@ -173,7 +174,7 @@ def read(path):
     try:
         chosen = json.loads(pathlib.Path(path).read_text())["chosen"]
         return {name: Values(**found["values"]) for name, found in chosen.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"--tuned {path}: not the results.json of a sweep ({error!r}); name one "
             "that experiments.sweep wrote"

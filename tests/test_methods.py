@@ -8,7 +8,8 @@ from rlhf_jax import elastic_reset, methods
 from rlhf_jax.algorithms import policy_gradient
 
 HYPER = policy_gradient.Hyper(kl_coef=0.3, clip=0.15)
-TRAINED = [name for name, m in methods.METHODS.items() if m.source is None]
+TRAINED = [name for name, m in methods.METHODS.items() if m.trains]
+INITIAL = [n for n, m in methods.METHODS.items() if m.untrained or m.best_of]
 DERIVED = [name for name, m in methods.METHODS.items() if m.source is not None]
 
 
@@ -74,6 +75,44 @@ def test_derived_methods_change_nothing_and_come_from_what_is_trained(name):
     assert method.weight is None or 0 < method.weight < 1
 
 
+@pytest.mark.parametrize("name", INITIAL)
+def test_methods_of_the_initial_policy_change_nothing(name):
+    method = methods.METHODS[name]
+    assert not method.trains and method.source is None
+    assert not method.hyper and not method.static and not method.resets
+
+
+def test_every_method_is_of_one_kind():
+    kinds = TRAINED + INITIAL + DERIVED
+    assert sorted(kinds) == sorted(methods.METHODS)
+    assert [methods.METHODS[f"best_of_{n}"].best_of for n in (2, 4, 8, 16)] == [
+        2,
+        4,
+        8,
+        16,
+    ]
+
+
+def test_programs_are_few():
+    """Methods that share their statics share a program: these are all there are."""
+    statics = {tuple(sorted(methods.METHODS[name].static.items())) for name in TRAINED}
+    assert statics == {
+        (),
+        (("algorithm", "reinforce"),),
+        (("algorithm", "rloo"),),
+        (("algorithm", "grpo"), ("kl_in", "loss")),
+        (("algorithm", "rsf"),),
+        (("masked", True),),
+    }
+
+
+def test_a_twin_is_the_method_it_is_named_after():
+    twins = {n: m.twin for n, m in methods.METHODS.items() if m.twin}
+    assert twins == {"ppo_kl_matched": "ppo_kl"}
+    for name, twin in twins.items():
+        assert hyper_of(name) == hyper_of(twin)
+
+
 # Overlays.
 
 
@@ -88,7 +127,7 @@ def test_elastic_reset_is_ppo_with_a_calendar():
     assert hyper_of("elastic_reset_kl") == hyper_of("ppo_kl")._replace(**changes)
 
 
-def test_ablations_differ_from_elastic_reset_in_one_field():
+def test_ablations_differ_from_elastic_reset_in_what_they_name():
     base = hyper_of("elastic_reset")
     expected = {
         "reset_policy_only": {"reset_average": False},
@@ -96,6 +135,7 @@ def test_ablations_differ_from_elastic_reset_in_one_field():
         "reset_to_interpolation": {"reset_target": elastic_reset.INTERPOLATION},
         "elastic_reset_value": {"reset_value": True},
         "elastic_reset_optimizer": {"reset_optimizer": True},
+        "elastic_reset_both": {"reset_value": True, "reset_optimizer": True},
     }
     for name, change in expected.items():
         assert hyper_of(name) == base._replace(**change)
@@ -112,8 +152,70 @@ def test_an_interpolation_keeps_as_much_of_the_policy_as_the_average_would():
     assert hyper.reset_weight == 0.875
 
 
+def test_relatives_differ_from_ppo_with_kl_in_their_rule():
+    """The average ticks once an interval and is the reference; nothing is reset."""
+    base = hyper_of("ppo_kl")._replace(reference_average=True, tick_every=4)
+    assert hyper_of("trdpo_soft") == base._replace(decay=0.4)
+    assert hyper_of("trdpo_hard") == base._replace(decay=0.0)
+    assert hyper_of("reference_reset") == base._replace(
+        decay=0.0,
+        reset_every=4,
+        reset_target=elastic_reset.INTERPOLATION,
+        reset_weight=1.0,
+        reset_average=False,
+        reset_optimizer=True,
+    )
+    assert hyper_of("ppo_chi2") == hyper_of("ppo_kl")._replace(chi2_weight=1.0)
+    assert hyper_of("ppo_chi2_kl") == hyper_of("ppo_kl")._replace(chi2_weight=0.5)
+    assert hyper_of("ppo_bounded") == hyper_of("ppo")._replace(reward_bound=2.0)
+    assert {methods.METHODS[f"warp_{n}"].source for n in (25, 50, 75)} == {"kl_average"}
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_calendar_reaches_only_methods_that_reset(name):
     every = 4 if methods.METHODS[name].resets else 0
     assert hyper_of(name).reset_every == every
     assert hyper_of(name, every=0).reset_every == 0
+
+
+# Overrides.
+
+
+def test_overrides_are_read_by_method_and_type():
+    words = (
+        "ppo_kl.kl_coef=0.1",
+        "ppo_kl.kl_target=0.5",
+        "elastic_reset.reference_average=true",
+        "nlpo.mask_every=50",
+        "ppo.kl_horizon=inf",
+    )
+    assert methods.overrides(words) == {
+        "ppo_kl": {"kl_coef": 0.1, "kl_target": 0.5},
+        "elastic_reset": {"reference_average": True},
+        "nlpo": {"mask_every": 50},
+        "ppo": {"kl_horizon": float("inf")},
+    }
+    assert methods.overrides(()) == {}
+
+
+@pytest.mark.parametrize(
+    "word, said",
+    [
+        ("ppo_kl", "write method.field=value"),
+        ("ppo_kl.kl_coef", "write method.field=value"),
+        ("pppo.kl_coef=1", "there is no method pppo; choose from.*ppo_kl"),
+        ("all.kl_coef=1", "there is no method all"),
+        ("sft.learning_rate=1", "sft takes no such settings"),
+        ("ppo_ma50.clip=1", "ppo_ma50 takes no such settings"),
+        ("zero_shot.clip=1", "zero_shot takes no such settings"),
+        ("ppo.beta=1", "beta is no setting of a method; choose from.*kl_coef"),
+        ("elastic_reset.reset_every=3", "reset_every is no setting"),
+        ("ppo.kl_coef=much", "'much' is not a number"),
+        ("ppo.kl_coef=nan", "'nan' is not a number"),
+        ("nlpo.mask_every=1.5", "'1.5' is not a number"),
+        ("ppo.reference_average=1", "'1' is not true or false"),
+    ],
+)
+def test_an_override_that_is_none_is_named(word, said):
+    with pytest.raises(ValueError, match=f"--override {word}: .*{said}"):
+        methods.overrides((word,))

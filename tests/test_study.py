@@ -184,6 +184,26 @@ def test_derived_methods_are_what_they_derive_from(whole, tmp_path):
     assert extra["best"]["step"] in (0, 1, 3, 5, 6)
 
 
+def test_relatives_and_the_initial_policy_share_the_program(tmp_path, monkeypatch):
+    """All of them are in test_study_methods; these need nothing compiled for them."""
+    monkeypatch.setattr(sentiment, "finish", lambda *_: None)
+    names = ("zero_shot", "reference_reset", "ppo_chi2", "ppo_bounded", "best_of_2")
+    options = {"methods": names, "steps": 3, "output": tmp_path / "run"}
+    place = small_study.run(**options)
+    last = {name: of(place, name, "eval/phase")[-1] for name in names}
+    assert {row["eval/phase"] for row in last.values()} == {"'after_reset'", "'final'"}
+    start = of(place, "ppo_chi2", "eval/phase")[0]
+    assert last["zero_shot"]["eval/reward"] == start["eval/reward"]
+    assert float(last["best_of_2"]["eval/reward"]) > float(start["eval/reward"]) - 0.3
+    assert last["best_of_2"]["drift/kl_initial"] == repr(float(np.log(2) - 0.5))
+    for name in names[1:4]:
+        losses = of(place, name, "objective/scores")
+        assert [row["optim/finite"] for row in losses] == ["1.0"] * 3
+    before = small_study.lines(place)
+    small_study.run(resume=True, **options)
+    assert small_study.lines(place) == before
+
+
 # Stopping and going on
 
 

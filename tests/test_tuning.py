@@ -11,7 +11,7 @@ from rlhf_jax import elastic_reset, flags, methods, tuning
 from rlhf_jax.algorithms import policy_gradient
 
 RL, SPACE = flags.RL(), tuning.Space()
-TRAINED = [n for n, m in methods.METHODS.items() if m.source is None]
+TRAINED = [name for name, m in methods.METHODS.items() if m.trains]
 
 
 def trials(name, *, space=SPACE, rl=RL, **options):
@@ -33,7 +33,10 @@ def trials(name, *, space=SPACE, rl=RL, **options):
         ("reset_to_initial", ("learning_rate", "every")),
         ("reset_to_interpolation", ("learning_rate", "weight", "every")),
         ("kl_average", ("learning_rate", "kl_coef", "weight")),
+        ("trdpo_soft", ("learning_rate", "kl_coef", "every")),
+        ("reference_reset", ("learning_rate", "kl_coef", "every")),
         ("ppo_ma50", ()),
+        ("best_of_4", ()),
     ],
 )
 def test_a_method_is_tuned_in_what_it_reads(name, fields):
@@ -60,7 +63,7 @@ def test_the_first_trial_is_the_run_as_its_flags_have_it(name):
     found = first.average(**plain)
     assert found["decay"] == pytest.approx(RL.decay, rel=1e-12)
     assert found["every"] == RL.reset_every
-    if name not in tuning.SUPERVISED:
+    if name not in methods.SUPERVISED:
         assert first.hyper(base) == base
         one = methods.overlay(first.hyper(base), method, **found)
         assert one.reset_every == methods.overlay(base, method, **plain).reset_every
@@ -124,7 +127,7 @@ def test_a_penalty_of_nothing_has_no_multiples():
     [
         ("ppo", {"count": 10}, "9 combinations of learning_rate, and 10 trials.*space"),
         ("elastic_reset", {"steps": 14}, "--space.every 14: a run of 14 steps"),
-        ("ppo_ma50", {}, "read off ppo: it has no trials"),
+        ("ppo_ma50", {}, "ppo_ma50 trains nothing of its own"),
         ("reset_to_initial", {"rl": flags.RL(reset_every=0)}, "--rl.reset-every 0"),
         ("ppo", {"space": tuning.Space(learning_rate=(0.0,))}, "learning-rate 0: must"),
         (
@@ -208,6 +211,11 @@ def test_a_file_of_something_else_is_refused(text, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match="--tuned .*results.json: not the results"):
         tuning.read(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match="--tuned .*nowhere.json: .*FileNotFound"):
+        tuning.read(tmp_path / "nowhere.json")
 
 
 def test_the_digest_moves_with_what_is_tuned():

@@ -24,6 +24,7 @@ class Head(nn.Module):
 
     outputs: int
     zero: bool = False
+    bias: bool = True
 
     @nn.compact
     def __call__(self, hidden):
@@ -32,9 +33,11 @@ class Head(nn.Module):
         init = nn.initializers.normal((width + 1) ** -0.5)
         init = nn.initializers.zeros if self.zero else init
         kernel = self.param("kernel", init, (width, self.outputs))
-        bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
         rows = hidden.reshape(-1, width).astype(jnp.float32)
-        out = rows @ kernel.astype(jnp.float32) + bias.astype(jnp.float32)[None]
+        out = rows @ kernel.astype(jnp.float32)
+        if self.bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
+            out = out + bias.astype(jnp.float32)[None]
         return out.reshape(*hidden.shape[:-1], self.outputs)
 
 
@@ -79,10 +82,11 @@ class Value(nn.Module):
     """
 
     config: config.Decoder
+    bias: bool = True  # of the head
 
     def setup(self):
         self.trunk = decoder.Decoder(self.config)
-        self.head = Head(1, zero=True)
+        self.head = Head(1, zero=True, bias=self.bias)
 
     def __call__(self, tokens, mask=None):
         return self.head(self.trunk.hidden(tokens, mask))[..., 0]
@@ -115,7 +119,10 @@ class FeatureValue(nn.Module):
 
 def init_head(model, key):
     """A fresh head for a `Classifier` or a `Value`."""
-    head = Head(1, zero=True) if isinstance(model, Value) else Head(model.labels)
+    if isinstance(model, Value):
+        head = Head(1, zero=True, bias=model.bias)
+    else:
+        head = Head(model.labels)
     return head.init(key, jnp.zeros((1, model.config.width)))["params"]
 
 

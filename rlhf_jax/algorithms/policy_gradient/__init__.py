@@ -19,6 +19,7 @@ from rlhf_jax.algorithms.policy_gradient.collect import (
     targets,
 )
 from rlhf_jax.algorithms.policy_gradient.state import (
+    GROUPED,
     Batch,
     Config,
     Experience,
@@ -31,6 +32,7 @@ from rlhf_jax.algorithms.policy_gradient.state import (
 from rlhf_jax.algorithms.policy_gradient.update import Sample, updates
 
 __all__ = [
+    "GROUPED",
     "Batch",
     "Config",
     "Experience",

@@ -31,6 +31,7 @@ class Config:
     transitions: int = 0  # tokens learned from, row after row; 0: all (of "tokens")
     micro_batches: int = 1  # parts over which a minibatch is accumulated
     value: Literal["separate", "shared"] = "separate"  # N+ 13, N 11
+    value_bias: bool = True  # of a separate network's head
     kl_in: Literal["reward", "loss"] = "reward"  # N 17; GRPO's paper: in the loss
     whiten_rewards: bool = False  # N 18; N+ 20: off
     whiten_advantages: Literal["rollout", "minibatch", "none"] | None = None
@@ -72,6 +73,8 @@ class Config:
     @property
     def whitening(self):
         """Over which rows advantages are whitened; PPO's default is the rollout."""
+        if self.algorithm == "rsf":  # a likelihood, whose weights have no mean
+            return "none"
         if self.whiten_advantages is not None:
             return self.whiten_advantages
         return "rollout" if self.algorithm == "ppo" else "none"
