@@ -33,6 +33,16 @@ EXPECTED = {
             r"gold that plain RL lost since its best",
         ),
     ),
+    "fronts": (
+        2,
+        (
+            r"elastic_reset +3 seeds, 14 checkpoints each",
+            r"resets after iterations 15 29 43",
+            r"by hand (\d\.\d{6}), in the table \1",
+            r"ppo +same half \d\.\d+ +other half",
+            r"seed 0 regained 3 of 3",
+        ),
+    ),
 }
 MACHINE = re.compile(
     r"(?<![\w.:/])/(?:home|root|tmp|opt|usr|var|work|mnt|Users|private)/|[A-Z]:\\\\"

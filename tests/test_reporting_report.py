@@ -217,6 +217,22 @@ def test_pictures_can_be_drawn_in_a_thread(few, tmp_path):
     assert path.stat().st_size > 10_000
 
 
+def test_a_light_copy_shows_the_same_in_less(written, tmp_path):
+    whole = written / "front.png"
+    (tmp_path / "light.png").write_bytes(canvas.light(whole, width=800))
+    (height, width, _), ink = _ink(tmp_path / "light.png")
+    assert width == 800
+    assert set(canvas.COLORS[:3]) <= ink and canvas.COLORS[3] not in ink
+    assert (tmp_path / "light.png").stat().st_size < whole.stat().st_size / 2
+    before, after = _shares(whole), _shares(tmp_path / "light.png")
+    np.testing.assert_allclose(after, before, atol=0.01)
+
+
+def _shares(path):
+    """Mean red, green and blue of a picture."""
+    return matplotlib.image.imread(path)[..., :3].mean((0, 1))
+
+
 def test_no_two_methods_look_alike():
     looks = {tuple(style.values()) for style in canvas.styles()}
     assert len(looks) == len(canvas.COLORS) * len(canvas.MARKERS)

@@ -5,12 +5,15 @@ Colours are Okabe and Ito's, told apart by colour-blind readers; a method has a 
 of its own besides.
 """
 
+import contextlib
+import contextvars
 import io
 import pathlib
 import re
 import textwrap
 
 import numpy as np
+import PIL.Image
 from matplotlib import figure, lines, ticker
 from matplotlib.backends import backend_agg
 
@@ -55,9 +58,25 @@ _LESS = ("drift/", "tax/", "truth/", "objective/kl")
 PERCENT = ticker.FuncFormatter(lambda value, _: f"{100 * value:g}")
 
 
+_named = contextvars.ContextVar("named", default=None)
+
+
+@contextlib.contextmanager
+def naming(labels):
+    """In the block metrics have these {name: (title, unit)} before those of `LABELS`.
+
+    For an experiment in which `eval/reward` is no reward model's, for instance.
+    """
+    before = _named.set({**(_named.get() or {}), **labels})
+    try:
+        yield
+    finally:
+        _named.reset(before)
+
+
 def label(key):
     """(title, unit) of a metric; a name that is not known titles itself."""
-    return LABELS.get(key, (key, ""))
+    return {**LABELS, **(_named.get() or {})}.get(key, (key, ""))
 
 
 def direction(key):
@@ -155,3 +174,33 @@ def finish(sheet, groups, path, title, note):
     kind = path.suffix.lstrip(".") or "png"
     sheet.savefig(content, dpi=150, format=kind, facecolor="white")
     return metrics.write_text(path, content.getvalue())
+
+
+def light(path, *, width=1100):
+    """A PNG of fewer pixels and colours than the one at `path`, as bytes.
+
+    For pages that carry their pictures inside, as notebooks do: about a fifth of the
+    size. Its colours are those of the methods, lighter and lighter, and greys, so that
+    no two methods come to look alike.
+    """
+    image = PIL.Image.open(path).convert("RGB")
+    height = round(image.height * width / image.width)
+    image = image.resize((width, height), PIL.Image.Resampling.LANCZOS)
+    palette = PIL.Image.new("P", (1, 1))
+    palette.putpalette(_tints())
+    small = image.quantize(palette=palette, dither=PIL.Image.Dither.NONE)
+    content = io.BytesIO()
+    small.save(content, format="png", optimize=True)
+    return content.getvalue()
+
+
+def _tints():
+    """Red, green, blue, 0 to 255, of every colour in 8 strengths and of 17 greys."""
+    hues = [[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in COLORS]
+    tints = [
+        [round(255 + strength * (channel - 255)) for channel in hue]
+        for hue in hues
+        for strength in (1.0, 0.85, 0.7, 0.55, 0.42, 0.3, 0.2, 0.1)
+    ]
+    greys = [[min(16 * level, 255)] * 3 for level in range(17)]
+    return [channel for color in (*tints, *greys) for channel in color]
