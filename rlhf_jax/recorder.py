@@ -56,6 +56,8 @@ class Recorder:
         policy = self._trainer.policy(state)
         metrics = self.evaluate_policy(self._cell, policy, step, phase)
         self._keep_best(metrics, state, step)
+        if self._at_end(step, phase):
+            self._conclude(step)
         companions = self._study.companions(self._cell, self._trainer)
         for cell, derive in companions.items():
             self.evaluate_policy(cell, derive(state), step, phase)
@@ -65,7 +67,14 @@ class Recorder:
         with self._files.bar.phase(f"{cell.name}: evaluating"):
             weights = self._trainer.weights(policy)
             metrics, samples = self._measure(weights, phase)
+            if self._at_end(step, phase):
+                metrics = {**metrics, **self._study.conclude(weights)}
         return self.write(cell, metrics, samples, step, phase)
+
+    def _at_end(self, step, phase):
+        """Whether this is the last look at a policy: after a reset, if one ends it."""
+        last = step == self._study.settings.steps and phase != "before_reset"
+        return last or phase == "final"
 
     def measured_at_start(self, policy):
         """(metrics, samples) of the initial policy, once a seed."""
@@ -110,6 +119,15 @@ class Recorder:
         if value > best["value"]:
             self._best = {"value": value, "step": step, "start": start}
             self._best_params = self._study.layout.keep(self._trainer.policy(state))
+
+    def _conclude(self, step):
+        """What a kind of study says of the best policy at the end, on a line of its
+        own."""
+        weights = self._trainer.weights(self._best_params)
+        found = self._study.conclude(weights, best=True)
+        if found:
+            where = {"method": self._cell.method, "seed": self._cell.seed}
+            self._files.log.write(found, step=step, **where)
 
     def save(self, state, step, final):
         with self._files.bar.phase(f"{self._cell.name}: saving"):

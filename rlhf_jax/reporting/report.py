@@ -47,6 +47,8 @@ class Study:
     command: str = ""
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()  # deviations, cut trials, shared pretraining
+    extra: tuple[str, ...] = ()  # paragraphs of the experiment's own, after the results
+    panels: tuple | None = None  # of curves.png; None: `plots.PANELS`
 
     def name(self, method):
         """The printed name of a method."""
@@ -78,7 +80,8 @@ def write(folder, records, study, *, rows=(), budget=None, controls=(), wall=Non
     summary["budget"] = spent(records) if budget is None else budget
     metrics.write_json(folder / "results.json", summary)
     plots.front(records, study.axes, folder / "front.png", labels=study.labels)
-    plots.curves(records, folder / "curves.png", labels=study.labels)
+    panels = study.panels or plots.PANELS
+    plots.curves(records, folder / "curves.png", labels=study.labels, panels=panels)
     text = render(summary, findings, study, rows=rows, controls=controls)
     metrics.write_text(folder / "report.md", text)
     return summary
@@ -94,6 +97,7 @@ def render(summary, findings, study, *, rows=(), controls=()):
         "![Training curves](curves.png)",
         *sections.outcome(summary, study),
         *sections.matched(summary, study),
+        *study.extra,
         "## Where the axes disagree",
         sections.disagreement(summary, study),
         *sections.verdicts(summary, findings, study),
