@@ -74,7 +74,7 @@ def run(config):
         question=__doc__.split("\n\n")[0],
         axes=axes,
         corners={axis: corners[axis] for axis in axes if axis in corners},
-        claims=tuple(c for c in claims if c.method in labels and _axis(c) in axes),
+        claims=tuple(c for c in claims if c.method in labels and c.axis in axes),
         contrasts=ablations.CONTRASTS,
         recovery=("elastic_reset", "reset_to_initial"),
         labels=labels,
@@ -143,10 +143,6 @@ def declared(experiment):
             f"--claims {experiment}: no experiment of that name declares claims; "
             "sentiment does"
         ) from None
-
-
-def _axis(claim):
-    return claim.endpoint.partition("/")[2]
 
 
 def joined(found, *, pool=False):

@@ -260,7 +260,7 @@ def finish(config, place, records, console, wall):
         question=__doc__.split("\n\n")[0],
         axes=AXES if small else AXES[:2],
         corners=flags.corners(config.corner, records),
-        claims=tuple(c for c in CLAIMS if _measured(c, chosen, small)),
+        claims=_measured(chosen, AXES if small else AXES[:2]),
         contrasts=ablations.CONTRASTS,
         recovery=("elastic_reset", "reset_to_initial"),
         labels=methods.LABELS,
@@ -285,9 +285,10 @@ def finish(config, place, records, console, wall):
     console.print(f"done in {progress.duration(wall)}", highlight=False)
 
 
-def _measured(claim, chosen, small):
-    known = {claim.method, *claim.others} <= set(chosen)
-    return known and (small or "skills" not in claim.endpoint)
+def _measured(chosen, axes):
+    """The claims about what was run, on axes that were measured."""
+    limited = (claim.among(chosen) for claim in CLAIMS if claim.axis in axes)
+    return tuple(claim for claim in limited if claim is not None)
 
 
 def notes(config, small):

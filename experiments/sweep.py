@@ -22,7 +22,17 @@ import time
 from typing import NamedTuple
 
 from experiments import sentiment
-from rlhf_jax import command, flags, hosts, loop, methods, parallel, study, tuning
+from rlhf_jax import (
+    command,
+    derived,
+    flags,
+    hosts,
+    loop,
+    methods,
+    parallel,
+    study,
+    tuning,
+)
 from rlhf_jax.reporting import metrics, progress, sweeps
 from rlhf_jax.tasks import microworld as small_world
 
@@ -116,9 +126,14 @@ def plan(config):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name} {getattr(config, name)}: at least 1 is needed")
     sentiment.check(config)
-    by_method = {}
+    by_method, overrides = {}, methods.overrides(config.override)
     for name in methods.choose(config.methods):
-        method = methods.METHODS[name]
+        method, own = methods.METHODS[name], overrides.get(name)
+        if method.twin in by_method and own == overrides.get(method.twin):
+            raise ValueError(
+                f"--methods {name}: it is {method.twin}, unless --override tells them "
+                "apart; leave it out"
+            )
         if method.reward is not None:
             raise ValueError(f"--methods {name}: a control is not tuned; leave it out")
         if method.untrained or method.best_of:
@@ -132,6 +147,7 @@ def plan(config):
                 count=config.trials,
                 steps=config.steps,
                 seed=config.draw,
+                override=own,
             )
             for values in by_method[name]:
                 flags.check_looks(config, {name: values})
@@ -230,6 +246,7 @@ def tried(trials, chosen, place):
                     [r for r in records if r["method"] == name],
                     failure,
                     methods.METHODS[name].source,
+                    derived.follows(name),
                 )
             )
     return sorted(found, key=lambda t: chosen.index(t.method))

@@ -4,6 +4,8 @@ An average of weights, the EMA, an early stop have a source; the initial policy 
 and the best of n of its samples have none. `study` is a `study.Study`.
 """
 
+import dataclasses
+
 from rlhf_jax import cells, recorder
 
 
@@ -22,11 +24,32 @@ def companions(study, cell, trainer):
     """
     found = {}
     for name in study.settings.methods:
-        if study.table[name].source == cell.method:
+        if study.table[name].source == cell.method and not apart(study, name):
             derive = _derivation(study, name, trainer)
             if derive is not None:
                 found[cells.Cell(name, cell.seed)] = derive
     return found
+
+
+def apart(study, method):
+    """Whether a derived method has a run of its own: tuned otherwise than its source.
+
+    Averaging wants a livelier run than the run itself does: held to the rate that is
+    best for its source it would be a weaker null than it is. An early stop is read off
+    its source all the same.
+    """
+    source, own = study.table[method].source, study.settings.tuned.get(method)
+    if source is None or own is None or follows(method):
+        return False
+    return own != study.tuned(source)
+
+
+def trainer(study, cell):
+    """The trainer of a derived method that has a run of its own: its source's, with
+    the method's settings, read off as it goes."""
+    source = cells.Cell(study.table[cell.method].source, cell.seed)
+    made = study.trainer(source, study.tuned(cell.method))
+    return dataclasses.replace(made, policy=_derivation(study, cell.method, made))
 
 
 def _derive(study, cell, reward, files):
@@ -50,7 +73,13 @@ def _derivation(study, name, trainer):
     weight = study.table[name].weight
     if weight is not None:
         return lambda state: trainer.mix(trainer.policy(state), weight)
-    return None if name.endswith("_early_stop") else trainer.average
+    return None if follows(name) else trainer.average
+
+
+def follows(name):
+    """Whether a derived method goes with its source whatever it is tuned to: it is
+    one checkpoint of that very run."""
+    return name.endswith("_early_stop")
 
 
 def _look(study, cell, reward, files):

@@ -94,6 +94,10 @@ class Study:
         """The `tuning.Values` of a method; nothing where it follows the settings."""
         return self.settings.tuned.get(method, tuning.Values())
 
+    def trains(self, method):
+        """Whether weights are trained for a method, here and now."""
+        return self.table[method].trains or derived.apart(self, method)
+
     def calendar(self, method):
         """The iterations of a method that end with a reset."""
         if not self.table[method].resets:
@@ -133,7 +137,7 @@ class Study:
         log = logs.Log(self.folder, resume_offset=offsets["metrics"], wandb=self._wandb)
         path = self.folder / "samples.jsonl"
         samples = logs.Lines(path, resume_offset=offsets["samples"])
-        trained = [c for c in self.cells if self.table[c.method].trains]
+        trained = [c for c in self.cells if self.trains(c.method)]
         steps = self.settings.steps
         bar = progress.Progress(len(trained) * steps, "training", console=self.console)
         with log, samples, bar:
@@ -149,7 +153,7 @@ class Study:
 
     def _run(self, cell, files, before, signals):
         reward = self.reward(cell.seed)
-        if not self.table[cell.method].trains:
+        if not self.trains(cell.method):
             derived.run(self, cell, reward, files)
             return
         trainer = self.trainer(cell)
@@ -221,7 +225,7 @@ class Study:
     def policy(self, cell):
         """The final policy of a cell that is done: adapters where those are trained."""
         method = self.table[cell.method]
-        if method.trains:
+        if self.trains(cell.method):
             trainer = self.trainer(cell)
             return trainer.policy(self.restore(cell, trainer)[1]["state"])
         source = method.source or cell.method
@@ -230,8 +234,13 @@ class Study:
         target = self.layout.like({"policy": jax.eval_shape(trainer.policy, state)})
         return self.checkpointer(cell).restore(target)[1]["policy"]
 
-    def trainer(self, cell):
-        """The trainer of a cell; programs are shared between cells."""
+    def trainer(self, cell, own=None):
+        """The trainer of a cell; programs are shared between cells.
+
+        own: `tuning.Values` in place of the method's.
+        """
+        if derived.apart(self, cell.method):
+            return derived.trainer(self, cell)
         if not self.table[cell.method].trains:
             return cells.untrained(
                 self.task,
@@ -259,10 +268,11 @@ class Study:
                 adapter=settings.adapter,
             ),
         )
-        own = self.tuned(cell.method)
+        own = self.tuned(cell.method) if own is None else own
         average = own.average(decay=settings.decay, every=settings.reset_every)
-        hyper = methods.overlay(own.hyper(settings.hyper), method, **average)
+        hyper = methods.overlay(settings.hyper, method, **average)
         hyper = hyper._replace(**settings.overrides.get(cell.method, {}))
+        hyper = own.hyper(hyper)
         return cells.reinforcement(
             self.task,
             programs,

@@ -71,28 +71,28 @@ class Space:
     """Iterations between resets."""
 
 
-def dimensions(name, method):
+def dimensions(name, method, override=None):
     """The fields of `Values` that a method reads, `methods.Method` of that name.
+
+    override: {field of Hyper: value} that the run has for this method alone.
 
     What is derived from another method's run has none of its own.
     """
     if not method.trains:
         return ()
-    found = ["learning_rate"]
+    found, fixed = ["learning_rate"], {**method.hyper, **(override or {})}
     if name not in methods.SUPERVISED:
-        penalised = method.hyper.get("kl_coef", 1.0) != 0.0
-        to_initial = method.hyper.get("reset_target") == elastic_reset.INITIAL
-        averaged = method.hyper.get("reference_average", False)
-        averaged = averaged and "decay" not in method.hyper
-        found += ["kl_coef"] * penalised
-        resets = method.resets and not method.hyper.get("reference_average", False)
-        found += ["weight"] * (averaged or (resets and not to_initial))
+        to_initial = fixed.get("reset_target") == elastic_reset.INITIAL
+        averaged = fixed.get("reference_average", False)
+        averaged = averaged or (method.resets and not to_initial)
+        found += ["kl_coef"] * (fixed.get("kl_coef", 1.0) != 0.0)
+        found += ["weight"] * (averaged and "decay" not in fixed)
         found += ["every"] * (method.resets or method.moves)
     return tuple(found)
 
 
-def own(name, fields, rl):
-    """The `Values` that the flags of a run, `flags.RL`, stand for."""
+def own(name, fields, rl, override=None):
+    """The `Values` that the flags of a run, `flags.RL`, stand for; an override wins."""
     if "every" in fields and rl.reset_every < 1:
         raise ValueError(
             f"--rl.reset-every {rl.reset_every}: {name} is tuned around a run that "
@@ -105,29 +105,30 @@ def own(name, fields, rl):
         "kl_coef": rl.kl_coef,
         "weight": weight,
         "every": rl.reset_every,
+        **(override or {}),
     }
     return Values(**{field: every[field] for field in fields})
 
 
-def trials(name, method, space, rl, *, count, steps, seed=0):
+def trials(name, method, space, rl, *, count, steps, seed=0, override=None):
     """The `count` settings that a method is tried with; the run's own is the first.
 
     The others are a balanced draw from the space: each value of a field is used as
     often as any other, give or take one, and their combination is drawn. The draw of a
     method depends on its name and the seed, not on what else is tuned.
 
-    Args: method: `methods.Method`; space: `Space`; rl: `flags.RL`; steps: of a run.
+    Args: method: `methods.Method`; space: `Space`; rl: `flags.RL`; steps: of a run;
+    override: what the run has for this method alone.
     Returns a list of Values, all different. Raises ValueError where the space has
     fewer combinations than trials, or an interval leaves no reset in a run.
     """
-    fields = dimensions(name, method)
+    fields = dimensions(name, method, override)
     if not fields:
         raise ValueError(f"{name} trains nothing of its own: it has no trials")
-    first = own(name, fields, rl)
+    first = own(name, fields, rl, override)
     grid = [_choices(field, space, first, steps) for field in fields]
-    all_of_it = [Values(**dict(zip(fields, x, strict=True))) for x in
-                 itertools.product(*grid)]  # fmt: skip
-    others = [values for values in all_of_it if not _same(values, first)]
+    every = [_named(fields, row) for row in itertools.product(*grid)]
+    others = [values for values in every if not _same(values, first)]
     if len(others) < count - 1:
         flag = fields[0].replace("_", "-")
         raise ValueError(

@@ -298,6 +298,15 @@ def test_what_was_not_run_or_measured_is_a_finding_without_a_verdict(claim, reas
     assert findings[1].p_holm == findings[1].verdict.p
 
 
+def test_a_claim_is_about_what_was_run():
+    claim = _claim("reward", "far", "sft")
+    assert claim.among(["near", "far"]) == _claim("reward", "far")
+    assert claim.among(["near", "far", "sft"]) == claim
+    assert claim.among(["near"]) is None and claim.among(["far", "sft"]) is None
+    assert (claim.group, claim.axis) == ("reward", "")
+    assert _claim("gold_at/tax/skills").axis == "tax/skills"
+
+
 def test_a_claim_without_a_smallest_effect_is_refused_when_it_is_declared():
     with pytest.raises(ValueError, match="smallest_effect"):
         _claim("drift/text_nll")

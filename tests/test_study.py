@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import rich.console
 import small_study
+import tyro
 
-from experiments import sentiment
-from rlhf_jax import averaging, cells, command, flags, loop, parallel, study
+from experiments import sentiment, sweep
+from rlhf_jax import averaging, cells, command, flags, loop, parallel, study, tuning
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -309,3 +310,73 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
     (saved,) = (place / "checkpoints" / "sft-0").glob("step_*")
     body = json.loads((saved / "manifest.json").read_text())["body"]
     assert f"step {body['step']};" in line
+
+
+# Methods with settings of their own
+
+
+def scores(folder, method):
+    return [r["objective/scores"] for r in of(folder, method, "objective/scores")]
+
+
+def test_tuned_methods_run_with_what_was_chosen_for_them(whole, tmp_path):
+    chosen = {
+        "elastic_reset": {"learning_rate": 5e-4, "weight": 0.5, "every": 3},
+        "ppo_ma50": {"learning_rate": 2e-3},
+    }
+    file = tmp_path / "results.json"
+    named = {name: {"values": values} for name, values in chosen.items()}
+    file.write_text(json.dumps({"chosen": named}))
+    trained = ("ppo", "elastic_reset", "ppo_ma50", "ppo_average")
+    place = small_study.run(
+        output=tmp_path / "tuned", tuned=file, methods=trained, looks=5
+    )
+    # What was not tuned is the run it was; resets come when they were asked for.
+    assert scores(place, "ppo") == scores(whole, "ppo")
+    assert scores(place, "elastic_reset")[:4] == scores(whole, "ppo")[:4]
+    phases = [
+        (int(row["step"]), row["eval/phase"])
+        for row in of(place, "elastic_reset", "eval/phase")
+    ]
+    assert (4, "'before_reset'") in phases and (4, "'after_reset'") in phases
+    # Every method is looked at as often.
+    looks = {len(of(place, method, "eval/phase")) for method in trained}
+    assert looks == {1 + 5}
+    # An average that was tuned otherwise than its source has a source of its own.
+    other = small_study.run(
+        output=tmp_path / "other", methods=("ppo",), rl__learning_rate=2e-3
+    )
+    assert scores(place, "ppo_ma50") == scores(other, "ppo")
+    assert scores(place, "ppo_ma50") != scores(place, "ppo")
+    assert not scores(place, "ppo_average")
+    ends = [of(place, "ppo_ma50", "eval/phase")[-1], of(other, "ppo", "eval/phase")[-1]]
+    mixed, last = (float(row["drift/kl_initial"]) for row in ends)
+    assert 0 < mixed < last
+    page = (place / "report.md").read_text()
+    assert "--rl.decay" in page and "Fronts of 5 checkpoints" in page
+
+
+def test_a_sweep_runs_for_real_on_programs_that_are_there(whole, tmp_path):
+    words = small_study.flags(
+        methods=("ppo", "elastic_reset", "ppo_ma50"),
+        output=tmp_path / "sweep",
+        trials=2,
+        looks=5,
+        first_seed=0,
+        space__every=(2, 3),
+        microworld__eval_split="test",
+    )
+    config = tyro.cli(sweep.Config, default=sweep.CONFIG, args=words)
+    before = small_study._programs.cache_info().misses
+    place = sweep.run(config)
+    assert small_study._programs.cache_info().misses == before
+    own = {p.name: p for p in (place / "trials").iterdir()}
+    assert set(own) == {"ppo-0", "ppo-1", "elastic_reset-0", "elastic_reset-1"}
+    # The first trial is the run as its flags have it.
+    for method in ("ppo", "elastic_reset"):
+        assert scores(own[f"{method}-0"], method) == scores(whole, method)
+    assert scores(own["ppo-1"], "ppo") != scores(whole, "ppo")
+    found = json.loads((place / "results.json").read_text())
+    assert len(found["trials"]) == 6 and not any(t["failure"] for t in found["trials"])
+    assert (place / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert set(tuning.read(place / "results.json")) == set(found["methods"])

@@ -34,11 +34,10 @@ class Fake:
     def run(self, signals):
         (method,) = self.settings.tuned
         values = self.settings.tuned[method]
-        log = metrics.Lines(self.folder / "metrics.jsonl", resume_offset=0)
-        (self.folder / "checkpoints").mkdir()
+        (self.folder / "checkpoints").mkdir(parents=True)
         if stop := loop.stopped(signals):
             raise loop.Interrupted(f"{stop} in a trial")
-        with log:
+        with metrics.Lines(self.folder / "metrics.jsonl", resume_offset=0) as log:
             for seed in self.settings.seeds:
                 if values.learning_rate > 1.9e-3:
                     raise loop.NotFinite("step 3: updates were skipped")
@@ -49,8 +48,8 @@ class Fake:
 
 def _rows(name, seed, values, settings):
     place = {"method": name, "seed": seed}
-    peak = -abs(np.log2(values.learning_rate / 1e-3)) + 3 + 0.01 * seed
-    peak *= 0.5 if name == "ppo_ma50" else 1.0
+    best = 1.4e-3 if name == "ppo_ma50" else 1e-3
+    peak = -abs(np.log2(values.learning_rate / best)) + 3 + 0.01 * seed
     for step in range(0, settings.steps + 1, 10):
         x = step / settings.steps
         yield {
@@ -124,6 +123,10 @@ def test_the_first_trials_of_all_methods_come_first():
         ({"looks": 0}, "--looks 0: at least 1"),
         ({"methods": ("ppo_gold",)}, "--methods ppo_gold: a control is not tuned"),
         ({"methods": ("zero_shot",)}, "--methods zero_shot: has nothing to tune"),
+        (
+            {"methods": ("ppo_kl", "ppo_kl_matched")},
+            "--methods ppo_kl_matched: it is ppo_kl, unless --override",
+        ),
         ({"trials": 10}, "ppo has 9 combinations"),
         ({"steps": 20}, "--space.every 20: a run of 20 steps"),
         ({"looks": 3}, "--looks 3: elastic_reset"),
@@ -191,14 +194,26 @@ def test_validation_is_worked_by_hand(done):
     assert told["other_half"] == pytest.approx(0.5 * told["validation"])
 
 
-def test_what_is_read_off_another_run_has_its_trials_and_nothing_to_hand_on(done):
+def test_what_is_read_off_another_run_has_its_trials_and_a_choice_of_its_own(done):
     _, found = done
-    assert set(found["chosen"]) == {"ppo", "ppo_kl", "elastic_reset"}
-    assert found["derived"]["ppo_ma50"] == {
-        "source": "ppo",
-        "trial": found["chosen"]["ppo"]["trial"],
-    }
-    assert "ppo_ma50" not in found["budget"]
+    assert set(found["chosen"]) == set(METHODS)
+    assert found["derived"] == {"ppo_ma50": "ppo"}
+    own, source = (
+        [t["values"] for t in found["trials"] if t["method"] == name]
+        for name in ("ppo_ma50", "ppo")
+    )
+    assert own == source and "ppo_ma50" not in found["budget"]
+    rates = [values["learning_rate"] for values in own]
+    best = max(rates, key=lambda rate: (rate < 1.9e-3, -abs(np.log2(rate / 1.4e-3))))
+    chosen = found["chosen"]["ppo_ma50"]
+    assert chosen["values"] == {"learning_rate": best}
+
+
+def test_an_early_stop_follows_its_source(tmp_path):
+    place = run(tmp_path, methods=("ppo", "ppo_early_stop"))
+    found = json.loads((place / "results.json").read_text())
+    assert set(found["chosen"]) == {"ppo"}
+    assert found["derived"] == {"ppo_early_stop": "ppo"}
 
 
 def test_the_budget_is_that_of_all_trials(done):

@@ -117,6 +117,16 @@ def test_the_own_setting_is_not_tried_twice():
     assert [v.weight for v in found] == [own, 0.5]
 
 
+def test_what_a_run_overrides_is_where_a_method_starts_from():
+    own = {"kl_coef": 0.5, "decay": 0.9, "learning_rate": 7.0}
+    method = methods.METHODS["elastic_reset"]
+    fields = tuning.dimensions("elastic_reset", method, own)
+    assert fields == ("learning_rate", "kl_coef", "every")
+    found = trials("elastic_reset", override=own)
+    assert (found[0].learning_rate, found[0].kl_coef) == (7.0, 0.5)
+    assert {v.kl_coef for v in found} <= {0.5 * x for x in SPACE.kl_coef}
+
+
 def test_a_penalty_of_nothing_has_no_multiples():
     rl = flags.RL(kl_coef=0.0)
     assert {v.kl_coef for v in trials("ppo_kl", rl=rl)} == {0.0}

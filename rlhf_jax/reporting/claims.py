@@ -48,6 +48,18 @@ class Claim:
         """The kind of endpoint: what stands before the first slash."""
         return self.endpoint.split("/")[0]
 
+    @property
+    def axis(self):
+        """What stands behind the first slash: the drift axis of a front's endpoint."""
+        return self.endpoint.partition("/")[2]
+
+    def among(self, methods):
+        """The claim about those of its methods that were run; None if none is left."""
+        others = tuple(other for other in self.others if other in methods)
+        if self.method not in methods or not others:
+            return None
+        return dataclasses.replace(self, others=others)
+
 
 class Finding(NamedTuple):
     """One comparison of a claim."""

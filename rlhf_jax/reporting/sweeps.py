@@ -40,6 +40,7 @@ class Tried:
     records: list  # of metrics.jsonl, its own
     failure: str = ""  # why it did not end, "" where it did
     source: str | None = None  # whose run it was read off
+    follows: bool = False  # that run, however it is set: nothing to choose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,6 @@ def write(folder, tried, sweep, *, wall=None):
         corners=sweep.corners if records else {},
         wall_seconds=wall,
     )
-    derived = {t.method: t.source for t in tried if t.source}
     summary["chosen"] = {
         t.method: {
             "trial": t.number,
@@ -88,12 +88,9 @@ def write(folder, tried, sweep, *, wall=None):
             "flags": sweep.flags(t.method, t.values),
         }
         for t in picked
-        if not t.source
+        if not t.follows
     }
-    summary["derived"] = {
-        method: {"source": source, "trial": best[method]}
-        for method, source in derived.items()
-    }
+    summary["derived"] = {t.method: t.source for t in tried if t.source}
     summary["trials"] = rows
     summary["budget"] = spent(tried)
     metrics.write_json(folder / "results.json", summary)
@@ -253,12 +250,13 @@ def _choice(summary, sweep):
     )
     if summary["derived"]:
         said = "; ".join(
-            f"{sweep.name(m)}: trial {d['trial']} of {sweep.name(d['source'])}"
-            for m, d in summary["derived"].items()
+            f"{sweep.name(method)}, of {sweep.name(source)}"
+            for method, source in summary["derived"].items()
         )
         yield (
-            "Methods that are read off another's run have its trials, and no setting "
-            f"of their own to hand on. Their best: {said}."
+            f"Read off the trials of another method: {said}. Where what was chosen for "
+            "one is not what was chosen for its source, --tuned gives it a run of its "
+            "own; an early stop stays with its source."
         )
 
 
@@ -290,7 +288,7 @@ def _trials(summary, sweep):
     body = []
     for told in summary["trials"]:
         best = summary["chosen"].get(told["method"], {}).get("trial")
-        mark = "**" * (best == told["trial"] and not told["source"])
+        mark = "**" * (best == told["trial"])
         finals = [
             markdown.number(told["final"].get(name), wording.scale(name))
             for name in others
