@@ -22,6 +22,7 @@ class Config:
 
     max_new_tokens: int
     min_new_tokens: int = 0  # no end token is drawn before this many others
+    uniform_from: int = 0  # a row stops at a length drawn from here to max; 0: at max
     temperature: float = 1.0  # 0: greedy
     top_k: int = 0  # 0: off
     top_p: float = 1.0  # 1: off
@@ -34,6 +35,11 @@ class Config:
     def __post_init__(self):
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={self.max_new_tokens}: needs at least 1")
+        if not 0 <= self.uniform_from <= self.max_new_tokens:
+            raise ValueError(
+                f"uniform_from={self.uniform_from}: needs to lie between 0 (off) and "
+                f"max_new_tokens={self.max_new_tokens}"
+            )
         if self.temperature < 0:
             raise ValueError(f"temperature={self.temperature}: needs to be 0 or more")
         if self.top_k < 0:
@@ -58,6 +64,14 @@ class _State(NamedTuple):
     logps: jax.Array  # [B, T] float32
     sampler_logps: jax.Array  # [B, T] float32
     ended: jax.Array  # [B] bool
+    lengths: Any = ()  # [B] int32, at which rows stop; (): after T tokens
+
+    @property
+    def running(self):
+        """[B] bool: which rows draw another token."""
+        if isinstance(self.lengths, tuple):
+            return ~self.ended
+        return ~self.ended & (self.time < self.lengths)
 
 
 def row_keys(key, row_ids):
@@ -67,6 +81,9 @@ def row_keys(key, row_ids):
 
 def generate(model, params, prompts, keys, *, config):
     """Continue left-padded prompts until each row draws an end token, or T tokens.
+
+    With `uniform_from` = u a row is cut at a length of its own, uniform in u..T and
+    drawn from its key; without `eos_ids` nothing else stops it (StackLLaMA's answers).
 
     `logps` are log softmax(logits / temperature) of the whole vocabulary, what a full
     forward pass gives (temperature 0: greedy, at temperature 1). `sampler_logps` are
@@ -83,6 +100,7 @@ def generate(model, params, prompts, keys, *, config):
         {"params": params}, prompts.tokens, prompts.mask, length, method="prefill"
     )
     start = prompts.mask.sum(-1).astype(jnp.int32)
+    lengths = _lengths(keys, config)
     keys = _keys_of_times(keys, config.max_new_tokens)
 
     def advance(state):
@@ -90,14 +108,15 @@ def generate(model, params, prompts, keys, *, config):
         # A row that has ended is fed id 0: its padding may lie beyond the vocabulary.
         logits, memory = model.apply(
             {"params": params},
-            jnp.where(state.ended, 0, last),
+            jnp.where(state.running, last, 0),
             start + state.time - 1,
             state.memory,
             method="step",
         )
         return _draw(state._replace(logits=logits, memory=memory), keys, config)
 
-    state = _draw(_empty(logits, memory, config), keys, config)
+    state = _empty(logits, memory, config)._replace(lengths=lengths)
+    state = _draw(state, keys, config)
     state = jax.lax.while_loop(lambda s: _unfinished(s, config), advance, state)
     mask = prompts.mask.astype(jnp.int32)
     return Rollout(
@@ -174,7 +193,7 @@ def _draw(state, keys, config):
     logps = logprobs.of_tokens(
         state.logits, token, temperature=config.temperature or 1.0
     )
-    running = ~state.ended
+    running = state.running
 
     def note(history, value):
         value = jnp.where(running, value, jnp.zeros((), value.dtype))
@@ -191,6 +210,15 @@ def _draw(state, keys, config):
         sampler_logps=note(state.sampler_logps, drawn_logps),
         ended=state.ended | (running & jnp.isin(token, jnp.array(config.eos_ids, int))),
     )
+
+
+def _lengths(keys, config):
+    """At which length each row is cut; () where none is. Of a key no time has."""
+    if not config.uniform_from:
+        return ()
+    low, high = config.uniform_from, config.max_new_tokens
+    own = jax.vmap(jax.random.fold_in, (0, None))(keys, high)
+    return jax.vmap(lambda key: jax.random.randint(key, (), low, high + 1))(own)
 
 
 def _keys_of_times(keys, times):
@@ -244,7 +272,7 @@ def _empty(logits, memory, config):
 
 
 def _unfinished(state, config):
-    running = jnp.any(~state.ended)
+    running = jnp.any(state.running)
     if config.stop_axis is not None:
         running = jax.lax.pmax(running.astype(jnp.int32), config.stop_axis) > 0
     return running & (state.time < config.max_new_tokens)

@@ -86,6 +86,35 @@ def test_rows_and_seeds_draw_differently_and_time_moves_the_key():
     assert all(len(set(row)) > 3 for row in first.tolist())
 
 
+def test_rows_are_cut_at_lengths_of_their_own_and_draw_what_they_would(table):
+    """Uniform in 2..6, from the row's key alone; what is drawn is that of no cut."""
+    rows = 200
+    same = Prompts(jnp.full((rows, P), 4), jnp.ones((rows, P), jnp.int32))
+    free = generate(table, same, keys(rows), drawn(eos_ids=()))
+    cut = generate(table, same, keys(rows), drawn(eos_ids=(), uniform_from=2))
+    lengths = np.asarray(cut.response_mask).sum(-1)
+    counted = np.bincount(lengths, minlength=T + 1)
+    share = 1 / (T - 1)
+    error = np.sqrt(rows * share * (1 - share))
+    assert counted[:2].sum() == 0 and not cut.ended.any()
+    assert (np.abs(counted[2:] - rows * share) < 4 * error).all()
+    kept = np.arange(T) < lengths[:, None]
+    np.testing.assert_array_equal(cut.response_mask, kept.astype(np.int32))
+    np.testing.assert_array_equal(
+        np.asarray(cut.tokens)[:, P:], np.where(kept, free.tokens[:, P:], PAD)
+    )
+    np.testing.assert_array_equal(cut.logps, np.where(kept, free.logps, 0))
+    some = generate(table, Prompts(*(x[:8] for x in same)), keys(8), drawn(
+        eos_ids=(), uniform_from=2
+    ))  # fmt: skip
+    np.testing.assert_array_equal(some.tokens, cut.tokens[:8])
+
+
+def test_a_length_to_draw_from_must_fit():
+    with pytest.raises(ValueError, match="uniform_from=9.*max_new_tokens=6"):
+        drawn(uniform_from=9)
+
+
 @pytest.mark.parametrize("sampler", ["gumbel", "inverse"])
 def test_tokens_are_drawn_as_often_as_the_tempered_softmax_says(rng, sampler):
     rows = 4000
