@@ -34,6 +34,7 @@ LOSS_JUNK = f"test_losses::{JUNK}"
 LOSS_NUMERIC = f"test_losses::{NUMERIC}"
 TOKENS, ROWS = "test_token_losses::", "test_row_losses::"
 WRAP = "test_elastic_reset_wrap::"
+CHOICE = "test_multiple_choice::"
 
 TABLE = {
     "masking.zero": Row(
@@ -609,6 +610,20 @@ TABLE = {
         "test_statistics_by_hand",
         "test_the_order_of_messages_does_not_matter",
         "test_what_is_masked_or_after_the_end_does_not_count",
+        NO_GRADIENT,
+    ),
+    "evaluation.multiple_choice.pick": Row(
+        CHOICE + "test_the_pick_is_the_likeliest_for_its_length",
+        CHOICE + "test_picks_are_the_loops",
+        CHOICE + "test_a_shift_of_a_whole_question_changes_no_pick",
+        "n/a: takes no mask, a NaN is never picked",
+        NO_GRADIENT,
+    ),
+    "evaluation.multiple_choice.chance": Row(
+        CHOICE + "test_a_blind_guess_of_2_and_4_options",
+        CHOICE + "test_picks_are_the_loops",
+        CHOICE + "test_a_blind_guess_of_2_and_4_options",
+        NO_MASK,
         NO_GRADIENT,
     ),
 }

@@ -46,6 +46,14 @@ def test_joined_splits_keep_what_all_of_them_have(folder):
     assert rows[7]["text"] == "two"
 
 
+def test_a_folder_inside_holds_the_rows(folder):
+    (folder / "data" / "rl").mkdir(parents=True)
+    write_lines(folder / "data" / "rl" / "train.jsonl", ROWS[:1])
+    assert len(sources.load(folder, folder="data/rl")) == 1
+    with pytest.raises(ValueError, match="no folder 'data/reward' in it"):
+        sources.load(folder, folder="data/reward")
+
+
 def test_a_part_of_a_split(folder):
     rows = sources.load(folder, split="train[:2]+train[50%:]")
     assert rows[:]["rating"] == [0, 1, 3, 4, 5]
@@ -94,6 +102,8 @@ def test_columns_can_be_renamed(folder):
         ("text label", "classification"),
         ("text other", "text"),
         ("prompt answer", "prompt"),
+        ("question response_j response_k qid", "paired"),
+        ("question choices label", "choices"),
     ],
 )
 def test_kinds_show_in_the_columns(columns, kind):

@@ -13,6 +13,8 @@ import re
 import tempfile
 
 KINDS = {  # the most telling first: a set is of the first kind whose columns it has
+    "paired": ("question", "response_j", "response_k"),
+    "choices": ("question", "choices", "label"),
     "preference": ("prompt", "chosen", "rejected"),
     "conversations": ("chosen", "rejected"),
     "completion": ("prompt", "completion"),
@@ -28,23 +30,34 @@ _PART = re.compile(r"(?P<name>[^\[\]+]+)(?P<slice>\[[^\]]*\])?$")
 _ALIASES = {"validation": ("val", "valid", "dev"), "val": ("validation",)}
 
 
-def load(name_or_path, *, split="train", columns=None, config=None, revision=None):
+def load(
+    name_or_path,
+    *,
+    split="train",
+    columns=None,
+    config=None,
+    revision=None,
+    folder=None,
+):
     """The rows of a split as a `datasets.Dataset`, checked.
 
     Args: name_or_path: a folder, a file, or a data set on the hub; split: one, several
     as "train+unsupervised", or a part as "train[:10%]"; joined splits keep the columns
     that all of them have; columns: the names that are needed, or {needed: present} to
-    rename, by default those of any kind; config, revision: of a hub data set. For a
-    single file `split` names nothing but a part. Raises ValueError for what cannot be
-    found, has no rows, lacks columns, or holds an empty text.
+    rename, by default those of any kind; config, revision: of a hub data set; folder:
+    inside the data set, where its rows lie. For a single file `split` names nothing but
+    a part. Raises ValueError for what cannot be found, has no rows, lacks columns, or
+    holds an empty text.
     """
     datasets = _datasets()
     path = pathlib.Path(name_or_path).expanduser()
     where = f"{name_or_path}, split {split!r}"
     if path.exists():
+        path, where = _inside(path, folder, where)
         parts = [_local(path, part, where) for part in split.split("+")]
     else:
-        parts = [_hub(str(name_or_path), split, config, revision)]
+        options = {"revision": revision, "data_dir": folder}
+        parts = [_hub(str(name_or_path), split, config, options)]
     shared = [c for c in parts[0].column_names if all(c in p.features for p in parts)]
     if len(parts) > 1:
         parts = [part.select_columns(shared) for part in parts]
@@ -97,6 +110,15 @@ def _datasets():
 
     datasets.disable_progress_bars()
     return datasets
+
+
+def _inside(path, folder, where):
+    """(the folder in a local data set where its rows lie, how it is called)."""
+    if folder is None:
+        return path, where
+    if not (path / folder).is_dir():
+        raise ValueError(f"{where}: there is no folder {folder!r} in it")
+    return path / folder, f"{where}, folder {folder!r}"
 
 
 def _local(path, part, where):
@@ -172,7 +194,7 @@ def _cache():
         yield {"cache_dir": temporary, "keep_in_memory": True}
 
 
-def _hub(name, split, config, revision):
+def _hub(name, split, config, options):
     """A split of a data set on the hub, or of its copy in the local cache."""
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or _FILE.match(name):
         raise ValueError(_missing(name, "not asked for: the name is a path's"))
@@ -181,7 +203,7 @@ def _hub(name, split, config, revision):
     offline = settings.HF_HUB_OFFLINE
     settings.HF_HUB_OFFLINE = offline or not _reachable(name)
     try:
-        return datasets.load_dataset(name, config, split=split, revision=revision)
+        return datasets.load_dataset(name, config, split=split, **options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         if isinstance(error, (ConnectionError, FileNotFoundError)):

@@ -1,0 +1,127 @@
+"""Questions with several answers, of which one is right, as texts and as arrays.
+
+Rows hold question, choices (a list) and label (a position, from 0); or a text, which is
+made into a question: of several endings, which one is its own?
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rlhf_jax.data import sources, tokenization
+from rlhf_jax.types import Tokens
+
+_ENDINGS = 4
+_WORDS = 30  # of an ending, and twice as many of what stands before it
+
+
+class Questions(NamedTuple):
+    """Q questions as texts."""
+
+    prompts: list[str]
+    options: list[list[str]]  # at least two each
+    labels: list[int]  # the position of the right one
+
+
+class Options(NamedTuple):
+    """All options of all questions, one after another: R rows."""
+
+    rows: Tokens  # [R, T], the option's tokens as targets
+    lengths: np.ndarray  # [R] int, characters of the option
+    questions: np.ndarray  # [R] int, which question, ascending
+    labels: np.ndarray  # [Q] int
+
+
+def read(name, *, split, count, question="{question}"):
+    """At most `count` `Questions` of a data set, drawn blindly, always the same.
+
+    question: how a prompt is written around the question; texts are left as they are.
+    Raises ValueError for rows that are no questions.
+    """
+    rows = sources.load(name, split=split)
+    where = f"{name}, split {split!r}"
+    if sources.kind(rows) != "choices":
+        if "text" not in rows.column_names:
+            raise ValueError(
+                f"{where}: columns {', '.join(rows.column_names)}; multiple choice "
+                "needs question, choices and label, or text"
+            )
+        return endings(list(_drawn(rows, count)["text"]))
+    rows = _drawn(rows, count)
+    prompts = [question.format(question=text) for text in rows["question"]]
+    found = Questions(prompts, [list(x) for x in rows["choices"]], list(rows["label"]))
+    for i, (options, label) in enumerate(zip(*found[1:], strict=True)):
+        if len(options) < 2 or not all(options) or label not in range(len(options)):
+            raise ValueError(
+                f"{where}: row {i} of those drawn has choices {options} and label "
+                f"{label!r}: at least two are needed, none empty, label counted from 0"
+            )
+    return found
+
+
+def endings(texts, *, options=_ENDINGS, seed=0):
+    """A question of each text: which of `options` endings is its own?
+
+    A text is cut in half at a blank, and what is near the cut is kept; the others are
+    the second halves of the texts behind it. What a language model of such texts can
+    tell, whatever it cannot answer.
+    """
+    halves = [_halves(text.split()) for text in texts if len(text.split()) >= 4]
+    if len(halves) < options:
+        raise ValueError(
+            f"{len(halves)} texts of four words or more: {options} endings need as "
+            "many; name a data set with more"
+        )
+    rng, found = np.random.default_rng(seed), Questions([], [], [])
+    for i, (first, own) in enumerate(halves):
+        offered = [halves[(i + k) % len(halves)][1] for k in range(1, options)]
+        label = int(rng.integers(options))
+        offered.insert(label, own)
+        found.prompts.append(first)
+        found.options.append([f" {text}" for text in offered])
+        found.labels.append(label)
+    return found
+
+
+def tokens(tokenizer, questions, *, length):
+    """`Options` of at most `length` tokens a row: a prompt too long loses its start.
+
+    The token that ends an answer is no part of an option. Raises ValueError for an
+    option that does not fit.
+    """
+    counts = [len(options) for options in questions.options]
+    prompts = [
+        p for p, n in zip(questions.prompts, counts, strict=True) for _ in [0] * n
+    ]
+    flat = [option for options in questions.options for option in options]
+    rows = tokenization.sft(
+        tokenizer, flat, length=length, prompts=prompts, truncate="left"
+    )
+    last = rows.mask.sum(-1) - 1
+    each = np.arange(len(flat))
+    ended = rows.tokens[each, last] == tokenization.eos_id(tokenizer)
+    if not ended.all():
+        option = flat[int(np.argmin(ended))]
+        raise ValueError(
+            f"the option {option[:40]!r} of {len(option)} characters has more than "
+            f"{length} tokens with its question; leave the question out"
+        )
+    targets = rows.target_mask.copy()
+    targets[each, last] = 0
+    return Options(
+        rows._replace(target_mask=targets),
+        np.array([len(option) for option in flat]),
+        np.repeat(np.arange(len(counts)), counts),
+        np.array(questions.labels),
+    )
+
+
+def _halves(words):
+    middle = len(words) // 2
+    first = words[max(middle - 2 * _WORDS, 0) : middle]
+    return " ".join(first), " ".join(words[middle : middle + _WORDS])
+
+
+def _drawn(rows, count):
+    order = np.random.default_rng(0).permutation(len(rows))[:count]
+    return rows.select(np.sort(order))
