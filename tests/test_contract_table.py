@@ -34,6 +34,7 @@ LOSS_JUNK = f"test_losses::{JUNK}"
 LOSS_NUMERIC = f"test_losses::{NUMERIC}"
 TOKENS, ROWS = "test_token_losses::", "test_row_losses::"
 WRAP = "test_elastic_reset_wrap::"
+PARETO, RECOVERY = "test_pareto::", "test_recovery::"
 CHOICE = "test_multiple_choice::"
 
 TABLE = {
@@ -562,6 +563,111 @@ TABLE = {
         "test_attention_is_the_float64_loop_whatever_the_order_of_the_source",
         JUNK,
         NUMERIC,
+    ),
+    "evaluation.pareto.members": Row(
+        PARETO + "test_hypervolume_of_a_staircase_worked_by_hand",
+        PARETO + "test_members_are_exactly_the_points_nobody_dominates",
+        PARETO + "test_front_and_hypervolume_do_not_depend_on_order_or_duplicates",
+        PARETO + "test_a_diverged_checkpoint_is_no_point",
+        NO_GRADIENT,
+    ),
+    "evaluation.pareto.front": Row(
+        PARETO + "test_minus_zero_is_zero",
+        PARETO + "test_front_ascends_strictly_and_holds_each_value_once",
+        PARETO + "test_front_and_hypervolume_do_not_depend_on_order_or_duplicates",
+        PARETO + "test_a_diverged_checkpoint_is_no_point",
+        NO_GRADIENT,
+    ),
+    "evaluation.pareto.hypervolume": Row(
+        PARETO + "test_hypervolume_of_a_staircase_worked_by_hand",
+        PARETO + "test_hypervolume_counts_the_grid_cells_that_are_dominated",
+        PARETO + "test_more_points_never_shrink_the_hypervolume",
+        PARETO + "test_a_diverged_checkpoint_is_no_point",
+        NO_GRADIENT,
+    ),
+    "evaluation.pareto.attainment": Row(
+        PARETO + "test_attainment_does_not_interpolate",
+        PARETO + "test_attainment_is_the_best_reward_within_the_drift",
+        PARETO + "test_attainment_does_not_interpolate",
+        PARETO + "test_a_diverged_checkpoint_is_no_point",
+        NO_GRADIENT,
+    ),
+    "evaluation.pareto.picks": Row(
+        PARETO + "test_crossed_of_equal_halves_is_the_plain_reading",
+        PARETO + "test_picks_name_the_nearest_of_the_best_points_within_the_drift",
+        PARETO + "test_crossed_of_equal_halves_is_the_plain_reading",
+        PARETO + "test_a_diverged_checkpoint_is_no_point",
+        NO_GRADIENT,
+    ),
+    "evaluation.pareto.least_drift": Row(
+        PARETO + "test_fronts_are_matched_where_all_of_them_reach",
+        PARETO + "test_least_drift_is_the_least_drift_with_the_reward",
+        PARETO + "test_front_and_hypervolume_do_not_depend_on_order_or_duplicates",
+        PARETO + "test_a_diverged_checkpoint_is_no_point",
+        NO_GRADIENT,
+    ),
+    "evaluation.pareto.least_picks": Row(
+        PARETO + "test_fronts_are_matched_where_all_of_them_reach",
+        PARETO + "test_least_picks_name_the_best_of_the_nearest_points_with_the_reward",
+        PARETO + "test_front_and_hypervolume_do_not_depend_on_order_or_duplicates",
+        PARETO + "test_a_diverged_checkpoint_is_no_point",
+        NO_GRADIENT,
+    ),
+    "evaluation.pareto.crossed": Row(
+        PARETO + "test_crossed_reads_the_other_half_and_averages",
+        PARETO + "test_crossed_of_equal_halves_is_the_plain_reading",
+        PARETO + "test_a_reward_read_on_the_other_half_is_not_optimistic",
+        "n/a: NaN where nothing was chosen, as its closed form has it",
+        NO_GRADIENT,
+    ),
+    "evaluation.pareto.matched": Row(
+        PARETO + "test_fronts_are_matched_where_all_of_them_reach",
+        "n/a: the least of ends of fronts, each of which has its oracle",
+        PARETO + "test_fronts_are_matched_where_all_of_them_reach",
+        PARETO + "test_a_diverged_checkpoint_is_no_point",
+        NO_GRADIENT,
+    ),
+    "evaluation.pareto.split_half": Row(
+        PARETO + "test_split_half_picks_on_one_half_and_reads_on_the_other",
+        "n/a: members and a measure, each of which has its oracle",
+        PARETO + "test_split_half_of_equal_halves_is_the_measure_itself",
+        PARETO + "test_a_diverged_checkpoint_is_no_point",
+        NO_GRADIENT,
+    ),
+    "evaluation.recovery.after_resets": Row(
+        RECOVERY + "test_a_recovery_worked_by_hand",
+        RECOVERY + "test_recoveries_are_those_of_the_loop",
+        RECOVERY + "test_a_recovery_knows_no_future_and_no_scale",
+        "n/a: a score that is not finite is refused",
+        NO_GRADIENT,
+    ),
+    "evaluation.recovery.earlier": Row(
+        RECOVERY + "test_who_came_back_first",
+        "n/a: six cases, all in its closed form",
+        RECOVERY + "test_who_came_back_first",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "evaluation.recovery.restricted": Row(
+        RECOVERY + "test_the_restricted_mean_is_observed_and_bounds_the_true_one",
+        RECOVERY + "test_the_restricted_mean_is_observed_and_bounds_the_true_one",
+        RECOVERY + "test_the_restricted_mean_is_observed_and_bounds_the_true_one",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "schedule.regular": Row(
+        "test_the_regular_schedule_by_hand",
+        "n/a: a union of five small sets",
+        "test_the_regular_schedule_keeps_to_the_run_and_misses_no_reset",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "schedule.looks": Row(
+        "test_looks_by_hand",
+        "test_gaps_are_no_wider_than_they_need_be",
+        "test_every_calendar_is_looked_at_as_often",
+        NO_MASK,
+        NO_GRADIENT,
     ),
     "evaluation.translation.tokenized_bleu": Row(
         "test_bleu_by_hand",

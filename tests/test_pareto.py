@@ -144,7 +144,7 @@ def test_crossed_of_equal_halves_is_the_plain_reading(points, drift):
     np.testing.assert_equal(float(found), float(pareto.attainment(points, drift)))
 
 
-def test_a_reward_chosen_on_one_half_and_read_on_the_other_is_not_optimistic(rng):
+def test_a_reward_read_on_the_other_half_is_not_optimistic(rng):
     draws, plain, crossed = 2000, [], []
     for half_a, half_b in rng.normal(size=(draws, 2, 20)):
         sides = [np.stack([np.zeros(20), half], -1) for half in (half_a, half_b)]
