@@ -7,6 +7,7 @@ import dataclasses
 import functools
 
 import checks
+import chex
 import jax
 import numpy as np
 import pytest
@@ -213,3 +214,38 @@ def test_rsf_is_likelihood_of_the_best():
 def test_rsf_needs_candidates():
     with pytest.raises(ValueError, match="rsf compares.*candidates=1"):
         tiny.config("rsf", candidates=1)
+
+
+# Early stopping.
+
+STOPS = tiny.config(epochs=3, minibatches=1, tick="epoch", early_stop=True)
+
+
+def after(config, limit):
+    """(state, metrics) after one iteration."""
+    hyper = HYPER._replace(learning_rate=0.05, stop_kl=limit)
+    states, metrics = tiny.run(config, 1, hyper)
+    return states[1], metrics[0]
+
+
+def test_a_limit_that_is_never_reached_changes_nothing():
+    state, metrics = after(STOPS, float("inf"))
+    plain, usual = after(dataclasses.replace(STOPS, early_stop=False), float("inf"))
+    chex.assert_trees_all_close(state.learner.params, plain.learner.params, rtol=1e-6)
+    chex.assert_trees_all_close(state.elastic.average, plain.elastic.average, rtol=1e-6)
+    assert metrics.pop("policy/passes") == 3
+    close(*(np.array([m[k] for k in usual]) for m in (metrics, usual)), rtol=1e-6)
+
+
+def test_passes_after_one_that_went_too_far_are_left_out():
+    """The pass that is too long counts; the average has ticked as often as passes."""
+    first, _ = after(STOPS, float("inf"))
+    for limit, passes in ((-1.0, 1), (1e-9, 2)):  # a first update starts at distance 0
+        state, metrics = after(STOPS, limit)
+        assert metrics["policy/passes"] == passes == int(state.elastic.ticks)
+        assert int(state.learner.updates) == passes < int(first.learner.updates)
+        assert all(np.isfinite(value) for value in metrics.values())
+    alone, _ = after(dataclasses.replace(STOPS, epochs=1, early_stop=False), 0.0)
+    chex.assert_trees_all_close(
+        after(STOPS, -1.0)[0].learner.params, alone.learner.params, rtol=1e-6
+    )

@@ -105,7 +105,8 @@ def learn(state, rollout, scores, hyper, *, networks, tx, config, axis_name=None
     controller = _controlled(state.controller, metrics, data.tokens.shape[0], hyper)
     state = state._replace(controller=controller)
     state, ending = finish(state, hyper, tx=tx, config=config)
-    return state, {**metrics, **_describe_updates(steps, state), **ending}
+    described = _describe_updates(steps, state, early_stop=config.early_stop)
+    return state, {**metrics, **described, **ending}
 
 
 def _controlled(controller, metrics, rows, hyper):
@@ -208,8 +209,11 @@ def _describe(sample, coef):
     }
 
 
-def _describe_updates(steps, state):
+def _describe_updates(steps, state, *, early_stop):
     """Means over all updates of an iteration, `steps` [epochs, minibatches] each."""
+    if early_stop:  # for passes that were left out stands the mean of the others
+        taken = ~jnp.isnan(steps["finite"]).any(-1)
+        steps = {name: _over_taken(x, taken) for name, x in steps.items()}
     named = {
         "policy/approxkl_avg": steps["approxkl"].mean(),
         "policy/clipfrac_avg": steps["clipfrac"].mean(),
@@ -225,6 +229,15 @@ def _describe_updates(steps, state):
     if "value_loss" in steps:
         named["loss/value_avg"] = steps["value_loss"].mean()
         named["val/clipfrac_avg"] = steps["value_clipfrac"].mean()
+    if early_stop:
+        named["policy/passes"] = taken.sum().astype(jnp.float32)
     if "entropy" in steps:
         named["policy/entropy_avg"] = steps["entropy"].mean()
     return named
+
+
+def _over_taken(values, taken):
+    """[epochs, minibatches] with the mean of the passes taken for the others."""
+    count = taken.sum() * values.shape[1]
+    mean = jnp.where(taken[:, None], values, 0.0).sum() / count
+    return jnp.where(taken[:, None], values, mean)

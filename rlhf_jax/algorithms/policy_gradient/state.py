@@ -39,6 +39,7 @@ class Config:
     entropy_bonus: bool = False  # whether the entropy enters the loss
     recompute_logps: bool = False  # old log-probs from a full pass (N+ 19: no)
     tick: Literal["iteration", "epoch", "update"] = "iteration"  # the EMA's clock
+    early_stop: bool = False  # leave out the passes after one that moved too far
     keep_initial_value: bool = False  # hold the critic's start, to reset to it
     masked: bool = False  # draw what a masking policy allows (NLPO)
     mask_top_p: float = 0.9  # its nucleus; 1: everything
@@ -109,6 +110,7 @@ class Hyper(NamedTuple):
     reset_value: Any = False  # the critic too; needs keep_initial_value
     reset_optimizer: Any = False  # the optimiser's moments too
     mask_every: Any = 5  # iterations between copies of the policy that masks
+    stop_kl: Any = float("inf")  # nats a token; how far is too far for early_stop
 
 
 class Networks(NamedTuple):

@@ -90,13 +90,18 @@ def _policy_loss(logps, data, targets, hyper, config, over):
     if over["axis_name"] is not None:
         gap = jax.lax.pmax(gap, over["axis_name"])
     names = ("approxkl", "clipfrac", "ratio")
-    return value, {**{n: metrics[n] for n in names}, "ratio_error_max": gap}
+    found = {**{n: metrics[n] for n in names}, "ratio_error_max": gap}
+    if config.early_stop:
+        moved = jax.lax.stop_gradient(data.logps - logps)
+        found["moved"] = masking.mean(moved, valid, **over)
+    return value, found
 
 
 def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
     """Epochs × minibatches of updates on all N rows; each device takes its share.
 
-    Returns (state, metrics), metrics stacked [epochs, minibatches].
+    Returns (state, metrics), metrics stacked [epochs, minibatches]; those of a pass
+    that was left out are NaN.
     """
     rows = sample.data.tokens.shape[0]
     shares = 1 if axis_name is None else jax.lax.axis_size(axis_name)
@@ -129,10 +134,31 @@ def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
         elastic = _tick(learner, elastic, hyper, config.tick == "epoch")
         return (learner, elastic), metrics
 
-    (learner, elastic), metrics = jax.lax.scan(
-        epoch, (state.learner, state.elastic), dealt
-    )
+    carry = state.learner, state.elastic
+    if config.early_stop:
+        stoppable = functools.partial(_stoppable, epoch, limit=hyper.stop_kl)
+        start = carry, jnp.zeros((), bool)
+        (carry, _), metrics = jax.lax.scan(stoppable, start, dealt)
+    else:
+        carry, metrics = jax.lax.scan(epoch, carry, dealt)
+    learner, elastic = carry
     return state._replace(learner=learner, elastic=elastic), metrics
+
+
+def _stoppable(epoch, carry, order, *, limit):
+    """A pass, unless one before it went too far: TRL's early stopping.
+
+    Too far is E[log π_old − log π] over the tokens of the pass's last minibatch, as its
+    update found it, above `limit`. The pass that is too long still counts, its EMA tick
+    with it.
+    """
+    inner, stopped = carry
+    shapes = jax.eval_shape(epoch, inner, order)[1]
+    nothing = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+    inner, metrics = jax.lax.cond(
+        stopped, lambda inner, order: (inner, nothing), epoch, inner, order
+    )
+    return (inner, stopped | (metrics["moved"][-1] > limit)), metrics
 
 
 def orders(state, rows, *, config):
