@@ -44,10 +44,6 @@ def pairs(seed=0):
     return Pairs(*tiny_game.batch(seed)[:4])
 
 
-def keys():
-    return sampling.row_keys(jax.random.key(0), np.arange(6))
-
-
 @functools.cache
 def programs():
     fixed = {"networks": NETWORKS, "tx": TX, "config": CONFIG}
@@ -58,12 +54,12 @@ def programs():
 def dictated():
     """What the teacher says to a batch."""
     dictate = functools.partial(sil.dictate, networks=NETWORKS, config=CONFIG)
-    return jax.jit(dictate)(teacher(), pairs(), keys())
+    return jax.jit(dictate)(teacher(), pairs())
 
 
 def test_imitation_learns_the_teachers_messages_and_touches_no_receiver():
     student = sil.init(other(), TX)
-    moved, metrics = programs()[0](student, teacher(), pairs(), keys(), HYPER)
+    moved, metrics = programs()[0](student, teacher(), pairs(), HYPER)
     said = dictated()
     valid = np.asarray(said.mask) * pairs().target_mask.any(-1, keepdims=True)
     logps = jax.jit(functools.partial(messages.logps, NETWORKS.sender))(
@@ -76,7 +72,7 @@ def test_imitation_learns_the_teachers_messages_and_touches_no_receiver():
 
 def test_tuning_learns_the_reference_from_the_teachers_messages():
     student = sil.init(other(), TX)
-    moved, metrics = programs()[1](student, teacher(), pairs(), keys(), HYPER)
+    moved, metrics = programs()[1](student, teacher(), pairs(), HYPER)
     said, batch = dictated(), pairs()
     logps = jax.jit(functools.partial(messages.logps, NETWORKS.receiver))(
         other()["receiver"], said.heard, said.mask, *batch[2:4]
@@ -90,7 +86,7 @@ def test_a_student_comes_to_say_what_its_teacher_says():
     student, found = sil.init(other(), TX), []
     fast = HYPER._replace(learning_rate=jnp.asarray(0.05))
     for _ in range(60):
-        student, metrics = programs()[0](student, teacher(), pairs(), keys(), fast)
+        student, metrics = programs()[0](student, teacher(), pairs(), fast)
         found.append(float(metrics["nll"]))
     assert found[-1] < 0.2 * found[0]
 
@@ -107,7 +103,7 @@ def test_a_student_begins_where_it_is_told_with_moments_of_its_own():
 
 def test_the_teacher_is_read_only():
     before = trees.copy(teacher())
-    programs()[0](sil.init(other(), TX), teacher(), pairs(), keys(), HYPER)
+    programs()[0](sil.init(other(), TX), teacher(), pairs(), HYPER)
     checks.same(teacher(), before)
 
 

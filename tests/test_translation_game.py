@@ -361,6 +361,13 @@ def test_reset_to_the_average_alone_lets_the_average_go_on():
     checks.same(state.elastic.average, held.elastic.average)
 
 
+def test_with_decay_1_the_average_stands_still_and_play_does_not_know():
+    still, moving = (played(decay=d)[0][-1] for d in (1.0, 0.5))
+    checks.same(still.elastic.average, game.agents(tiny_game.params()))
+    checks.same(still.learner, moving.learner)
+    assert distance(moving.elastic.average, still.elastic.average) > 0
+
+
 def test_a_reset_by_hand_is_the_one_of_the_calendar():
     hyper = tiny_game.traced(HYPER._replace(reset_every=2))
     by_hand = jax.jit(game.reset)(after()[0], hyper)

@@ -12,6 +12,9 @@ the one of the generation before, not the initial agents.
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from rlhf_jax import messages, optim, sampling, training, trees
 from rlhf_jax.types import Pairs
 
@@ -90,8 +93,10 @@ def agents(student):
     return {name: getattr(student, name).params for name in Student._fields}
 
 
-def dictate(teacher, batch, keys, *, networks, config):
+def dictate(teacher, batch, *, networks, config):
     """The teacher's greedy messages to the sources of `Pairs`; `messages.Message`."""
+    rows = jnp.arange(batch.source.shape[0])
+    keys = sampling.row_keys(jax.random.key(0), rows)  # of which nothing is drawn
     return messages.speak(
         networks.sender,
         teacher["sender"],
@@ -102,28 +107,26 @@ def dictate(teacher, batch, keys, *, networks, config):
     )
 
 
-def imitate(
-    student, teacher, batch, keys, hyper, *, networks, tx, config, axis_name=None
-):
+def imitate(student, teacher, batch, hyper, *, networks, tx, config, axis_name=None):
     """One update of the student's sender: L = −mean log π(the teacher's message).
 
     Args: student: `Student`; teacher: {"sender", "receiver"} weights; batch: Pairs of
-    this device, of which the source is read; keys [B], unused by a greedy teacher;
-    hyper: training.Hyper. Returns (student, metrics).
+    this device, of which the source is read; hyper: training.Hyper. Returns (student,
+    metrics).
     """
-    said = dictate(teacher, batch, keys, networks=networks, config=config)
+    said = dictate(teacher, batch, networks=networks, config=config)
     pairs = Pairs(batch.source, batch.source_mask, said.heard, _of_rows(said, batch))
     step = _step(networks.sender, tx, config, axis_name)
     state, metrics = step(student.sender, pairs, hyper)
     return student._replace(sender=state), metrics
 
 
-def tune(student, teacher, batch, keys, hyper, *, networks, tx, config, axis_name=None):
+def tune(student, teacher, batch, hyper, *, networks, tx, config, axis_name=None):
     """One update of the student's receiver: L = −mean log π(German | the message).
 
     The message is the teacher's, the German the reference. Args as in `imitate`.
     """
-    said = dictate(teacher, batch, keys, networks=networks, config=config)
+    said = dictate(teacher, batch, networks=networks, config=config)
     pairs = Pairs(said.heard, said.mask, batch.target, batch.target_mask)
     step = _step(networks.receiver, tx, config, axis_name)
     state, metrics = step(student.receiver, pairs, hyper)

@@ -163,9 +163,17 @@ def teach(params, lesson, *, networks, axis_name=None):
 
 
 def finish(state, hyper):
-    """The end of a step: EMA tick, reset where one is due, the clock."""
-    elastic = elastic_reset.tick(
-        agents(state.learner.params), state.elastic, decay=hyper.decay
+    """The end of a step: EMA tick, reset where one is due, the clock.
+
+    With decay 1 the EMA stands still, and its weights are neither read nor written.
+    """
+    elastic = jax.lax.cond(
+        jnp.asarray(hyper.decay) < 1.0,
+        lambda elastic: elastic_reset.tick(
+            agents(state.learner.params), elastic, decay=hyper.decay
+        ),
+        lambda elastic: elastic,
+        state.elastic,
     )
     due = elastic_reset.due(state.iteration, every=hyper.reset_every)
     state = jax.lax.cond(

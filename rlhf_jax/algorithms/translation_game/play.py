@@ -105,6 +105,7 @@ def describe(message, batch, rewards, counts):
         "response/length": masking.mean(length, rows, **over),
         "response/ended": masking.mean(message.ended.astype(jnp.float32), rows, **over),
         "response/tokens": masking.total(length, rows),
+        "response/rows": rows.sum(),
     }
 
 

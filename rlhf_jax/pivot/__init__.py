@@ -1,0 +1,1 @@
+"""The pivot-translation game as a study: agents, methods, measurements, the page."""

@@ -1,0 +1,120 @@
+"""A study of the game: methods × seeds, measured alike, resumable.
+
+What is shared with every other study is `rlhf_jax.study`; what differs stands here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rlhf_jax import study, tuning
+from rlhf_jax.algorithms import iterated_learning as sil
+from rlhf_jax.algorithms import translation_game as game
+from rlhf_jax.pivot import evaluator, methods, trainers
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a study does to every cell alike; the names are those of `study.Settings`
+    where they mean the same."""
+
+    algorithm: game.Config
+    hyper: game.Hyper
+    strengths: Any  # `flags.Strengths`: how hard each penalty pulls
+    flow: trainers.Flow
+    generations: sil.Schedule
+    student_rate: float
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: int
+    decay: float
+    reset_every: int
+    eval_every: int
+    looks: int
+    save_every: int
+    keep: int
+    digest: str
+    logged_samples: int = 20
+    tuned: Mapping[str, tuning.Values] = dataclasses.field(default_factory=dict)
+    overrides: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)
+
+
+class Game(study.Study):
+    """The cells of a study of the game."""
+
+    table = methods.METHODS
+    axis = "drift/bleu_en"
+    judged = ("eval/reward_a",)  # BLEU-De on validation half A
+
+    def resets_first(self):
+        return False
+
+    def calendar(self, method):
+        """Resets, or the ends of SIL's generations, which are one to the loop."""
+        if self.table[method].imitates:
+            settings = self.settings
+            ends = settings.generations.generations(settings.steps)
+            return [step - 1 for step in ends]
+        return super().calendar(method)
+
+    def worth(self, now, start):
+        """BLEU-De itself: the published tables are read at its best."""
+        del start
+        return now["eval/reward_a"]
+
+    def spend(self, spent, metrics):
+        spent["tokens"] += metrics["response/tokens"]
+        spent["reward_calls"] += metrics["response/rows"]
+        spent["gradient_steps"] += 1 + metrics.get("sil/updates", 0.0)
+
+    def conclude(self, weights, *, best=False):
+        """BLEU on the test sentences, of final agents or of the best on half A."""
+        return self.evaluator(None).test(weights, "best" if best else "test")
+
+    def reward(self, seed):
+        """There is none to make: the receiver is it."""
+        del seed
+
+    def evaluator(self, reward):
+        del reward
+        draw = self.settings.algorithm.sampling
+        return self.once(
+            "evaluator",
+            lambda: evaluator.Evaluator(
+                self.task,
+                self.layout,
+                longest=draw.max_new_tokens,
+                shortest=draw.min_new_tokens,
+            ),
+        )
+
+    def trainer(self, cell):
+        settings, method = self.settings, self.table[cell.method]
+        config = settings.algorithm
+        programs = self.once(
+            "programs",
+            lambda: trainers.compile_programs(
+                self.task.networks, config, trainers.greedy(config), self.layout
+            ),
+        )
+        hyper = methods.overlay(
+            settings.hyper,
+            method,
+            settings.strengths,
+            decay=settings.decay,
+            every=settings.reset_every,
+        )
+        hyper = hyper._replace(**settings.overrides.get(cell.method, {}))
+        shared = {"seed": cell.seed, "flow": settings.flow, "layout": self.layout}
+        if not method.imitates:
+            return trainers.trainer(self.task, programs, config, hyper, **shared)
+        return trainers.student(
+            self.task,
+            programs,
+            config,
+            hyper,
+            schedule=settings.generations,
+            rate=settings.student_rate,
+            steps=settings.steps,
+            **shared,
+        )
