@@ -77,7 +77,8 @@ class Trial(NamedTuple):
 
 
 def main():
-    config = command.parse(CONFIG, description=__doc__)
+    presets = getattr(sentiment, "PRESETS", None)
+    config = command.parse(CONFIG, description=__doc__, presets=presets)
     command.main(lambda: run(config))
 
 
