@@ -6,6 +6,7 @@ three drift axes at once: NLL of human text, exact KL to the initial model, and 
 
     python -m experiments.sentiment                      # microworld, minutes, offline
     python -m experiments.sentiment --methods all --seeds 10
+    python -m experiments.sentiment --preset paper       # IMDB as published, on a GPU
     python -m experiments.sentiment --policy lvwerra/gpt2-imdb \\
         --reward lvwerra/distilbert-imdb --dataset stanfordnlp/imdb
 
@@ -16,6 +17,7 @@ gold reward down again, Elastic Reset draws a saw-tooth under it, PPO + KL stays
 import dataclasses
 import time
 
+from experiments.presets import imdb
 from rlhf_jax import (
     ablations,
     cells,
@@ -28,12 +30,21 @@ from rlhf_jax import (
     loop,
     methods,
     parallel,
+    repeat,
     study,
     trees,
 )
 from rlhf_jax.feedback import function
 from rlhf_jax.models import lora
-from rlhf_jax.reporting import controls, metrics, preparation, progress, report, samples
+from rlhf_jax.reporting import (
+    controls,
+    ends,
+    metrics,
+    preparation,
+    progress,
+    report,
+    samples,
+)
 from rlhf_jax.reporting.claims import Claim
 from rlhf_jax.tasks import microworld as small_world
 from rlhf_jax.tasks import text as own_text
@@ -122,6 +133,7 @@ class Config:
 
 
 CONFIG = Config()
+PRESETS = imdb.PRESETS
 
 
 def make_task(config, layout, cache, console, signals):
@@ -140,7 +152,7 @@ def make_task(config, layout, cache, console, signals):
 
 
 def main():
-    config = command.parse(CONFIG, description=__doc__)
+    config = command.parse(CONFIG, description=__doc__, presets=PRESETS)
     command.main(lambda: run(config))
 
 
@@ -226,6 +238,7 @@ def announce(config, task, chosen, layout, place, console):
         f"resets    every {rl.reset_every} iterations, EMA decay {rl.decay:g}: "
         f"w = {weight:.2f} of the way is kept",
         *(f"layout    {line}" for line in layout.describe(task.params)),
+        *(f"preset    {line}" for line in repeat.told(config, PRESETS)),
         f"folder    {place}",
     )
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
@@ -271,7 +284,7 @@ def finish(config, place, records, console, wall):
             "config digest": command.digest(config),
             **command.versions(),
         },
-        notes=notes(config, small),
+        notes=(*ends.lines(records, methods.LABELS), *notes(config, small)),
     )
     negative = controls.judge(records)
     results = report.write(
@@ -301,6 +314,7 @@ def notes(config, small):
         if small
         else "Seeds are few and share the data: read them as descriptive.",
         *flags.notes(config),
+        *(f"Preset {line}" for line in repeat.told(config, PRESETS)),
     ]
     if config.lora.rank:
         found.append(

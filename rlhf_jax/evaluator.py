@@ -5,13 +5,14 @@ policy's. Rows are split in two halves (even and odd), so that a checkpoint can 
 chosen on one and read on the other.
 """
 
+import copy
 import functools
 
 import jax
 import numpy as np
 
 from rlhf_jax import hosts
-from rlhf_jax.evaluation import best_of_n, diversity, policy
+from rlhf_jax.evaluation import best_of_n, diversity, drift, policy
 from rlhf_jax.types import Prompts
 
 
@@ -26,6 +27,7 @@ class Evaluator:
         compare = policy.make_compare(task.model, config=task.sampling)
         self._compare = layout.over_rows(compare, whole=2)
         self._text_nll = layout.over_rows(policy.make_text_nll(task.model), whole=1)
+        self._text_logps = layout.over_rows(policy.make_logps(task.model), whole=1)
         if score is not None:
             self._score = layout.over_rows(
                 lambda frozen, rows: score(frozen, *rows), whole=1
@@ -33,12 +35,23 @@ class Evaluator:
         if task.skills is not None:
             answer = policy.make_answer(task.model, config=task.skills.sampling)
             self._answer = layout.over_rows(answer, whole=1)
+        self._test = None
+        if task.at_ends is not None:
+            self._test = self._on(task.at_ends)
 
-    def __call__(self, params, reward):
+    def _on(self, task):
+        """The same programs on other prompts and texts."""
+        other = copy.copy(self)
+        other._task = task
+        other._inputs = policy.prompt_rows(task.eval_prompts, self._key)
+        return other
+
+    def __call__(self, params, reward, *, everything=False):
         """All metrics of a policy, and its samples with their scores.
 
-        Args: params of the policy; reward: tasks.Reward. Returns (metrics, samples),
-        samples a list of {"prompt", "completion", "score"}.
+        Args: params of the policy; reward: tasks.Reward; everything: with the task's
+        test prompts and texts, under `test/`. Returns (metrics, samples), samples a
+        list of {"prompt", "completion", "score"}.
         """
         task = self._task
         drawn = self._draw(params, self._inputs)
@@ -57,6 +70,10 @@ class Evaluator:
                 metrics |= _spread(name, values)
         if task.skills is not None:
             metrics |= self._skills(params)
+        if everything and self._test is not None:
+            for name, value in self._test(params, reward)[0].items():
+                if not name.endswith(("_a", "_b")):
+                    metrics[f"test/{name.split('/')[1]}"] = value
         return metrics, _samples(prompts, completions, scores)
 
     def _of_groups(self, scores):
@@ -136,7 +153,16 @@ class Evaluator:
         return prompts, completions
 
     def _text(self, params):
-        totals, counts = self._text_nll(params, self._task.heldout)
+        joined = self._task.joined
+        if joined is None:
+            totals, counts = self._text_nll(params, self._task.heldout)
+        else:
+            totals, counts = drift.strided_totals(
+                lambda *rows: self._text_logps(params, rows),
+                joined.tokens,
+                window=joined.window,
+                stride=joined.stride,
+            )
         nll, even, odd = policy.halves(totals, counts)
         metrics = {
             "drift/text_nll": nll,

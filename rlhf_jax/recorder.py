@@ -66,8 +66,9 @@ class Recorder:
         """Measures a policy, logs it with samples as a cell's; returns the metrics."""
         with self._files.bar.phase(f"{cell.name}: evaluating"):
             weights = self._trainer.weights(policy)
-            metrics, samples = self._measure(weights, phase)
-            if self._at_end(step, phase):
+            last = self._at_end(step, phase)
+            metrics, samples = self._measure(weights, phase, last)
+            if last:
                 metrics = {**metrics, **self._study.conclude(weights)}
         return self.write(cell, metrics, samples, step, phase)
 
@@ -79,7 +80,7 @@ class Recorder:
     def measured_at_start(self, policy):
         """(metrics, samples) of the initial policy, once a seed."""
         with self._files.bar.phase(f"{self._cell.name}: evaluating"):
-            return self._measure(self._trainer.weights(policy), "start")
+            return self._measure(self._trainer.weights(policy), "start", True)
 
     def best_of(self, numbers):
         """{n: (metrics, samples)} of the best of n samples, once a seed."""
@@ -101,13 +102,16 @@ class Recorder:
         files.bar.update(self._before + step, **live)
         return metrics
 
-    def _measure(self, policy, phase):
+    def _measure(self, policy, phase, at_end):
         """(metrics, samples); every method of a seed starts from the same policy."""
-        evaluator = self._study.evaluator(self._reward)
+        evaluator, rest = self._study.evaluator(self._reward), {}
+        tested = getattr(self._study.task, "at_ends", None) is not None
+        if tested and (at_end or phase == "start"):
+            rest["everything"] = True
         if phase != "start":
-            return evaluator(policy, self._reward)
+            return evaluator(policy, self._reward, **rest)
         key = ("start", self._cell.seed)
-        return self._study.once(key, lambda: evaluator(policy, self._reward))
+        return self._study.once(key, lambda: evaluator(policy, self._reward, **rest))
 
     def _keep_best(self, metrics, state, step):
         """The policy that is worth most, by the study's measure."""

@@ -40,6 +40,8 @@ def default(config, words, presets=None):
     """
     asked = {"--config": None} | ({"--preset": None} if presets else {})
     left, words = [], list(words)
+    if not presets and any(word.split("=")[0] == "--preset" for word in words):
+        raise ValueError("--preset: there are none here; give its flags one by one")
     while words:
         word = words.pop(0)
         name, equals, value = word.partition("=")

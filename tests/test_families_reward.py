@@ -46,7 +46,7 @@ def folder(request, tmp_path_factory):
 @functools.cache
 def reward(folder, label=1):
     """What `--reward folder` gives a study; an encoder asks nothing of the policy."""
-    config = types.SimpleNamespace(label=label)
+    config = types.SimpleNamespace(label=label, whole_prompt=False)
     task = types.SimpleNamespace(tokenizer=directories.TOKENIZER)
     return classifiers.loaded(config, folder, task, None)
 

@@ -190,6 +190,12 @@ def test_a_preset_that_is_none_is_one_line(monkeypatch, capsys, words, said):
     assert stop.value.code == 2 and said in line
 
 
+def test_where_there_are_no_presets_one_is_not_taken_for_a_label(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        parse(monkeypatch, "--preset", "paper")
+    assert "--preset: there are none here" in capsys.readouterr().err
+
+
 def test_a_preset_that_does_not_fit_is_named():
     wrong = {"wrong": repeat.Preset("", {"inner.speed": 1})}
     with pytest.raises(ValueError, match="--preset wrong.*--inner.speed.*no flag"):

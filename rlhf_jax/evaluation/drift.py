@@ -105,39 +105,47 @@ def windows(length, *, window=1024, stride=512):
     return result
 
 
-def strided_nll(
-    logps, tokens, *, window=1024, stride=512, batch=8, pad=0, weight="tokens"
-):
+def strided_nll(logps, tokens, *, weight="tokens", **options):
     """Nats a token of one long text, read through a sliding window.
 
     The papers' perplexity: all held-out texts joined, window 1024, stride 512. The
     joining separator and the window move its value: never mix two settings.
 
     Args:
+      logps, tokens and options: of `strided_totals`.
+      weight: "tokens" weighs every token alike; "windows" is the mean of window means,
+        as the StackLLaMA evaluation of Elastic Reset does.
+    """
+    totals, counts = strided_totals(logps, tokens, **options)
+    if not len(totals):
+        return math.nan
+    if weight == "windows":
+        return float(np.mean(totals / counts))
+    if weight != "tokens":
+        raise ValueError(f'weight must be "tokens" or "windows", got {weight!r}')
+    return float(totals.sum() / counts.sum())
+
+
+def strided_totals(logps, tokens, *, window=1024, stride=512, batch=8, pad=0):
+    """(Σ NLL, tokens) of what each window of one long text scores, float64 [W] each.
+
+    Args:
       logps: function of (tokens [N, window], mask [N, window]) to the log-probability
         of each token given those before it in its row, [N, window]; the first is
         ignored. N is always `batch`: one compilation.
       tokens: [L] int, the text. pad: id that fills the end, under mask 0.
-      weight: "tokens" weighs every token alike; "windows" is the mean of window means,
-        as the StackLLaMA evaluation of Elastic Reset does.
     """
     tokens = np.asarray(tokens)
     plan = windows(len(tokens), window=window, stride=stride)
-    totals = []
+    totals, counts = [], []
     for start in range(0, len(plan), batch):
         part = plan[start : start + batch]
         rows, mask, scored = _rows(tokens, part, (batch, window), pad)
         values = np.asarray(logps(rows, mask), np.float64)
         values = np.where(scored, values, 0.0)
-        totals += zip(-values.sum(-1), scored.sum(-1), strict=True)
-    totals = [(total, count) for total, count in totals if count]
-    if not totals:
-        return math.nan
-    if weight == "windows":
-        return float(np.mean([total / count for total, count in totals]))
-    if weight != "tokens":
-        raise ValueError(f'weight must be "tokens" or "windows", got {weight!r}')
-    return float(sum(t for t, _ in totals) / sum(c for _, c in totals))
+        totals += list(-values.sum(-1)[: len(part)])
+        counts += list(scored.sum(-1)[: len(part)])
+    return np.array(totals, np.float64), np.array(counts, np.float64)
 
 
 def _rows(tokens, plan, shape, pad):

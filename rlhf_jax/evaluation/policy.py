@@ -90,6 +90,19 @@ def make_text_nll(model):
     return text_nll
 
 
+def make_logps(model):
+    """`logps(params, (tokens, mask)) -> [B, T]` of each token given those before it in
+    its row; 0 for the first."""
+
+    def logps(params, rows):
+        tokens, mask = rows
+        logits = model.apply({"params": params}, tokens, mask)
+        found = logprobs.of_tokens(logits[:, :-1], tokens[:, 1:])
+        return jnp.pad(found, ((0, 0), (1, 0)))
+
+    return logps
+
+
 def make_answer(model, *, config):
     """`answer(params, (tokens, mask)) -> (tokens [B, T], mask [B, T])`, greedily."""
 

@@ -40,6 +40,15 @@ class Skills:
 
 
 @dataclasses.dataclass(frozen=True)
+class Joined:
+    """Held-out texts as one, read through a sliding window: the papers' perplexity."""
+
+    tokens: np.ndarray  # [L] int32
+    window: int
+    stride: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """A subject of study. Arrays are on the host, rows first."""
 
@@ -60,6 +69,8 @@ class Task:
     text_truth: Callable | None = None  # (text NLL a token) -> {name: float}
     skills: Skills | None = None
     groups: np.ndarray | None = None  # [M] classes of the evaluation prompts
+    joined: Joined | None = None  # what drift is read off, in place of `heldout`
+    at_ends: "Task | None" = None  # with test prompts and texts: before and after
     controls: dict[str, Callable[[int], Reward]] = dataclasses.field(
         default_factory=dict
     )  # rewards of negative controls: "gold", "random"

@@ -16,6 +16,8 @@ from rlhf_jax.tasks import Reward
 from rlhf_jax.types import Labelled, Prompts
 
 CLASSIFIER = optim.Config(schedule="linear", warmup=20, weight_decay=0.01)
+WHOLE_PROMPT = "whole_prompt"  # a column: what prompts were cut from
+_ROWS = 64  # that a loaded classifier reads at once
 
 
 def shuffled(rows, count):
@@ -58,7 +60,7 @@ def trained(config, dataset, task, layout, report, signals):
         head = heads.init_head(own.model, jax.random.key(seed))
         start = heads.from_decoder(task.params, head)
         params = own.fit(start, halves[0], seed, "reward classifier", report, signals)
-        affine = _normalized(task, own.probability, params, layout)
+        affine = _scale(config, task, own.probability, params, layout)
         return Reward(
             score=functools.partial(_scaled, own.probability),
             frozen=(params, affine),
@@ -77,7 +79,7 @@ def trained(config, dataset, task, layout, report, signals):
     def random(seed):
         head = heads.init_head(own.model, jax.random.key(5000 + seed))
         params = heads.from_decoder(task.params, head)
-        affine = _normalized(task, own.probability, params, layout)
+        affine = _scale(config, task, own.probability, params, layout)
         score = functools.partial(_scaled, own.probability)
         return Reward(score=score, frozen=(params, affine), facts={"random": True})
 
@@ -129,8 +131,11 @@ def _scaled(score, frozen, tokens, mask):
     return rewards.apply(affine, score(params, tokens, mask))
 
 
-def _normalized(task, score, params, layout, count=512):
-    """The Affine that gives the score of π₀'s samples mean 0 and deviation 1."""
+def _scale(config, task, score, params, layout, count=512):
+    """The Affine that gives the score of π₀'s samples mean 0 and deviation 1, or what
+    leaves it as it is."""
+    if config.raw_reward:
+        return rewards.Affine(jnp.float32(1.0), jnp.float32(0.0))
 
     draw = policy.make_draw(task.model, config=task.sampling)
 
@@ -158,20 +163,22 @@ def loaded(config, name, task, layout):
     else:
         score = reward_model.probability(model, label=config.label)
     encoder = isinstance(model.config, model_config.Encoder)  # wants [CLS] and [SEP]
-    if encoder or tokenizer.get_vocab() != task.tokenizer.get_vocab():
+    other = encoder or tokenizer.get_vocab() != task.tokenizer.get_vocab()
+    if other or config.whole_prompt:
         return Reward(host=_own_tokens(model, params, tokenizer, score))
-    affine = _normalized(task, score, params, layout)
+    affine = _scale(config, task, score, params, layout)
     return Reward(score=functools.partial(_scaled, score), frozen=(params, affine))
 
 
 def _own_tokens(model, params, tokenizer, score):
     """A score for texts in the tokens of another tokenizer: decoded, encoded again,
     between the special tokens it puts around a text; of one too long the end is read.
+    Where there is a column of whole prompts, they are read in place of the prompts.
     """
     program = jax.jit(score)
 
     def host(prompts, completions, **columns):
-        del columns
+        prompts = columns.get(WHOLE_PROMPT, prompts)
         texts = [p + c for p, c in zip(prompts, completions, strict=True)]
         rows = tokenization.classification(
             tokenizer,
@@ -184,6 +191,13 @@ def _own_tokens(model, params, tokenizer, score):
         # A power of two, so that few lengths are compiled and little is padding.
         length = min(max(16, 1 << (longest - 1).bit_length()), model.config.max_length)
         tokens, mask = rows.tokens[:, :length], rows.mask[:, :length]
-        return np.asarray(program(params, tokens, mask))
+        size = min(len(texts), _ROWS)
+        found = []
+        for start in range(0, len(texts), size):
+            part = slice(start, start + size)
+            # Filled up with its own rows, so that one shape is compiled.
+            pick = np.resize(np.arange(len(texts))[part], size)
+            found.append(np.asarray(program(params, tokens[pick], mask[pick])))
+        return np.concatenate(found)[: len(texts)]
 
     return host

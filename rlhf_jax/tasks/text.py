@@ -7,6 +7,7 @@ reward is a classifier trained here on labelled text, a model, or a Python funct
 import dataclasses
 import functools
 import pathlib
+from typing import Literal
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from rlhf_jax import huggingface, optim, sampling
 from rlhf_jax.data import sources, tokenization
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
-from rlhf_jax.tasks import Reward, Task, classifiers, pretraining
+from rlhf_jax.tasks import Joined, Reward, Task, classifiers, pretraining
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,11 @@ class Config:
     eval_split: str = "test"
     """Prompts and held-out text of evaluations; rows of the training split are
     dropped from it."""
+    validation: float = 0.0
+    """A share of the prompt split, shuffled with seed 0, that evaluations are made on
+    instead; those of the evaluation split then stand at the start and the end alone."""
+    keep_shared: bool = False
+    """Do not drop held-out texts that training texts equal."""
     prompt_from: str = "half"
     """start: the first prompt_length tokens of a text; half: the last prompt_length
     tokens of its first half, counted in words (the IMDB task)."""
@@ -41,6 +47,19 @@ class Config:
     heldout_rows: int = 128
     heldout_length: int = 128
     """Tokens of a held-out text that its NLL reads."""
+    drift: Literal["rows", "joined"] = "rows"
+    """joined: all held-out texts are read as one, in windows (the IMDB task)."""
+    window: int = 1024
+    stride: int = 512
+    """Tokens between the starts of two windows."""
+    test_rows: int = 25000
+    """With --text.validation: at most so many prompts and texts of the evaluation
+    split."""
+    whole_prompt: bool = False
+    """A loaded reward reads all of the first half, not only what the policy saw."""
+    raw_reward: bool = False
+    """P(label) itself, not brought to mean 0 and standard deviation 1 on samples of the
+    initial policy. A classifier with special tokens of its own always pays that."""
     labelled: str | None = None
     """Data set with text and label for --reward train; by default --dataset."""
     labelled_split: str = "train"
@@ -75,37 +94,26 @@ def create(config, dataset, policy, reward, *, layout, cache, report, signals=No
         config, dataset, policy, layout, cache, report, signals
     )
     report("reading prompts ...")
-    train = sources.load(dataset, split=config.prompt_split, columns=["text"])
-    held = sources.load(dataset, split=config.eval_split, columns=["text"])
-    held = sources.drop_shared(held, train)
-    if policy.startswith("scratch:"):  # nor what the policy was pretrained on
-        seen = sources.load(dataset, split=config.pretrain_split, columns=["text"])
-        held = sources.drop_shared(held, seen)
-    needed = max(config.eval_prompts, config.heldout_rows)
-    if len(held) < needed:
-        raise ValueError(
-            f"{dataset}, split {config.eval_split!r}: {len(held)} texts are not in the "
-            f"training split, and {needed} are needed; lower --text.eval-prompts and "
-            "--text.heldout-rows, or choose another --text.eval-split"
-        )
+    train, held, test = _splits(config, dataset, policy)
     picked = classifiers.shuffled(train, config.prompts)
-    asked = classifiers.shuffled(held, config.eval_prompts)
+    counts = (config.eval_prompts, config.heldout_rows)
     task = Task(
         model=model,
         params=params,
         tokenizer=tokenizer,
         sampling=_sampling(config, model, tokenizer),
         prompts=_prompts(config, tokenizer, picked["text"]),
-        eval_prompts=_prompts(config, tokenizer, asked["text"]),
-        heldout=_heldout(config, tokenizer, held),
         best=_best(config, tokenizer, train),
         decode=functools.partial(tokenization.texts, tokenizer),
         reward=None,
         facts={"dataset": dataset, "policy": policy},
-        columns=_columns(picked),
-        eval_columns=_columns(asked),
-        groups=np.asarray(asked["label"]) if "label" in asked.column_names else None,
+        columns=_columns(config, picked),
+        **_measured(config, tokenizer, model, held, *counts),
     )
+    if test is not None:
+        counts = (min(len(test), config.test_rows),) * 2
+        rest = _measured(config, tokenizer, model, test, *counts)
+        task = dataclasses.replace(task, at_ends=dataclasses.replace(task, **rest))
     truth, controls = None, {}
     if callable(reward):
         make = functools.partial(_constant, Reward(host=reward))
@@ -188,29 +196,115 @@ def _identity(dataset):
 # Text
 
 
-def _columns(rows):
-    return {k: list(rows[k]) for k in rows.column_names if k not in ("text", "prompt")}
+def _splits(config, dataset, policy):
+    """(rows to train on, rows to evaluate on, rows for the start and the end or None).
+
+    Raises ValueError where too few are left.
+    """
+    train = sources.load(dataset, split=config.prompt_split, columns=["text"])
+    held = sources.load(dataset, split=config.eval_split, columns=["text"])
+    if not 0 <= config.validation < 1:
+        raise ValueError(f"--text.validation {config.validation}: a share below 1")
+    test = None
+    if config.validation:
+        # As `datasets` shuffles with seed 0, and RL4LMs cuts.
+        train = train.select(np.random.default_rng(0).permutation(len(train)))
+        first = int(len(train) * (1 - config.validation))
+        if not 0 < first < len(train):
+            raise ValueError(
+                f"--text.validation {config.validation}: of {len(train)} texts nothing "
+                "is left to train or to evaluate on; change it"
+            )
+        rest, test = range(first, len(train)), held
+        train, held = train.select(range(first)), train.select(rest)
+    if not config.keep_shared:
+        held = sources.drop_shared(held, train)
+        if policy.startswith("scratch:"):  # nor what the policy was pretrained on
+            seen = config.pretrain_split
+            seen = sources.load(dataset, split=seen, columns=["text"])
+            held = sources.drop_shared(held, seen)
+        test = None if test is None else sources.drop_shared(test, train)
+    needed = max(config.eval_prompts, config.heldout_rows)
+    if len(held) < needed:
+        split = config.prompt_split if config.validation else config.eval_split
+        raise ValueError(
+            f"{dataset}, split {split!r}: {len(held)} texts are not in the "
+            f"training split, and {needed} are needed; lower --text.eval-prompts and "
+            "--text.heldout-rows, or choose another --text.eval-split"
+        )
+    return train, held, test
 
 
-def _prompts(config, tokenizer, texts):
-    texts = list(texts)
-    if config.prompt_from == "half":
-        words = [text.split() for text in texts]
-        texts = [" ".join(w[: max(len(w) // 2, 1)]) for w in words]
-        truncate = "left"
-    elif config.prompt_from == "start":
-        truncate = "right"
-    else:
+def _measured(config, tokenizer, model, rows, prompts, texts):
+    """Fields of `Task`: what is measured on some of the `rows`."""
+    asked = classifiers.shuffled(rows, prompts)
+    read = list(classifiers.shuffled(rows, texts)["text"])
+    joined = None
+    if config.drift == "joined":
+        joined = _joined(config, tokenizer, model, read)
+    return {
+        "eval_prompts": _prompts(config, tokenizer, asked["text"]),
+        "heldout": tokenization.sft(tokenizer, read, length=config.heldout_length),
+        "joined": joined,
+        "eval_columns": _columns(config, asked),
+        "groups": np.asarray(asked["label"]) if "label" in asked.column_names else None,
+    }
+
+
+def _joined(config, tokenizer, model, texts):
+    """Texts joined by blank lines, as one row of tokens without special ones."""
+    room = model.config.max_length
+    if config.window > room:
+        raise ValueError(
+            f"--text.window {config.window}: the policy's context holds {room} tokens; "
+            "lower it, and --text.stride below it"
+        )
+    ids = tokenizer("\n\n".join(texts), add_special_tokens=False)["input_ids"]
+    if len(ids) <= config.window:
+        raise ValueError(
+            f"--text.window {config.window}: {len(texts)} held-out texts are "
+            f"{len(ids)} tokens together, and two windows are needed; raise "
+            "--text.heldout-rows"
+        )
+    return Joined(np.asarray(ids, np.int32), config.window, config.stride)
+
+
+def _columns(config, rows):
+    """Columns that reach a reward function, by name."""
+    names = [k for k in rows.column_names if k not in ("text", "prompt")]
+    found = {k: list(rows[k]) for k in names}
+    if config.whole_prompt:
+        found[classifiers.WHOLE_PROMPT] = _starts(config, list(rows["text"]))
+    return found
+
+
+def _starts(config, texts):
+    """The texts that prompts are cut from."""
+    if config.prompt_from == "start" and not config.whole_prompt:
+        return texts
+    if config.prompt_from == "start":
+        raise ValueError(
+            "--text.whole-prompt: all of a text is its own continuation too; add "
+            "--text.prompt-from half"
+        )
+    if config.prompt_from != "half":
         raise ValueError(
             f"--text.prompt-from {config.prompt_from}: choose start or half"
         )
+    return [_half(text.split(" ")) or _half(text.split()) for text in texts]
+
+
+def _half(words):
+    """The first half of the words, at least one; "" where all of it is blank."""
+    text = " ".join(words[: max(len(words) // 2, 1)])
+    return text if text.strip() else ""
+
+
+def _prompts(config, tokenizer, texts):
+    truncate = "right" if config.prompt_from == "start" else "left"
     length = config.prompt_length
+    texts = _starts(config, list(texts))
     return tokenization.prompts(tokenizer, texts, length=length, truncate=truncate)
-
-
-def _heldout(config, tokenizer, held):
-    texts = classifiers.shuffled(held, config.heldout_rows)["text"]
-    return tokenization.sft(tokenizer, list(texts), length=config.heldout_length)
 
 
 def _best(config, tokenizer, train):

@@ -1,0 +1,1 @@
+"""Flags as papers have them, one module a benchmark; `--preset NAME` sets them."""
