@@ -36,6 +36,8 @@ class Config(options.Base):
     """A hub name, a folder, or a file."""
     margin: float = 0.0
     """By how much chosen should win, where rows have no column margin."""
+    ended: bool = True
+    """Answers are read with their end token; not, where a policy never ends its own."""
     center: bool = True
     """Shift scores so that those of training answers have mean 0."""
     data: options.Data = dataclasses.field(default_factory=options.Data)
@@ -62,7 +64,9 @@ def run(config):
         model, params, tokenizer = models.read_classifier(
             "--model", config.model, config.dtype, config.seed
         )
-        train, held, about = pairs.read(config, model, tokenizer, margin=config.margin)
+        train, held, about = pairs.read(
+            config, model, tokenizer, margin=config.margin, ended=config.ended
+        )
         trained = models.trained(
             model, params, config.lora, layout, seed=config.seed, whole=("head",)
         )

@@ -39,6 +39,9 @@ class Config(options.Base):
     """A model directory, or a name on the hub."""
     dataset: str = ""
     """A hub name, a folder, or a file."""
+    pack: bool = False
+    """Texts, each with its EOS, are joined and cut every --data.length tokens; for rows
+    with a column text."""
     truncate: str = "right"
     """right keeps the beginning of rows that are too long, left their end; error."""
     data: options.Data = dataclasses.field(default_factory=options.Data)
@@ -111,6 +114,11 @@ def data(config, model, tokenizer):
     end, length = ends.end_id(tokenizer), models.length(config.data.length, model)
     found, about = [], []
     for name, rows in zip(("training", "held-out"), options.rows(config), strict=True):
+        if config.pack:
+            found.append(packed(rows, tokenizer, length))
+            learned = found[-1].tokens.size
+            about.append(f"{learned} {name} tokens in rows of {length}")
+            continue
         texts = examples.read(rows, tokenizer, cue=config.data.cue)
         tokens = tokenization.spans(
             tokenizer, texts, length=length, truncate=config.truncate, end=end
@@ -128,6 +136,17 @@ def data(config, model, tokenizer):
         left = int((~useful).sum())
         about.append(line + (f"; {left} rows have none and are left out" * (left > 0)))
     return *found, about
+
+
+def packed(rows, tokenizer, length):
+    """`Tokens` without padding, of rows with a column text."""
+    if "text" not in rows.column_names:
+        raise ValueError(
+            f"--pack: columns {', '.join(rows.column_names)}; texts are packed, of a "
+            "column text"
+        )
+    found = tokenization.packed(tokenizer, list(rows["text"]), length=length)
+    return Tokens(*(np.array(x) for x in found))
 
 
 def sums(model, params, rows):

@@ -252,21 +252,22 @@ DEFAULT = ("sft", "ppo", "ppo_kl", "elastic_reset")
 SUPERVISED = ("sft", "sft_placebo")
 
 
-def choose(names):
+def choose(names, table=None):
     """The methods asked for, in the order of the table, sources before what derives.
 
-    `all` stands for the whole table. A source that was not asked for is added.
-    Raises ValueError for an unknown name, with the names that exist.
+    `all` stands for the whole table, by default `METHODS`. A source that was not asked
+    for is added. Raises ValueError for an unknown name, with the names that exist.
     """
+    table = METHODS if table is None else table
     for name in names:
-        if name not in METHODS and name != "all":
+        if name not in table and name != "all":
             raise ValueError(
-                f"--methods {name}: unknown; choose from {', '.join(METHODS)}, or all"
+                f"--methods {name}: unknown; choose from {', '.join(table)}, or all"
             )
     if "all" in names:
-        return tuple(METHODS)
-    sources = {METHODS[name].source for name in names} - {None}
-    return tuple(name for name in METHODS if name in sources or name in names)
+        return tuple(table)
+    sources = {table[name].source for name in names} - {None}
+    return tuple(name for name in table if name in sources or name in names)
 
 
 def overlay(hyper, method, *, decay, every):

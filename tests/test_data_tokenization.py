@@ -167,6 +167,9 @@ def test_pairs_share_their_prompt_and_end_with_eos(plain):
     np.testing.assert_array_equal(rows.preference, np.float32([0.5, 1]))
     default = tokenization.pairs(plain, ["a"], ["b"], ["c"], length=3)
     np.testing.assert_array_equal(default.preference, np.float32([1]))
+    open_ended = tokenization.pairs(plain, ["a"], ["b c"], ["d"], length=4, end=())
+    np.testing.assert_array_equal(open_ended.chosen, [[A, B, C, 0]])
+    np.testing.assert_array_equal(open_ended.rejected_mask, [[1, 1, 0, 0]])
 
 
 def test_both_answers_of_a_pair_keep_the_same_prompt(plain):

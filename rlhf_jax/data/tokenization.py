@@ -164,7 +164,7 @@ def pairs(
     preference: [N], how probable it is that `chosen` is better; 1 by default.
     truncate: "left" cuts the beginning of the prompt, the same in both rows, and the
     ends of answers that are still too long; "right" the ends; "error" raises.
-    end: what ends an answer, by default EOS.
+    end: what ends an answer, by default EOS; (): nothing does.
     """
     found, _ = pairs_from(
         tokenizer,
@@ -285,7 +285,7 @@ def _frame(tokenizer):
 
 
 def _with_eos(tokenizer, texts, end=None):
-    end = np.array([eos_id(tokenizer) if end is None else end], np.int32)
+    end = np.array(eos_id(tokenizer) if end is None else end, np.int32).reshape(-1)
     return [np.concatenate([row, end]) for row in _encode(tokenizer, texts)]
 
 

@@ -16,10 +16,11 @@ class Pairs(NamedTuple):
     starts: np.ndarray  # [N] int32
 
 
-def read(config, model, tokenizer, *, margin=0.0):
+def read(config, model, tokenizer, *, margin=0.0, ended=True):
     """(training `Pairs`, held-out `Pairs`, lines about them).
 
-    margin: of rows without a column of that name.
+    margin: of rows without a column of that name; ended: answers end with the token
+    that ends answers.
     """
     length = models.length(config.data.length, model)
     found, about = [], []
@@ -30,7 +31,7 @@ def read(config, model, tokenizer, *, margin=0.0):
             *texts[:3],
             length=length,
             preference=texts.preference,
-            end=ends.end_id(tokenizer),
+            end=ends.end_id(tokenizer) if ended else (),
         )
         margins = np.full(len(starts), margin) if texts.margin is None else texts.margin
         pairs = pairs._replace(margin=np.asarray(margins, np.float32))
