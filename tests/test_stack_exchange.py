@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import small_recipes
 
-from experiments import stack_exchange
+from experiments import sft, stack_exchange
 from rlhf_jax import huggingface, repeat
 from rlhf_jax.models import decoder, heads
 from rlhf_jax.reporting import metrics
@@ -277,6 +277,15 @@ def test_many_pairs_of_a_question_stay_together(tmp_path, words):
     assert not sides[0] & sides[1]
     assert len(found.pairs) == 3 * len(sides[0]) and abs(len(sides[0]) - 9) <= 1
     assert len(found.prompts) == len(set(found.prompts)) == 6
+
+
+def test_only_texts_are_packed(words):
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"text": ["say yes"] * 4})
+    found = sft.packed(rows, words, 8)
+    assert found.tokens.shape[1] == 8 and found.target_mask.all()
+    with pytest.raises(ValueError, match="--pack: columns answer; texts are packed"):
+        sft.packed(rows.rename_column("text", "answer"), words, 8)
 
 
 def test_windows_score_every_token_once(words):
