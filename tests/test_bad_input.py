@@ -111,6 +111,47 @@ def test_minibatches_that_do_not_divide_the_rows(refused, place):
     assert not place.exists()
 
 
+def test_tokens_that_are_left_out_where_rows_are_dealt(refused, place):
+    said = ("--rl.transitions 9", "--rl.minibatch-of tokens")
+    refused(*said, rl__transitions=9)
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "part"),
+    [
+        ("mask_top_p", 0, "a share above 0"),
+        ("mask_least", 0, "at least 1"),
+        ("sft_updates", 0, "at least 1"),
+    ],
+)
+def test_settings_of_a_method_that_cannot_be(refused, place, flag, value, part):
+    name = flag.replace("_", "-")
+    refused(f"--rl.{name} {value}", part, **{f"rl__{flag}": value})
+    assert not place.exists()
+
+
+def test_an_override_of_nothing(refused, place):
+    refused("--override ppoo.clip=1", "there is no method ppoo", override="ppoo.clip=1")
+    refused("--override ppo.clop=1", "no setting", "kl_coef", override="ppo.clop=1")
+    assert not place.exists()
+
+
+def test_a_policy_that_the_best_of_n_has_not(refused, place):
+    asked = {"methods": ("best_of_2",), "export": "best_of_2"}
+    refused("--export best_of_2", "no weights of its own", **asked)
+    assert not place.exists()
+
+
+def test_a_preset_that_is_not_there(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sentiment", "--preset", "papr"])
+    with pytest.raises(SystemExit) as stop:
+        sentiment.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    assert line == "error: --preset papr: unknown; choose from paper, paper_nlpo5"
+
+
 # Folders
 
 

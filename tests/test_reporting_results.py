@@ -318,3 +318,19 @@ def test_early_stopping_at_the_start_is_a_final_policy_all_the_same():
     rows = _two_methods() + [_row("stopped", 0, 0, "final", 0.0, 0.0)]
     table = results.endpoints(results.runs(rows), axes=["drift/text_nll"])
     assert table["stopped"]["reward"] == {0: 0.0}
+
+
+def test_an_axis_that_was_measured_of_the_start_alone_is_no_front():
+    """The best of n has a divergence and no likelihood of human text."""
+    rows = reporting_records.make(1)
+    best = {"method": "best_of_4", "seed": 0, "step": 12, "eval/phase": "final"}
+    best |= {"eval/reward": 2.0, "drift/kl_initial": 0.6}
+    options = {"axes": AXES, "corners": CORNERS}
+    before = results.summarize(rows, **options)["methods"]["ppo"]
+    found = results.summarize([*rows, best], **options)["methods"]
+    assert found["best_of_4"]["hypervolume"]["drift/kl_initial"]["mean"] > 0
+    for group in ("hypervolume", "reward_at", "drift_at"):
+        assert "drift/text_nll" not in found["best_of_4"][group]
+    assert found["best_of_4"]["drift"]["drift/text_nll"]["mean"] is None
+    for group in ("reward_at", "drift_at"):  # nor does it match the others' fronts
+        assert found["ppo"][group]["drift/text_nll"] == before[group]["drift/text_nll"]

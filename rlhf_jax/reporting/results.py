@@ -78,6 +78,13 @@ class Run(NamedTuple):
         """Was the metric ever measured?"""
         return any(key in row for row in self.rows)
 
+    def has_front(self, axis):
+        """Was the axis measured of the method itself, and not of its start alone?
+
+        The best of n samples has no likelihood of human text and answers no questions.
+        """
+        return any(axis in row for row in self.rows if not _is_start(row))
+
 
 def is_tax(axis):
     """Is the axis a drop of an accuracy?"""
@@ -229,6 +236,7 @@ def _matches(found, axes, among):
                 run.faces(axis)
                 for run in found
                 if run.seed == seed and (among is None or run.method in among)
+                if run.has_front(axis)
             ]
             sets = [
                 [side for side in sides if not np.isnan(side).any(-1).all()]
@@ -249,6 +257,8 @@ def _endpoints(run, axes, corners, matches):
             result[name] = float(run.values(name)[-1])
     for axis in axes:
         result[axis] = float(run.values(axis)[-1])
+        if not run.has_front(axis):
+            continue
         if axis in corners:
             result[f"hypervolume/{axis}"] = _hypervolume(run, axis, corners[axis])
         if (run.seed, axis) in matches:
