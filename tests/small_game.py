@@ -1,13 +1,15 @@
 """A study of the game at its smallest: a made-up language triple, agents of 8 units."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 
 import numpy as np
 
 from experiments import pivot_translation
-from rlhf_jax.pivot import flags, pretraining
+from rlhf_jax import command
+from rlhf_jax.pivot import evaluator, flags, pretraining, trainers
 from rlhf_jax.pivot import task as tasks
 
 METHODS = (
@@ -78,3 +80,32 @@ def config(data, **changes):
         sil=flags.SIL(play=3, imitate=2, tune=1),
     )
     return dataclasses.replace(plain, **changes)
+
+
+def share(monkeypatch):
+    """From here on, studies of this process share tasks, programs and measurements."""
+    monkeypatch.setattr(command, "prepare_devices", lambda *_: None)
+    monkeypatch.setattr(pivot_translation, "make_task", _task)
+    monkeypatch.setattr(trainers, "compile_programs", _programs)
+    monkeypatch.setattr(evaluator, "Evaluator", _evaluator)
+
+
+make_task = pivot_translation.make_task
+_programs = functools.cache(trainers.compile_programs)
+_Evaluator = evaluator.Evaluator
+_made = {}
+
+
+def _task(config, layout, cache, console, signals):
+    if not pathlib.Path(config.dataset).exists():
+        return make_task(config, layout, cache, console, signals)
+    key = config.dataset, config.text, config.pretrain
+    if key not in _made:
+        _made[key] = make_task(config, layout, cache, console, signals)
+    return _made[key]
+
+
+def _evaluator(task, layout, **lengths):
+    if id(task) not in _made:
+        _made[id(task)] = _Evaluator(task, layout, **lengths)
+    return _made[id(task)]
