@@ -1,5 +1,6 @@
 """Parallel text to ids: what is read, joined, padded and kept."""
 
+import dataclasses
 import gzip
 import json
 
@@ -202,3 +203,15 @@ def test_real_captions_survive_the_way_to_ids_and_back(data_folder):
     for name in val.languages:
         padded = translation.pad(val.ids[name], range(200), length=100)
         assert made.subwords.decode(name, *padded) == val.words[name]
+
+
+def test_a_corpus_of_few_rows_is_drawn_blindly_and_always_the_same(corpora, config):
+    few = dataclasses.replace(corpora[0], rows=2)
+    found = [
+        translation.prepare({"few": (few,), "all": corpora[:1]}, config=config).sets
+        for _ in range(2)
+    ]
+    assert len(found[0]["few"]) == 2 < len(found[0]["all"])
+    assert found[0]["few"].texts == found[1]["few"].texts
+    kept = found[0]["few"].texts["en"]
+    assert [t for t in found[0]["all"].texts["en"] if t in kept] == kept  # in order

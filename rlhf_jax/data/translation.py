@@ -29,6 +29,7 @@ class Corpus:
     config: str | None = None  # of a hub data set
     revision: str | None = None
     tokenized: bool = False  # its words stand apart already
+    rows: int | None = None  # at most so many, drawn blindly, always the same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +167,9 @@ def _read(corpus, config):
         config=corpus.config,
         revision=corpus.revision,
     )
+    if corpus.rows is not None and len(rows) > corpus.rows:
+        drawn = np.random.default_rng(0).permutation(len(rows))[: corpus.rows]
+        rows = rows.select(np.sort(drawn))
     rows = rows[:]["translation"]
     languages = [x for x in config.languages if x in rows[0]]
     if not languages:

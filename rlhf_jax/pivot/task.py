@@ -35,7 +35,7 @@ class Config:
     rows: int | None = None
     """At most so many training sentences of the game, drawn blindly; None: all."""
     pretrain_rows: int | None = None
-    """At most so many pairs of pretraining text for each agent."""
+    """At most so many pairs of each pretraining text, drawn blindly; None: all."""
     embedding: int = 256
     hidden: int = 256
     eval_rows: int | None = None
@@ -98,13 +98,20 @@ def create(config, pretrain, dataset, fr_en, en_de, *, layout, cache, told):
         translator(*SENDER), translator(*RECEIVER), heads.FeatureValue(config.hidden)
     )
     told = {**told, "subwords": pieces}
+    settings = vars(pretrain).items()
+    of_judge = {k: v for k, v in settings if k.startswith("judge")}
+    learning = {
+        k: v
+        for k, v in settings
+        if k not in of_judge and not k.startswith(("dropout", "save"))
+    }
     agents, reached = {}, {}
     for name, languages, dropout in (
         ("sender", SENDER, pretrain.dropout_fr_en),
         ("receiver", RECEIVER, pretrain.dropout_en_de),
     ):
         pairs, model = sets[name], getattr(networks, name)
-        asked = [pretrain, dropout, config.classes, model.config]
+        asked = [learning, dropout, config.classes, model.config]
         ids = [pairs.ids[x] for x in languages]
         key = pretraining.digest(repr(asked), pretraining.ADAM, *ids)
         agents[name], reached[name] = pretraining.translator(
@@ -119,8 +126,7 @@ def create(config, pretrain, dataset, fr_en, en_de, *, layout, cache, told):
             told=told,
         )
     lines = sets["train"].ids["en"]
-    asked = {k: v for k, v in vars(pretrain).items() if k.startswith("judge")}
-    key = pretraining.digest(repr(asked), pretraining.JUDGE, sizes["en"], lines)
+    key = pretraining.digest(repr(of_judge), pretraining.JUDGE, sizes["en"], lines)
     judge = pretraining.judge(
         lines,
         sizes["en"],
@@ -153,7 +159,13 @@ def _prepare(config, dataset, fr_en, en_de, cache, told):
     learn = (train,)
     if config.paper_merges:
         learn += (val, dataclasses.replace(train, split="test_2017_flickr"))
-    senders, receivers = (tuple(map(corpus, names)) for names in (fr_en, en_de))
+    senders, receivers = (
+        tuple(
+            dataclasses.replace(corpus(name), rows=config.pretrain_rows)
+            for name in names
+        )
+        for names in (fr_en, en_de)
+    )
     sets = {
         "train": (train,),
         "val": (val,),
@@ -188,9 +200,8 @@ def _short(name, pairs, config, told):
         rows = np.arange(len(pairs))[: config.eval_rows]
         return translation.select(pairs, rows) if len(rows) < len(pairs) else pairs
     rows = np.flatnonzero(pairs.lengths() <= config.max_length)
-    most = config.rows if name == "train" else config.pretrain_rows
-    if most is not None and len(rows) > most:
-        rows = np.sort(np.random.default_rng(0).permutation(rows)[:most])
+    if name == "train" and config.rows is not None and len(rows) > config.rows:
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[: config.rows])
     if not len(rows):
         raise ValueError(
             f"{name}: no sentence has at most {config.max_length} pieces; raise "
