@@ -321,13 +321,12 @@ def compile_supervised(model, config, layout, adapter=None):
     """The step of `supervised`, compiled once for every seed; an adapter's takes the
     base first."""
     if adapter is None:
-        make_loss = functools.partial(sft.make_loss, model)
-        return fitting.compile_step(make_loss, sft.count, config, layout)
+        return fitting.compile_step(sft.make_loss(model), sft.count, config, layout)
 
     def step(base, state, batch, hyper, *, axis_name):
         bound = lora.Bound(model, base, adapter.scale)
         run = training.make_step(
-            sft.make_loss(bound, axis_name=axis_name),
+            sft.make_loss(bound),
             optim.transformation(config),
             config=config,
             count=sft.count,

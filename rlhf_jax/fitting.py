@@ -9,16 +9,16 @@ from rlhf_jax import loop, optim, training, trees
 from rlhf_jax.data import batching
 
 
-def compile_step(make_loss, count, config, layout):
+def compile_step(loss, count, config, layout):
     """A supervised step on a layout: (state, batch, hyper) -> (state, metrics).
 
-    Args: make_loss(axis_name=) -> loss of `training`; count(batch) -> []; config:
-    optim.Config. State is donated, batches come from `layout.shard`.
+    Args: loss and count as in `training`; config: optim.Config. State is donated,
+    batches come from `layout.shard`.
     """
 
     def step(state, batch, hyper, *, axis_name):
         run = training.make_step(
-            make_loss(axis_name=axis_name),
+            loss,
             optim.transformation(config),
             config=config,
             count=count,
@@ -32,9 +32,9 @@ def compile_step(make_loss, count, config, layout):
 class Fit:
     """A compiled step and the loop around it; one program for any number of fits."""
 
-    def __init__(self, make_loss, count, config, layout):
+    def __init__(self, loss, count, config, layout):
         self._config, self._layout = config, layout
-        self._step = compile_step(make_loss, count, config, layout)
+        self._step = compile_step(loss, count, config, layout)
 
     def __call__(
         self,

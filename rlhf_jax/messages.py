@@ -62,7 +62,7 @@ def logps(model, params, source, source_mask, target, target_mask):
     return masking.zero(found, target_mask)
 
 
-def make_loss(model, *, axis_name=None):
+def make_loss(model):
     """`loss(params, batch: Pairs, count) -> ([], metrics)`: likelihood of translations.
 
     L = −1/N Σ log π(target_t | source, target_<t) over the tokens of the targets, N of
@@ -76,7 +76,7 @@ def make_loss(model, *, axis_name=None):
         else:
             drop = jax.vmap(_dropped, (None, None, 0))
             found = drop(model, params, batch)
-        return losses.nll(found, batch.target_mask, count=count, axis_name=axis_name)
+        return losses.nll(found, batch.target_mask, count=count)
 
     return loss
 

@@ -2,8 +2,9 @@
 
 A loss is `loss(params, batch, count) -> (value, metrics)`, a masked mean over
 `count`, the number of valid tokens (or rows) of the whole minibatch: all devices and
-all micro-batches. Micro-batches then add up to the gradient of the global mean, which
-averaging ragged micro-batches does not.
+all micro-batches. What it returns are then shares: those of micro-batches and devices
+add up to the global mean and its gradient, which averaging ragged parts does not. A
+loss never asks which devices there are; only a metric named `*_max` is not a sum.
 """
 
 from typing import Any, NamedTuple
@@ -35,7 +36,8 @@ def gradients(loss, params, batch, *, count, micro_batches=1, axis_name=None):
 
     Args: loss as in the module's docstring; batch: pytree of
     [rows, ...] of this device; count [] global; micro_batches divides rows.
-    Returns (gradient pytree, metrics), both global.
+    Returns (gradient pytree, metrics): the gradient is global, metrics are this
+    device's shares, for `whole`. One sum over devices is all that an update waits for.
     """
     rows = jax.tree.leaves(batch)[0].shape[0]
     if rows % micro_batches:
@@ -65,10 +67,18 @@ def gradients(loss, params, batch, *, count, micro_batches=1, axis_name=None):
             parts,
         )
     if axis_name is not None:
-        # A psum inside the loss makes each device's gradient N times its share, so
-        # the mean over devices is exactly the gradient of the global loss.
-        grads = jax.lax.pmean(grads, axis_name)
+        grads = jax.lax.psum(grads, axis_name)
     return grads, metrics
+
+
+def whole(metrics, axis_name):
+    """Global metrics from the shares of devices: {name: [...]} → {name: [...]}."""
+    if axis_name is None:
+        return metrics
+    maxima = {name: x for name, x in metrics.items() if _is_maximum(name)}
+    shares = {name: x for name, x in metrics.items() if name not in maxima}
+    found = jax.lax.psum(shares, axis_name)
+    return {**found, **(jax.lax.pmax(maxima, axis_name) if maxima else {})}
 
 
 def _neutral(shapes):
@@ -121,9 +131,9 @@ def apply(state, grads, tx, *, rate):
 def make_step(loss, tx, *, config, count, micro_batches=1, axis_name=None):
     """A supervised step `(state, batch, hyper) -> (state, metrics)`.
 
-    Args: loss as in the module's docstring, called with `axis_name`
-    already bound; tx from `optim.transformation(config)`; count(batch) -> [] the valid
-    items on this device. `hyper` has `learning_rate` and `total`.
+    Args: loss as in the module's docstring; tx from `optim.transformation(config)`;
+    count(batch) -> [] the valid items on this device. `hyper` has `learning_rate` and
+    `total`.
     """
 
     def step(state, batch, hyper):
@@ -143,7 +153,8 @@ def make_step(loss, tx, *, config, count, micro_batches=1, axis_name=None):
         )
         state, extra = apply(state, grads, tx, rate=rate)
         skipped = state.skipped.astype(jnp.float32)
-        return state, {**metrics, **extra, "learning_rate": rate, "skipped": skipped}
+        named = {**whole(metrics, axis_name), **extra}
+        return state, {**named, "learning_rate": rate, "skipped": skipped}
 
     return step
 

@@ -1,7 +1,5 @@
 """fitting: one call fits, one interrupted and resumed fits the same."""
 
-import functools
-
 import checks
 import jax
 import numpy as np
@@ -27,8 +25,8 @@ def data():
 
 @pytest.fixture(scope="module")
 def fit():
-    make_loss = functools.partial(sft.make_loss, tiny.BIGRAM)
-    return fitting.Fit(make_loss, sft.count, CONFIG, parallel.data(2))
+    loss = sft.make_loss(tiny.BIGRAM)
+    return fitting.Fit(loss, sft.count, CONFIG, parallel.data(2))
 
 
 @pytest.fixture(scope="module")

@@ -175,7 +175,7 @@ def test_the_supervised_step_is_the_same_on_every_device():
     tx = optim.transformation(config)
 
     def step(state, batch, hyper, *, axis_name=None):
-        loss = sft.make_loss(tiny.DECODER, axis_name=axis_name)
+        loss = sft.make_loss(tiny.DECODER)
         run = training.make_step(
             loss, tx, config=config, count=sft.count, axis_name=axis_name
         )

@@ -96,7 +96,7 @@ def test_micro_batches_on_a_mesh_add_up_to_the_minibatch(name):
     params = tiny.policy_params()
 
     def step(state, batch, hyper, *, axis_name, parts):
-        loss = sft.make_loss(tiny.BIGRAM, axis_name=axis_name)
+        loss = sft.make_loss(tiny.BIGRAM)
         run = training.make_step(
             loss,
             tx,

@@ -31,16 +31,13 @@ def start():
     return {"w": jnp.array([0.5, -1.0, 2.0]), "b": jnp.zeros(())}
 
 
-def make_loss(axis_name=None):
+def make_loss():
     def loss(params, batch, count):
         predicted = jnp.einsum("btd,d->bt", batch["x"], params["w"]) + params["b"]
         error = predicted - batch["y"]
-        over = {"count": count, "axis_name": axis_name}
-        value = masking.mean(jnp.square(error), batch["mask"], **over)
+        value = masking.mean(jnp.square(error), batch["mask"], count=count)
         largest = masking.zero(jnp.abs(error), batch["mask"]).max()
-        if axis_name is not None:
-            largest = jax.lax.pmax(jax.lax.stop_gradient(largest), axis_name)
-        bias = masking.mean(error, batch["mask"], **over)
+        bias = masking.mean(error, batch["mask"], count=count)
         return value, {"loss": value, "bias": bias, "error_max": largest}
 
     return loss
@@ -248,7 +245,7 @@ def spread(parts):
     """The step under `vmap(axis_name)`: rows [4, 2], state and metrics whole."""
     tx = optim.transformation(CONFIG)
     step = training.make_step(
-        make_loss(AXIS),
+        make_loss(),
         tx,
         config=CONFIG,
         count=count,
@@ -280,7 +277,7 @@ def test_devices_change_nothing(step, state, devices):
 
     def program(state, batch, hyper, *, axis_name):
         tx = optim.transformation(CONFIG)
-        loss = make_loss(axis_name)
+        loss = make_loss()
         run = training.make_step(
             loss, tx, config=CONFIG, count=count, axis_name=axis_name
         )

@@ -140,7 +140,7 @@ def _of_rows(message, batch):
 
 def _step(model, tx, config, axis_name):
     return training.make_step(
-        messages.make_loss(model, axis_name=axis_name),
+        messages.make_loss(model),
         tx,
         config=config.optimizer,
         count=messages.count,

@@ -43,7 +43,7 @@ def sequence_logps(model, params, pairs, starts, *, mean=False):
     return jnp.stack(jnp.split(logps, 2), axis=-1)
 
 
-def make_loss(model, *, loss="dpo", beta, label_smoothing=0.0, axis_name=None):
+def make_loss(model, *, loss="dpo", beta, label_smoothing=0.0):
     """`loss(params, batch: Batch, count) -> ([], metrics)`.
 
     `losses.dpo` on summed log-probs, or `losses.ipo` on means. Metrics under TRL's
@@ -69,7 +69,6 @@ def make_loss(model, *, loss="dpo", beta, label_smoothing=0.0, axis_name=None):
             beta=beta,
             label_smoothing=label_smoothing,
             count=count,
-            axis_name=axis_name,
         )
 
     return value
@@ -84,14 +83,13 @@ def compare(
     beta,
     label_smoothing=0.0,
     count=None,
-    axis_name=None,
 ):
     """(loss [], metrics) of log-probs [B, 2] against the reference's [B, 2].
 
     Args: preference [B], the probability that the first of two is better.
     """
     sides = (logps[:, 0], logps[:, 1], reference[:, 0], reference[:, 1])
-    over = {"count": count, "axis_name": axis_name}
+    over = {"count": count}
     if loss == "ipo":
         total, found = losses.ipo(*sides, beta=beta, preference=preference, **over)
     else:

@@ -11,7 +11,7 @@ from rlhf_jax import losses
 from rlhf_jax.types import Preferences
 
 
-def make_pair_loss(model, *, margin=0.0, axis_name=None):
+def make_pair_loss(model, *, margin=0.0):
     """`loss(params, batch: Preferences, count) -> ([], metrics)`; soft labels welcome.
 
     Chosen and rejected go through the model as one batch. A batch with margins of its
@@ -29,21 +29,18 @@ def make_pair_loss(model, *, margin=0.0, axis_name=None):
             preference=batch.preference,
             margin=margin if batch.margin is None else batch.margin,
             count=count,
-            axis_name=axis_name,
         )
         return value, {"loss": value, **metrics}
 
     return loss
 
 
-def make_label_loss(model, *, axis_name=None):
+def make_label_loss(model):
     """`loss(params, batch: Labelled, count) -> ([], metrics)`: cross-entropy."""
 
     def loss(params, batch, count):
         logits = model.apply({"params": params}, batch.tokens, batch.mask)
-        value, metrics = losses.classification(
-            logits, batch.labels, count=count, axis_name=axis_name
-        )
+        value, metrics = losses.classification(logits, batch.labels, count=count)
         return value, {"loss": value, **metrics}
 
     return loss

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from rlhf_jax import logprobs, losses, masking
 
 
-def make_loss(model, *, axis_name=None):
+def make_loss(model):
     """`loss(params, batch: Tokens, count) -> ([], metrics)`.
 
     L = −1/N Σ log π(token_t | tokens_<t) over the tokens that `target_mask` picks (N+,
@@ -20,14 +20,10 @@ def make_loss(model, *, axis_name=None):
         logits = model.apply({"params": params}, hidden[:, :-1], method="unembed")
         targets = batch.tokens[:, 1:]
         logps = logprobs.of_tokens(logits, targets)
-        value, _ = losses.nll(
-            logps, batch.target_mask[:, 1:], count=count, axis_name=axis_name
-        )
+        value, _ = losses.nll(logps, batch.target_mask[:, 1:], count=count)
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         hit = (chosen >= logits.max(-1)).astype(logps.dtype)
-        accuracy = masking.mean(
-            hit, batch.target_mask[:, 1:], count=count, axis_name=axis_name
-        )
+        accuracy = masking.mean(hit, batch.target_mask[:, 1:], count=count)
         return value, {"nll": value, "accuracy": accuracy}
 
     return loss

@@ -162,7 +162,7 @@ class _Fit:
         self._pieces = told["subwords"]
         self._translate = decoding.compile_translate(model, layout, decoding.config())
         self._step = fitting.compile_step(
-            functools.partial(messages.make_loss, dropped),
+            messages.make_loss(dropped),
             messages.count,
             ADAM,
             layout,

@@ -29,7 +29,7 @@ class Hyper(NamedTuple):
 def compile_step(trained, make_loss, count, config, layout, *, micro_batches=1):
     """`(state, batch, hyper) -> (state, metrics)` on a layout, `State` donated.
 
-    Args: trained: `models.Trained`; make_loss(model, axis_name=) -> loss of `training`;
+    Args: trained: `models.Trained`; make_loss(model) -> loss of `training`;
     count(batch) -> []; config: optim.Config. The frozen base is an argument of the
     program, held once.
     """
@@ -37,7 +37,7 @@ def compile_step(trained, make_loss, count, config, layout, *, micro_batches=1):
 
     def step(base, state, batch, hyper, *, axis_name):
         run = training.make_step(
-            make_loss(trained.bind(base), axis_name=axis_name),
+            make_loss(trained.bind(base)),
             tx,
             config=config,
             count=count,

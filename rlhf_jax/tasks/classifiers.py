@@ -95,8 +95,8 @@ class Classification:
 
     def __init__(self, config, model, layout):
         self.model, self._config = model, config
-        make_loss = functools.partial(reward_model.make_label_loss, model)
-        self._fit = fitting.Fit(make_loss, reward_model.count, CLASSIFIER, layout)
+        loss = reward_model.make_label_loss(model)
+        self._fit = fitting.Fit(loss, reward_model.count, CLASSIFIER, layout)
         self.probability = reward_model.probability(model, label=config.label)
         self.predict = layout.over_rows(
             lambda params, rows: self.probability(params, *rows), whole=1

@@ -145,7 +145,7 @@ def _trained_reward(world, task, config, layout):
     """A reward model per seed: pairs of π₀'s samples, human labels, Bradley–Terry."""
     model = heads.Classifier(task.model.config, labels=1)
     fit = fitting.Fit(
-        functools.partial(reward_model.make_pair_loss, model),
+        reward_model.make_pair_loss(model),
         reward_model.count,
         REWARD_MODEL,
         layout,

@@ -41,9 +41,7 @@ def cached(
     found = checkpoint.load_params(folder, layout.like(jax.eval_shape(init)["params"]))
     if found is not None:
         return found
-    fit = fitting.Fit(
-        functools.partial(sft.make_loss, model), sft.count, config, layout
-    )
+    fit = fitting.Fit(sft.make_loss(model), sft.count, config, layout)
     partial = checkpoint.Checkpointer(
         folder.with_name(f"{folder.name}.partial"), keep=1, config_digest="pretraining"
     )

@@ -25,8 +25,8 @@ class Scale(NamedTuple):
     coef: jax.Array  # [] β, used where the KL penalty is in the loss
 
 
-def make_loss(*, networks, config, scale, axis_name=None):
-    """`loss(params, sample, count) -> ([], metrics)` of one minibatch share.
+def make_loss(*, networks, config, scale):
+    """`loss(params, sample, count) -> ([], metrics)`: shares, as `training` has them.
 
     Policy term (clipped surrogate, or REINFORCE) + value_coef · value term
     − entropy_coef · entropy + β·k3 where the penalty is in the loss.
@@ -36,7 +36,6 @@ def make_loss(*, networks, config, scale, axis_name=None):
     def loss(params, sample, count):
         data, targets = sample
         valid = data.response_mask
-        over = {"count": count, "axis_name": axis_name}
         hidden = networks.policy.apply(
             {"params": params["policy"]}, data.tokens, data.mask, method="hidden"
         )
@@ -48,14 +47,14 @@ def make_loss(*, networks, config, scale, axis_name=None):
             hidden=hidden,
             allowed=data.allowed,
         )
-        total, metrics = _policy_loss(logps, data, targets, hyper, config, over)
+        total, metrics = _policy_loss(logps, data, targets, hyper, config, count)
         metrics = {"policy_loss": total, **metrics}
         if config.kl_in == "loss":
             penalty = kl.k3(logps, data.reference_logps, mask=valid)
-            total += coef * masking.mean(penalty, valid, **over)
+            total += coef * masking.mean(penalty, valid, count=count)
         if config.entropy_bonus:
             entropy = logprobs.entropy(logits, temperature=collect.temperature(config))
-            entropy = masking.mean(entropy, valid, **over)
+            entropy = masking.mean(entropy, valid, count=count)
             total -= hyper.entropy_coef * entropy
             metrics["entropy"] = entropy
         if config.learns_value:
@@ -68,7 +67,7 @@ def make_loss(*, networks, config, scale, axis_name=None):
                 targets.returns,
                 valid,
                 clip=hyper.value_clip,
-                **over,
+                count=count,
             )
             total += hyper.value_coef * value_loss
             metrics["value_loss"] = value_loss
@@ -78,22 +77,20 @@ def make_loss(*, networks, config, scale, axis_name=None):
     return loss
 
 
-def _policy_loss(logps, data, targets, hyper, config, over):
+def _policy_loss(logps, data, targets, hyper, config, count):
     valid = data.response_mask
     value, metrics = losses.ppo_clip(
-        logps, data.logps, targets.advantages, valid, clip=hyper.clip, **over
+        logps, data.logps, targets.advantages, valid, clip=hyper.clip, count=count
     )
     if config.algorithm in ("reinforce", "rsf"):
-        value, _ = losses.reinforce(logps, targets.advantages, valid, **over)
+        value, _ = losses.reinforce(logps, targets.advantages, valid, count=count)
     gap = jax.lax.stop_gradient(jnp.abs(jnp.expm1(logps - data.logps)))
     gap = jnp.where(valid != 0, gap, 0.0).max()
-    if over["axis_name"] is not None:
-        gap = jax.lax.pmax(gap, over["axis_name"])
     names = ("approxkl", "clipfrac", "ratio")
     found = {**{n: metrics[n] for n in names}, "ratio_error_max": gap}
     if config.early_stop:
         moved = jax.lax.stop_gradient(data.logps - logps)
-        found["moved"] = masking.mean(moved, valid, **over)
+        found["moved"] = masking.mean(moved, valid, count=count)
     return value, found
 
 
@@ -120,9 +117,7 @@ def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
     minibatch = functools.partial(
         _minibatch,
         sample=sample,
-        loss=make_loss(
-            networks=networks, config=config, scale=scale, axis_name=axis_name
-        ),
+        loss=make_loss(networks=networks, config=config, scale=scale),
         hyper=hyper,
         tx=tx,
         config=config,
@@ -142,6 +137,9 @@ def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
     else:
         carry, metrics = jax.lax.scan(epoch, carry, dealt)
     learner, elastic = carry
+    shares, extra = metrics
+    # Once for all updates: within one, devices meet to add up gradients and no more.
+    metrics = {**training.whole(shares, axis_name), **extra}
     return state._replace(learner=learner, elastic=elastic), metrics
 
 
@@ -158,7 +156,7 @@ def _stoppable(epoch, carry, order, *, limit):
     inner, metrics = jax.lax.cond(
         stopped, lambda inner, order: (inner, nothing), epoch, inner, order
     )
-    return (inner, stopped | (metrics["moved"][-1] > limit)), metrics
+    return (inner, stopped | (metrics[1]["moved"][-1] > limit)), metrics
 
 
 def orders(state, rows, *, config):
@@ -202,7 +200,10 @@ def deals(state, valid, *, config):
 
 
 def _minibatch(carry, order, *, sample, loss, hyper, tx, config, axis_name):
-    """One update, as the body of a scan; carry is (learner, elastic)."""
+    """One update, as the body of a scan; carry is (learner, elastic).
+
+    Its metrics are (shares of this device, what all devices know).
+    """
     learner, elastic = carry
     part, count = share(sample, order, config=config, axis_name=axis_name)
     grads, metrics = training.gradients(
@@ -221,7 +222,10 @@ def _minibatch(carry, order, *, sample, loss, hyper, tx, config, axis_name):
     )
     learner, extra = training.apply(learner, grads, tx, rate=rate)
     elastic = _tick(learner, elastic, hyper, config.tick == "update")
-    return (learner, elastic), {**metrics, **extra, "rate": rate}
+    extra["rate"] = rate
+    if config.early_stop:  # the next pass asks for it
+        extra |= training.whole({"moved": metrics.pop("moved")}, axis_name)
+    return (learner, elastic), (metrics, extra)
 
 
 def share(sample, order, *, config, axis_name):
