@@ -1,5 +1,6 @@
 """Settings of every test: they stand here because jax reads them once, at its start."""
 
+import importlib.metadata
 import os
 import pathlib
 
@@ -13,6 +14,9 @@ _FLAGS = (
     "--xla_cpu_collective_call_terminate_timeout_seconds=600 "
     "--xla_cpu_collective_timeout_seconds=600"
 )
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    # 40% less time to compile; a jaxlib that does not know a flag ends the process.
+    _FLAGS += " --xla_cpu_use_fusion_emitters=false"
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
 
