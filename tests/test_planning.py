@@ -183,7 +183,7 @@ def test_a_policy_that_is_nowhere_is_one_clear_error(tmp_path, monkeypatch):
 
 MEASURE = """
 import ctypes, gc, json, sys
-import jax, numpy
+import jax
 jax.config.update("jax_num_cpu_devices", 1)
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 from rlhf_jax import parallel, planning
@@ -195,22 +195,26 @@ layout = parallel.data(1)
 programs, given = planning.prepare(case.shape, case.algorithm, layout, **case.sizes)
 compiled = planning.lower(programs, given).compile()
 plan = planning.read(compiled, given, cache=0)
-gc.collect()
-ctypes.CDLL(None).malloc_trim(0)
-before = measure.resident_bytes()
-measure.start_peak()
 
 def zeros(tree):
     def leaf(x):
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
             return jax.device_put(jax.random.key(0), x.sharding)
-        return jax.device_put(numpy.full(x.shape, 1e-2, x.dtype), x.sharding)
+        return jax.numpy.full(x.shape, 1e-2, x.dtype, device=x.sharding)
     return jax.tree.map(leaf, tree)
 
-state, frozen = zeros(given["state"]), zeros(given["frozen"])
-for _ in range(2):
-    state, rows, metrics = compiled(state, frozen, given["batch"], given["hyper"])
-    jax.block_until_ready(state)
+def run(iterations):
+    state, frozen = zeros(given["state"]), zeros(given["frozen"])
+    for _ in range(iterations):
+        state, rows, metrics = compiled(state, frozen, given["batch"], given["hyper"])
+        jax.block_until_ready(state)
+
+run(1)  # a warm baseline: threads, their scratch and code are there already
+gc.collect()
+ctypes.CDLL(None).malloc_trim(0)
+before = measure.resident_bytes()
+measure.start_peak()
+run(2)
 print(json.dumps([plan.total, measure.peak_bytes() - before]))
 """
 
