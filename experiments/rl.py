@@ -170,7 +170,7 @@ def make_reward(config, task, layout):
     """What --reward names."""
     if ":" in config.reward:
         return Reward(host=prompts.as_asked(function.load(config.reward)))
-    reward = classifiers.loaded(config, config.reward, task, layout)
+    reward = classifiers.loaded(config.reward, task, layout, label=config.label)
     if reward.host is None:
         return reward
     return dataclasses.replace(reward, host=prompts.joined(reward.host))

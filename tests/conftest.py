@@ -48,7 +48,6 @@ def _resident():
     return pages * resource.getpagesize()
 
 
-
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

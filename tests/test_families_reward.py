@@ -46,9 +46,8 @@ def folder(request, tmp_path_factory):
 @functools.cache
 def reward(folder, label=1):
     """What `--reward folder` gives a study; an encoder asks nothing of the policy."""
-    config = types.SimpleNamespace(label=label, whole_prompt=False)
     task = types.SimpleNamespace(tokenizer=directories.TOKENIZER)
-    return classifiers.loaded(config, folder, task, None)
+    return classifiers.loaded(folder, task, None, label=label)
 
 
 def test_a_loaded_encoder_scores_texts_in_its_own_tokens(folder):

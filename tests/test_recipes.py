@@ -23,6 +23,7 @@ from rlhf_jax.reporting import metrics
 
 transformers = pytest.importorskip("transformers")
 FIT = {"fit__steps": 6, "fit__rows": 4, "fit__learning_rate": 2e-2, "save_every": 2}
+HEAVY = ("reinforce", "rloo", "grpo")
 RL = {
     "steps": 4,
     "rl__rows": 8,
@@ -279,8 +280,10 @@ def test_rl_with_a_trl_reward_on_chats_resets_and_reports_drift(home):
     assert isinstance(huggingface.load(place / "model")[0], decoder.Decoder)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["ppo", "reinforce", "rloo", "grpo"])
+@pytest.mark.parametrize(
+    "algorithm",
+    ["ppo", *(pytest.param(a, marks=pytest.mark.slow) for a in HEAVY)],
+)
 def test_rl_with_a_reward_model_resumes_bit_for_bit(home, monkeypatch, algorithm):
     judge = small_recipes.run(
         reward_model, output=home / f"rm_{algorithm}", **given(home, "pairs"), **FIT

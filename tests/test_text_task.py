@@ -279,9 +279,8 @@ def test_a_loaded_reward_may_read_the_whole_prompt(folder, policy, classifier):
 
 
 def test_more_texts_than_are_read_at_once_score_as_alone(classifier, policy):
-    config = types.SimpleNamespace(label=1, whole_prompt=False, raw_reward=True)
     task = types.SimpleNamespace(tokenizer=TOKENIZER)
-    host = classifiers.loaded(config, classifier, task, None).host
+    host = classifiers.loaded(classifier, task, None, raw=True).host
     prompts = [" ".join(LETTERS[: 1 + i % 7]) for i in range(150)]
     together = host(prompts, [""] * 150)
     assert len(together) == 150

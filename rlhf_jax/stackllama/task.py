@@ -3,15 +3,13 @@
 import dataclasses
 import functools
 
-import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax import rewards, sampling
+from rlhf_jax import sampling
 from rlhf_jax.data import choices, ends, tokenization
 from rlhf_jax.evaluation import drift
 from rlhf_jax.recipes import models
 from rlhf_jax.tasks import Task, classifiers
-from rlhf_jax.tasks import text as own_text
 from rlhf_jax.types import Tokens
 
 SUITES_LENGTH = 512  # tokens of a question with an option, at most
@@ -118,12 +116,7 @@ def windows(config, tokenizer, text):
 
 def scores(config, name, task, layout):
     """`tasks.Reward` of a reward model's directory or hub name."""
-    found = classifiers.loaded(own_text.Config(), name, task, layout)
-    if found.score is None or config.normalized:
-        return found
-    params, _ = found.frozen
-    own = rewards.Affine(jnp.float32(1.0), jnp.float32(0.0))
-    return dataclasses.replace(found, frozen=(params, own))
+    return classifiers.loaded(name, task, layout, raw=not config.normalized)
 
 
 def suites(tokenizer, model, names, count, question):

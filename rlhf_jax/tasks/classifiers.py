@@ -60,7 +60,7 @@ def trained(config, dataset, task, layout, report, signals):
         head = heads.init_head(own.model, jax.random.key(seed))
         start = heads.from_decoder(task.params, head)
         params = own.fit(start, halves[0], seed, "reward classifier", report, signals)
-        affine = _scale(config, task, own.probability, params, layout)
+        affine = _scale(task, own.probability, params, layout, raw=config.raw_reward)
         return Reward(
             score=functools.partial(_scaled, own.probability),
             frozen=(params, affine),
@@ -79,7 +79,7 @@ def trained(config, dataset, task, layout, report, signals):
     def random(seed):
         head = heads.init_head(own.model, jax.random.key(5000 + seed))
         params = heads.from_decoder(task.params, head)
-        affine = _scale(config, task, own.probability, params, layout)
+        affine = _scale(task, own.probability, params, layout, raw=config.raw_reward)
         score = functools.partial(_scaled, own.probability)
         return Reward(score=score, frozen=(params, affine), facts={"random": True})
 
@@ -131,10 +131,10 @@ def _scaled(score, frozen, tokens, mask):
     return rewards.apply(affine, score(params, tokens, mask))
 
 
-def _scale(config, task, score, params, layout, count=512):
+def _scale(task, score, params, layout, *, raw, count=512):
     """The Affine that gives the score of π₀'s samples mean 0 and deviation 1, or what
     leaves it as it is."""
-    if config.raw_reward:
+    if raw:
         return rewards.Affine(jnp.float32(1.0), jnp.float32(0.0))
 
     draw = policy.make_draw(task.model, config=task.sampling)
@@ -150,8 +150,13 @@ def _scale(config, task, score, params, layout, count=512):
     return rewards.fit(jnp.asarray(found))
 
 
-def loaded(config, name, task, layout):
-    """The reward of a classifier or reward model from a directory or the hub."""
+def loaded(name, task, layout, *, label=1, raw=False, whole_prompt=False):
+    """The reward of a classifier or reward model from a directory or the hub.
+
+    Args: label: of a classifier with several, whose probability is the reward; raw:
+    as it is, not scaled to mean 0 and deviation 1 on π₀'s samples; whole_prompt: score
+    the whole prompts of that column, not what the policy reads.
+    """
     model, params, tokenizer = huggingface.load(name, dtype="float32")
     if not isinstance(model, heads.Classifier):
         raise ValueError(
@@ -161,12 +166,12 @@ def loaded(config, name, task, layout):
     if model.labels == 1:
         score = reward_model.score(model)
     else:
-        score = reward_model.probability(model, label=config.label)
+        score = reward_model.probability(model, label=label)
     encoder = isinstance(model.config, model_config.Encoder)  # wants [CLS] and [SEP]
     other = encoder or tokenizer.get_vocab() != task.tokenizer.get_vocab()
-    if other or config.whole_prompt:
+    if other or whole_prompt:
         return Reward(host=_own_tokens(model, params, tokenizer, score))
-    affine = _scale(config, task, score, params, layout)
+    affine = _scale(task, score, params, layout, raw=raw)
     return Reward(score=functools.partial(_scaled, score), frozen=(params, affine))
 
 

@@ -122,9 +122,15 @@ def create(config, dataset, policy, reward, *, layout, cache, report, signals=No
             config, dataset, task, layout, report, signals
         )
     else:
-        make = functools.partial(
-            _constant, classifiers.loaded(config, reward, task, layout)
+        found = classifiers.loaded(
+            reward,
+            task,
+            layout,
+            label=config.label,
+            raw=config.raw_reward,
+            whole_prompt=config.whole_prompt,
         )
+        make = functools.partial(_constant, found)
     return dataclasses.replace(task, reward=make, truth=truth, controls=controls)
 
 
