@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import pathlib
-import resource
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,22 +29,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-_HELD = 2 * 1024**3  # bytes of a process above which compiled programs are let go
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _forget():
-    """What a file of tests compiled, another has little use for: up to 5 GiB of it."""
-    yield
-    if _resident() > _HELD:
-        jax.clear_caches()
-
-
-def _resident():
-    """Bytes that this process holds now; 0 where the system does not say."""
-    status = pathlib.Path("/proc/self/statm")
-    pages = int(status.read_text().split()[1]) if status.exists() else 0
-    return pages * resource.getpagesize()
 
 
 @pytest.fixture

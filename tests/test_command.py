@@ -228,6 +228,8 @@ INTERRUPTED = """
 import signal
 from rlhf_jax import loop
 
+# A shell starts what goes to the background with the interrupt ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with loop.Signals() as signals:
     signal.raise_signal(signal.SIGINT)
     print(signals.received, flush=True)
