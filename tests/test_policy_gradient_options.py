@@ -14,7 +14,7 @@ import pytest
 import tiny
 from checks import close
 
-from rlhf_jax import ema, kl
+from rlhf_jax import ema, kl, parallel
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.algorithms.policy_gradient import update
 
@@ -249,3 +249,31 @@ def test_passes_after_one_that_went_too_far_are_left_out():
     chex.assert_trees_all_close(
         after(STOPS, -1.0)[0].learner.params, alone.learner.params, rtol=1e-6
     )
+
+
+def test_devices_stop_after_the_same_pass():
+    """The distance that stops is that of all rows, not of a device's share."""
+    state, drawn, scores, _ = tiny.recorded(STOPS)
+    learn = functools.partial(policy_gradient.learn, **tiny.fixed(STOPS))
+    layout = parallel.data(2)
+    alone, shared = jax.jit(learn), layout.compile(learn, rows_in=(1, 2))
+    rows = layout.shard(jax.device_get((drawn, scores)))
+
+    def limited(limit):
+        return tiny.traced(HYPER._replace(learning_rate=0.05, stop_kl=limit))
+
+    low, high = 1e-9, 10.0  # around the distance after two passes
+    for _ in range(20):
+        limit = (low * high) ** 0.5
+        passes = alone(state, drawn, scores, limited(limit))[1]["policy/passes"]
+        low, high = (limit, high) if passes == 2 else (low, limit)
+    for limit, passes in ((0.99 * low, 2), (1.01 * high, 3)):
+        whole, metrics = alone(state, drawn, scores, limited(limit))
+        found, named = shared(state, *rows, limited(limit))
+        assert named["policy/passes"] == metrics["policy/passes"] == passes
+        for x, y in zip(
+            jax.tree.leaves(found.learner), jax.tree.leaves(whole.learner), strict=True
+        ):
+            close(x, y, rtol=1e-5, atol=1e-5)
+        for name in metrics:
+            close(named[name], metrics[name], rtol=1e-4, atol=1e-5)

@@ -89,23 +89,22 @@ def compare(
     Args: preference [B], the probability that the first of two is better.
     """
     sides = (logps[:, 0], logps[:, 1], reference[:, 0], reference[:, 1])
-    over = {"count": count}
     if loss == "ipo":
-        total, found = losses.ipo(*sides, beta=beta, preference=preference, **over)
+        total, found = losses.ipo(*sides, beta=beta, preference=preference, count=count)
     else:
         total, found = losses.dpo(
             *sides,
             beta=beta,
             label_smoothing=label_smoothing,
             preference=preference,
-            **over,
+            count=count,
         )
     rows = jnp.ones(logps.shape[0])
     return total, {
         "loss": total,
         **{f"rewards/{name}": found[name] for name in found},
-        "logps/chosen": masking.mean(logps[:, 0], rows, **over),
-        "logps/rejected": masking.mean(logps[:, 1], rows, **over),
+        "logps/chosen": masking.mean(logps[:, 0], rows, count=count),
+        "logps/rejected": masking.mean(logps[:, 1], rows, count=count),
     }
 
 

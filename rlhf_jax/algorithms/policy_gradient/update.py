@@ -131,7 +131,9 @@ def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
 
     carry = state.learner, state.elastic
     if config.early_stop:
-        stoppable = functools.partial(_stoppable, epoch, limit=hyper.stop_kl)
+        stoppable = functools.partial(
+            _stoppable, epoch, limit=hyper.stop_kl, axis_name=axis_name
+        )
         start = carry, jnp.zeros((), bool)
         (carry, _), metrics = jax.lax.scan(stoppable, start, dealt)
     else:
@@ -143,7 +145,7 @@ def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
     return state._replace(learner=learner, elastic=elastic), metrics
 
 
-def _stoppable(epoch, carry, order, *, limit):
+def _stoppable(epoch, carry, order, *, limit, axis_name):
     """A pass, unless one before it went too far: TRL's early stopping.
 
     Too far is E[log π_old − log π] over the tokens of the pass's last minibatch, as its
@@ -156,7 +158,9 @@ def _stoppable(epoch, carry, order, *, limit):
     inner, metrics = jax.lax.cond(
         stopped, lambda inner, order: (inner, nothing), epoch, inner, order
     )
-    return (inner, stopped | (metrics[1]["moved"][-1] > limit)), metrics
+    shares, _ = metrics
+    last = training.whole({"moved": shares["moved"][-1]}, axis_name)
+    return (inner, stopped | (last["moved"] > limit)), metrics
 
 
 def orders(state, rows, *, config):
@@ -222,10 +226,7 @@ def _minibatch(carry, order, *, sample, loss, hyper, tx, config, axis_name):
     )
     learner, extra = training.apply(learner, grads, tx, rate=rate)
     elastic = _tick(learner, elastic, hyper, config.tick == "update")
-    extra["rate"] = rate
-    if config.early_stop:  # the next pass asks for it
-        extra |= training.whole({"moved": metrics.pop("moved")}, axis_name)
-    return (learner, elastic), (metrics, extra)
+    return (learner, elastic), (metrics, {**extra, "rate": rate})
 
 
 def share(sample, order, *, config, axis_name):
