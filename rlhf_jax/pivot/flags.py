@@ -16,15 +16,18 @@ class RL:
     """A batch: its sentences' longest languages sum to so many pieces."""
     lesson_tokens: int = 512
     """The same of pretraining text, where S2P learns from it besides."""
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
+    learning_rate: float = 5e-4
+    sender_rate: float = 0.2
+    """The sender's learning rate, as a share of learning_rate. Below 1 in a short run:
+    the receiver has to follow, and the critic to be right, while English is left."""
+    schedule: str = "linear"
     max_grad_norm: float = 0.1
     policy_coef: float = 1.0
     value_coef: float = 10.0
     entropy: float = 0.001
     """Coefficient of the messages' entropy, of every method but reinforce_entropy."""
     receiver_coef: float = 1.0
-    critic_first: int = 20
+    critic_first: int = 40
     """Steps before the sender learns: until then its baseline is worth nothing."""
     longest: int = 40
     """Tokens of a message."""
@@ -90,6 +93,7 @@ def settings(config):
             value_coef=rl.value_coef,
             entropy_coef=rl.entropy,
             receiver_coef=rl.receiver_coef,
+            sender_rate=rl.sender_rate,
             critic_first=rl.critic_first,
         ),
         strengths=config.strengths,

@@ -28,6 +28,8 @@ FLAGS = {
     "rl.entropy": 0.001,
     "rl.receiver_coef": 1.0,
     "rl.critic_first": 0,
+    "rl.sender_rate": 1.0,
+    "rl.schedule": "constant",
     "rl.longest": 40,
     "rl.shortest": 3,
     "sil.play": 4000,

@@ -41,6 +41,7 @@ class Hyper(NamedTuple):
     l2_coef: Any = 0.0  # on ½ Σ (θ − θ₀)² of the sender
     lesson_coef: Any = 0.0  # α of S2P
     train_sender: Any = 1.0  # 0: the sender stays as it is
+    sender_rate: Any = 1.0  # of the learning rate, the sender's; the rest has it whole
     critic_first: Any = 0  # steps before the sender learns: the baseline does already
     decay: Any = 0.99  # of the EMA, once a step
     reset_every: Any = 0  # steps; 0: never
