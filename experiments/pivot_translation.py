@@ -98,7 +98,7 @@ PRESETS = {
             "methods": methods.STUDY,
             "seeds": 3,
             "steps": 300,
-            "looks": 6,
+            "looks": 8,
             "pretrain.steps": 2800,
             "pretrain.eval_every": 700,
             "pretrain.save_every": 700,
@@ -141,7 +141,7 @@ def check(config):
     for name in ("seeds", "steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name} {getattr(config, name)}: at least 1 is needed")
-    flags.settings(config)
+    flags.check_looks(flags.settings(config))
     for names, flag in (
         ((config.dataset,), "dataset"),
         (config.pretrain_fr_en, "pretrain-fr-en"),

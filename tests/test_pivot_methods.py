@@ -109,6 +109,8 @@ def test_settings_carry_every_flag_of_the_game():
         ({"pretrain_fr_en": ()}, "--pretrain-fr-en: name at least one data set"),
         ({"dataset": "x,y"}, "x,y: y is not known; write PATH"),
         ({"sil": flags.SIL(play=0)}, "play=0: needs to be at least 1"),
+        ({"looks": 4}, "--looks 4: elastic_reset: 2 resets, both sides of each"),
+        ({"looks": 900}, "--looks 900: frozen_sender: 900 looks at 240 steps"),
     ],
 )
 def test_misuse_is_told_before_anything_is_made(changes, message):

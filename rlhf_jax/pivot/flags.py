@@ -113,6 +113,16 @@ def settings(config):
     )
 
 
+def check_looks(settings):
+    """Raises ValueError where --looks are too few for the resets of a method."""
+    calendars = study.Game(None, settings, None, "", console=None)  # nothing is made
+    for name in settings.methods:
+        try:
+            calendars.evaluations(name)
+        except ValueError as error:
+            raise ValueError(f"--looks {settings.looks}: {name}: {error}") from None
+
+
 def corners(corner, records):
     """{axis: (drift, reward)}: the pretrained agents' means, moved by `Corner`."""
     start = [r for r in records if r.get("eval/phase") == "start"]
