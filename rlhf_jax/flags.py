@@ -163,14 +163,14 @@ def check_looks(config, tuned=None):
     if not config.looks:
         return
     tuned, rl = tuning.read(config.tuned) if tuned is None else tuned, config.rl
+    calendars = {}
     for name in methods.choose(config.methods):
         every = tuned.get(name, tuning.Values()).every or rl.reset_every
         every *= methods.METHODS[name].resets
-        resets = elastic_reset.calendar(config.steps, every, at_zero=rl.reset_first)
-        try:
-            schedule.looks(config.steps, resets, config.looks)
-        except ValueError as error:
-            raise ValueError(f"--looks {config.looks}: {name}: {error}") from None
+        calendars[name] = elastic_reset.calendar(
+            config.steps, every, at_zero=rl.reset_first
+        )
+    schedule.check(config.steps, calendars, config.looks)
 
 
 def notes(config):

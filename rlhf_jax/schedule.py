@@ -43,6 +43,21 @@ def looks(steps, resets, count):
     return frozenset(asked)
 
 
+def check(steps, calendars, count):
+    """Raises ValueError, naming the method, where `looks` of one would.
+
+    Args: calendars: {method: the 0-based iterations that end with a reset}; count: of
+    `looks`, or 0: methods are not looked at by count.
+    """
+    if not count:
+        return
+    for name, resets in calendars.items():
+        try:
+            looks(steps, resets, count)
+        except ValueError as error:
+            raise ValueError(f"--looks {count}: {name}: {error}") from None
+
+
 def _middle_of_widest(steps):
     """The middle of the widest gap, of the first of them; gaps of 1 have none."""
     gaps = zip(steps, steps[1:], strict=False)

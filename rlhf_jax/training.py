@@ -111,11 +111,14 @@ def apply(state, grads, tx, *, rate):
     reads `skipped` and decides. A gradient whose norm overflows is not finite either:
     clipping would make zeros of it, and Adam's squares would hold inf for ever.
 
-    Returns (state, metrics) with `grad_norm`, NaN where a gradient is, and `finite`
-    (1 or 0).
+    rate: a number, or a pytree of numbers whose leaves stand where parts of the
+    parameters do, each the rate of its part. Returns (state, metrics) with `grad_norm`,
+    NaN where a gradient is, and `finite` (1 or 0).
     """
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    updates = jax.tree.map(lambda u: -rate * u, updates)
+    updates = jax.tree.map(
+        lambda r, part: jax.tree.map(lambda u: -r * u, part), rate, updates
+    )
     params = optax.apply_updates(state.params, updates)
     norm = trees.norm(grads)
     finite = trees.finite((norm, params))

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from rlhf_jax import command, optim
+from rlhf_jax import command, optim, schedule
 from rlhf_jax.algorithms import iterated_learning as sil
 from rlhf_jax.algorithms import translation_game as game
 from rlhf_jax.pivot import decoding, methods, published, study, trainers
@@ -115,12 +115,9 @@ def settings(config):
 
 def check_looks(settings):
     """Raises ValueError where --looks are too few for the resets of a method."""
-    calendars = study.Game(None, settings, None, "", console=None)  # nothing is made
-    for name in settings.methods:
-        try:
-            calendars.evaluations(name)
-        except ValueError as error:
-            raise ValueError(f"--looks {settings.looks}: {name}: {error}") from None
+    subject = study.Game(None, settings, None, "", console=None)  # nothing is made
+    calendars = {name: subject.calendar(name) for name in settings.methods}
+    schedule.check(settings.steps, calendars, settings.looks)
 
 
 def corners(corner, records):

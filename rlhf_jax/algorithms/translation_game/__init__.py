@@ -88,8 +88,8 @@ def step(state, batch, hyper, lesson=None, *, networks, tx, config, axis_name=No
         peak=hyper.learning_rate,
         total=hyper.total_updates,
     )
-    learner, extra = training.apply(state.learner, grads, tx, rate=rate)
-    learner = _slowed(learner, params, hyper)
+    rates = {"sender": hyper.sender_rate * rate, "receiver": rate, "value": rate}
+    learner, extra = training.apply(state.learner, grads, tx, rate=rates)
     state, ending = finish(state._replace(learner=learner), hyper)
     return state, {
         **named,
@@ -133,16 +133,6 @@ def _weighed(grads, lesson, state, hyper):
         "receiver": receiver,
         "value": jax.tree.map(lambda g: hyper.train_sender * g, grads["value"]),
     }
-
-
-def _slowed(learner, before, hyper):
-    """The learner, its sender moved by `sender_rate` of its update alone.
-
-    An Adam update is linear in the rate, whatever coefficients the losses have: this is
-    the sender's learning rate, as a share of the others'.
-    """
-    moved = trees.lerp(before["sender"], learner.params["sender"], hyper.sender_rate)
-    return learner._replace(params={**learner.params, "sender": moved})
 
 
 def teach(params, lesson, *, networks, axis_name=None):
