@@ -93,7 +93,7 @@ PRESETS = {
         published.NOTES,
     ),
     "study": repeat.Preset(
-        "every method × 3 seeds on all of Multi30k in about three hours of two cores",
+        "every method × 3 seeds on Multi30k in about three hours of two cores",
         {
             "methods": methods.STUDY,
             "seeds": 3,

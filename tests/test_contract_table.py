@@ -669,6 +669,13 @@ TABLE = {
         NO_MASK,
         NO_GRADIENT,
     ),
+    "schedule.check": Row(
+        "test_the_first_method_whose_looks_cannot_be_is_named",
+        "test_without_looks_nothing_is_refused",
+        "test_what_is_checked_is_what_is_looked_at",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
     "evaluation.translation.tokenized_bleu": Row(
         "test_bleu_by_hand",
         "test_tokenized_bleu_is_what_the_command_line_says",

@@ -86,3 +86,32 @@ def test_the_regular_schedule_keeps_to_the_run_and_misses_no_reset(calendar, eve
 def test_looks_that_cannot_be_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         schedule.looks(*arguments)
+
+
+def test_the_first_method_whose_looks_cannot_be_is_named():
+    calendars = {"ppo": [], "elastic_reset": [4, 8, 12]}
+    schedule.check(20, calendars, 7)
+    with pytest.raises(ValueError, match=r"^--looks 6: elastic_reset: 3 resets"):
+        schedule.check(20, calendars, 6)
+    with pytest.raises(ValueError, match=r"^--looks 21: ppo: 21 looks at 20 steps"):
+        schedule.check(20, calendars, 21)
+
+
+def test_without_looks_nothing_is_refused():
+    schedule.check(20, {"elastic_reset": [4, 8, 12]}, 0)
+
+
+@SETTINGS
+@hypothesis.given(calendars(), st.integers(1, 70))
+def test_what_is_checked_is_what_is_looked_at(calendar, count):
+    steps, resets, _ = calendar
+
+    def refused(call, *arguments):
+        try:
+            call(*arguments)
+        except ValueError:
+            return True
+        return False
+
+    looks = refused(schedule.looks, steps, resets, count)
+    assert refused(schedule.check, steps, {"a": resets}, count) == looks
