@@ -2,12 +2,14 @@
 
     python -m experiments.compare runs/rl/a runs/rl/b runs/sentiment/c
     python -m experiments.compare world-0 world-1 --pool --claims sentiment
+    python -m experiments.compare game-a game-b --pool --claims pivot_translation
 
 Reads the metrics.jsonl of each run folder and draws one reward–drift front on every
 drift axis that all of them measured: front.png, curves.png, results.json and report.md
 in --output. Methods of the same name are told apart by their run; with --pool they are
-one method, whose seeds are those of all runs: a study in several worlds. Rewards of
-different reward models are not on one scale: then the page says so.
+one method, whose seeds are those of all runs: a study in several worlds, or one whose
+seeds and methods were shared out. Rewards of different reward models are not on one
+scale: then the page says so. Translation games are compared with each other.
 """
 
 import dataclasses
@@ -15,15 +17,53 @@ import importlib
 import json
 import pathlib
 import time
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
 
 import rich.console
 import tyro
 
 from rlhf_jax import ablations, command, flags, methods
-from rlhf_jax.reporting import canvas, metrics, report, results
+from rlhf_jax.pivot import flags as game_flags
+from rlhf_jax.pivot import methods as game_methods
+from rlhf_jax.pivot import page as game_page
+from rlhf_jax.reporting import canvas, claims, metrics, report, results
 
-AXES = ("drift/text_nll", "drift/kl_initial", "tax/skills")
+
+class Kind(NamedTuple):
+    """What runs of one kind measure, and how a page says it."""
+
+    axes: tuple[str, ...]
+    labels: dict[str, str]
+    corners: Callable  # (Config, records) -> {axis: (drift, reward)}
+    names: dict[str, tuple] = {}  # of metrics, as in canvas.LABELS
+    page: dict = {}  # fields of report.Study
+    paragraphs: Callable = lambda records, rows, labels: ()
+    gates: Callable = lambda records: ()  # controls, as in `report.write`
+
+
+POLICY = Kind(
+    axes=("drift/text_nll", "drift/kl_initial", "tax/skills"),
+    labels=methods.LABELS,
+    corners=lambda config, records: flags.corners(config.corner, records),
+    page={
+        "title": "Runs compared: reward against drift",
+        "contrasts": ablations.CONTRASTS,
+        "recovery": ("elastic_reset", "reset_to_initial"),
+    },
+)
+GAME = Kind(
+    axes=game_page.AXES,
+    labels=game_methods.LABELS,
+    corners=lambda config, records: game_flags.corners(config.game_corner, records),
+    names=game_page.NAMES,
+    page={
+        "title": "Games compared: German against English",
+        "panels": game_page.PANELS,
+    },
+    paragraphs=game_page.paragraphs,
+    gates=game_page.gates,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +79,9 @@ class Config:
     output: str | None = None
     """A folder for the page; by default a new one under runs/compare."""
     corner: flags.Corner = dataclasses.field(default_factory=flags.Corner)
+    game_corner: game_flags.Corner = dataclasses.field(
+        default_factory=game_flags.Corner
+    )
 
 
 CONFIG = Config()
@@ -60,36 +103,38 @@ def run(config):
     )}  # fmt: skip
     if config.pool:
         check_seeds(found)
-    claims = declared(config.claims)
-    records, labels = joined(found, pool=config.pool)
-    axes = shared_axes(found)
+    kind, declarations = kind_of(found), declared(config.claims)
+    records, labels = joined(found, pool=config.pool, labels=kind.labels)
+    axes = shared_axes(found, kind.axes)
     now = time.strftime("%Y-%m-%d_%H-%M-%S")
     place = pathlib.Path(config.output or f"runs/compare/{now}")
     if place.absolute() in [folder.absolute() for folder in folders]:
         raise ValueError(f"--output {place} is one of the runs: name another folder")
     place.mkdir(parents=True, exist_ok=True)
-    corners = flags.corners(config.corner, records)
-    about = report.Study(
-        title="Runs compared: reward against drift",
-        question=__doc__.split("\n\n")[0],
-        axes=axes,
-        corners={axis: corners[axis] for axis in axes if axis in corners},
-        claims=tuple(c for c in claims if c.method in labels and c.axis in axes),
-        contrasts=ablations.CONTRASTS,
-        recovery=("elastic_reset", "reset_to_initial"),
-        labels=labels,
-        place="these runs",
-        command=command.command(),
-        provenance={"commit": command.commit(), **command.versions()},
-        notes=notes(folders),
-    )
     rows = [
         {**row, "method": _name(name, row["method"], found, config.pool)}
         for name, folder in zip(names(folders), folders, strict=True)
         for row in metrics.read(folder / "samples.jsonl")
     ]
-    summary = report.write(place, records, about, rows=rows)
-    report.show(summary, labels=labels, console=console)
+    corners = kind.corners(config, records)
+    with canvas.naming(kind.names):
+        about = report.Study(
+            question=__doc__.split("\n\n")[0],
+            axes=axes,
+            corners={axis: corners[axis] for axis in axes if axis in corners},
+            claims=claims.possible(declarations, labels, axes),
+            labels=labels,
+            place="these runs",
+            command=command.command(),
+            provenance={"commit": command.commit(), **command.versions()},
+            notes=notes(folders),
+            extra=kind.paragraphs(records, rows, labels),
+            **kind.page,
+        )
+        summary = report.write(
+            place, records, about, rows=rows, controls=kind.gates(records)
+        )
+        report.show(summary, labels=labels, console=console)
     for name in ("front.png", "curves.png", "report.md", "results.json"):
         console.print(str(place / name), highlight=False, soft_wrap=True)
     return place
@@ -106,6 +151,21 @@ def read(folder):
             "reward against drift; compare runs of experiments.rl or .sentiment"
         )
     return records
+
+
+def kind_of(found):
+    """The Kind of all runs. Raises ValueError for games beside runs of one policy."""
+    games = {
+        name: any(run.has("drift/bleu_en") for run in results.runs(rows))
+        for name, rows in found.items()
+    }
+    if len(set(games.values())) == 2:
+        game, other = (next(n for n in games if games[n] == is_) for is_ in (1, 0))
+        raise ValueError(
+            f"{game} is a translation game, whose reward is BLEU, and {other} is not: "
+            "compare games with games"
+        )
+    return GAME if all(games.values()) else POLICY
 
 
 def names(folders):
@@ -141,22 +201,21 @@ def declared(experiment):
     except (ImportError, AttributeError):
         raise ValueError(
             f"--claims {experiment}: no experiment of that name declares claims; "
-            "sentiment does"
+            "sentiment, pivot_translation and stack_exchange do"
         ) from None
 
 
-def joined(found, *, pool=False):
+def joined(found, *, pool=False, labels=methods.LABELS):
     """(records of all runs, {method: label}); equal methods bear their run's name,
     unless they are pooled."""
-    records, labels = [], {}
+    records, told = [], {}
     for run, rows in found.items():
         for row in rows:
             method = _name(run, row["method"], found, pool)
             records.append({**row, "method": method})
-            own = methods.LABELS.get(row["method"])
-            label = own or canvas.method_name(row["method"])
-            labels[method] = label if method == row["method"] else f"{label}, {run}"
-    return records, labels
+            label = canvas.method_name(row["method"], labels)
+            told[method] = label if method == row["method"] else f"{label}, {run}"
+    return records, told
 
 
 def _name(run, method, found, pool):
@@ -169,14 +228,14 @@ def _name(run, method, found, pool):
     return method if len(having) == 1 else f"{method} {run}"
 
 
-def shared_axes(found):
+def shared_axes(found, known=POLICY.axes):
     """The drift axes that every run measured; two at least, for axes can disagree."""
     every = [results.runs(rows) for rows in found.values()]
-    axes = tuple(a for a in AXES if all(any(r.has(a) for r in rs) for rs in every))
+    axes = tuple(a for a in known if all(any(r.has(a) for r in rs) for rs in every))
     if len(axes) < 2:
         raise ValueError(
-            f"the runs share {len(axes)} drift axes of {', '.join(AXES)}, and two are "
-            "needed: compare runs that measured the same"
+            f"the runs share {len(axes)} drift axes of {', '.join(known)}, and two "
+            "are needed: compare runs that measured the same"
         )
     return axes
 

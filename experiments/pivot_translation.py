@@ -29,7 +29,17 @@ from rlhf_jax.pivot import (
     study,
 )
 from rlhf_jax.pivot import task as tasks
-from rlhf_jax.reporting import canvas, metrics, preparation, progress, report, samples
+from rlhf_jax.reporting import (
+    canvas,
+    claims,
+    metrics,
+    preparation,
+    progress,
+    report,
+    samples,
+)
+
+CLAIMS = page.CLAIMS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,14 +204,14 @@ def announce(config, task, chosen, layout, place, console):
 def finish(config, place, records, facts, console, wall):
     """The report, the table on the console, and where everything is."""
     rows = metrics.read(place / "samples.jsonl")
-    chosen, labels = set(methods.choose(config.methods)), methods.LABELS
+    chosen, labels = methods.choose(config.methods), methods.LABELS
     with canvas.naming(page.NAMES):
         about = report.Study(
             title="Pivot translation: German against English",
             question=__doc__.split("\n\n")[0],
             axes=page.AXES,
             corners=flags.corners(config.corner, records),
-            claims=tuple(c for c in page.CLAIMS if {c.method, *c.others} <= chosen),
+            claims=claims.possible(CLAIMS, chosen, page.AXES),
             labels=labels,
             place="these corpora and these agents",
             command=command.command(),
@@ -211,7 +221,7 @@ def finish(config, place, records, facts, console, wall):
                 **command.versions(),
             },
             notes=notes(config, facts),
-            extra=(*page.tables(records, labels), *page.examples(rows, labels)),
+            extra=page.paragraphs(records, rows, labels),
             panels=page.PANELS,
         )
         results = report.write(

@@ -37,6 +37,7 @@ from rlhf_jax import (
 from rlhf_jax.feedback import function
 from rlhf_jax.models import lora
 from rlhf_jax.reporting import (
+    claims,
     controls,
     ends,
     metrics,
@@ -273,7 +274,7 @@ def finish(config, place, records, console, wall):
         question=__doc__.split("\n\n")[0],
         axes=AXES if small else AXES[:2],
         corners=flags.corners(config.corner, records),
-        claims=_measured(chosen, AXES if small else AXES[:2]),
+        claims=claims.possible(CLAIMS, chosen, AXES if small else AXES[:2]),
         contrasts=ablations.CONTRASTS,
         recovery=("elastic_reset", "reset_to_initial"),
         labels=methods.LABELS,
@@ -296,12 +297,6 @@ def finish(config, place, records, console, wall):
     for name in ("front.png", "curves.png", "report.md", "results.json"):
         console.print(str(place / name), highlight=False, soft_wrap=True)
     console.print(f"done in {progress.duration(wall)}", highlight=False)
-
-
-def _measured(chosen, axes):
-    """The claims about what was run, on axes that were measured."""
-    limited = (claim.among(chosen) for claim in CLAIMS if claim.axis in axes)
-    return tuple(claim for claim in limited if claim is not None)
 
 
 def notes(config, small):

@@ -33,10 +33,12 @@ from rlhf_jax import (
     repeat,
 )
 from rlhf_jax.recipes import options
-from rlhf_jax.reporting import metrics, progress, report, samples
+from rlhf_jax.reporting import claims, metrics, progress, report, samples
 from rlhf_jax.stackllama import measure, page, published, stages
 from rlhf_jax.stackllama import parts as data_parts
 from rlhf_jax.stackllama import task as subjects
+
+CLAIMS = page.CLAIMS
 
 
 def _fit(**changes):
@@ -342,7 +344,7 @@ def finish(config, made, subject, place, records, console, wall):
         question=__doc__.split("\n\n")[0],
         axes=axes,
         corners={axis: corners[axis] for axis in axes},
-        claims=page.possible(subject.settings.methods, axes),
+        claims=claims.possible(CLAIMS, subject.settings.methods, axes),
         recovery=page.recovery(subject.settings.methods),
         labels=measure.LABELS,
         place="these pairs and models",

@@ -7,17 +7,43 @@ import pytest
 import reporting_records
 
 from experiments import compare, sentiment
+from rlhf_jax.pivot import page as game_page
 
 
 def study(tmp_path, name, *, first, count):
     """A run folder of `count` seeds from `first` on."""
-    folder = tmp_path / name
-    folder.mkdir()
     rows = reporting_records.make(first + count)
-    kept = [json.dumps(row) for row in rows if row["seed"] >= first]
-    (folder / "metrics.jsonl").write_text("\n".join(kept) + "\n")
-    (folder / "samples.jsonl").write_text("")
-    return str(folder)
+    return folder(tmp_path / name, [row for row in rows if row["seed"] >= first])
+
+
+def game(tmp_path, name, *methods, seeds=3):
+    """A run folder of a translation game: English is lost as drift grows."""
+    rows = reporting_records.make(seeds, methods=methods, gold=False)
+    for row in rows:
+        if "eval/phase" in row:
+            lost = row["drift/kl_initial"] / 3
+            row["drift/bleu_en"], row["eval/bleu_en"] = lost, 16 - lost
+            row["drift/message_nll"] = row["drift/text_nll"]
+            row |= {f"eval/reward_{half}": row["eval/reward"] for half in "ab"}
+    return folder(tmp_path / name, rows)
+
+
+def folder(place, rows):
+    """A run folder of records; no samples."""
+    place.mkdir()
+    lines = [json.dumps(row) for row in rows]
+    (place / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (place / "samples.jsonl").write_text("")
+    return str(place)
+
+
+def page(runs, output, **flags):
+    """(results, report) of a comparison."""
+    config = compare.Config(runs=tuple(runs), output=str(output), **flags)
+    place = compare.run(config)
+    return json.loads((place / "results.json").read_text()), (
+        place / "report.md"
+    ).read_text()
 
 
 def test_pooled_runs_are_one_study_with_verdicts(tmp_path):
@@ -65,3 +91,34 @@ def test_claims_of_no_experiment_are_refused(tmp_path):
     run = study(tmp_path, "a", first=0, count=2)
     with pytest.raises(ValueError, match="--claims nothing: no experiment"):
         compare.run(compare.Config(runs=(run,), claims="nothing"))
+
+
+def test_a_game_whose_methods_were_shared_out_is_one_game(tmp_path):
+    parts = [
+        game(tmp_path, "a", "reinforce", "s2p_1"),
+        game(tmp_path, "b", "elastic_reset", "sil"),
+    ]
+    names = ("reinforce", "s2p_1", "elastic_reset", "sil")
+    whole = game(tmp_path, "whole", *names)
+    asked = {"pool": True, "claims": "pivot_translation"}
+    (shared, text), (alone, _) = (
+        page(runs, tmp_path / f"page-{len(runs)}", **asked) for runs in (parts, [whole])
+    )
+    assert shared["methods"] == alone["methods"]
+    assert shared["verdicts"] == alone["verdicts"]
+    assert {v["other"] for v in shared["verdicts"]} == {"reinforce", "s2p_1", "sil"}
+    assert set(shared["corners"]) == set(game_page.AXES)
+    for part in ("BLEU-En lost", "## At the best BLEU-De", "REINFORCE, seed 2", "SIL"):
+        assert part in text
+
+
+def test_a_game_is_not_compared_with_another_kind_of_run(tmp_path):
+    runs = game(tmp_path, "g", "reinforce"), study(tmp_path, "s", first=0, count=1)
+    with pytest.raises(ValueError, match=r"g is a translation game.* and s is not"):
+        compare.run(compare.Config(runs=runs))
+
+
+def test_claims_are_about_what_was_run(tmp_path):
+    run = game(tmp_path, "g", "reinforce", "elastic_reset")
+    found, _ = page([run], tmp_path / "page", claims="pivot_translation")
+    assert {v["other"] for v in found["verdicts"]} == {"reinforce"}

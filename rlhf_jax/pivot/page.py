@@ -53,6 +53,11 @@ CLAIMS = tuple(
 _LOSS = 2.0  # BLEU-En that unconstrained play loses at least: "several"
 
 
+def paragraphs(records, rows, labels):
+    """What the report says between the results and the verdicts."""
+    return *tables(records, labels), *examples(rows, labels)
+
+
 def final(records):
     """{(method, seed): its last evaluation, with BLEU on the test sentences}."""
     return {(run.method, run.seed): run.final for run in results.runs(records)}

@@ -22,6 +22,7 @@ SMALLEST = {
     "win_rate": 0.05,
 }
 _LESS_IS_BETTER = ("drift", "drift_at", "tax", "truth")
+_OF_A_FRONT = ("hypervolume", "reward_at", "gold_at", "drift_at")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,19 @@ class Finding(NamedTuple):
     verdict: statistics.Verdict | None
     reason: str  # why there is no verdict: a seed diverged, a method was not run
     p_holm: float = math.nan  # over all findings of its family; NaN when not tested
+
+
+def possible(claims, methods, axes):
+    """The claims about those methods that were run, on the axes that were measured.
+
+    An endpoint that is of no front, as `reward` or `gold`, needs no axis.
+    """
+    limited = (
+        claim.among(methods)
+        for claim in claims
+        if claim.group not in _OF_A_FRONT or claim.axis in axes
+    )
+    return tuple(claim for claim in limited if claim is not None)
 
 
 def judge(claims, found, *, axes, corners=None):

@@ -72,16 +72,6 @@ def about(subject, config):
     ]
 
 
-def possible(chosen, axes):
-    """The claims whose methods ran and whose axis is measured."""
-    return tuple(
-        claim
-        for claim in CLAIMS
-        if {claim.method, *claim.others} <= set(chosen)
-        and claim.endpoint.partition("hypervolume/")[2] in ("", *axes)
-    )
-
-
 def recovery(chosen):
     """The two methods whose recovery after resets is compared, None without both."""
     both = ("elastic_reset_kl", "reset_to_initial_kl")
