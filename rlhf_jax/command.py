@@ -54,9 +54,10 @@ def parse(config, *, description, presets=None):
     # tyro joins lines, and nothing wraps them again, unless they begin with a blank.
     about = repeat.help_of(presets)
     shown = textwrap.indent(f"{description.rstrip()}\n\n{about}\n", "  ")
-    return tyro.cli(
-        type(config), prog=_program(), default=config, description=shown, args=words
-    )
+    with _read():
+        return tyro.cli(
+            type(config), prog=_program(), default=config, description=shown, args=words
+        )
 
 
 def main(run):
@@ -81,6 +82,19 @@ def main(run):
             raise
         _say(_readable(error), "[bold red]error:[/] ")
         sys.exit(2)
+
+
+@contextlib.contextmanager
+def _read():
+    """Help that nobody reads to its end (`--help | head`) ends without a traceback.
+
+    Standard output leads nowhere then, for Python writes there once more at its end.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # what a shell says of a process that SIGPIPE ended
 
 
 def _say(text, label=""):

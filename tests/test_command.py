@@ -250,6 +250,15 @@ def test_a_second_interrupt_stops_at_once(capsys):
 # Help
 
 
+def test_help_may_be_read_in_part():
+    words = [sys.executable, "-m", "experiments.sentiment", "--help"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, cwd=ROOT, **pipes) as shown:
+        shown.stdout.close()  # as of `head` that has seen enough
+        assert shown.stderr.read() == b""
+    assert shown.returncode == 141
+
+
 def test_help_shows_every_group_of_flags_and_its_defaults():
     environment = {**os.environ, "COLUMNS": "100"}
     shown = subprocess.run(

@@ -284,6 +284,19 @@ def test_a_diverged_seed_takes_the_verdict_away():
 
 
 @pytest.mark.parametrize(
+    ("endpoint", "word"),
+    [
+        ("reward", "not finite"),
+        ("hypervolume/drift/text_nll", "not finite"),
+        ("reward_at/drift/text_nll", "not reached"),
+        ("drift_at/drift/text_nll", "not reached"),
+    ],
+)
+def test_no_checkpoint_at_the_matched_place_is_no_divergence(endpoint, word):
+    assert results.absent(endpoint) == word
+
+
+@pytest.mark.parametrize(
     ("claim", "reason"),
     [
         (_claim("gold"), "not measured"),

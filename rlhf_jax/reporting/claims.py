@@ -138,8 +138,8 @@ def _compare(claim, other, table):
     finite = np.isfinite(pairs).all(-1)
     smallest = _smallest(claim, pairs[finite, 1])
     if not finite.all():
-        diverged = [str(s) for s, good in zip(seeds, finite, strict=True) if not good]
-        reason = f"not finite in seed {', '.join(diverged)}"
+        lost = [str(s) for s, good in zip(seeds, finite, strict=True) if not good]
+        reason = f"{results.absent(claim.endpoint)} in seed {', '.join(lost)}"
         return Finding(claim, other, smallest, None, reason)
     sign = -1.0 if claim.group in _LESS_IS_BETTER else 1.0
     gains = sign * (pairs[:, 0] - pairs[:, 1])

@@ -196,6 +196,13 @@ def summarize(records, *, axes, corners=None, among=None, wall_seconds=None):
     }
 
 
+def absent(endpoint):
+    """What a seed without a number is: where fronts are matched a method may have no
+    checkpoint, elsewhere the seed diverged."""
+    matched = endpoint.split("/")[0] in ("reward_at", "gold_at", "drift_at")
+    return "not reached" if matched else "not finite"
+
+
 def spread(values):
     """{"mean", "low", "high"} of one number a seed.
 

@@ -4,7 +4,7 @@
 """
 
 from rlhf_jax.evaluation import statistics
-from rlhf_jax.reporting import canvas, markdown, samples, wording
+from rlhf_jax.reporting import canvas, markdown, results, samples, wording
 
 _BUDGET = {
     "tokens": "tokens sampled",
@@ -113,10 +113,9 @@ def along(title, group, summary, study):
 
 
 def _along(groups, group, axes):
-    absent = "not reached" if group == "drift_at" else "not finite"
     for axis in axes:
         scale = wording.scale(f"{group}/{axis}")
-        yield markdown.interval(groups.get(axis), scale, absent=absent)
+        yield markdown.interval(groups.get(axis), scale, absent=results.absent(group))
 
 
 def _checkpoints(summary, study):
