@@ -36,6 +36,28 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.fixture
+def reports():
+    """What a Checkpointer of `open_run` reported."""
+    return []
+
+
+@pytest.fixture
+def open_run(tmp_path, reports):
+    """config_digest -> a Checkpointer in the same folder each time."""
+    from rlhf_jax import checkpoint  # brings orbax, which few tests need
+
+    def opened(config_digest="abc", **options):
+        return checkpoint.Checkpointer(
+            tmp_path / "run",
+            config_digest=config_digest,
+            report=reports.append,
+            **options,
+        )
+
+    return opened
+
+
 @pytest.fixture(scope="session")
 def data_folder():
     """Real data: the folder RLHF_JAX_DATA names, or `shared/data` beside the clone."""

@@ -1,4 +1,4 @@
-"""Runs of one study in several worlds, pooled: the seeds of all, the claims judged."""
+"""One front of many runs: side by side, or pooled as one study, its claims judged."""
 
 import json
 
@@ -44,6 +44,24 @@ def page(runs, output, **flags):
     return json.loads((place / "results.json").read_text()), (
         place / "report.md"
     ).read_text()
+
+
+def test_compare_draws_one_front_of_many_runs(tmp_path):
+    for name, reward in (("a", "x"), ("b", "y")):
+        names = ("ppo", "ppo_kl") if name == "a" else ("ppo",)
+        folder(tmp_path / name, reporting_records.make(1, methods=names))
+        config = {"config": {"reward": reward, "policy": "p", "dataset": "d"}}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    place = compare.run(
+        compare.Config(
+            runs=(str(tmp_path / "a"), str(tmp_path / "b")), output=str(tmp_path / "c")
+        )
+    )
+    found = json.loads((place / "results.json").read_text())
+    assert set(found["methods"]) == {"ppo a", "ppo b", "ppo_kl"}
+    page = (place / "report.md").read_text()
+    assert "PPO, a" in page and "rewards are not on one scale" in page
+    assert (place / "front.png").stat().st_size > 10_000
 
 
 def test_pooled_runs_are_one_study_with_verdicts(tmp_path):
@@ -122,3 +140,14 @@ def test_claims_are_about_what_was_run(tmp_path):
     run = game(tmp_path, "g", "reinforce", "elastic_reset")
     found, _ = page([run], tmp_path / "page", claims="pivot_translation")
     assert {v["other"] for v in found["verdicts"]} == {"reinforce"}
+
+
+def test_runs_that_cannot_stand_on_a_front_are_named(tmp_path):
+    with pytest.raises(ValueError, match="name run folders"):
+        compare.run(compare.Config())
+    with pytest.raises(ValueError, match="it has no metrics.jsonl"):
+        compare.run(compare.Config(runs=(str(tmp_path),)))
+    rows = [{"method": "sft", "seed": 0, "step": 1, "nll": 2.0}]
+    run = folder(tmp_path / "sft", rows)
+    with pytest.raises(ValueError, match="measured no reward"):
+        compare.run(compare.Config(runs=(run,)))

@@ -13,9 +13,8 @@ import jax
 import numpy as np
 import pytest
 import small_recipes
-from reporting_records import make
 
-from experiments import compare, generate, preference, reward_model, rl, sft
+from experiments import generate, preference, reward_model, rl, sft
 from rlhf_jax import huggingface, huggingface_adapters, loop, trees
 from rlhf_jax.models import decoder, heads, lora
 from rlhf_jax.recipes import options
@@ -353,29 +352,6 @@ def iter_lines(texts):
     return Lines(f"{text}\n" for text in texts)
 
 
-def test_compare_draws_one_front_of_many_runs(tmp_path):
-    for name, reward in (("a", "x"), ("b", "y")):
-        records = make(1, methods=("ppo", "ppo_kl") if name == "a" else ("ppo",))
-        small_recipes.lines(folder(tmp_path / name) / "metrics.jsonl", records)
-        config = {"config": {"reward": reward, "policy": "p", "dataset": "d"}}
-        (tmp_path / name / "config.json").write_text(json.dumps(config))
-    place = compare.run(
-        compare.Config(
-            runs=(str(tmp_path / "a"), str(tmp_path / "b")), output=str(tmp_path / "c")
-        )
-    )
-    found = json.loads((place / "results.json").read_text())
-    assert set(found["methods"]) == {"ppo a", "ppo b", "ppo_kl"}
-    page = (place / "report.md").read_text()
-    assert "PPO, a" in page and "rewards are not on one scale" in page
-    assert (place / "front.png").stat().st_size > 10_000
-
-
-def folder(path):
-    path.mkdir()
-    return path
-
-
 # Misuse
 
 
@@ -441,17 +417,6 @@ def test_files_and_models_that_do_not_fit_are_named(home, tmp_path):
             output=tmp_path / "run",
             response_length=64,
         )
-
-
-def test_runs_that_cannot_stand_on_a_front_are_named(tmp_path):
-    with pytest.raises(ValueError, match="name run folders"):
-        compare.run(compare.Config())
-    with pytest.raises(ValueError, match="it has no metrics.jsonl"):
-        compare.run(compare.Config(runs=(str(tmp_path),)))
-    rows = [{"method": "sft", "seed": 0, "step": 1, "nll": 2.0}]
-    small_recipes.lines(tmp_path / "metrics.jsonl", rows)
-    with pytest.raises(ValueError, match="measured no reward"):
-        compare.run(compare.Config(runs=(str(tmp_path),)))
 
 
 def test_rows_are_held_out_without_being_trained_on():
