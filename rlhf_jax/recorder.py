@@ -19,7 +19,10 @@ class Files:
 
 
 class Recorder:
-    """A cell under way: the callbacks of the loop, and the best policy so far."""
+    """A cell under way: the callbacks of the loop, and the best policy so far.
+
+    before: the steps of all cells before this one; None for a cell that takes none.
+    """
 
     def __init__(self, study, cell, trainer, reward, files, before):
         self._study, self._cell, self._trainer = study, cell, trainer
@@ -50,7 +53,7 @@ class Recorder:
         self._files.log.write(metrics, method=cell.method, seed=cell.seed, step=step)
         live = {"reward": "objective/scores", "kl": "objective/kl"}
         shown = {k: metrics[v] for k, v in live.items() if v in metrics}
-        self._files.bar.update(self._before + step, **shown)
+        self._show(step, shown)
 
     def evaluate(self, state, step, phase):
         policy = self._trainer.policy(state)
@@ -99,8 +102,13 @@ class Recorder:
             files.samples.append({**where, "phase": phase, **row})
         axis = self._study.axis  # which the best of n has no value on
         live = {"drift": metrics[axis]} if axis in metrics else {}
-        files.bar.update(self._before + step, **live)
+        self._show(step, live)
         return metrics
+
+    def _show(self, step, metrics):
+        """On the bar, which a cell that takes no steps leaves where it is."""
+        done = None if self._before is None else self._before + step
+        self._files.bar.update(done, **metrics)
 
     def _measure(self, policy, phase, at_end):
         """(metrics, samples); every method of a seed starts from the same policy."""

@@ -21,6 +21,7 @@ import tyro
 
 from experiments import sentiment, sweep
 from rlhf_jax import averaging, cells, command, flags, loop, parallel, study, tuning
+from rlhf_jax.reporting import progress
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -203,6 +204,21 @@ def test_relatives_and_the_initial_policy_share_the_program(tmp_path, monkeypatc
     before = small_study.lines(place)
     small_study.run(resume=True, **options)
     assert small_study.lines(place) == before
+
+
+def test_the_bar_never_goes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(sentiment, "finish", lambda *_: None)
+    seen, update = [], progress.Progress.update
+
+    def watched(bar, step, **metrics):
+        update(bar, step, **metrics)
+        seen.append(bar._step)
+
+    monkeypatch.setattr(progress.Progress, "update", watched)
+    names = ("zero_shot", "ppo", "ppo_ma50", "ppo_early_stop")  # one of them trains
+    changes = {"methods": names, "steps": 3, "seeds": 2}
+    small_study.run(output=tmp_path / "run", **changes)
+    assert seen == sorted(seen) and seen[0] == 0 and seen[-1] == 2 * 3
 
 
 # Stopping and going on

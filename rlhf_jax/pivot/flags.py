@@ -115,8 +115,7 @@ def settings(config):
 
 def check_looks(settings):
     """Raises ValueError where --looks are too few for the resets of a method."""
-    subject = study.Game(None, settings, None, "", console=None)  # nothing is made
-    calendars = {name: subject.calendar(name) for name in settings.methods}
+    calendars = {name: settings.calendar(name) for name in settings.methods}
     schedule.check(settings.steps, calendars, settings.looks)
 
 

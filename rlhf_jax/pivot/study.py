@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rlhf_jax import study, tuning
+from rlhf_jax import elastic_reset, study, tuning
 from rlhf_jax.algorithms import iterated_learning as sil
 from rlhf_jax.algorithms import translation_game as game
 from rlhf_jax.pivot import evaluator, methods, trainers
@@ -38,6 +38,15 @@ class Settings:
     tuned: Mapping[str, tuning.Values] = dataclasses.field(default_factory=dict)
     overrides: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)
 
+    def calendar(self, method):
+        """The 0-based steps of a method that end with a reset, or with a generation of
+        SIL, which is one to the loop."""
+        known = methods.METHODS[method]
+        if known.imitates:
+            return [step - 1 for step in self.generations.generations(self.steps)]
+        every = self.reset_every if known.resets else 0
+        return elastic_reset.calendar(self.steps, every)
+
 
 class Game(study.Study):
     """The cells of a study of the game."""
@@ -50,12 +59,7 @@ class Game(study.Study):
         return False
 
     def calendar(self, method):
-        """Resets, or the ends of SIL's generations, which are one to the loop."""
-        if self.table[method].imitates:
-            settings = self.settings
-            ends = settings.generations.generations(settings.steps)
-            return [step - 1 for step in ends]
-        return super().calendar(method)
+        return self.settings.calendar(method)
 
     def worth(self, now, start):
         """BLEU-De itself: the published tables are read at its best."""

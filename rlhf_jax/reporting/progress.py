@@ -52,8 +52,9 @@ class Progress:
         self._first = self._step = self._printed_step = int(step)
 
     def update(self, step, **metrics):
-        """`step` steps are done; metrics: name → number, the last of each is shown."""
-        self._step = int(step)
+        """`step` steps are done, None: as many as before; metrics: name → number, the
+        last of each is shown."""
+        self._step = self._step if step is None else int(step)
         if self._origin is None and self._step > self._first:
             self._origin, self._paused = (self._clock(), self._step), 0.0
         self._metrics.update({k: float(v) for k, v in metrics.items()})
