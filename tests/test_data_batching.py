@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_jax.data import batching
+from rlhf_jax.types import Tokens
 
 SIZES = st.integers(1, 12)
 FEW = settings(max_examples=25, deadline=None)
@@ -98,3 +99,25 @@ def test_take_picks_rows_of_arrays_and_of_lists():
 def test_misuse_names_the_value_and_the_fix(arguments, message):
     with pytest.raises(ValueError, match=message):
         batching.Epochs(**arguments)
+
+
+@FEW
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=9), st.integers(1, 12))
+def test_rows_of_one_width_lose_padding_alone(lengths, least):
+    mask = (np.arange(40) < np.array(lengths)[:, None]).astype(np.int32)
+    tokens = np.arange(mask.size, dtype=np.int32).reshape(mask.shape)
+    parts = batching.by_width(Tokens(tokens, mask, mask), least=least)
+    every = np.concatenate([indices for indices, _ in parts])
+    np.testing.assert_array_equal(np.sort(every), np.arange(len(lengths)))
+    assert len({rows.mask.shape[1] for _, rows in parts}) == len(parts)
+    for indices, rows in parts:
+        width = rows.mask.shape[1]
+        np.testing.assert_array_equal(rows.tokens, tokens[indices, :width])
+        np.testing.assert_array_equal(rows.mask.sum(-1), mask[indices].sum(-1))
+        assert (rows.mask.sum(-1) * 2 > width).all() or width == min(least, 40)
+
+
+def test_rows_padded_on_the_left_are_refused():
+    mask = np.array([[1, 1, 0], [0, 1, 1]])
+    with pytest.raises(ValueError, match="row 1 is not padded on its right"):
+        batching.by_width(Tokens(mask, mask, mask))

@@ -77,3 +77,26 @@ def take(tree, indices):
         return np.asarray(column)[indices]
 
     return jax.tree.map(pick, tree, is_leaf=lambda x: isinstance(x, list))
+
+
+def by_width(rows, *, least=64):
+    """[(indices, rows cut to one width)]: right-padded rows, short ones by themselves.
+
+    Widths are `least`, twice that, and so on to the rows' own: few shapes to compile,
+    and at most half of a row is padding where it is longer than `least`.
+
+    Args: rows: a pytree of arrays [N, L] with a field `mask`, 1s before 0s; least > 0.
+    Raises ValueError where padding is not on the right.
+    """
+    mask = np.asarray(rows.mask)
+    if (np.diff(mask, axis=-1) > 0).any():
+        row = int((np.diff(mask, axis=-1) > 0).any(-1).argmax())
+        raise ValueError(f"row {row} is not padded on its right: pad it there")
+    longest = mask.shape[-1]
+    classes = np.maximum(np.ceil(np.log2(mask.sum(-1).clip(1) / least)), 0).astype(int)
+
+    def cut(power):
+        indices, width = np.flatnonzero(classes == power), min(least << power, longest)
+        return indices, jax.tree.map(lambda x: x[indices, :width], rows)
+
+    return [cut(power) for power in np.unique(classes)]

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from rlhf_jax import command, elastic_reset, flags, methods, study
+from rlhf_jax.data import batching
 from rlhf_jax.evaluation import multiple_choice, policy
 from rlhf_jax.evaluator import Evaluator
 from rlhf_jax.methods import Method
@@ -51,12 +52,15 @@ class Suites:
     def __init__(self, model, suites, layout):
         """suites: {name: `choices.Options`}, one at least."""
         self._suites = suites
+        self._rows = {k: batching.by_width(s.rows) for k, s in suites.items()}
         self._nll = layout.over_rows(policy.make_text_nll(model), whole=1, chunk=32)
 
     def __call__(self, params):
         hits, metrics = [], {}
         for name, options in self._suites.items():
-            nll, _ = self._nll(params, options.rows)
+            nll = np.empty(len(options.lengths))
+            for indices, rows in self._rows[name]:
+                nll[indices] = self._nll(params, rows)[0]
             picked = multiple_choice.pick(-nll, options.lengths, options.questions)
             right = picked == options.labels
             hits.append(right)
