@@ -117,8 +117,8 @@ class Config:
     answers: subjects.Config = dataclasses.field(default_factory=subjects.Config)
     rl: flags.RL = dataclasses.field(
         default_factory=lambda: flags.RL(
-            rows=16, epochs=4, minibatches=1, learning_rate=2e-3, value="shared",
-            kl_coef=0.02, kl_target=6.0, kl_horizon=1000.0, decay=0.95, reset_every=26,
+            rows=16, epochs=4, minibatches=1, learning_rate=5e-4, value="shared",
+            kl_coef=0.02, kl_target=6.0, kl_horizon=100.0, decay=0.95, reset_every=26,
         )
     )  # fmt: skip
     lora: flags.Lora = dataclasses.field(default_factory=lambda: flags.Lora(rank=8))

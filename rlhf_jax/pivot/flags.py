@@ -44,11 +44,11 @@ class SIL:
 
     play: int = 80
     """Steps of the game before a student takes over."""
-    imitate: int = 8
-    """Updates of the student's sender."""
-    tune: int = 8
+    imitate: int = 40
+    """Updates of the student's sender; fewer are little but the first steps of Adam."""
+    tune: int = 40
     """Updates of the student's receiver."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
