@@ -250,19 +250,23 @@ def hyper(rl, steps):
 def settings(config, task, console):
     """The study's settings from an experiment's flags."""
     rl, own = config.rl, methods.overrides(config.override)
-    chosen = []
+    tuned, chosen = tuning.read(config.tuned), []
+
+    def alike(one, other):
+        return all(named.get(one) == named.get(other) for named in (own, tuned))
+
     for name in methods.choose(config.methods):
         control, twin = methods.METHODS[name].reward, methods.METHODS[name].twin
         if control is not None and control not in task.controls:
             console.print(f"{name} is left out: there is no {control} reward here")
-        elif twin in chosen and own.get(name) == own.get(twin):
+        elif twin in chosen and alike(name, twin):
             console.print(
-                f"{name} is left out: it is {twin}, unless --override tells them apart",
+                f"{name} is left out: it is {twin}, unless --override or --tuned tells "
+                "them apart",
                 highlight=False,
             )
         else:
             chosen.append(name)
-    tuned = tuning.read(config.tuned)
     return study.Settings(
         algorithm=algorithm(
             rl,

@@ -372,6 +372,17 @@ def test_tuned_methods_run_with_what_was_chosen_for_them(whole, tmp_path):
     assert "--rl.decay" in page and "Fronts of 5 checkpoints" in page
 
 
+@pytest.mark.parametrize(("tuned", "count"), [("ppo_kl", 2), ("ppo", 1)])
+def test_tuning_tells_a_method_from_its_twin(tuned, count, tmp_path, monkeypatch):
+    file, seen = tmp_path / "results.json", []
+    file.write_text(json.dumps({"chosen": {tuned: {"values": {"kl_coef": 0.03}}}}))
+    monkeypatch.setattr(study, "Study", lambda *a, **k: seen.append(a[1].methods))
+    names = ("ppo_kl", "ppo_kl_matched")
+    with pytest.raises(AttributeError):  # the study that is none
+        small_study.run(output=tmp_path / "run", tuned=file, methods=names)
+    assert seen == [names[:count]]
+
+
 def test_a_sweep_runs_for_real_on_programs_that_are_there(whole, tmp_path):
     words = small_study.flags(
         methods=("ppo", "elastic_reset", "ppo_ma50"),
