@@ -64,6 +64,7 @@ GAME = Kind(
     paragraphs=game_page.paragraphs,
     gates=game_page.gates,
 )
+_GAMES = "drift/bleu_en"  # what no other kind of run measures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,17 +156,14 @@ def read(folder):
 
 def kind_of(found):
     """The Kind of all runs. Raises ValueError for games beside runs of one policy."""
-    games = {
-        name: any(run.has("drift/bleu_en") for run in results.runs(rows))
-        for name, rows in found.items()
-    }
-    if len(set(games.values())) == 2:
-        game, other = (next(n for n in games if games[n] == is_) for is_ in (1, 0))
+    games = [name for name, rows in found.items() if any(_GAMES in r for r in rows)]
+    others = [name for name in found if name not in games]
+    if games and others:
         raise ValueError(
-            f"{game} is a translation game, whose reward is BLEU, and {other} is not: "
-            "compare games with games"
+            f"{games[0]} is a translation game, whose reward is BLEU, and {others[0]} "
+            "is not: compare games with games"
         )
-    return GAME if all(games.values()) else POLICY
+    return GAME if games else POLICY
 
 
 def names(folders):
@@ -205,7 +203,7 @@ def declared(experiment):
         ) from None
 
 
-def joined(found, *, pool=False, labels=methods.LABELS):
+def joined(found, *, pool, labels):
     """(records of all runs, {method: label}); equal methods bear their run's name,
     unless they are pooled."""
     records, told = [], {}
@@ -228,7 +226,7 @@ def _name(run, method, found, pool):
     return method if len(having) == 1 else f"{method} {run}"
 
 
-def shared_axes(found, known=POLICY.axes):
+def shared_axes(found, known):
     """The drift axes that every run measured; two at least, for axes can disagree."""
     every = [results.runs(rows) for rows in found.values()]
     axes = tuple(a for a in known if all(any(r.has(a) for r in rs) for rs in every))

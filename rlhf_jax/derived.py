@@ -57,7 +57,7 @@ def _derive(study, cell, reward, files):
     source = cells.Cell(study.table[cell.method].source, cell.seed)
     trainer = study.trainer(source)
     _, saved, extra = study.restore(source, trainer)
-    noted = recorder.Recorder(study, cell, trainer, reward, files, None)
+    noted = recorder.Recorder(study, cell, trainer, reward, files)
     derive = _derivation(study, cell.method, trainer)
     if derive is None:  # stopped early: measured here, where it stopped
         policy, step = saved["best"], extra["best"]["step"]
@@ -86,7 +86,7 @@ def _look(study, cell, reward, files):
     """The initial policy, or the best of several of its samples."""
     trainer, step = study.trainer(cell), study.settings.steps
     policy = trainer.policy(trainer.start())
-    noted = recorder.Recorder(study, cell, trainer, reward, files, None)
+    noted = recorder.Recorder(study, cell, trainer, reward, files)
     number = study.table[cell.method].best_of
     if number:
         numbers = {study.table[name].best_of for name in study.settings.methods}

@@ -251,15 +251,13 @@ def settings(config, task, console):
     """The study's settings from an experiment's flags."""
     rl, own = config.rl, methods.overrides(config.override)
     tuned, chosen = tuning.read(config.tuned), []
-
-    def alike(one, other):
-        return all(named.get(one) == named.get(other) for named in (own, tuned))
-
     for name in methods.choose(config.methods):
         control, twin = methods.METHODS[name].reward, methods.METHODS[name].twin
         if control is not None and control not in task.controls:
             console.print(f"{name} is left out: there is no {control} reward here")
-        elif twin in chosen and alike(name, twin):
+        elif twin in chosen and all(
+            named.get(name) == named.get(twin) for named in (own, tuned)
+        ):
             console.print(
                 f"{name} is left out: it is {twin}, unless --override or --tuned tells "
                 "them apart",

@@ -24,7 +24,7 @@ class Recorder:
     before: the steps of all cells before this one; None for a cell that takes none.
     """
 
-    def __init__(self, study, cell, trainer, reward, files, before):
+    def __init__(self, study, cell, trainer, reward, files, before=None):
         self._study, self._cell, self._trainer = study, cell, trainer
         self._reward, self._files, self._before = reward, files, before
         self._checkpoints = study.checkpointer(cell)

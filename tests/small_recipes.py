@@ -22,6 +22,18 @@ PAIRS = [
     for w in WORDS
     for v in WORDS[:4]
 ]
+REWARDS = """
+def short(completions, **kwargs):
+    return [-float(len(text)) for text in completions]
+
+def polite(prompts, completions, word, **kwargs):
+    for prompt, completion in zip(prompts, completions):
+        assert prompt[-1]["role"] == "user" and prompt[-1]["content"].startswith("Say")
+        assert completion[0]["role"] == "assistant" and len(completion) == 1
+    assert len(word) == len(prompts)
+    texts = [completion[0]["content"] for completion in completions]
+    return [float(text.count(w)) - len(text) for w, text in zip(word, texts)]
+"""
 
 
 def tokenizer(folder, *, template=True):
@@ -93,3 +105,17 @@ def again(recipe, **changes):
 def share(monkeypatch):
     """The process keeps the devices that tests have."""
     monkeypatch.setattr(command, "prepare_devices", lambda *_: None)
+
+
+def home(folder):
+    """The folder, with a chat model, files as TRL reads them, a module of rewards."""
+    model(folder)
+    lines(folder / "pairs.jsonl", PAIRS)
+    lines(folder / "chats.jsonl", chats())
+    asked = [
+        {"prompt": chat["messages"][:1], "word": row["prompt"].split()[1]}
+        for chat, row in zip(chats(), PAIRS, strict=True)
+    ]
+    lines(folder / "prompts.jsonl", asked)
+    (folder / "trl_style_rewards.py").write_text(REWARDS)
+    return folder

@@ -41,9 +41,8 @@ def page(runs, output, **flags):
     """(results, report) of a comparison."""
     config = compare.Config(runs=tuple(runs), output=str(output), **flags)
     place = compare.run(config)
-    return json.loads((place / "results.json").read_text()), (
-        place / "report.md"
-    ).read_text()
+    text = (place / "report.md").read_text()
+    return json.loads((place / "results.json").read_text()), text
 
 
 def test_compare_draws_one_front_of_many_runs(tmp_path):
@@ -52,34 +51,21 @@ def test_compare_draws_one_front_of_many_runs(tmp_path):
         folder(tmp_path / name, reporting_records.make(1, methods=names))
         config = {"config": {"reward": reward, "policy": "p", "dataset": "d"}}
         (tmp_path / name / "config.json").write_text(json.dumps(config))
-    place = compare.run(
-        compare.Config(
-            runs=(str(tmp_path / "a"), str(tmp_path / "b")), output=str(tmp_path / "c")
-        )
-    )
-    found = json.loads((place / "results.json").read_text())
+    runs = [str(tmp_path / "a"), str(tmp_path / "b")]
+    found, text = page(runs, tmp_path / "c")
     assert set(found["methods"]) == {"ppo a", "ppo b", "ppo_kl"}
-    page = (place / "report.md").read_text()
-    assert "PPO, a" in page and "rewards are not on one scale" in page
-    assert (place / "front.png").stat().st_size > 10_000
+    assert "PPO, a" in text and "rewards are not on one scale" in text
+    assert (tmp_path / "c" / "front.png").stat().st_size > 10_000
 
 
 def test_pooled_runs_are_one_study_with_verdicts(tmp_path):
     parts = [study(tmp_path, "a", first=0, count=4)]
     parts += [study(tmp_path, "b", first=4, count=5)]
     whole = study(tmp_path, "whole", first=0, count=9)
-    pages = [
-        compare.run(
-            compare.Config(
-                runs=tuple(runs),
-                pool=True,
-                claims="sentiment",
-                output=str(tmp_path / f"page-{len(runs)}"),
-            )
-        )
-        for runs in (parts, [whole])
-    ]
-    pooled, alone = (json.loads((p / "results.json").read_text()) for p in pages)
+    asked = {"pool": True, "claims": "sentiment"}
+    (pooled, text), (alone, _) = (
+        page(runs, tmp_path / f"page-{len(runs)}", **asked) for runs in (parts, [whole])
+    )
     assert pooled["seeds"] == 9 and pooled["interval"] == "t95"
     assert set(pooled["methods"]) == {"ppo", "ppo_kl", "elastic_reset"}
     for name, method in alone["methods"].items():
@@ -87,13 +73,12 @@ def test_pooled_runs_are_one_study_with_verdicts(tmp_path):
             np.testing.assert_allclose(
                 pooled["methods"][name]["reward"][end], method["reward"][end]
             )
-    page = (pages[0] / "report.md").read_text()
-    assert "reproduced" in page and "Elastic Reset" in page
+    assert "reproduced" in text and "Elastic Reset" in text
     judged = [c for c in sentiment.CLAIMS if c.others == sentiment.RIVALS]
     assert [c.group for c in judged] == ["hypervolume"] * 3 + ["reward_at"] * 3 + [
         "drift_at"
     ] * 3
-    words = [[v["word"] for v in page["verdicts"]] for page in (pooled, alone)]
+    words = [[v["word"] for v in found["verdicts"]] for found in (pooled, alone)]
     assert words[0] == words[1] and "reproduced" in words[0]
     told = {v["other"] for v in pooled["verdicts"] if v["word"] != "none"}
     assert told == {"ppo", "ppo_kl"}

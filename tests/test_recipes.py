@@ -17,7 +17,6 @@ import small_recipes
 from experiments import generate, preference, reward_model, rl, sft
 from rlhf_jax import huggingface, huggingface_adapters, loop, trees
 from rlhf_jax.models import decoder, heads, lora
-from rlhf_jax.recipes import options
 from rlhf_jax.reporting import metrics
 
 transformers = pytest.importorskip("transformers")
@@ -32,18 +31,6 @@ RL = {
     "data__length": 40,
     "data__eval_rows": 4,
 }
-REWARDS = """
-def short(completions, **kwargs):
-    return [-float(len(text)) for text in completions]
-
-def polite(prompts, completions, word, **kwargs):
-    for prompt, completion in zip(prompts, completions):
-        assert prompt[-1]["role"] == "user" and prompt[-1]["content"].startswith("Say")
-        assert completion[0]["role"] == "assistant" and len(completion) == 1
-    assert len(word) == len(prompts)
-    texts = [completion[0]["content"] for completion in completions]
-    return [float(text.count(w)) - len(text) for w, text in zip(word, texts)]
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,16 +54,7 @@ def programs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A folder with a chat model, files as TRL reads them, and a module of rewards."""
-    home = tmp_path_factory.mktemp("home")
-    small_recipes.model(home)
-    small_recipes.lines(home / "pairs.jsonl", small_recipes.PAIRS)
-    small_recipes.lines(home / "chats.jsonl", small_recipes.chats())
-    asked = [
-        {"prompt": chat["messages"][:1], "word": row["prompt"].split()[1]}
-        for chat, row in zip(small_recipes.chats(), small_recipes.PAIRS, strict=True)
-    ]
-    small_recipes.lines(home / "prompts.jsonl", asked)
-    (home / "trl_style_rewards.py").write_text(REWARDS)
+    home = small_recipes.home(tmp_path_factory.mktemp("home"))
     sys.path.insert(0, str(home))
     yield home
     sys.path.remove(str(home))
@@ -350,79 +328,3 @@ def iter_lines(texts):
             return False
 
     return Lines(f"{text}\n" for text in texts)
-
-
-# Misuse
-
-
-@pytest.mark.parametrize(
-    ("recipe", "flags", "said"),
-    [
-        (sft, {}, "--model is needed: a model directory"),
-        (sft, {"model": "m"}, "--dataset is needed"),
-        (rl, {"policy": "m", "dataset": "d"}, "--reward is needed"),
-        (sft, {"model": "m", "dataset": "d", "fit__rows": 0}, "--fit.rows 0"),
-        (
-            sft,
-            {"model": "m", "dataset": "d", "fit__micro_batches": 3},
-            "--fit.rows 16 cannot be cut into --fit.micro-batches 3",
-        ),
-        (sft, {"model": "m", "dataset": "d", "fit__epochs": 0}, "--fit.epochs 0"),
-        (sft, {"model": "m", "dataset": "d", "profile": -1}, "--profile -1"),
-        (preference, {"model": "m", "dataset": "d", "loss": "kto"}, "loss='kto'"),
-        (preference, {"model": "m", "dataset": "d", "beta": 0}, "--beta 0"),
-    ],
-)
-def test_flags_that_cannot_be_are_named_before_anything_is_read(recipe, flags, said):
-    with pytest.raises(ValueError, match=said):
-        small_recipes.run(recipe, **flags)
-
-
-def test_files_and_models_that_do_not_fit_are_named(home, tmp_path):
-    small_recipes.lines(tmp_path / "odd.jsonl", [{"question": "a"}] * 3)
-    small_recipes.lines(tmp_path / "one.jsonl", [{"text": "a"}])
-    short = small_recipes.lines(tmp_path / "short.jsonl", [{"text": "abc"}] * 9)
-    model = {"model": home / "model", "output": tmp_path / "run"}
-
-    def refused(said, recipe=sft, **flags):
-        with pytest.raises(ValueError, match=said):
-            small_recipes.run(recipe, **{**model, **flags})
-        assert not list(tmp_path.glob("run/checkpoints"))
-
-    refused("columns question; needed are", dataset=tmp_path / "odd.jsonl")
-    refused(
-        "no column 'answer', needed for 'text'",
-        dataset=tmp_path / "odd.jsonl",
-        data__columns="text=answer",
-    )
-    refused("write needed=yours", dataset=short, data__columns="question")
-    refused("of which one would be held out", dataset=tmp_path / "one.jsonl")
-    refused("the model's context is 64", dataset=short, data__length=65)
-    refused("neither a folder, nor a file", dataset=tmp_path / "none.jsonl")
-    refused(
-        "columns prompt: needed are chosen and rejected",
-        reward_model,
-        dataset=short,
-        data__columns="prompt=text",
-    )
-    long = [{"prompt": "x" * 99, "completion": "y"}] * 9
-    small_recipes.lines(tmp_path / "long.jsonl", long)
-    refused("no training row has anything", dataset=tmp_path / "long.jsonl")
-    with pytest.raises(ValueError, match="exceed the model's context of 64"):
-        small_recipes.run(
-            rl,
-            policy=home / "model",
-            dataset=home / "pairs.jsonl",
-            reward="trl_style_rewards:short",
-            output=tmp_path / "run",
-            response_length=64,
-        )
-
-
-def test_rows_are_held_out_without_being_trained_on():
-    datasets = pytest.importorskip("datasets")
-    rows = datasets.Dataset.from_dict({"text": [str(i) for i in range(40)]})
-    train, held = options.hold_out(rows, 256)
-    assert len(held) == 4 and len(train) == 36
-    assert not set(train["text"]) & set(held["text"])
-    assert options.hold_out(rows, 2)[1]["text"] == options.hold_out(rows, 2)[1]["text"]

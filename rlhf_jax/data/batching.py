@@ -82,15 +82,18 @@ def take(tree, indices):
 def by_width(rows, *, least=64):
     """[(indices, rows cut to one width)]: right-padded rows, short ones by themselves.
 
-    Widths are `least`, twice that, and so on to the rows' own: few shapes to compile,
-    and at most half of a row is padding where it is longer than `least`.
+    Widths are `least`, twice that, and so on to the rows' own: at most half of a row is
+    padding where it is longer than `least`, and other data have the same shapes, so
+    that nothing is compiled for them. (`token_batching.edges` pads less, at widths that
+    belong to its data.)
 
     Args: rows: a pytree of arrays [N, L] with a field `mask`, 1s before 0s; least > 0.
     Raises ValueError where padding is not on the right.
     """
     mask = np.asarray(rows.mask)
-    if (np.diff(mask, axis=-1) > 0).any():
-        row = int((np.diff(mask, axis=-1) > 0).any(-1).argmax())
+    rises = (np.diff(mask, axis=-1) > 0).any(-1)
+    if rises.any():
+        row = int(rises.argmax())
         raise ValueError(f"row {row} is not padded on its right: pad it there")
     longest = mask.shape[-1]
     classes = np.maximum(np.ceil(np.log2(mask.sum(-1).clip(1) / least)), 0).astype(int)

@@ -22,7 +22,6 @@ SMALLEST = {
     "win_rate": 0.05,
 }
 _LESS_IS_BETTER = ("drift", "drift_at", "tax", "truth")
-_OF_A_FRONT = ("hypervolume", "reward_at", "gold_at", "drift_at")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +80,7 @@ def possible(claims, methods, axes):
     limited = (
         claim.among(methods)
         for claim in claims
-        if claim.group not in _OF_A_FRONT or claim.axis in axes
+        if claim.group not in results.OF_A_FRONT or claim.axis in axes
     )
     return tuple(claim for claim in limited if claim is not None)
 

@@ -17,7 +17,8 @@ from rlhf_jax.evaluation import pareto, statistics
 
 REWARD, GOLD = "eval/reward", "eval/gold"
 HALVES = ("_a", "_b")
-_AT_AXIS = ("hypervolume", "reward_at", "gold_at", "drift_at")
+MATCHED = ("reward_at", "gold_at", "drift_at")  # read where fronts are matched
+OF_A_FRONT = ("hypervolume", *MATCHED)  # endpoints that name an axis
 _STEPS = 12  # of a curve of attainment, from the start to the corner
 
 
@@ -199,8 +200,7 @@ def summarize(records, *, axes, corners=None, among=None, wall_seconds=None):
 def absent(endpoint):
     """What a seed without a number is: where fronts are matched a method may have no
     checkpoint, elsewhere the seed diverged."""
-    matched = endpoint.split("/")[0] in ("reward_at", "gold_at", "drift_at")
-    return "not reached" if matched else "not finite"
+    return "not reached" if endpoint.split("/")[0] in MATCHED else "not finite"
 
 
 def spread(values):
@@ -333,7 +333,7 @@ def _nested(values, axes):
     if "gold" in spreads:
         result["gold"] = spreads["gold"]
     result["drift"] = {axis: spreads[axis] for axis in axes}
-    for group in _AT_AXIS:
+    for group in OF_A_FRONT:
         result[group] = {
             axis: spreads[f"{group}/{axis}"]
             for axis in axes
@@ -343,7 +343,7 @@ def _nested(values, axes):
     result["other"] = {
         name: value
         for name, value in spreads.items()
-        if name not in used and name.split("/")[0] not in _AT_AXIS
+        if name not in used and name.split("/")[0] not in OF_A_FRONT
     }
     result["per_seed"] = {
         name: {str(seed): value for seed, value in by_seed.items()}
