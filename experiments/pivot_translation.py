@@ -62,6 +62,8 @@ class Config:
     """Steps between evaluations, if not --looks."""
     looks: int = 8
     """Measurements of every method after its start, both sides of a reset included."""
+    tuned: str | None = None
+    """results.json of experiments.pivot_sweep: every method with what was chosen."""
     preset: str | None = None
     """A name for many flags; see above."""
     output: str | None = None
@@ -242,8 +244,8 @@ def notes(config, facts):
         "Hypervolume corners are fixed in the configuration, above the pretrained "
         f"agents: {dataclasses.asdict(config.corner)}.",
         "Pretraining is shared by all seeds; each seed draws its own batches, critic "
-        "and messages. Penalties are not tuned: "
-        f"{dataclasses.asdict(config.strengths)}.",
+        "and messages.",
+        flags.tuned_note(config),
         "NLL under the judge is no drift by itself: messages that all say the same "
         "likely thing would score best. It is read beside the other axes.",
         *repeat.told(config, PRESETS),

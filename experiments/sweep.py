@@ -16,24 +16,21 @@ lies between them. Trials run one after another; --resume goes on with the next.
 """
 
 import dataclasses
-import json
-import shutil
 import time
-from typing import NamedTuple
 
 from experiments import sentiment
 from rlhf_jax import (
     command,
-    derived,
     flags,
     hosts,
     loop,
     methods,
     parallel,
     study,
+    trials,
     tuning,
 )
-from rlhf_jax.reporting import metrics, progress, sweeps
+from rlhf_jax.reporting import sweeps
 from rlhf_jax.tasks import microworld as small_world
 
 TRIALS, SEEDS = 9, 3  # what the protocol asks for; a report says what was cut
@@ -63,19 +60,6 @@ class Config(sentiment.Config):
 CONFIG = Config()
 
 
-class Trial(NamedTuple):
-    """A setting of a method that is trained."""
-
-    method: str
-    number: int
-    values: tuning.Values
-
-    @property
-    def name(self):
-        """As in file names: "elastic_reset-3"."""
-        return f"{self.method}-{self.number}"
-
-
 def main():
     presets = getattr(sentiment, "PRESETS", None)
     config = command.parse(CONFIG, description=__doc__, presets=presets)
@@ -85,29 +69,30 @@ def main():
 def run(config):
     """The whole sweep; returns the folder of the run."""
     started = time.monotonic()
-    trials = plan(config)
+    planned = plan(config)
     cache = command.cache_folder(config)
     command.prepare_devices(config, cache, sentiment.batches(config))
     console = command.console()
     place = command.folder(config, "sweep")
-    if (place / "trials").exists() and not config.resume:
-        raise ValueError(
-            f"{place} holds a sweep already: pass --resume to continue it, or another "
-            "--output"
-        )
+    trials.check_folder(place, resume=config.resume)
     layout = parallel.layout(config.layout, config.devices)
     with loop.Signals() as signals:
         task = sentiment.make_task(config, layout, cache, console, signals)
         settings = flags.settings(config, task, console)
+
+        def make(trial, names, folder, made):
+            own = trials.changes(trial, settings.digest)
+            own = dataclasses.replace(settings, methods=names, **own)
+            return study.Study(task, own, layout, folder, console=console, made=made)
+
+        swept = trials.Sweep(make, methods.METHODS, settings.methods, place)
         command.write_config(place, config, layout)
-        announce(config, trials, place, console)
-        try:
-            attempt(trials, task, settings, layout, place, console, signals)
-        except loop.Interrupted as stop:
-            stop.folder = place
-            raise
-    if hosts.first():
-        finish(config, trials, place, console, time.monotonic() - started)
+        announce(config, planned, place, console)
+        over = trials.attempt(planned, swept, console, signals)
+    if over and hosts.first():
+        about = page(config, planned, swept)
+        wall = time.monotonic() - started
+        trials.finish(planned, swept, about, console, wall=wall)
     return place
 
 
@@ -116,16 +101,9 @@ def plan(config):
 
     Raises ValueError for what cannot be swept.
     """
-    if config.tuned is not None:
-        raise ValueError("--tuned: a sweep finds it; leave it out")
+    trials.check(config, sentiment.AXES)
     if config.export:
         raise ValueError("--export: a sweep keeps no weights; export a tuned run")
-    if config.axis not in sentiment.AXES:
-        known = ", ".join(sentiment.AXES)
-        raise ValueError(f"--axis {config.axis}: choose from {known}")
-    for name in ("trials", "looks"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"--{name} {getattr(config, name)}: at least 1 is needed")
     sentiment.check(config)
     by_method, overrides = {}, methods.overrides(config.override)
     for name in methods.choose(config.methods):
@@ -142,26 +120,20 @@ def plan(config):
         if method.trains:
             by_method[name] = tuning.trials(
                 name,
-                method,
+                tuning.own(name, method, config.rl, own),
                 config.space,
-                config.rl,
                 count=config.trials,
                 steps=config.steps,
                 seed=config.draw,
-                override=own,
             )
             for values in by_method[name]:
                 flags.check_looks(config, {name: values})
-    return [
-        Trial(name, number, by_method[name][number])
-        for number in range(config.trials)
-        for name in by_method
-    ]
+    return trials.in_order(by_method)
 
 
-def announce(config, trials, place, console):
+def announce(config, planned, place, console):
     """What is about to happen, before it does."""
-    names = list(dict.fromkeys(trial.method for trial in trials))
+    names = {trial.method for trial in planned}
     lines = (
         f"methods   {', '.join(methods.choose(config.methods))}",
         f"sweep     {config.trials} trials × {config.seeds} seeds of each of "
@@ -172,94 +144,12 @@ def announce(config, trials, place, console):
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def attempt(trials, task, settings, layout, place, console, signals):
-    """Runs the trials that have not been run; each leaves a trial.json."""
-    left = [t for t in trials if not hosts.told(lambda t=t: _file(place, t).exists())]
-    made, clock = {}, []
-    for trial in left:
-        if stop := loop.stopped(signals):
-            raise loop.Interrupted(f"{stop} before trial {trial.name}")
-        clock.append(time.monotonic())
-        said = ", ".join(f"{k} {v:.3g}" for k, v in trial.values.known().items())
-        line = f"trial {trial.name}: {said}{_ahead(clock, len(left))}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-        _attempt(trial, task, settings, layout, place, console, signals, made)
-
-
-def _ahead(clock, count):
-    """How long the rest will take, from when trials began; the first one compiled."""
-    if len(clock) < 3:
-        return ""
-    rate = (clock[-1] - clock[1]) / (len(clock) - 2)
-    return f"; about {progress.duration(rate * (count - len(clock) + 1))} left"
-
-
-def _attempt(trial, task, settings, layout, place, console, signals, made):
-    """One trial on every seed; programs and rewards go into `made`."""
-    own = dataclasses.replace(
-        settings,
-        methods=_with_derived(trial.method, settings.methods),
-        tuned={trial.method: trial.values},
-        digest=tuning.digest(settings.digest, {trial.name: trial.values}),
-        logged_samples=0,
-    )
-    file = _file(place, trial)
-    subject = study.Study(task, own, layout, file.parent, console=console, made=made)
-    failure = ""
-    try:
-        subject.run(signals)
-    except loop.NotFinite as error:
-        failure = str(error)
-    if hosts.first():
-        facts = {"values": trial.values.known(), "failure": failure}
-        metrics.write_json(file, facts)
-        # A trial is not gone on with, and a sweep has many of them.
-        shutil.rmtree(file.parent / "checkpoints", ignore_errors=True)
-    hosts.wait(f"trial {trial.name}")
-
-
-def _file(place, trial):
-    return place / "trials" / trial.name / "trial.json"
-
-
-def _with_derived(method, chosen):
-    """A method and those of `chosen` that are read off its run."""
-    return tuple(
-        name
-        for name in chosen
-        if name == method or methods.METHODS[name].source == method
-    )
-
-
-def tried(trials, chosen, place):
-    """What the trials left: a list of `sweeps.Tried`, those of a method together."""
-    found = []
-    for trial in trials:
-        file = _file(place, trial)
-        records = metrics.read(file.with_name("metrics.jsonl"))
-        failure = json.loads(file.read_text())["failure"]
-        for name in _with_derived(trial.method, chosen):
-            found.append(
-                sweeps.Tried(
-                    name,
-                    trial.number,
-                    trial.values,
-                    [r for r in records if r["method"] == name],
-                    failure,
-                    methods.METHODS[name].source,
-                    derived.follows(name),
-                )
-            )
-    return sorted(found, key=lambda t: chosen.index(t.method))
-
-
-def finish(config, trials, place, console, wall):
-    """The page, and the flags of what was chosen."""
+def page(config, planned, swept):
+    """What the page says besides its trials."""
     small = config.dataset == "microworld"
-    file, chosen = place / "results.json", methods.choose(config.methods)
-    every = tried(trials, chosen, place)
-    records = [r for trial in every for r in trial.records]
-    about = sweeps.Sweep(
+    records = trials.records(planned, swept)
+    results = swept.folder / "results.json"
+    return sweeps.Sweep(
         title="Sweep: settings at equal cost",
         question=__doc__.split("\n\n")[0],
         axes=sentiment.AXES if small else sentiment.AXES[:2],
@@ -268,7 +158,7 @@ def finish(config, trials, place, console, wall):
         seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
         labels=methods.LABELS,
         flags=lambda name, values: tuning.command(values, name, config.rl),
-        again=f"python -m experiments.sentiment --seeds 10 --tuned {file}",
+        again=f"python -m experiments.sentiment --seeds 10 --tuned {results}",
         place="this microworld and these models" if small else "these texts and models",
         command=command.command(),
         provenance={
@@ -278,29 +168,12 @@ def finish(config, trials, place, console, wall):
         },
         notes=notes(config, small),
     )
-    summary = sweeps.write(place, every, about, wall=wall)
-    for name, found in summary["chosen"].items():
-        line = f"{name}: trial {found['trial']}: {found['flags']}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    for name in ("front.png", "report.md", "results.json"):
-        console.print(str(place / name), highlight=False, soft_wrap=True)
-    console.print(f"done in {progress.duration(wall)}", highlight=False)
 
 
 def notes(config, small):
     """What a reader must know to disbelieve the sweep."""
-    cut = [
-        f"{name} {asked} instead of {usual}"
-        for name, asked, usual in (
-            ("trials", config.trials, TRIALS),
-            ("calibration seeds", config.seeds, SEEDS),
-        )
-        if asked < usual
-    ]
     found = [
-        f"Equal budgets: {config.trials} trials of each method, {config.seeds} seeds a "
-        f"trial, {config.steps} iterations and {config.looks} looks a seed.",
-        f"Cut: {', '.join(cut)}." if cut else "Nothing was cut.",
+        *trials.told(config, {"trials": TRIALS, "calibration seeds": SEEDS}),
         f"Trials drawn with seed {config.draw}, rates and β as multiples of the flags' "
         f"own, from {dataclasses.asdict(config.space)}.",
         "Corners are fixed in the configuration, above the initial policy: "

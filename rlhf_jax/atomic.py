@@ -84,6 +84,18 @@ def alone(path):
         os.close(descriptor)
 
 
+def taken(path):
+    """Whether another process keeps the folder `path` for itself just now."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return False
+    try:
+        with alone(path):
+            return False
+    except ValueError:
+        return True
+
+
 def remove(path):
     """Deletes the folder `path`, if there is one; it never stands there in part."""
     path = pathlib.Path(path)

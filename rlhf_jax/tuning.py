@@ -17,6 +17,7 @@ import numpy as np
 
 from rlhf_jax import elastic_reset, methods
 
+MULTIPLES = ("learning_rate", "kl_coef", "strength")  # in a space: of the run's own
 _ATTEMPTS = 200
 
 
@@ -28,6 +29,8 @@ class Values:
     kl_coef: float | None = None
     weight: float | None = None  # retained at a reset, or after `every` ticks of an EMA
     every: int | None = None  # iterations between resets
+    strength: float | None = None  # of a translation game's penalty, whichever it is
+    decay: float | None = None  # of the EMA itself, where w is 1 at any decay
 
     def known(self):
         """The fields that say something, as a dictionary."""
@@ -41,7 +44,9 @@ class Values:
     def average(self, *, decay, every):
         """{"decay", "every"} of the EMA and the resets, the run's where not set."""
         every = every if self.every is None else self.every
-        if self.weight is not None:
+        if self.decay is not None:
+            decay = self.decay
+        elif self.weight is not None:
             decay = elastic_reset.decay_for(self.weight, every or 1)
         return {"decay": decay, "every": every}
 
@@ -91,8 +96,12 @@ def dimensions(name, method, override=None):
     return tuple(found)
 
 
-def own(name, fields, rl, override=None):
-    """The `Values` that the flags of a run, `flags.RL`, stand for; an override wins."""
+def own(name, method, rl, override=None):
+    """The `Values` that the flags of a run, `flags.RL`, stand for; an override wins.
+
+    Raises ValueError where a method that resets is tuned around a run that does not.
+    """
+    fields = dimensions(name, method, override)
     if "every" in fields and rl.reset_every < 1:
         raise ValueError(
             f"--rl.reset-every {rl.reset_every}: {name} is tuned around a run that "
@@ -110,22 +119,21 @@ def own(name, fields, rl, override=None):
     return Values(**{field: every[field] for field in fields})
 
 
-def trials(name, method, space, rl, *, count, steps, seed=0, override=None):
+def trials(name, first, space, *, count, steps, seed=0):
     """The `count` settings that a method is tried with; the run's own is the first.
 
     The others are a balanced draw from the space: each value of a field is used as
     often as any other, give or take one, and their combination is drawn. The draw of a
     method depends on its name and the seed, not on what else is tuned.
 
-    Args: method: `methods.Method`; space: `Space`; rl: `flags.RL`; steps: of a run;
-    override: what the run has for this method alone.
-    Returns a list of Values, all different. Raises ValueError where the space has
-    fewer combinations than trials, or an interval leaves no reset in a run.
+    Args: first: the run's own `Values`, whose known fields are tuned; space: `Space`,
+    or another with these fields; steps: of a run. Returns a list of Values, all
+    different. Raises ValueError where the space has fewer combinations than trials, or
+    an interval leaves no reset in a run.
     """
-    fields = dimensions(name, method, override)
+    fields = tuple(first.known())
     if not fields:
         raise ValueError(f"{name} trains nothing of its own: it has no trials")
-    first = own(name, fields, rl, override)
     grid = [_choices(field, space, first, steps) for field in fields]
     every = [_named(fields, row) for row in itertools.product(*grid)]
     others = [values for values in every if not _same(values, first)]
@@ -196,17 +204,17 @@ def _choices(field, space, first, steps):
     flag = field.replace("_", "-")
     for value in values:
         low = value > 0 and math.isfinite(value)
-        if not low or (field == "weight" and value >= 1):
+        share = field in ("weight", "decay")
+        if not low or (share and value >= 1):
             raise ValueError(
-                f"--space.{flag} {value:g}: must be above 0"
-                + " and below 1" * (field == "weight")
+                f"--space.{flag} {value:g}: must be above 0" + " and below 1" * share
             )
         if field == "every" and value >= steps:
             raise ValueError(
                 f"--space.every {value}: a run of {steps} steps would never be reset; "
                 "lower it, or raise --steps"
             )
-    scale = getattr(first, field) if field in ("learning_rate", "kl_coef") else None
+    scale = getattr(first, field) if field in MULTIPLES else None
     if scale is not None:
         values = [scale * value for value in values]
     return list(dict.fromkeys(values))

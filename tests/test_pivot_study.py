@@ -3,6 +3,7 @@
 Slow: about twenty programs are compiled.
 """
 
+import dataclasses
 import json
 import shutil
 
@@ -12,9 +13,10 @@ import pytest
 import small_game
 import small_study
 
-from experiments import pivot_translation
+from experiments import pivot_sweep, pivot_translation
 from rlhf_jax import cells, command, loop, parallel
-from rlhf_jax.pivot import flags, page, study
+from rlhf_jax.pivot import flags, page, study, tuned
+from rlhf_jax.reporting import metrics
 
 pytestmark = pytest.mark.slow
 
@@ -155,6 +157,27 @@ def test_resuming_a_finished_study_changes_nothing(whole, made, tmp_path):
     pivot_translation.run(config)
     for name in ("metrics.jsonl", "samples.jsonl"):
         assert (copy / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_sweep_chooses_settings_that_a_study_then_runs(made, tmp_path):
+    data, cache = made
+    names = ("reinforce", "elastic_reset", "reinforce_ma50")
+    small = small_game.config(data, cache=str(cache), methods=names)
+    plain = {f.name: getattr(small, f.name) for f in dataclasses.fields(small)}
+    plain |= {"seeds": 1, "first_seed": 900, "looks": 6, "output": str(tmp_path / "s")}
+    space = tuned.Space(every=(2, 3))
+    config = pivot_sweep.Config(**plain, trials=2, space=space)
+    place = pivot_sweep.run(config)
+    found = json.loads((place / "results.json").read_text())
+    assert set(found["chosen"]) == set(names)
+    assert [t["failure"] for t in found["trials"]] == [""] * 6
+    assert (place / "front.png").read_bytes().startswith(b"\x89PNG")
+    records = metrics.read(place / "trials/reinforce-0/metrics.jsonl")
+    assert not any("test/bleu_de" in record for record in records)
+    file = str(place / "results.json")
+    again = dataclasses.replace(small, tuned=file, looks=6, output=str(tmp_path / "t"))
+    text = (pivot_translation.run(again) / "report.md").read_text()
+    assert f"Tuned by {file}: reinforce: --rl.learning-rate" in text
 
 
 def test_text_that_is_nowhere_is_one_error(made, tmp_path):

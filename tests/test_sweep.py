@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 
 from experiments import sentiment, sweep
-from rlhf_jax import command, elastic_reset, loop, methods, parallel, sampling, tuning
+from rlhf_jax import (
+    atomic,
+    command,
+    elastic_reset,
+    loop,
+    methods,
+    parallel,
+    sampling,
+    tuning,
+)
 from rlhf_jax.evaluation import pareto
 from rlhf_jax.reporting import metrics, plots, results, sweeps
 
@@ -274,7 +283,7 @@ def test_the_choice_is_read_back_as_settings(done):
 def test_a_sweep_goes_on_with_the_trial_it_was_stopped_in(tmp_path, monkeypatch):
     place, looks = tmp_path / "sweep", iter([False] * 9 + [True] * 99)
     with monkeypatch.context() as patched:
-        patched.setattr(sweep.loop, "stopped", lambda _: "SIGTERM" * next(looks))
+        patched.setattr(loop, "stopped", lambda _: "SIGTERM" * next(looks))
         with pytest.raises(loop.Interrupted) as stop:
             run(place)
     assert stop.value.folder == place
@@ -288,6 +297,28 @@ def test_a_sweep_goes_on_with_the_trial_it_was_stopped_in(tmp_path, monkeypatch)
     whole = json.loads((run(tmp_path / "whole") / "results.json").read_text())
     found = json.loads((place / "results.json").read_text())
     assert found["trials"] == whole["trials"]
+
+
+def test_a_second_process_takes_the_trials_that_nobody_has_begun(tmp_path, capsys):
+    place = tmp_path / "sweep"
+    config = dataclasses.replace(CONFIG, output=str(place), resume=True)
+    place.mkdir()
+    layout = parallel.data(1)
+    command.write_config(place, config, layout)
+    first = place / "trials/ppo-0"
+    with atomic.alone(first):  # as long as the other process is at it
+        sweep.run(config)
+        assert len(Fake.made) == 11 and not (place / "results.json").exists()
+    said = "".join(capsys.readouterr())
+    assert "1 trial is with another process" in said
+    Fake.made = []
+    sweep.run(config)
+    assert [study.folder for study in Fake.made] == [first]
+    found = json.loads((place / "results.json").read_text())
+    assert (
+        found["trials"]
+        == json.loads((run(tmp_path / "whole") / "results.json").read_text())["trials"]
+    )
 
 
 def test_a_finished_sweep_is_not_run_over(done):

@@ -14,9 +14,10 @@ RL, SPACE = flags.RL(), tuning.Space()
 TRAINED = [name for name, m in methods.METHODS.items() if m.trains]
 
 
-def trials(name, *, space=SPACE, rl=RL, **options):
+def trials(name, *, space=SPACE, rl=RL, override=None, **options):
     options = {"count": 9, "steps": 50, **options}
-    return tuning.trials(name, methods.METHODS[name], space, rl, **options)
+    first = tuning.own(name, methods.METHODS[name], rl, override)
+    return tuning.trials(name, first, space, **options)
 
 
 # What a method can be tuned in

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from rlhf_jax import command, optim, schedule
+from rlhf_jax import command, optim, schedule, tuning
 from rlhf_jax.algorithms import iterated_learning as sil
 from rlhf_jax.algorithms import translation_game as game
-from rlhf_jax.pivot import decoding, methods, published, study, trainers
+from rlhf_jax.pivot import decoding, methods, published, study, trainers, tuned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Corner:
 
 def settings(config):
     """`study.Settings` of an experiment's flags."""
-    rl = config.rl
+    rl, own = config.rl, tuning.read(config.tuned)
     draw = decoding.config(longest=rl.longest, shortest=rl.shortest, temperature=1.0)
     optimizer = optim.Config(
         **published.ADAM, max_grad_norm=rl.max_grad_norm, schedule=rl.schedule
@@ -109,7 +109,8 @@ def settings(config):
         looks=config.looks,
         save_every=config.save_every,
         keep=config.keep,
-        digest=command.digest(config),
+        digest=tuning.digest(command.digest(config), own),
+        tuned=own,
     )
 
 
@@ -117,6 +118,26 @@ def check_looks(settings):
     """Raises ValueError where --looks are too few for the resets of a method."""
     calendars = {name: settings.calendar(name) for name in settings.methods}
     schedule.check(settings.steps, calendars, settings.looks)
+
+
+def tuned_note(config):
+    """How methods were tuned, for the report: every one of them, or those not named."""
+    own, chosen = tuning.read(config.tuned), methods.choose(config.methods)
+    if not own:
+        return (
+            "Nothing is tuned: rates are everybody's, penalties "
+            f"{dataclasses.asdict(config.strengths)}."
+        )
+    said = [
+        f"{name}: {tuned.command(own[name], methods.METHODS[name], config.rl)}"
+        for name in chosen
+        if name in own
+    ]
+    rest = [name for name in chosen if name not in own]
+    return (
+        f"Tuned by {config.tuned}: {'; '.join(said) or 'none of these methods'}."
+        + f" As the flags have them: {', '.join(rest)}." * bool(rest)
+    )
 
 
 def corners(corner, records):

@@ -188,15 +188,17 @@ def choose(names):
     return tuple(name for name in METHODS if name in wanted)
 
 
-def overlay(hyper, method, strengths, *, decay, every):
+def overlay(hyper, method, strengths, *, decay, every, strength=None):
     """The Hyper of a method: the run's, the method's changes, the calendar's.
 
     Args: hyper: translation_game.Hyper of the run; strengths: `flags.Strengths`; decay
-    and every: of the EMA and the resets, used where the method resets.
+    and every: of the EMA and the resets, used where the method resets; strength: of
+    the method's penalty, in place of the one in strengths.
     """
     changes = {"decay": decay if method.averages else 1.0, **method.hyper}
     if method.strength:
-        changes[method.receives] = getattr(strengths, method.strength)
+        own = getattr(strengths, method.strength)
+        changes[method.receives] = own if strength is None else strength
     if method.resets:
         changes["reset_every"] = every
         weight = elastic_reset.retained_weight(decay, every)

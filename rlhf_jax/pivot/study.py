@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rlhf_jax import elastic_reset, study, tuning
+from rlhf_jax import derived, elastic_reset, study, tuning
 from rlhf_jax.algorithms import iterated_learning as sil
 from rlhf_jax.algorithms import translation_game as game
 from rlhf_jax.pivot import evaluator, methods, trainers
@@ -37,6 +37,7 @@ class Settings:
     logged_samples: int = 20
     tuned: Mapping[str, tuning.Values] = dataclasses.field(default_factory=dict)
     overrides: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)
+    tested: bool = True  # whether test sentences are read at the end
 
     def calendar(self, method):
         """The 0-based steps of a method that end with a reset, or with a generation of
@@ -44,7 +45,8 @@ class Settings:
         known = methods.METHODS[method]
         if known.imitates:
             return [step - 1 for step in self.generations.generations(self.steps)]
-        every = self.reset_every if known.resets else 0
+        own = self.tuned.get(method, tuning.Values()).every or self.reset_every
+        every = own if known.resets else 0
         return elastic_reset.calendar(self.steps, every)
 
 
@@ -73,6 +75,8 @@ class Game(study.Study):
 
     def conclude(self, weights, *, best=False):
         """BLEU on the test sentences, of final agents or of the best on half A."""
+        if not self.settings.tested:
+            return {}
         return self.evaluator(None).test(weights, "best" if best else "test")
 
     def reward(self, seed):
@@ -92,8 +96,11 @@ class Game(study.Study):
             ),
         )
 
-    def trainer(self, cell):
+    def trainer(self, cell, own=None):
+        if derived.apart(self, cell.method):
+            return derived.trainer(self, cell)
         settings, method = self.settings, self.table[cell.method]
+        own = self.tuned(cell.method) if own is None else own
         config = settings.algorithm
         programs = self.once(
             "programs",
@@ -105,10 +112,11 @@ class Game(study.Study):
             settings.hyper,
             method,
             settings.strengths,
-            decay=settings.decay,
-            every=settings.reset_every,
+            strength=own.strength,
+            **own.average(decay=settings.decay, every=settings.reset_every),
         )
         hyper = hyper._replace(**settings.overrides.get(cell.method, {}))
+        hyper = own.hyper(hyper)
         shared = {"seed": cell.seed, "flow": settings.flow, "layout": self.layout}
         if not method.imitates:
             return trainers.trainer(self.task, programs, config, hyper, **shared)

@@ -27,6 +27,8 @@ FIELDS = {
     "kl_coef": "β",
     "weight": "w",
     "every": "interval",
+    "decay": "decay",
+    "strength": "penalty",
 }
 
 
@@ -230,11 +232,11 @@ def _choice(summary, sweep):
         told = next(t for t in own if t["trial"] == found["trial"])
         edges = _edges(own, told)
         rows.append(
-            [sweep.name(method), *_numbers(told, sweep), _value(own[0], sweep)]
+            [sweep.name(method), *_numbers(told, summary, sweep), _value(own[0], sweep)]
             + [f"`{found['flags']}`", edges]
         )
     yield "## What was chosen"
-    header = ["method", "trial", *FIELDS.values(), "chosen by", "other half"]
+    header = ["method", "trial", *_columns(summary), "chosen by", "other half"]
     header += ["flags' own setting", "as flags", "at the edge of what was tried"]
     yield markdown.table(header, rows)
     failed = [m for m in _methods(summary) if _all_failed(summary, m)]
@@ -282,7 +284,7 @@ def _edges(own, told):
 def _trials(summary, sweep):
     """Every trial, failures too."""
     yield "## All trials"
-    header = ["method", "trial", *FIELDS.values(), "chosen by", "other half"]
+    header = ["method", "trial", *_columns(summary), "chosen by", "other half"]
     others = ["reward", "gold", *(f"hypervolume/{axis}" for axis in sweep.axes)]
     others = [n for n in others if any(n in t["final"] for t in summary["trials"])]
     body = []
@@ -294,7 +296,7 @@ def _trials(summary, sweep):
             for name in others
         ]
         name = f"{mark}{sweep.name(told['method'])}{mark}"
-        body.append([name, *_numbers(told, sweep), *finals, told["failure"]])
+        body.append([name, *_numbers(told, summary, sweep), *finals, told["failure"]])
     names = ["final reward", "final gold"][: sum("/" not in n for n in others)]
     names += [wording.endpoint(n) for n in others if "/" in n]
     yield markdown.table([*header, *names, "failure"], body)
@@ -320,11 +322,19 @@ def _how(summary, sweep):
     yield "The data of a trial is in `trials/<method>-<trial>/metrics.jsonl`."
 
 
-def _numbers(told, sweep):
+def _columns(summary):
+    """The names of those FIELDS that any trial has."""
+    used = {field for told in summary["trials"] for field in told["values"]}
+    return [name for field, name in FIELDS.items() if field in used]
+
+
+def _numbers(told, summary, sweep):
     """Trial, values and validation as cells."""
+    kept = _columns(summary)
     values = [
         "–" if told["values"].get(field) is None else f"{told['values'][field]:.3g}"
-        for field in FIELDS
+        for field, name in FIELDS.items()
+        if name in kept
     ]
     scale = wording.scale(f"hypervolume/{sweep.axis}")
     other = markdown.number(told["other_half"], scale)

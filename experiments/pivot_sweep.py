@@ -1,0 +1,207 @@
+"""Which setting does each method of the translation game deserve, at equal cost?
+
+Of Elastic Reset in this game neither decay nor interval is published, and of no penalty
+its strength: here they are swept, and the learning rate of every method with them, with
+as many trials for each. Trials run on calibration seeds and are judged by the
+hypervolume of German against English on half of the validation sentences; test
+sentences are not read. What was chosen is frozen in results.json, from which
+experiments.pivot_translation runs it on fresh seeds. All trials share compiled programs
+and pretrained agents. Flags mean here what they mean there.
+
+    python -m experiments.pivot_sweep --preset study --trials 6 --seeds 2 \\
+        --dataset data/multi30k --pretrain-fr-en data/anki_en_fr \\
+        --pretrain-en-de data/anki_en_de
+    python -m experiments.pivot_translation --preset study ... \\
+        --tuned runs/pivot_sweep/<time>/results.json
+
+Expected: every method gains from its own rate, which narrows what lies between them.
+A second process joins with --resume and the first one's --output: each takes the next
+trial that nobody has begun.
+"""
+
+import dataclasses
+import time
+
+from experiments import pivot_translation
+from rlhf_jax import command, hosts, loop, parallel, repeat, schedule, trials, tuning
+from rlhf_jax.pivot import flags, methods, page, published, study, tuned
+from rlhf_jax.reporting import canvas, sweeps
+
+TRIALS, SEEDS = 9, 3  # what the protocol asks for; a report says what was cut
+METHODS = (
+    "reinforce",
+    "reinforce_kl",
+    "elastic_reset",
+    "elastic_reset_receiver",
+    "reinforce_average",
+    "reinforce_ma50",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(pivot_translation.Config):
+    """Everything a sweep depends on; seeds are calibration seeds."""
+
+    trials: int = TRIALS
+    """Settings of every method, the flags' own among them."""
+    draw: int = 0
+    """Seed of the trials' draw."""
+    axis: str = page.AXES[0]
+    """The drift whose hypervolume chooses."""
+    space: tuned.Space = dataclasses.field(default_factory=tuned.Space)
+    methods: tuple[str, ...] = METHODS
+    """Names of methods, or quick, study, all; those that train nothing are read off."""
+    seeds: int = SEEDS
+    first_seed: int = 900
+    """Seeds from 900 on are for calibration alone."""
+    looks: int = 12
+    """Measurements of every trial after its start."""
+
+
+CONFIG = Config()
+
+
+def _preset(name, **changes):
+    """A preset of the game, as a sweep's: its own methods, seeds and looks."""
+    known = pivot_translation.PRESETS[name]
+    kept = {
+        flag: value
+        for flag, value in known.flags.items()
+        if flag not in ("methods", "seeds", "looks", "eval_every")
+    }
+    return repeat.Preset(known.summary, {**kept, **changes}, known.notes)
+
+
+PRESETS = {
+    "paper": _preset(
+        "paper",
+        looks=published.FLAGS["steps"] // published.FLAGS["eval_every"],
+        **{
+            "space.every": published.UNKNOWN["rl.reset_every"][1],
+            "space.decay": published.UNKNOWN["rl.decay"][1],
+        },
+    ),
+    "study": _preset("study"),
+}
+
+
+def main():
+    config = command.parse(CONFIG, description=__doc__, presets=PRESETS)
+    command.main(lambda: run(config))
+
+
+def run(config):
+    """The whole sweep; returns the folder of the run."""
+    started = time.monotonic()
+    planned = plan(config)
+    cache = command.cache_folder(config)
+    command.prepare_devices(config, cache, ())
+    console = command.console()
+    place = command.folder(config, "pivot_sweep")
+    trials.check_folder(place, resume=config.resume)
+    layout = parallel.layout("data", config.devices)
+    with loop.Signals() as signals:
+        task = pivot_translation.make_task(config, layout, cache, console, signals)
+        settings = dataclasses.replace(flags.settings(config), tested=False)
+
+        def make(trial, names, folder, made):
+            own = trials.changes(trial, settings.digest)
+            own = dataclasses.replace(settings, methods=names, **own)
+            return study.Game(task, own, layout, folder, console=console, made=made)
+
+        swept = trials.Sweep(make, methods.METHODS, settings.methods, place)
+        command.write_config(place, config, layout)
+        announce(config, planned, place, console)
+        over = trials.attempt(planned, swept, console, signals)
+    if over and hosts.first():
+        with canvas.naming(page.NAMES):
+            about = describe(config, planned, swept)
+            wall = time.monotonic() - started
+            trials.finish(planned, swept, about, console, wall=wall)
+    return place
+
+
+def plan(config):
+    """Every trial in the order they run: the first of each method, the second, ...
+
+    Raises ValueError for what cannot be swept.
+    """
+    trials.check(config, page.AXES)
+    pivot_translation.check(config)
+    settings, by_method = flags.settings(config), {}
+    for name in settings.methods:
+        method = methods.METHODS[name]
+        if not method.trains:
+            continue
+        found = tuning.trials(
+            name,
+            tuned.own(method, config.rl, config.strengths),
+            config.space,
+            count=config.trials,
+            steps=config.steps,
+            seed=config.draw,
+        )
+        by_method[name] = found
+        for values in found:
+            own = dataclasses.replace(settings, tuned={name: values})
+            schedule.check(config.steps, {name: own.calendar(name)}, config.looks)
+    return trials.in_order(by_method)
+
+
+def announce(config, planned, place, console):
+    """What is about to happen, before it does."""
+    names = {trial.method for trial in planned}
+    lines = (
+        f"methods   {', '.join(methods.choose(config.methods))}",
+        f"sweep     {config.trials} trials × {config.seeds} seeds of each of "
+        f"{len(names)} methods, {config.steps} steps, {config.looks} looks each",
+        f"chosen by hypervolume on half A of the validation sentences, {config.axis}",
+        *(f"preset    {line}" for line in repeat.told(config, PRESETS)),
+        f"folder    {place}",
+    )
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def describe(config, planned, swept):
+    """What the page says besides its trials."""
+    results = swept.folder / "results.json"
+    records = trials.records(planned, swept)
+    return sweeps.Sweep(
+        title="Sweep of the translation game: settings at equal cost",
+        question=__doc__.split("\n\n")[0],
+        axes=page.AXES,
+        axis=config.axis,
+        corners=flags.corners(config.corner, records),
+        seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
+        labels=methods.LABELS,
+        flags=lambda name, values: tuned.command(
+            values, methods.METHODS[name], config.rl
+        ),
+        again=f"python -m experiments.pivot_translation --seeds 5 --tuned {results}",
+        place="these corpora and these agents",
+        command=command.command(),
+        provenance={
+            "commit": command.commit(),
+            "config digest": command.digest(config),
+            **command.versions(),
+        },
+        notes=notes(config),
+    )
+
+
+def notes(config):
+    """What a reader must know to disbelieve the sweep."""
+    return (
+        *trials.told(config, {"trials": TRIALS, "calibration seeds": SEEDS}),
+        f"Trials drawn with seed {config.draw}, rates and strengths as multiples of "
+        f"the flags' own, from {dataclasses.asdict(config.space)}.",
+        "Corners are fixed in the configuration, above the pretrained agents: "
+        f"{dataclasses.asdict(config.corner)}.",
+        "Validation sentences alone: test sentences are read by the run that uses what "
+        "was chosen.",
+        *repeat.told(config, PRESETS),
+    )
+
+
+if __name__ == "__main__":
+    main()
