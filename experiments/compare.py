@@ -9,7 +9,8 @@ drift axis that all of them measured: front.png, curves.png, results.json and re
 in --output. Methods of the same name are told apart by their run; with --pool they are
 one method, whose seeds are those of all runs: a study in several worlds, or one whose
 seeds and methods were shared out. Rewards of different reward models are not on one
-scale: then the page says so. Translation games are compared with each other.
+scale: then the page says so. --methods shows some of many. Translation games are
+compared with each other.
 """
 
 import dataclasses
@@ -77,6 +78,8 @@ class Config:
     """Methods of one name are one method; no two runs may share a seed of it."""
     claims: str | None = None
     """The experiment whose declared claims are judged, for instance sentiment."""
+    methods: tuple[str, ...] = ()
+    """Names of the methods to show; by default all. Claims are judged over all."""
     output: str | None = None
     """A folder for the page; by default a new one under runs/compare."""
     corner: flags.Corner = dataclasses.field(default_factory=flags.Corner)
@@ -104,6 +107,7 @@ def run(config):
     )}  # fmt: skip
     if config.pool:
         check_seeds(found)
+    found = selected(found, config)
     kind, declarations = kind_of(found), declared(config.claims)
     records, labels = joined(found, pool=config.pool, labels=kind.labels)
     axes = shared_axes(found, kind.axes)
@@ -116,6 +120,7 @@ def run(config):
         {**row, "method": _name(name, row["method"], found, config.pool)}
         for name, folder in zip(names(folders), folders, strict=True)
         for row in metrics.read(folder / "samples.jsonl")
+        if not config.methods or row["method"] in config.methods
     ]
     corners = kind.corners(config, records)
     with canvas.naming(kind.names):
@@ -128,7 +133,7 @@ def run(config):
             place="these runs",
             command=command.command(),
             provenance={"commit": command.commit(), **command.versions()},
-            notes=notes(folders),
+            notes=notes(folders, config.methods),
             extra=kind.paragraphs(records, rows, labels),
             **kind.page,
         )
@@ -152,6 +157,32 @@ def read(folder):
             "reward against drift; compare runs of experiments.rl or .sentiment"
         )
     return records
+
+
+def selected(found, config):
+    """The runs with the methods asked for alone, those that have any.
+
+    Raises ValueError for a name that no run has, and where claims are to be judged:
+    which methods are left out would decide them.
+    """
+    if not config.methods:
+        return found
+    if config.claims:
+        raise ValueError(
+            "--methods with --claims: a claim is judged over every method that was "
+            "run; leave one of the two out"
+        )
+    known = {row["method"] for rows in found.values() for row in rows}
+    for name in config.methods:
+        if name not in known:
+            raise ValueError(
+                f"--methods {name}: the runs have {', '.join(sorted(known))}"
+            )
+    kept = {
+        run: [row for row in rows if row["method"] in config.methods]
+        for run, rows in found.items()
+    }
+    return {run: rows for run, rows in kept.items() if rows}
 
 
 def kind_of(found):
@@ -238,8 +269,11 @@ def shared_axes(found, known):
     return axes
 
 
-def notes(folders):
-    """What a reader must know to disbelieve the comparison."""
+def notes(folders, shown=()):
+    """What a reader must know to disbelieve the comparison.
+
+    shown: the methods that were picked out of the runs, if any were.
+    """
     asked = {}
     for folder in folders:
         file = folder / "config.json"
@@ -254,6 +288,8 @@ def notes(folders):
         if len(set(by_run.values())) > 1
     ]
     now = time.strftime("%Y-%m-%d")
+    if shown:
+        lines.append(f"Of the runs' methods these alone are shown: {', '.join(shown)}.")
     return (f"Read on {now} from {', '.join(map(str, folders))}.", *lines)
 
 

@@ -61,7 +61,7 @@ class Config(pivot_translation.Config):
 CONFIG = Config()
 
 
-def _preset(name, **changes):
+def _preset(name, summary, **changes):
     """A preset of the game, as a sweep's: its own methods, seeds and looks."""
     known = pivot_translation.PRESETS[name]
     kept = {
@@ -69,19 +69,23 @@ def _preset(name, **changes):
         for flag, value in known.flags.items()
         if flag not in ("methods", "seeds", "looks", "eval_every")
     }
-    return repeat.Preset(known.summary, {**kept, **changes}, known.notes)
+    return repeat.Preset(summary, {**kept, **changes}, known.notes)
 
 
 PRESETS = {
     "paper": _preset(
         "paper",
+        "around the published settings, over what is not published; a GPU and weeks",
         looks=published.FLAGS["steps"] // published.FLAGS["eval_every"],
         **{
             "space.every": published.UNKNOWN["rl.reset_every"][1],
             "space.decay": published.UNKNOWN["rl.decay"][1],
         },
     ),
-    "study": _preset("study"),
+    "study": _preset(
+        "study",
+        "trials of the study's size: 300 steps, 3 to 5 minutes of a core for each seed",
+    ),
 }
 
 

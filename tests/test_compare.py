@@ -115,6 +115,25 @@ def test_a_game_whose_methods_were_shared_out_is_one_game(tmp_path):
         assert part in text
 
 
+def test_some_methods_of_many_are_shown_and_the_page_says_so(tmp_path):
+    parts = [
+        game(tmp_path, "a", "reinforce", "s2p_1"),
+        game(tmp_path, "b", "elastic_reset"),
+    ]
+    every, _ = page(parts, tmp_path / "every", pool=True)
+    found, text = page(parts, tmp_path / "some", pool=True, methods=("reinforce",))
+    assert list(found["methods"]) == ["reinforce"]
+    for name in ("reward", "drift", "hypervolume"):  # no place is matched in these
+        there = every["methods"]["reinforce"][name]
+        assert found["methods"]["reinforce"][name] == there
+    assert "these alone are shown: reinforce" in text
+    asked = {"runs": tuple(parts), "methods": ("ppo",)}
+    with pytest.raises(ValueError, match="--methods ppo: the runs have elastic_reset"):
+        compare.run(compare.Config(**asked))
+    with pytest.raises(ValueError, match="--methods with --claims"):
+        compare.run(compare.Config(**asked, claims="pivot_translation"))
+
+
 def test_a_game_is_not_compared_with_another_kind_of_run(tmp_path):
     runs = game(tmp_path, "g", "reinforce"), study(tmp_path, "s", first=0, count=1)
     with pytest.raises(ValueError, match=r"g is a translation game.* and s is not"):
