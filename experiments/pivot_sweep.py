@@ -196,7 +196,7 @@ def describe(config, planned, swept):
 def notes(config):
     """What a reader must know to disbelieve the sweep."""
     return (
-        *trials.told(config, {"trials": TRIALS, "calibration seeds": SEEDS}),
+        *trials.told(config, trials=TRIALS, seeds=SEEDS),
         f"Trials drawn with seed {config.draw}, rates and strengths as multiples of "
         f"the flags' own, from {dataclasses.asdict(config.space)}.",
         "Corners are fixed in the configuration, above the pretrained agents: "

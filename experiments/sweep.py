@@ -173,7 +173,7 @@ def page(config, planned, swept):
 def notes(config, small):
     """What a reader must know to disbelieve the sweep."""
     found = [
-        *trials.told(config, {"trials": TRIALS, "calibration seeds": SEEDS}),
+        *trials.told(config, trials=TRIALS, seeds=SEEDS),
         f"Trials drawn with seed {config.draw}, rates and β as multiples of the flags' "
         f"own, from {dataclasses.asdict(config.space)}.",
         "Corners are fixed in the configuration, above the initial policy: "

@@ -200,16 +200,16 @@ def changes(trial, digest):
     }
 
 
-def told(config, usual):
-    """The notes of any sweep: equal budgets, what was cut of `usual`, the draw.
-
-    usual: {"trials": ..., "calibration seeds": ...}, what the protocol asks for.
-    """
-    asked = dict(zip(usual, (config.trials, config.seeds), strict=True))
+def told(config, *, trials, seeds):
+    """The notes of any sweep: equal budgets, and what was cut of `trials` settings of a
+    method and `seeds` calibration seeds, which the protocol asks for."""
     cut = [
-        f"{name} {count} instead of {usual[name]}"
-        for name, count in asked.items()
-        if count < usual[name]
+        f"{name} {count} instead of {usual}"
+        for name, count, usual in (
+            ("trials", config.trials, trials),
+            ("calibration seeds", config.seeds, seeds),
+        )
+        if count < usual
     ]
     return (
         f"Equal budgets: {config.trials} trials of each method, {config.seeds} seeds a "
