@@ -12,7 +12,9 @@ compiled programs. Flags of experiments.sentiment mean here what they mean there
     python -m experiments.sentiment --tuned runs/sweep/<time>/results.json --seeds 10
 
 Expected on the microworld: every method gains from its own rate, which narrows what
-lies between them. Trials run one after another; --resume goes on with the next.
+lies between them. Trials run one after another; --resume goes on with the next. A
+second process joins with --resume and the first one's --output: each takes the next
+trial that nobody has begun.
 """
 
 import dataclasses
