@@ -108,9 +108,10 @@ def attempt(trials, sweep, console, signals):
                 raise loop.Interrupted(f"{stop} before trial {trial.name}")
             if hosts.told(lambda t=trial: _elsewhere(sweep, t)):
                 continue
-            clock.append(time.monotonic())
+            over = sum(_over(sweep, t) for t in trials)
+            clock.append((time.monotonic(), over))
             said = ", ".join(f"{k} {v:.3g}" for k, v in trial.values.known().items())
-            line = f"trial {trial.name}: {said}{_ahead(clock, len(left))}"
+            line = f"trial {trial.name}: {said}{_ahead(clock, len(trials))}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
             _attempt(trial, sweep, signals, made)
     except loop.Interrupted as stop:
@@ -136,11 +137,16 @@ def _elsewhere(sweep, trial):
 
 
 def _ahead(clock, count):
-    """How long the rest will take, from when trials began; the first one compiled."""
+    """How long the rest will take, all processes of the sweep at it.
+
+    clock: [(when a trial of this process began, how many were over by then)]; the
+    first one compiled, and tells nothing.
+    """
     if len(clock) < 3:
         return ""
-    rate = (clock[-1] - clock[1]) / (len(clock) - 2)
-    return f"; about {progress.duration(rate * (count - len(clock) + 1))} left"
+    (start, before), (now, over) = clock[1], clock[-1]
+    rate = (now - start) / (over - before)
+    return f"; about {progress.duration(rate * (count - over))} left"
 
 
 def _attempt(trial, sweep, signals, made):

@@ -20,6 +20,7 @@ from rlhf_jax import (
     methods,
     parallel,
     sampling,
+    trials,
     tuning,
 )
 from rlhf_jax.evaluation import pareto
@@ -319,6 +320,13 @@ def test_a_second_process_takes_the_trials_that_nobody_has_begun(tmp_path, capsy
         found["trials"]
         == json.loads((run(tmp_path / "whole") / "results.json").read_text())["trials"]
     )
+
+
+def test_what_is_left_is_what_all_processes_leave():
+    # Four trials in 400 s, whoever ran them; 4 of 10 are left.
+    clock = [(0.0, 0), (500.0, 2), (700.0, 4), (900.0, 6)]
+    assert trials._ahead(clock[:2], 10) == ""
+    assert trials._ahead(clock, 10) == "; about 6 min 40 s left"
 
 
 def test_a_finished_sweep_is_not_run_over(done):
