@@ -23,7 +23,7 @@ import dataclasses
 import time
 
 from experiments import pivot_translation
-from rlhf_jax import command, hosts, loop, parallel, repeat, schedule, trials, tuning
+from rlhf_jax import command, hosts, loop, parallel, repeat, trials, tuning
 from rlhf_jax.pivot import flags, methods, page, published, study, tuned
 from rlhf_jax.reporting import canvas, sweeps
 
@@ -115,13 +115,17 @@ def run(config):
 
         swept = trials.Sweep(make, methods.METHODS, settings.methods, place)
         command.write_config(place, config, layout)
-        announce(config, planned, place, console)
+        told = [f"preset    {line}" for line in repeat.told(config, PRESETS)]
+        trials.announce(
+            config, planned, swept, console, sides="validation sentences", lines=told
+        )
         over = trials.attempt(planned, swept, console, signals)
     if over and hosts.first():
         with canvas.naming(page.NAMES):
-            about = describe(config, planned, swept)
+            found = trials.tried(planned, swept)
+            about = describe(config, found, place)
             wall = time.monotonic() - started
-            trials.finish(planned, swept, about, console, wall=wall)
+            trials.finish(found, swept, about, console, wall=wall)
     return place
 
 
@@ -147,29 +151,14 @@ def plan(config):
         )
         by_method[name] = found
         for values in found:
-            own = dataclasses.replace(settings, tuned={name: values})
-            schedule.check(config.steps, {name: own.calendar(name)}, config.looks)
+            own = {"methods": (name,), "tuned": {name: values}}
+            flags.check_looks(dataclasses.replace(settings, **own))
     return trials.in_order(by_method)
 
 
-def announce(config, planned, place, console):
-    """What is about to happen, before it does."""
-    names = {trial.method for trial in planned}
-    lines = (
-        f"methods   {', '.join(methods.choose(config.methods))}",
-        f"sweep     {config.trials} trials × {config.seeds} seeds of each of "
-        f"{len(names)} methods, {config.steps} steps, {config.looks} looks each",
-        f"chosen by hypervolume on half A of the validation sentences, {config.axis}",
-        *(f"preset    {line}" for line in repeat.told(config, PRESETS)),
-        f"folder    {place}",
-    )
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
-
-
-def describe(config, planned, swept):
-    """What the page says besides its trials."""
-    results = swept.folder / "results.json"
-    records = trials.records(planned, swept)
+def describe(config, tried, place):
+    """What the page says besides its trials, a list of `sweeps.Tried`."""
+    records = [record for trial in tried for record in trial.records]
     return sweeps.Sweep(
         title="Sweep of the translation game: settings at equal cost",
         question=__doc__.split("\n\n")[0],
@@ -181,14 +170,11 @@ def describe(config, planned, swept):
         flags=lambda name, values: tuned.command(
             values, methods.METHODS[name], config.rl
         ),
-        again=f"python -m experiments.pivot_translation --seeds 5 --tuned {results}",
+        again=f"python -m experiments.pivot_translation --seeds 5 --tuned "
+        f"{place / 'results.json'}",
         place="these corpora and these agents",
         command=command.command(),
-        provenance={
-            "commit": command.commit(),
-            "config digest": command.digest(config),
-            **command.versions(),
-        },
+        provenance=command.provenance(config),
         notes=notes(config),
     )
 

@@ -217,11 +217,7 @@ def finish(config, place, records, facts, console, wall):
             labels=labels,
             place="these corpora and these agents",
             command=command.command(),
-            provenance={
-                "commit": command.commit(),
-                "config digest": command.digest(config),
-                **command.versions(),
-            },
+            provenance=command.provenance(config),
             notes=notes(config, facts),
             extra=page.paragraphs(records, rows, labels),
             panels=page.PANELS,

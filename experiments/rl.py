@@ -252,11 +252,7 @@ def finish(config, place, records, console, wall):
         labels={**methods.LABELS, config.method: label(config)},
         place="these prompts and this policy",
         command=command.command(),
-        provenance={
-            "commit": command.commit(),
-            "config digest": command.digest(config),
-            **command.versions(),
-        },
+        provenance=command.provenance(config),
         notes=("One run of one seed: read it as descriptive.",),
     )
     rows = metrics.read(place / "samples.jsonl")

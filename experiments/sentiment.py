@@ -280,11 +280,7 @@ def finish(config, place, records, console, wall):
         labels=methods.LABELS,
         place="this microworld and these models" if small else "these texts and models",
         command=command.command(),
-        provenance={
-            "commit": command.commit(),
-            "config digest": command.digest(config),
-            **command.versions(),
-        },
+        provenance=command.provenance(config),
         notes=(*ends.lines(records, methods.LABELS), *notes(config, small)),
     )
     negative = controls.judge(records)

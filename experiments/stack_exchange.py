@@ -349,11 +349,7 @@ def finish(config, made, subject, place, records, console, wall):
         labels=measure.LABELS,
         place="these pairs and models",
         command=command.command(),
-        provenance={
-            "commit": command.commit(),
-            "config digest": command.digest(config),
-            **command.versions(),
-        },
+        provenance=command.provenance(config),
         notes=(*page.notes(config, made, subject), *repeat.told(config, PRESETS)),
         extra=(page.stages_table(place), page.together(records, subject)),
     )

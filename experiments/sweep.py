@@ -89,12 +89,13 @@ def run(config):
 
         swept = trials.Sweep(make, methods.METHODS, settings.methods, place)
         command.write_config(place, config, layout)
-        announce(config, planned, place, console)
+        trials.announce(config, planned, swept, console, sides="prompts")
         over = trials.attempt(planned, swept, console, signals)
     if over and hosts.first():
-        about = page(config, planned, swept)
+        found = trials.tried(planned, swept)
+        about = page(config, found, place)
         wall = time.monotonic() - started
-        trials.finish(planned, swept, about, console, wall=wall)
+        trials.finish(found, swept, about, console, wall=wall)
     return place
 
 
@@ -133,24 +134,10 @@ def plan(config):
     return trials.in_order(by_method)
 
 
-def announce(config, planned, place, console):
-    """What is about to happen, before it does."""
-    names = {trial.method for trial in planned}
-    lines = (
-        f"methods   {', '.join(methods.choose(config.methods))}",
-        f"sweep     {config.trials} trials × {config.seeds} seeds of each of "
-        f"{len(names)} methods, {config.steps} iterations, {config.looks} looks each",
-        f"chosen by hypervolume of the proxy on half A, {config.axis}",
-        f"folder    {place}",
-    )
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
-
-
-def page(config, planned, swept):
-    """What the page says besides its trials."""
+def page(config, tried, place):
+    """What the page says besides its trials, a list of `sweeps.Tried`."""
     small = config.dataset == "microworld"
-    records = trials.records(planned, swept)
-    results = swept.folder / "results.json"
+    records = [record for trial in tried for record in trial.records]
     return sweeps.Sweep(
         title="Sweep: settings at equal cost",
         question=__doc__.split("\n\n")[0],
@@ -160,14 +147,11 @@ def page(config, planned, swept):
         seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
         labels=methods.LABELS,
         flags=lambda name, values: tuning.command(values, name, config.rl),
-        again=f"python -m experiments.sentiment --seeds 10 --tuned {results}",
+        again=f"python -m experiments.sentiment --seeds 10 --tuned "
+        f"{place / 'results.json'}",
         place="this microworld and these models" if small else "these texts and models",
         command=command.command(),
-        provenance={
-            "commit": command.commit(),
-            "config digest": command.digest(config),
-            **command.versions(),
-        },
+        provenance=command.provenance(config),
         notes=notes(config, small),
     )
 

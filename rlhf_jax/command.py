@@ -280,6 +280,11 @@ def versions():
     return found
 
 
+def provenance(config):
+    """What a report says it was made from: {"commit", "config digest", versions}."""
+    return {"commit": commit(), "config digest": digest(config), **versions()}
+
+
 def command():
     """The command line as a person would type it again."""
     return " ".join([_program(), *map(shlex.quote, sys.argv[1:])])

@@ -190,15 +190,13 @@ def notes(config):
                 "few points of a cycle are seen."
             )
     if tuned:
-        said = [
-            f"{name}: {tuning.command(tuned[name], name, rl)}"
-            for name in chosen
-            if name in tuned
-        ]
-        rest = [name for name in chosen if name not in tuned]
         found.append(
-            f"Tuned by {config.tuned}: {'; '.join(said) or 'none of these methods'}."
-            + f" As the flags have them: {', '.join(rest)}." * bool(rest)
+            tuning.told(
+                config.tuned,
+                tuned,
+                chosen,
+                lambda name: tuning.command(tuned[name], name, rl),
+            )
         )
     return found
 

@@ -100,14 +100,13 @@ def attempt(trials, sweep, console, signals):
 
     Raises loop.Interrupted, with the sweep's folder, when it is asked to stop.
     """
-    left = [t for t in trials if not hosts.told(lambda t=t: _over(sweep, t))]
     made, clock = {}, []
     try:
-        for trial in left:
+        for trial in trials:
+            if hosts.told(lambda t=trial: _run_or_running(sweep, t)):
+                continue
             if stop := loop.stopped(signals):
                 raise loop.Interrupted(f"{stop} before trial {trial.name}")
-            if hosts.told(lambda t=trial: _elsewhere(sweep, t)):
-                continue
             over = sum(_over(sweep, t) for t in trials)
             clock.append((time.monotonic(), over))
             said = ", ".join(f"{k} {v:.3g}" for k, v in trial.values.known().items())
@@ -131,8 +130,8 @@ def _over(sweep, trial):
     return sweep.file(trial).exists()
 
 
-def _elsewhere(sweep, trial):
-    """Whether another process has run a trial meanwhile, or is at it."""
+def _run_or_running(sweep, trial):
+    """Whether a trial is over, or another process is at it."""
     return _over(sweep, trial) or atomic.taken(sweep.file(trial).parent)
 
 
@@ -189,11 +188,6 @@ def tried(trials, sweep):
     return sorted(found, key=lambda t: sweep.methods.index(t.method))
 
 
-def records(trials, sweep):
-    """The records of metrics.jsonl of all trials."""
-    return [record for found in tried(trials, sweep) for record in found.records]
-
-
 def changes(trial, digest):
     """The fields of a study's settings that make it this trial's.
 
@@ -224,9 +218,26 @@ def told(config, *, trials, seeds):
     )
 
 
-def finish(trials, sweep, about, console, *, wall):
+def announce(config, trials, sweep, console, *, sides, lines=()):
+    """What is about to happen, before it does.
+
+    sides: what half A is half of; lines: told besides.
+    """
+    names = {trial.method for trial in trials}
+    said = (
+        f"methods   {', '.join(sweep.methods)}",
+        f"sweep     {config.trials} trials × {config.seeds} seeds of each of "
+        f"{len(names)} methods, {config.steps} iterations, {config.looks} looks each",
+        f"chosen by hypervolume of the proxy on half A of the {sides}, {config.axis}",
+        *lines,
+        f"folder    {sweep.folder}",
+    )
+    console.print("\n".join(said), highlight=False, markup=False, soft_wrap=True)
+
+
+def finish(tried, sweep, about, console, *, wall):
     """Writes the page of a sweep, and says what was chosen and where everything is."""
-    summary = sweeps.write(sweep.folder, tried(trials, sweep), about, wall=wall)
+    summary = sweeps.write(sweep.folder, tried, about, wall=wall)
     for name, found in summary["chosen"].items():
         line = f"{name}: trial {found['trial']}: {found['flags']}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -160,17 +160,34 @@ def choose(values):
 def command(values, name, rl):
     """The flags that give a run of one method these values."""
     rate = "sft-learning-rate" if name in methods.SUPERVISED else "learning-rate"
-    average = values.average(decay=rl.decay, every=rl.reset_every)
-    said = []
-    if values.learning_rate is not None:
-        said.append(f"--rl.{rate} {values.learning_rate:.6g}")
-    if values.kl_coef is not None:
-        said.append(f"--rl.kl-coef {values.kl_coef:.6g}")
-    if values.weight is not None:
-        said.append(f"--rl.decay {average['decay']:.8g}")
-    if values.every is not None:
-        said.append(f"--rl.reset-every {values.every}")
-    return " ".join(said)
+    return written(values, rl, rate=f"rl.{rate}")
+
+
+def written(values, rl, *, rate="rl.learning-rate", penalty="rl.kl-coef"):
+    """The flags of a setting. rate, penalty: the names of two that differ by method."""
+    decay = values.average(decay=rl.decay, every=rl.reset_every)["decay"]
+    averaged = values.weight is not None or values.decay is not None
+    strength = values.kl_coef if values.strength is None else values.strength
+    said = (
+        (rate, values.learning_rate, ".6g"),
+        (penalty, strength, ".6g"),
+        ("rl.decay", decay if averaged else None, ".8g"),
+        ("rl.reset-every", values.every, "d"),
+    )
+    return " ".join(f"--{n} {v:{form}}" for n, v, form in said if v is not None)
+
+
+def told(source, tuned, chosen, flags):
+    """The note of a report on what was tuned, of `chosen` methods, and what was not.
+
+    source: the file of the sweep; tuned: {method: Values}; flags(method): as written.
+    """
+    said = [f"{name}: {flags(name)}" for name in chosen if name in tuned]
+    rest = [name for name in chosen if name not in tuned]
+    return (
+        f"Tuned by {source}: {'; '.join(said) or 'none of these methods'}."
+        + f" As the flags have them: {', '.join(rest)}." * bool(rest)
+    )
 
 
 def read(path):

@@ -3,11 +3,11 @@
 A study that trains nothing stands in; `test_pivot_study` sweeps the game itself.
 """
 
-import collections
 import dataclasses
 import json
 import types
 
+import checks
 import numpy as np
 import pytest
 
@@ -158,15 +158,7 @@ def test_a_setting_has_checkpoints_of_its_own(tmp_path):
 
 
 def test_trials_come_in_rounds_and_every_method_has_as_many():
-    found = pivot_sweep.plan(CONFIG)
-    assert [t.name for t in found[:4]] == [
-        "reinforce-0",
-        "reinforce_kl-0",
-        "elastic_reset-0",
-        "reinforce-1",
-    ]
-    counts = collections.Counter(t.method for t in found)
-    assert set(counts.values()) == {4} and "reinforce_ma50" not in counts
+    checks.in_rounds(pivot_sweep.plan(CONFIG), METHODS[:3], count=4)
 
 
 @pytest.mark.parametrize("preset", [None, *pivot_sweep.PRESETS])

@@ -128,15 +128,11 @@ def tuned_note(config):
             "Nothing is tuned: rates are everybody's, penalties "
             f"{dataclasses.asdict(config.strengths)}."
         )
-    said = [
-        f"{name}: {tuned.command(own[name], methods.METHODS[name], config.rl)}"
-        for name in chosen
-        if name in own
-    ]
-    rest = [name for name in chosen if name not in own]
-    return (
-        f"Tuned by {config.tuned}: {'; '.join(said) or 'none of these methods'}."
-        + f" As the flags have them: {', '.join(rest)}." * bool(rest)
+    return tuning.told(
+        config.tuned,
+        own,
+        chosen,
+        lambda name: tuned.command(own[name], methods.METHODS[name], config.rl),
     )
 
 

@@ -64,14 +64,4 @@ def _average(rl):
 
 def command(values, method, rl):
     """The flags that give a run of one method, `pivot.methods.Method`, these values."""
-    average = values.average(decay=rl.decay, every=rl.reset_every)
-    said = {}
-    if values.learning_rate is not None:
-        said["rl.learning-rate"] = f"{values.learning_rate:.6g}"
-    if values.weight is not None or values.decay is not None:
-        said["rl.decay"] = f"{average['decay']:.8g}"
-    if values.every is not None:
-        said["rl.reset-every"] = values.every
-    if values.strength is not None:
-        said[f"strengths.{method.strength}"] = f"{values.strength:.6g}"
-    return " ".join(f"--{name} {value}" for name, value in said.items())
+    return tuning.written(values, rl, penalty=f"strengths.{method.strength}")

@@ -236,7 +236,7 @@ def _choice(summary, sweep):
             + [f"`{found['flags']}`", edges]
         )
     yield "## What was chosen"
-    header = ["method", "trial", *_columns(summary), "chosen by", "other half"]
+    header = ["method", "trial", *_fields(summary).values(), "chosen by", "other half"]
     header += ["flags' own setting", "as flags", "at the edge of what was tried"]
     yield markdown.table(header, rows)
     failed = [m for m in _methods(summary) if _all_failed(summary, m)]
@@ -284,7 +284,7 @@ def _edges(own, told):
 def _trials(summary, sweep):
     """Every trial, failures too."""
     yield "## All trials"
-    header = ["method", "trial", *_columns(summary), "chosen by", "other half"]
+    header = ["method", "trial", *_fields(summary).values(), "chosen by", "other half"]
     others = ["reward", "gold", *(f"hypervolume/{axis}" for axis in sweep.axes)]
     others = [n for n in others if any(n in t["final"] for t in summary["trials"])]
     body = []
@@ -322,19 +322,17 @@ def _how(summary, sweep):
     yield "The data of a trial is in `trials/<method>-<trial>/metrics.jsonl`."
 
 
-def _columns(summary):
-    """The names of those FIELDS that any trial has."""
+def _fields(summary):
+    """Those FIELDS that any trial has, and their names."""
     used = {field for told in summary["trials"] for field in told["values"]}
-    return [name for field, name in FIELDS.items() if field in used]
+    return {field: name for field, name in FIELDS.items() if field in used}
 
 
 def _numbers(told, summary, sweep):
     """Trial, values and validation as cells."""
-    kept = _columns(summary)
     values = [
         "–" if told["values"].get(field) is None else f"{told['values'][field]:.3g}"
-        for field, name in FIELDS.items()
-        if name in kept
+        for field in _fields(summary)
     ]
     scale = wording.scale(f"hypervolume/{sweep.axis}")
     other = markdown.number(told["other_half"], scale)
