@@ -103,6 +103,24 @@ def test_live_answers_of_torch_survive_a_round_trip(tmp_path, case):
     np.testing.assert_array_equal(make.answers(tmp_path / "ours", case), answers)
 
 
+@pytest.mark.parametrize("case", OWN_WAYS)
+def test_logits_of_some_positions_are_torchs_at_those(tmp_path, case):
+    theirs = directories.unpack(case, tmp_path)
+    model, params, _ = huggingface.load(tmp_path)
+    last = make.batch(case)[1].cumsum(1).argmax(1)
+
+    def some(at):
+        hidden = model.apply({"params": params}, *batch(case), at, method="hidden")
+        return model.apply({"params": params}, hidden, method="unembed")
+
+    between = slice(PROMPT - 1, -1)
+    left = some(between)[: make.LEFT]
+    np.testing.assert_allclose(left, theirs[: make.LEFT, between], rtol=0, atol=1e-4)
+    at_last = theirs[np.arange(len(theirs)), last]
+    ours = some(jnp.array(last))[:, 0]
+    np.testing.assert_allclose(ours, at_last, rtol=0, atol=1e-4)
+
+
 def test_a_window_that_is_left_out_is_noticed(tmp_path):
     """The goldens could not tell a window from none if no answer depended on it."""
     theirs = directories.unpack("mistral", tmp_path)

@@ -1,6 +1,7 @@
 """The decoder: one forward pass, the cache, padding, precision, for both families."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -80,6 +81,44 @@ def test_hidden_then_unembed_of_a_slice_is_the_slice_of_the_logits(model, batch)
     full = model.forward(model.params, *batch)
     assert hidden.shape == (B, T, 16) and some.dtype == jnp.float32
     chex.assert_trees_all_close(some, full[:, 4:7], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("depth", ["shallow", "deep"])
+def test_states_asked_for_at_some_positions_are_the_ones_of_all(
+    model, batch, depth, monkeypatch
+):
+    if depth == "deep":
+        monkeypatch.setattr(layers, "_SHALLOW", 0)
+    apply = functools.partial(model.module.apply, method="hidden")
+    last = jnp.array([9, 4, 7])
+
+    def asked(params):
+        variables = {"params": params}
+        return apply(variables, *batch, slice(3, 7)), apply(variables, *batch, last)
+
+    def chosen(params):
+        states = apply({"params": params}, *batch)
+        return states[:, 3:7], states[jnp.arange(B), last][:, None]
+
+    def gradient(states):
+        return jax.jit(jax.grad(lambda p: sum(jnp.sin(x).sum() for x in states(p))))
+
+    found, expected = (jax.jit(states)(model.params) for states in (asked, chosen))
+    chex.assert_trees_all_close(found, expected, atol=1e-6, rtol=1e-5)
+    found, expected = (gradient(states)(model.params) for states in (asked, chosen))
+    chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_what_nobody_asks_for_is_not_computed_in_the_last_layer(llama, batch):
+    def operations(at):
+        def states(params):
+            variables = {"params": params}
+            return llama.module.apply(variables, *batch, at, method="hidden")
+
+        return jax.jit(states).lower(llama.params).cost_analysis()["flops"]
+
+    half = operations(None) / 2  # of two layers the first is needed, and keys, values
+    assert half < operations(jnp.zeros(B, int)) < 1.35 * half
 
 
 def test_padding_on_either_side_changes_nothing_where_tokens_are_valid(model, batch):

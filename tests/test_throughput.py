@@ -39,8 +39,17 @@ MULTIPLIED = 2 * (4 * 8 * 8 + 3 * 8 * 24)  # operations of one token in the one 
 def test_operations_are_two_a_weight_and_token_and_attention_by_hand():
     c = TINY.decoder
     assert operations.kernels(c) == 4 * 8 * 8 + 3 * 8 * 24
-    found = operations.forward(c, tokens=10, context=3, logits=2)
-    assert found == 10 * (MULTIPLIED + 4 * 3 * 8) + 2 * 2 * 8 * 29
+    found = operations.forward(c, tokens=10, context=3, asked=10)
+    assert found == 10 * (MULTIPLIED + 4 * 3 * 8) + 10 * 2 * 8 * 29
+
+
+def test_the_last_layer_keeps_keys_and_values_of_what_nobody_asks_for():
+    c = TINY.decoder
+    found = operations.forward(c, tokens=10, context=3, asked=2, logits=False)
+    assert found == 2 * (MULTIPLIED + 4 * 3 * 8) + 8 * 2 * (2 * 8 * 8)
+    deeper = dataclasses.replace(c, layers=3)
+    more = operations.forward(deeper, tokens=10, context=3, asked=2, logits=False)
+    assert more == 2 * 10 * (MULTIPLIED + 4 * 3 * 8) + found
 
 
 def test_grouped_queries_and_plain_feed_forward_layers_have_fewer_weights():
@@ -51,15 +60,17 @@ def test_grouped_queries_and_plain_feed_forward_layers_have_fewer_weights():
 
 
 def test_an_update_is_three_forwards_and_an_iteration_the_sum_of_its_passes():
-    c = TINY.decoder
-    whole = operations.forward(c, 8 * 9, 4.5, 8 * 5)
-    trunk = operations.forward(c, 8 * 9, 4.5, 0)
-    assert operations.update(TINY) == 3 * whole
-    assert operations.update(TINY, critic=True) == 3 * (whole + trunk)
+    def over_rows(asked, **options):
+        return operations.forward(TINY.decoder, 8 * 9, 4.5, asked, **options)
+
+    policy, score = over_rows(8 * 5), over_rows(8, logits=False)
+    values = over_rows(8 * 5, logits=False)
+    assert operations.update(TINY) == 3 * policy
+    assert operations.update(TINY, critic=True) == 3 * (policy + values)
     rest = operations.iteration(TINY) - operations.generate(TINY)
-    assert rest == trunk + whole + 3 * whole
+    assert rest == score + policy + 3 * policy
     more = operations.iteration(TINY, critic=True) - operations.iteration(TINY)
-    assert more == trunk + 3 * trunk
+    assert more == values + 3 * values
 
 
 def test_a_rollout_feeds_back_every_token_but_the_last():

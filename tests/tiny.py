@@ -26,7 +26,7 @@ class Bigram:
     Params {"table": [V, V]}.
     """
 
-    def apply(self, variables, *args, method=None):
+    def apply(self, variables, *args, method=None, at=slice(None)):
         table = variables["params"]["table"]
         if method == "prefill":
             return table[args[0][:, -1]], ()
@@ -34,14 +34,14 @@ class Bigram:
             return table[args[0]], ()
         if method == "unembed":
             return args[0]
-        return table[args[0]]  # "hidden", and the logits themselves
+        return table[args[0][:, at]]  # "hidden", and the logits themselves
 
 
 class BigramValue:
     """Values by the last token. Params {"values": [V]}."""
 
-    def apply(self, variables, tokens, mask=None):
-        return variables["params"]["values"][tokens]
+    def apply(self, variables, tokens, mask=None, at=slice(None)):
+        return variables["params"]["values"][tokens[:, at]]
 
 
 BIGRAM = Bigram()

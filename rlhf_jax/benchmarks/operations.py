@@ -1,7 +1,9 @@
 """How much there is to do: floating-point operations and bytes, from shapes alone.
 
 Two operations a multiply-add; matrix products and attention only, which is what is
-meant by utilisation. Attention counts what causal masking leaves: half.
+meant by utilisation. What nobody asks for does not count: attention is half of its
+square, which causal masking leaves, and the last layer says something of the positions
+alone that are read. A deep model, which computes all of them, is that much less used.
 """
 
 import jax.numpy as jnp
@@ -13,14 +15,17 @@ def kernels(c):
     return attention + (3 if c.gated else 2) * c.width * c.hidden
 
 
-def forward(c, tokens, context, logits):
+def forward(c, tokens, context, asked, *, logits=True):
     """Of a pass over `tokens` tokens, each seeing `context` others on average.
 
-    logits: how many positions are projected to the vocabulary.
+    asked: of how many positions the last layer's states are read; logits: whether
+    those are projected to the vocabulary.
     """
-    attention = 4 * context * c.heads * c.head_dim
-    layers = c.layers * (2 * kernels(c) + attention)
-    return tokens * layers + 2 * logits * c.width * c.vocab_size
+    whole = 2 * kernels(c) + 4 * context * c.heads * c.head_dim
+    remembered = 4 * c.width * c.kv_heads * c.head_dim  # keys and values, for others
+    last = tokens * remembered + asked * (whole - remembered)
+    projected = 2 * asked * c.width * c.vocab_size if logits else 0
+    return (c.layers - 1) * tokens * whole + last + projected
 
 
 def prefill(work):
@@ -36,20 +41,35 @@ def generate(work):
     return prefill(work) + forward(work.decoder, fed, context, fed)
 
 
+def policy(work):
+    """A pass over whole rows, for the log-probs of their responses."""
+    return _over_rows(work, work.rows * work.new_tokens)
+
+
+def values(work):
+    """A pass over whole rows, for a value at every token of their responses."""
+    return _over_rows(work, work.rows * work.new_tokens, logits=False)
+
+
+def score(work):
+    """A pass over whole rows, for one number each."""
+    return _over_rows(work, work.rows, logits=False)
+
+
+def _over_rows(work, asked, **options):
+    tokens = work.rows * work.length
+    return forward(work.decoder, tokens, work.length / 2, asked, **options)
+
+
 def update(work, *, critic=False):
     """Forward and backward, which is two forwards, over all rows once."""
-    tokens, logits = work.rows * work.length, work.rows * work.new_tokens
-    values = forward(work.decoder, tokens, work.length / 2, 0) if critic else 0
-    return 3 * (forward(work.decoder, tokens, work.length / 2, logits) + values)
+    return 3 * (policy(work) + (values(work) if critic else 0))
 
 
 def iteration(work, *, critic=False):
     """Rollout, score, reference (and values), updates."""
-    tokens, logits = work.rows * work.length, work.rows * work.new_tokens
-    score = forward(work.decoder, tokens, work.length / 2, 0)
-    reference = forward(work.decoder, tokens, work.length / 2, logits)
-    values = score if critic else 0
-    return generate(work) + score + reference + values + update(work, critic=critic)
+    experience = score(work) + policy(work) + (values(work) if critic else 0)
+    return generate(work) + experience + update(work, critic=critic)
 
 
 def decode_bytes(work):

@@ -70,11 +70,13 @@ def _response_logits(model, params, rollout):
     length = rollout.response_mask.shape[1]
     start = rollout.tokens.shape[1] - length - 1
     hidden = model.apply(
-        {"params": params}, rollout.tokens, rollout.mask, method="hidden"
+        {"params": params},
+        rollout.tokens,
+        rollout.mask,
+        method="hidden",
+        at=slice(start, start + length),
     )
-    return model.apply(
-        {"params": params}, hidden[:, start : start + length], method="unembed"
-    )
+    return model.apply({"params": params}, hidden, method="unembed")
 
 
 def make_text_nll(model):

@@ -35,10 +35,14 @@ class Decoder(nn.Module):
     def __call__(self, tokens, mask=None):
         return self.unembed(self.hidden(tokens, mask))
 
-    def hidden(self, tokens, mask=None):
-        """What the last layer says, normalised: [B, T, D] in the compute type."""
+    def hidden(self, tokens, mask=None, at=None):
+        """What the last layer says, normalised: [B, T, D] in the compute type.
+
+        at: a slice of positions, or an index [B], one a row: the states there alone,
+        [B, n, D]. In a shallow model the last layer computes no others.
+        """
         mask = jnp.ones_like(tokens) if mask is None else mask
-        return self._forward(tokens, mask)[0]
+        return self._forward(tokens, mask, at=at)[0]
 
     def unembed(self, hidden):
         """Logits [..., V] float32 of hidden states [..., D], any slice of them."""
@@ -59,7 +63,9 @@ class Decoder(nn.Module):
                 f"context of {self.config.max_length}: shorten the prompts or ask "
                 "for fewer new tokens"
             )
-        hidden, (keys, values) = self._forward(tokens, mask, remember=True)
+        hidden, (keys, values) = self._forward(
+            tokens, mask, remember=True, at=slice(-1, None)
+        )
         each = cache.unstack(self.layers, self.config.dtype)
         memory = cache.from_prompt(each, keys, values, mask, length)
         return self.unembed(hidden[:, -1]), memory
@@ -94,7 +100,7 @@ class Decoder(nn.Module):
         )
         return self.unembed(self.final_norm(x)[:, 0]), memory
 
-    def _forward(self, tokens, mask, remember=False):
+    def _forward(self, tokens, mask, remember=False, at=None):
         c = self.config
         length = tokens.shape[1]
         if length > c.max_length:
@@ -107,7 +113,7 @@ class Decoder(nn.Module):
         body = functools.partial(
             _apply_block, c, layers.rotation(c, positions), shown, remember
         )
-        x, memory = layers.scan(body, x, (self.layers, in_window), c)
+        x, memory = layers.scan(body, x, (self.layers, in_window), c, at)
         return self.final_norm(x), memory
 
 
@@ -128,12 +134,12 @@ def _shown(c, positions, mask):
     return (shown, near), jnp.array(c.in_window())
 
 
-def _apply_block(c, angles, shown, remember, x, layer):
+def _apply_block(c, angles, shown, remember, x, layer, at):
     params, in_window = layer
     if in_window is not None:
         shown = jnp.where(in_window, shown[1], shown[0])
     block = layers.Block(c, parent=None)
-    x, memory = block.apply({"params": params}, x, angles, shown)
+    x, memory = block.apply({"params": params}, x, angles, shown, at)
     return x, memory if remember else None
 
 

@@ -28,7 +28,8 @@ class Encoder(nn.Module):
         self.embedding = Embedding(c)
         self.layers = layers.stack(self, Block(c, parent=None), _example)
 
-    def __call__(self, tokens, mask=None):
+    def __call__(self, tokens, mask=None, at=None):
+        """at: of `layers.pick`, whose states are wanted; all of them by default."""
         c = self.config
         mask = jnp.ones_like(tokens) if mask is None else mask
         if tokens.shape[1] > c.max_length:
@@ -38,7 +39,7 @@ class Encoder(nn.Module):
             )
         x = self.embedding(masking.zero(tokens, mask), masking.positions(mask))
         body = functools.partial(_apply_block, c, (mask != 0)[:, None])
-        return layers.scan(body, x, self.layers, c)[0]
+        return layers.scan(body, x, self.layers, c, at)[0]
 
 
 def first_valid(mask):
@@ -84,14 +85,14 @@ class Block(nn.Module):
         self.mlp = layers.MLP(self.config)
         self.mlp_norm = layers.Norm(self.config)
 
-    def __call__(self, x_BTD, mask_B1T):
-        update, _ = self.attention(x_BTD, None, mask_B1T)
-        x_BTD = self.attention_norm(x_BTD + update)
+    def __call__(self, x_BTD, mask_B1T, at=None):
+        update, _ = self.attention(x_BTD, None, mask_B1T, at)
+        x_BTD = self.attention_norm(layers.pick(x_BTD, at) + update)
         return self.mlp_norm(x_BTD + self.mlp(x_BTD))
 
 
-def _apply_block(c, shown, x, params):
-    return Block(c, parent=None).apply({"params": params}, x, shown), None
+def _apply_block(c, shown, x, params, at):
+    return Block(c, parent=None).apply({"params": params}, x, shown, at), None
 
 
 def _example(c):

@@ -63,16 +63,10 @@ class Classifier(nn.Module):
     def __call__(self, tokens, mask=None):
         mask = jnp.ones_like(tokens) if mask is None else mask
         if isinstance(self.config, config.Encoder):
-            hidden = self.trunk(tokens, mask)
-            first = _at(hidden, encoder.first_valid(mask))
+            first = self.trunk(tokens, mask, at=encoder.first_valid(mask))[:, 0]
             return self.head(_POOLING[self.config.pooling](self.pooler(first)))
-        hidden = self.trunk.hidden(tokens, mask)
-        return self.head(_at(hidden, masking.last_valid(mask)))
-
-
-def _at(hidden, index):
-    """hidden [B, T, D] at index [B] → [B, D]."""
-    return jnp.take_along_axis(hidden, index[:, None, None], axis=1)[:, 0]
+        last = self.trunk.hidden(tokens, mask, at=masking.last_valid(mask))
+        return self.head(last[:, 0])
 
 
 class Value(nn.Module):
@@ -88,8 +82,9 @@ class Value(nn.Module):
         self.trunk = decoder.Decoder(self.config)
         self.head = Head(1, zero=True, bias=self.bias)
 
-    def __call__(self, tokens, mask=None):
-        return self.head(self.trunk.hidden(tokens, mask))[..., 0]
+    def __call__(self, tokens, mask=None, at=None):
+        """at: a slice of positions, the values there alone."""
+        return self.head(self.trunk.hidden(tokens, mask, at))[..., 0]
 
 
 class Scalar(nn.Module):

@@ -33,15 +33,55 @@ _REMAT = {
 }
 
 
-def scan(body, x, stacked, c):
-    """(x, outputs [L, ...]) of `body(x, layer) -> (x, output)`, layer after layer.
+def scan(body, x, stacked, c, at=None):
+    """(x at `at`, outputs [L, ...]) of `body(x, layer, at) -> (x, output)`, layer after
+    layer.
 
-    stacked: [L, ...]; `c.remat` says what a backward pass recomputes.
+    stacked: [L, ...]; at: of `pick`. The last layer of a shallow model gets it, and
+    computes nothing else; all others get None. `c.remat` says what a backward pass
+    recomputes.
     """
-    if c.remat != "none":
-        body = jax.checkpoint(body, prevent_cse=False, policy=_REMAT[c.remat])
-    unroll = c.layers if c.layers <= _SHALLOW else 1
-    return jax.lax.scan(body, x, stacked, unroll=unroll)
+    deep = c.layers > _SHALLOW
+
+    def layered(at):
+        each = functools.partial(body, at=at)
+        if c.remat == "none":
+            return each
+        # In a loop nothing could be merged with what was computed the first time.
+        return jax.checkpoint(each, prevent_cse=not deep, policy=_REMAT[c.remat])
+
+    if deep:
+        x, outputs = jax.lax.scan(layered(None), x, stacked)
+        return pick(x, at), outputs
+    *first, last = _unstack(stacked, c.layers)
+    outputs = []
+    for layer in first:
+        x, output = layered(None)(x, layer)
+        outputs.append(output)
+    x, output = layered(at)(x, last)
+    return x, jax.tree.map(lambda *each: jnp.stack(each), *outputs, output)
+
+
+def _unstack(stacked, count):
+    """L trees of one layer each; the gradient is put together once, not added up."""
+    leaves, treedef = jax.tree.flatten(stacked)
+    cut = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
+    return [
+        treedef.unflatten(piece[0] for piece in layer)
+        for layer in zip(*cut, strict=True)
+    ]
+
+
+def pick(x, at):
+    """What [B, T, ...] has at some positions of T; everything where `at` is None.
+
+    at: a slice, or an index [B], one a row: T then is 1.
+    """
+    if at is None:
+        return x
+    if isinstance(at, slice):
+        return x[:, at]
+    return jnp.take_along_axis(x, at.reshape(-1, *(1,) * (x.ndim - 1)), axis=1)
 
 
 def stack(module, block, example):
@@ -269,12 +309,15 @@ class Attention(nn.Module):
         if c.head_norm:
             self.query_norm, self.key_norm = Norm(c), Norm(c)
 
-    def __call__(self, x_BTD, angles, mask_BTT):
+    def __call__(self, x_BTD, angles, mask_BTT, at=None):
         """Returns the update [B, T, D] and the (keys, values) [B, T, K, d].
 
-        mask [B, T, T], or [B, 1, T] where all queries see the same.
+        mask [B, T, T], or [B, 1, T] where all queries see the same; at: of `pick`,
+        which tokens ask, and get an update.
         """
-        q, k, v = self._project(x_BTD, angles)
+        q, k, v = self._project(x_BTD, angles, at)
+        if mask_BTT.shape[1] > 1:
+            mask_BTT = pick(mask_BTT, at)
         if self.config.attention == "cudnn" or jax.default_backend() != "cpu":
             flash = "cudnn" if self.config.attention == "cudnn" else None
             out = jax.nn.dot_product_attention(
@@ -294,12 +337,15 @@ class Attention(nn.Module):
         out = attend_once(q[:, 0], keys, values, mask_BS)
         return self._merge(out[:, None]), (keys, values)
 
-    def _project(self, x, angles):
-        heads = (*x.shape[:2], -1, self.config.head_dim)
-        q, k = self.query(x).reshape(heads), self.key(x).reshape(heads)
+    def _project(self, x, angles, at=None):
+        asking, turned = pick(x, at), jax.tree.map(lambda t: pick(t, at), angles)
+        q, k, v = (
+            states.reshape(*states.shape[:2], -1, self.config.head_dim)
+            for states in (self.query(asking), self.key(x), self.value(x))
+        )
         if self.config.head_norm:
             q, k = self.query_norm(q), self.key_norm(k)
-        return rotate(q, angles), rotate(k, angles), self.value(x).reshape(heads)
+        return rotate(q, turned), rotate(k, angles), v
 
     def _merge(self, out_BTHd):
         return self.output(out_BTHd.reshape(*out_BTHd.shape[:2], -1))
@@ -336,9 +382,11 @@ class Block(nn.Module):
         self.mlp_norm = Norm(self.config)
         self.mlp = MLP(self.config)
 
-    def __call__(self, x_BTD, angles, mask_BTT):
-        update, memory = self.attention(self.attention_norm(x_BTD), angles, mask_BTT)
-        return self._feed(x_BTD, update), memory
+    def __call__(self, x_BTD, angles, mask_BTT, at=None):
+        """Returns x at `at`, of `pick`, and the (keys, values) of all tokens."""
+        normed = self.attention_norm(x_BTD)
+        update, memory = self.attention(normed, angles, mask_BTT, at)
+        return self._feed(pick(x_BTD, at), update), memory
 
     def step(self, x_B1D, angles, memory, index, mask_BS):
         update, memory = self.attention.step(

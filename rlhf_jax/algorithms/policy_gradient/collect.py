@@ -121,42 +121,51 @@ def _masked(model, params, masking_params, data, config):
 def response_logits(model, params, data, config, *, hidden=None, allowed=()):
     """Log-probs and logits at the response positions alone.
 
-    The state before token t of a response stands at index P − 1 + t; nothing else is
-    projected to the vocabulary. Logits are divided by the sampling temperature in
-    every pass (N 10). `allowed`: bits of `restrict.pack`; () where nothing is masked.
+    Nothing else is projected to the vocabulary. Logits are divided by the sampling
+    temperature in every pass (N 10). `hidden`: of `before_responses`, where it is
+    there already; `allowed`: bits of `restrict.pack`, () where nothing is masked.
 
     Returns (logps [b, T] float32, logits [b, T, V]).
     """
-    variables = {"params": params}
     if hidden is None:
-        hidden = model.apply(variables, data.tokens, data.mask, method="hidden")
-    length = data.response_mask.shape[1]
-    start = data.tokens.shape[1] - length
-    logits = model.apply(
-        variables, hidden[:, start - 1 : start - 1 + length], method="unembed"
-    )
+        hidden = before_responses(model, params, data)
+    logits = model.apply({"params": params}, hidden, method="unembed")
     if not isinstance(allowed, tuple):
         logits = restrict.restrict(logits, restrict.unpack(allowed, logits.shape[-1]))
+    start = data.tokens.shape[1] - data.response_mask.shape[1]
     logps = logprobs.of_tokens(
         logits, data.tokens[:, start:], temperature=temperature(config)
     )
     return logps, logits
 
 
-def response_values(networks, params, data, config, *, hidden=None):
-    """V(s_t) of the state before each response token. Returns [b, T] float32."""
-    variables = {"params": params["value"]}
-    if config.value == "shared":
-        if hidden is None:
-            hidden = networks.policy.apply(
-                {"params": params["policy"]}, data.tokens, data.mask, method="hidden"
-            )
-        values = networks.value.apply(variables, hidden)
-    else:
-        values = networks.value.apply(variables, data.tokens, data.mask)
+def before_responses(model, params, data):
+    """The hidden states that each token of a response follows, [b, T, D].
+
+    That of token t stands at index P − 1 + t.
+    """
+    return model.apply(
+        {"params": params}, data.tokens, data.mask, method="hidden", at=_before(data)
+    )
+
+
+def _before(data):
     length = data.response_mask.shape[1]
     start = data.tokens.shape[1] - length
-    return values[:, start - 1 : start - 1 + length]
+    return slice(start - 1, start - 1 + length)
+
+
+def response_values(networks, params, data, config, *, hidden=None):
+    """V(s_t) of the state before each response token. Returns [b, T] float32.
+
+    hidden: the policy's, of `before_responses`, where it is there already.
+    """
+    variables = {"params": params["value"]}
+    if config.value == "separate":
+        return networks.value.apply(variables, data.tokens, data.mask, at=_before(data))
+    if hidden is None:
+        hidden = before_responses(networks.policy, params["policy"], data)
+    return networks.value.apply(variables, hidden)
 
 
 def temperature(config):

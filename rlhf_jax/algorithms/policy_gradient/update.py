@@ -36,9 +36,7 @@ def make_loss(*, networks, config, scale):
     def loss(params, sample, count):
         data, targets = sample
         valid = data.response_mask
-        hidden = networks.policy.apply(
-            {"params": params["policy"]}, data.tokens, data.mask, method="hidden"
-        )
+        hidden = collect.before_responses(networks.policy, params["policy"], data)
         logps, logits = collect.response_logits(
             networks.policy,
             params["policy"],
