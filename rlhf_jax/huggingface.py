@@ -1,7 +1,8 @@
 """Model directories in and out: config.json, model.safetensors, the tokenizer's files.
 
 What `save` writes, `transformers` opens unchanged. `huggingface_names` holds the names
-of tensors, `huggingface_configs` reads a config.json, `huggingface_weights` the files.
+of tensors, `huggingface_configs` reads a config.json, `huggingface_describe` writes it,
+`huggingface_weights` does the files.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import atomic
+from rlhf_jax import atomic, huggingface_describe
 from rlhf_jax import huggingface_configs as configs
 from rlhf_jax import huggingface_names as names
 from rlhf_jax import huggingface_weights as weights
@@ -116,16 +117,15 @@ def save(path, model, params, tokenizer, *, max_shard_bytes=_SHARD):
 
 def _describe(model, params, tokenizer):
     """The content of config.json."""
-    described = configs.describe(model.config)
+    described = huggingface_describe.describe(model.config)
     task = "ForCausalLM"
     if isinstance(model, heads.Classifier):
         task = "ForSequenceClassification"
         labels = range(model.labels)
         described["id2label"] = {str(label): f"LABEL_{label}" for label in labels}
         described["label2id"] = {f"LABEL_{label}": label for label in labels}
-    elif described["model_type"] == "gpt2":
-        task = "LMHeadModel"
-    described["architectures"] = [names.CLASSES[described["model_type"]] + task]
+    name = names.CLASSES[described["model_type"]] + task
+    described["architectures"] = [names.OTHER_CLASSES.get(name, name)]
     described["dtype"] = jax.tree.leaves(params)[0].dtype.name
     for token in ("bos", "eos", "pad"):
         token_id = getattr(tokenizer, f"{token}_token_id")

@@ -15,8 +15,7 @@ import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 
-from rlhf_jax import atomic, trees
-from rlhf_jax import huggingface_configs as configs
+from rlhf_jax import atomic, huggingface_describe, trees
 from rlhf_jax import huggingface_fused as fused
 from rlhf_jax import huggingface_names as names
 from rlhf_jax.models import decoder, heads, lora
@@ -56,7 +55,7 @@ def load(folder, model):
     folder = pathlib.Path(folder).expanduser()
     described = _read_config(folder)
     tensors = _read_tensors(folder)
-    family, shapes = configs.family(model.config), _shapes(model)
+    family, shapes = huggingface_describe.family(model.config), _shapes(model)
     file = _File(folder, described, tensors)
     table, flat, targets, ranks = names.TENSORS[family], {}, [], [1]
     for path in lora.modules(shapes):
@@ -237,7 +236,7 @@ def save(folder, model, adapters, config, *, base=None):
         raise ValueError(
             f"{folder} holds something other than adapters: name a new path"
         )
-    family = configs.family(model.config)
+    family = huggingface_describe.family(model.config)
     modules, whole = _modules(model, adapters, family)
     tensors = dict(whole)
     for module in modules:

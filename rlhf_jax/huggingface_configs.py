@@ -1,16 +1,13 @@
-"""A config.json and the configuration it describes, both ways, family by family.
+"""The configuration that a config.json describes, family by family.
 
-A family is a `model_type`. Which one a configuration is saved as follows from its
-branches: Mistral is a Llama with a window, Qwen2 one whose queries, keys and values
-have a bias and whose output has none, Qwen3 one that normalises each head.
+A family is a `model_type`; the way back is `huggingface_describe`.
 """
-
-import dataclasses
 
 from rlhf_jax import huggingface_names as names
 from rlhf_jax.models import config
 
-_QWEN = ("qwen2", "qwen3")
+QWEN = ("qwen2", "qwen3")
+GEMMA = ("gemma2", "gemma3_text")
 
 _ACTIVATIONS = {
     "silu": "silu",
@@ -23,9 +20,6 @@ _ACTIVATIONS = {
 }
 
 
-# From a config.json
-
-
 def read(described):
     """The configuration that a config.json describes, given as a dictionary."""
     kind = described.get("model_type")
@@ -34,6 +28,8 @@ def read(described):
     special = {"gpt2": _from_gpt2, "gpt_neox": _from_neox, "distilbert": _from_distil}
     if kind in ("bert", "roberta"):
         return _from_bert(described)
+    if kind in GEMMA:
+        return _from_gemma(described)
     return special.get(kind, _from_llama)(described)
 
 
@@ -121,19 +117,19 @@ def _from_llama(described):
 
 def _window(described):
     """How far a token sees, and in which layers: (None, None) for everywhere."""
-    kind = described["model_type"]
+    kind, layers = described["model_type"], range(described["num_hidden_layers"])
+    window = described.get("sliding_window", 4096)
     if kind == "mistral":
-        return described.get("sliding_window", 4096), None
-    if kind not in _QWEN or not described.get("use_sliding_window", False):
+        return window, None
+    if kind in GEMMA:
+        period = described.get("sliding_window_pattern", 2 if kind == "gemma2" else 6)
+        near = [(layer + 1) % period > 0 for layer in layers]
+    elif kind in QWEN and described.get("use_sliding_window", False):
+        near = [layer >= described.get("max_window_layers", 28) for layer in layers]
+    else:
         return None, None
-    window, layers = (
-        described.get("sliding_window", 4096),
-        described["num_hidden_layers"],
-    )
-    full = described.get("max_window_layers", 28)
     types = described.get("layer_types") or [
-        "sliding_attention" if layer >= full else "full_attention"
-        for layer in range(layers)
+        "sliding_attention" if each else "full_attention" for each in near
     ]
     strange = set(types) - {"sliding_attention", "full_attention"}
     if strange:
@@ -142,6 +138,47 @@ def _window(described):
     if window is None or not any(windowed):
         return None, None
     return window, None if all(windowed) else windowed
+
+
+def _from_gemma(described):
+    if described.get("use_bidirectional_attention"):
+        _refuse(described, ("use_bidirectional_attention", False))
+    second = described["model_type"] == "gemma2"
+    rope, near = _rope(described), {}
+    if not second:  # one kind of rotation for far-sighted layers, one for the others
+        near = rope.get("sliding_attention") or {}
+        rope = rope.get("full_attention") or rope
+        _refuse(near, ("rope_type", "default"))
+    theta = described.get("rope_theta", 1e4 if second else 1e6)
+    local = near.get("rope_theta", described.get("rope_local_base_freq", 1e4))
+    caps = (50.0, 30.0) if second else (None, None)
+    window, windowed = _window(described)
+    return config.Decoder(
+        vocab_size=described["vocab_size"],
+        width=described["hidden_size"],
+        layers=described["num_hidden_layers"],
+        heads=described.get("num_attention_heads", 8),
+        kv_heads=described.get("num_key_value_heads", 4),
+        head_dim=described.get("head_dim", 256),
+        hidden=described["intermediate_size"],
+        max_length=described["max_position_embeddings"],
+        rope_theta=float(rope.get("rope_theta", theta)),
+        rope_scaling=_scaling(rope),
+        norm_eps=described.get("rms_norm_eps", 1e-6),
+        activation=_activation(described.get("hidden_activation", "gelu_pytorch_tanh")),
+        attention_bias=described.get("attention_bias", False),
+        tied=described.get("tie_word_embeddings", True),
+        head_norm=not second,
+        window=window,
+        windowed=windowed,
+        window_theta=None if second or window is None else float(local),
+        unit_offset=True,
+        post_norm=True,
+        scaled_embedding=True,
+        score_dim=described.get("query_pre_attn_scalar", 256),
+        score_cap=described.get("attn_logit_softcapping", caps[0]),
+        logit_cap=described.get("final_logit_softcapping", caps[1]),
+    )
 
 
 def _from_distil(described):
@@ -206,172 +243,3 @@ def _scaling(rope):
         high_frequency=rope["high_freq_factor"],
         original_length=rope["original_max_position_embeddings"],
     )
-
-
-# To a config.json
-
-
-def family(c):
-    """The family a configuration can be saved as. Raises ValueError when none fits."""
-    facts = _facts(c)
-    odd = {
-        name: {key: wanted[key] for key in wanted if facts[key] != wanted[key]}
-        for name, wanted in _needs(c).items()
-    }
-    nearest = min(odd, key=lambda name: len(odd[name]))
-    if odd[nearest]:
-        raise ValueError(
-            "no Hugging Face family has this configuration; the nearest, "
-            f"{nearest}, needs {odd[nearest]}"
-        )
-    return nearest
-
-
-def _facts(c):
-    """The fields of a configuration, each in one spelling."""
-    facts = dataclasses.asdict(c)
-    if isinstance(c, config.Encoder):
-        return facts | {"segmented": c.segments > 0, "offset": c.first_position > 0}
-    bias = c.attention_bias if c.output_bias is None else c.output_bias
-    return facts | {
-        "output_bias": bias,
-        "partial": c.rotary_dim not in (None, c.head_dim),
-        "sliding": c.window is not None,
-        "mixed": not (all(c.in_window()) or c.window is None),
-    }
-
-
-def _needs(c):
-    """What each family demands of the `_facts`, the plainest family first."""
-    if isinstance(c, config.Encoder):
-        bert = dict(pooling="tanh", segmented=True)
-        plain = dict(pooling="relu", segmented=False, offset=False, norm_eps=1e-12)
-        return {
-            "bert": bert | dict(offset=False),
-            "roberta": bert | dict(offset=True),
-            "distilbert": plain,
-        }
-    square = dict(kv_heads=c.heads, head_dim=c.width // c.heads)
-    gpt2 = dict(positions="learned", norm="layer", gated=False, attention_bias=True)
-    gpt2 |= dict(output_bias=True, mlp_bias=True, parallel=False, head_norm=False)
-    neox = dict(positions="rotary", norm="layer", gated=False, mlp_bias=True)
-    neox |= dict(output_bias=c.attention_bias, head_norm=False, sliding=False)
-    rms = dict(positions="rotary", norm="rms", gated=True, partial=False)
-    rms |= dict(parallel=False, head_norm=False)
-    even = rms | dict(output_bias=c.attention_bias)
-    bare = dict(attention_bias=False, output_bias=False, mlp_bias=False)
-    return {
-        "gpt2": gpt2 | square | dict(sliding=False),
-        "llama": even | dict(sliding=False),
-        "mistral": rms | bare | dict(sliding=True, mixed=False),
-        "qwen2": rms | bare | dict(attention_bias=True),
-        "qwen3": even | dict(mlp_bias=False, head_norm=True),
-        "gpt_neox": neox | square,
-    }
-
-
-def describe(c):
-    """The fields of a config.json for a configuration: the inverse of `read`."""
-    kind = family(c)
-    common = {"model_type": kind, "vocab_size": c.vocab_size}
-    if isinstance(c, config.Encoder):
-        return common | (_to_distil(c) if kind == "distilbert" else _to_bert(c))
-    common["tie_word_embeddings"] = c.tied
-    special = {"gpt2": _to_gpt2, "gpt_neox": _to_neox}
-    return common | special.get(kind, _to_llama)(c)
-
-
-def _to_gpt2(c):
-    return {
-        "n_embd": c.width,
-        "n_layer": c.layers,
-        "n_head": c.heads,
-        "n_inner": c.hidden,
-        "n_positions": c.max_length,
-        "activation_function": c.activation,
-        "layer_norm_epsilon": c.norm_eps,
-    }
-
-
-def _to_neox(c):
-    turned = c.rotary_dim or c.head_dim
-    part = turned / c.head_dim
-    if int(part * c.head_dim) != turned:  # transformers rounds down what it reads
-        part = (turned + 0.5) / c.head_dim
-    rope = _to_rope(c) | {"partial_rotary_factor": part}
-    return _sizes(c) | {
-        "rope_parameters": rope,
-        "rotary_pct": part,
-        "rotary_emb_base": c.rope_theta,
-        "layer_norm_eps": c.norm_eps,
-        "attention_bias": c.attention_bias,
-        "use_parallel_residual": c.parallel,
-    }
-
-
-def _to_llama(c):
-    described = _sizes(c) | {
-        "num_key_value_heads": c.kv_heads,
-        "head_dim": c.head_dim,
-        "rope_parameters": _to_rope(c),
-        "rope_theta": c.rope_theta,
-        "rms_norm_eps": c.norm_eps,
-        "attention_bias": c.attention_bias,
-        "mlp_bias": c.mlp_bias,
-    }
-    if c.window is None:
-        return described
-    described["sliding_window"] = c.window
-    if family(c) in _QWEN:
-        kinds = {True: "sliding_attention", False: "full_attention"}
-        described["use_sliding_window"] = True
-        described["layer_types"] = [kinds[near] for near in c.in_window()]
-    return described
-
-
-def _sizes(c):
-    return {
-        "hidden_size": c.width,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "intermediate_size": c.hidden,
-        "max_position_embeddings": c.max_length,
-        "hidden_act": c.activation,
-    }
-
-
-def _to_rope(c):
-    rope = {"rope_type": "default", "rope_theta": c.rope_theta}
-    if c.rope_scaling is None:
-        return rope
-    if c.rope_scaling.original_length is None:
-        return rope | {"rope_type": "linear", "factor": c.rope_scaling.factor}
-    return rope | {
-        "rope_type": "llama3",
-        "factor": c.rope_scaling.factor,
-        "low_freq_factor": c.rope_scaling.low_frequency,
-        "high_freq_factor": c.rope_scaling.high_frequency,
-        "original_max_position_embeddings": c.rope_scaling.original_length,
-    }
-
-
-def _to_distil(c):
-    return {
-        "dim": c.width,
-        "n_layers": c.layers,
-        "n_heads": c.heads,
-        "hidden_dim": c.hidden,
-        "max_position_embeddings": c.max_length,
-        "activation": c.activation,
-    }
-
-
-def _to_bert(c):
-    described = _sizes(c) | {
-        "max_position_embeddings": c.max_length + c.first_position,
-        "type_vocab_size": c.segments,
-        "layer_norm_eps": c.norm_eps,
-    }
-    if c.first_position:
-        described["pad_token_id"] = c.first_position - 1
-    return described

@@ -23,9 +23,16 @@ CLASSES = {
     "mistral": "Mistral",
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
+    "gemma2": "Gemma2",
+    "gemma3_text": "Gemma3",
     "distilbert": "DistilBert",
     "bert": "Bert",
     "roberta": "Roberta",
+}
+# A class whose name is not the family's with ForCausalLM or the like behind it.
+OTHER_CLASSES = {
+    "GPT2ForCausalLM": "GPT2LMHeadModel",
+    "Gemma3ForSequenceClassification": "Gemma3TextForSequenceClassification",
 }
 
 THIRDS = ("query", "key", "value")  # side by side in the columns (GPT-2)
@@ -61,33 +68,45 @@ def _fused(name, parts):
     )
 
 
-_LLAMA = _table(
-    "model",
-    {"token": "embed_tokens"},
-    (
+def _llama(norms):
+    """Llama and its kin, which differ in the norms around the feed-forward layer."""
+    return _table(
+        "model",
+        {"token": "embed_tokens"},
         (
-            _NORM,
-            {
-                "layers/attention_norm": "layers.{}.input_layernorm",
-                "layers/attention/query_norm": "layers.{}.self_attn.q_norm",
-                "layers/attention/key_norm": "layers.{}.self_attn.k_norm",
-                "layers/mlp_norm": "layers.{}.post_attention_layernorm",
-                "final_norm": "norm",
-            },
+            (
+                _NORM,
+                {
+                    "layers/attention_norm": "layers.{}.input_layernorm",
+                    "layers/attention/query_norm": "layers.{}.self_attn.q_norm",
+                    "layers/attention/key_norm": "layers.{}.self_attn.k_norm",
+                    "final_norm": "norm",
+                }
+                | {f"layers/{ours}": f"layers.{{}}.{norms[ours]}" for ours in norms},
+            ),
+            (
+                _LINEAR,
+                {
+                    "layers/attention/query": "layers.{}.self_attn.q_proj",
+                    "layers/attention/key": "layers.{}.self_attn.k_proj",
+                    "layers/attention/value": "layers.{}.self_attn.v_proj",
+                    "layers/attention/output": "layers.{}.self_attn.o_proj",
+                    "layers/mlp/gate": "layers.{}.mlp.gate_proj",
+                    "layers/mlp/up": "layers.{}.mlp.up_proj",
+                    "layers/mlp/down": "layers.{}.mlp.down_proj",
+                },
+            ),
         ),
-        (
-            _LINEAR,
-            {
-                "layers/attention/query": "layers.{}.self_attn.q_proj",
-                "layers/attention/key": "layers.{}.self_attn.k_proj",
-                "layers/attention/value": "layers.{}.self_attn.v_proj",
-                "layers/attention/output": "layers.{}.self_attn.o_proj",
-                "layers/mlp/gate": "layers.{}.mlp.gate_proj",
-                "layers/mlp/up": "layers.{}.mlp.up_proj",
-                "layers/mlp/down": "layers.{}.mlp.down_proj",
-            },
-        ),
-    ),
+    )
+
+
+_LLAMA = _llama({"mlp_norm": "post_attention_layernorm"})
+_GEMMA = _llama(  # what is Llama's second norm by its name is a third one here
+    {
+        "attention_post_norm": "post_attention_layernorm",
+        "mlp_norm": "pre_feedforward_layernorm",
+        "mlp_post_norm": "post_feedforward_layernorm",
+    }
 )
 
 _GPT2 = _table(
@@ -225,6 +244,8 @@ TENSORS = {
         "mistral": _LLAMA + _UNEMBED,
         "qwen2": _LLAMA + _UNEMBED,
         "qwen3": _LLAMA + _UNEMBED,
+        "gemma2": _GEMMA + _UNEMBED,
+        "gemma3_text": _GEMMA + _UNEMBED,
         "gpt_neox": _NEOX + _EMBED_OUT,
         "distilbert": _DISTILBERT + _heads("pre_classifier", "classifier"),
         "bert": _bert("bert") + _heads("bert.pooler.dense", "classifier"),

@@ -12,14 +12,17 @@ import pytest
 import tiny_models
 from golden import make
 
-from rlhf_jax import huggingface
+from rlhf_jax import huggingface, huggingface_configs, huggingface_describe, trees
 from rlhf_jax.models import config as model_config
-from rlhf_jax.models import decoder, heads, layers
+from rlhf_jax.models import decoder, heads, stacks
 
 PROMPT = 6  # longer than the windows
 GENERATORS = [case for case in make.CASES if "Sequence" not in make.CASES[case][0]]
 # One for each way of decoding; the others differ in what both passes share.
-OWN_WAYS = ("gpt2", "neox", "llama_stretched", "mistral", "qwen2_mixed", "qwen3_mixed")
+OWN_WAYS = (
+    *("gpt2", "neox", "llama_stretched", "mistral", "qwen2_mixed", "qwen3_mixed"),
+    *("gemma2", "gemma3"),
+)
 
 
 def batch(case):
@@ -131,6 +134,27 @@ def test_a_window_that_is_left_out_is_noticed(tmp_path):
     assert error[:window].max() < 1e-4 < 1e-2 < error[window:].min()
 
 
+@pytest.mark.parametrize(
+    ("case", "without"),
+    [
+        ("gemma2", {"unit_offset": False}),
+        ("gemma2", {"scaled_embedding": False}),
+        ("gemma2", {"score_dim": None}),
+        ("gemma2", {"score_cap": None}),
+        ("gemma2", {"logit_cap": None}),
+        ("gemma2", {"windowed": (False, True)}),
+        ("gemma3", {"window_theta": None}),
+        ("gemma3", {"rope_scaling": None}),
+        ("gemma3", {"windowed": (False, True)}),
+    ],
+)
+def test_every_peculiarity_of_gemma_is_in_its_goldens(tmp_path, case, without):
+    theirs = directories.unpack(case, tmp_path)
+    model, params, _ = huggingface.load(tmp_path)
+    other = decoder.Decoder(dataclasses.replace(model.config, **without))
+    assert np.abs(answer(other, params, *batch(case)) - theirs)[0].max() > 1e-2
+
+
 def test_a_window_moves_with_the_text_and_not_with_its_padding(rng):
     c = model_config.llama(
         vocab_size=11, width=8, layers=1, heads=2, max_length=12, window=3
@@ -155,16 +179,17 @@ def test_a_window_moves_with_the_text_and_not_with_its_padding(rng):
 def test_windows_in_some_layers_only_are_scanned_and_remembered(tmp_path, monkeypatch):
     theirs = directories.unpack("qwen2_mixed", tmp_path)
     model, params, _ = huggingface.load(tmp_path)
-    monkeypatch.setattr(layers, "_SHALLOW", 0)
+    monkeypatch.setattr(stacks, "_SHALLOW", 0)
     remat = dataclasses.replace(model.config, remat="full")
     scanned = tiny_models.compiled(decoder.Decoder(remat))
     assert_same(scanned(params, *batch("qwen2_mixed")), theirs, "qwen2_mixed")
 
 
 def test_attention_on_accelerators_answers_as_torch_does(tmp_path, monkeypatch):
-    """By `jax.nn.dot_product_attention`: a window, and an encoder's mask."""
+    """By `jax.nn.dot_product_attention`: a window, an encoder's mask, a scale of its
+    own; and without it where scores are capped."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    for case in ("mistral", "bert"):
+    for case in ("mistral", "bert", "gemma2", "gemma3"):
         (tmp_path / case).mkdir()
         theirs = directories.unpack(case, tmp_path / case)
         model, params, _ = huggingface.load(tmp_path / case)
@@ -194,8 +219,14 @@ def test_attention_on_accelerators_answers_as_torch_does(tmp_path, monkeypatch):
         ("neox", {"rotary_pct": 0.4, "rope_parameters": None}, "rotary_dim=3: rotary"),
         (
             "llama",
-            {"model_type": "gemma2"},
-            "model_type 'gemma2' is not one of .*qwen3",
+            {"model_type": "gemma3"},  # with images
+            "model_type 'gemma3' is not one of .*gemma3_text",
+        ),
+        ("gemma2", {"use_bidirectional_attention": True}, "=True: not supported"),
+        (
+            "gemma3",
+            {"rope_parameters": {"sliding_attention": {"rope_type": "linear"}}},
+            "rope_type='linear': not supported",
         ),
     ],
 )
@@ -205,6 +236,35 @@ def test_what_is_not_understood_says_why(tmp_path, case, changes, message):
     with pytest.raises(ValueError, match=message) as failure:
         huggingface.load(tmp_path)
     assert "\n" not in str(failure.value)
+
+
+def test_gemmas_published_configuration_is_a_model_of_its_size():
+    """Gemma 3 1B, as its config.json was first written: 302M of embedding, 698M more
+    ("Gemma 3 Technical Report", arXiv:2503.19786, table 1)."""
+    described = {
+        "model_type": "gemma3_text",
+        "vocab_size": 262144,
+        "hidden_size": 1152,
+        "intermediate_size": 6912,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "max_position_embeddings": 32768,
+        "query_pre_attn_scalar": 256,
+        "rope_theta": 1000000,
+        "rope_local_base_freq": 10000,
+        "sliding_window": 512,
+        "sliding_window_pattern": 6,
+    }
+    c = huggingface_configs.read(described)
+    assert (c.rope_theta, c.window_theta, c.window) == (1e6, 1e4, 512)
+    assert c.windowed == ((True,) * 5 + (False,)) * 4 + (True, True)
+    assert c.tied and c.activation == "gelu_new" and c.norm_eps == 1e-6
+    module, tokens = decoder.Decoder(c), jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), tokens)
+    assert trees.size(shapes) / 1e6 == pytest.approx(302 + 698, rel=1e-3)
+    assert huggingface_configs.read(huggingface_describe.describe(c)) == c
 
 
 def test_other_spellings_of_neox_and_bert_files_are_read(tmp_path):
@@ -249,14 +309,12 @@ def test_a_roberta_keeps_the_place_its_positions_start_from(tmp_path):
 
 @pytest.mark.parametrize("turned", [2, 6, 14, 22])
 def test_a_share_of_turned_numbers_is_read_back_as_it_was(turned):
-    from rlhf_jax import huggingface_configs as configs
-
     c = model_config.neox(
         vocab_size=9, width=44, layers=1, heads=2, rotary_dim=turned, max_length=8
     )
-    part = configs.describe(c)["rope_parameters"]["partial_rotary_factor"]
+    part = huggingface_describe.describe(c)["rope_parameters"]["partial_rotary_factor"]
     assert int(22 * part) == turned  # what transformers makes of it
-    assert configs.read(configs.describe(c)) == c
+    assert huggingface_configs.read(huggingface_describe.describe(c)) == c
 
 
 def test_encoders_do_not_care_for_the_side_of_padding(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import tiny_models
 
 from rlhf_jax import trees
-from rlhf_jax.models import config, decoder, layers
+from rlhf_jax.models import config, decoder, stacks
 
 B, T, V = 3, 10, 23
 SHAPE = dict(vocab_size=V, width=16, layers=2, heads=4, max_length=16)
@@ -88,7 +88,7 @@ def test_states_asked_for_at_some_positions_are_the_ones_of_all(
     model, batch, depth, monkeypatch
 ):
     if depth == "deep":
-        monkeypatch.setattr(layers, "_SHALLOW", 0)
+        monkeypatch.setattr(stacks, "_SHALLOW", 0)
     apply = functools.partial(model.module.apply, method="hidden")
     last = jnp.array([9, 4, 7])
 
@@ -212,7 +212,7 @@ def test_deep_stacks_are_scanned_and_agree_with_shallow_ones_unrolled(
     llama, batch, monkeypatch
 ):
     full = llama.forward(llama.params, *batch)
-    monkeypatch.setattr(layers, "_SHALLOW", 0)
+    monkeypatch.setattr(stacks, "_SHALLOW", 0)
     scanned = tiny_models.compiled(llama.module)(llama.params, *batch)
     chex.assert_trees_all_close(scanned, full, atol=1e-6, rtol=1e-5)
 

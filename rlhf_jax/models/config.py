@@ -56,6 +56,13 @@ class Decoder:
     parallel: bool = False  # attention and feed-forward layer read the same x
     window: int | None = None  # how many tokens one sees, itself included; None: all
     windowed: tuple[bool, ...] | None = None  # which layers have the window; None: all
+    window_theta: float | None = None  # of those layers, unscaled; None: as the others
+    unit_offset: bool = False  # norms multiply by 1 + their scale
+    post_norm: bool = False  # what a layer adds to x is normalised as well
+    scaled_embedding: bool = False  # token vectors count √width times
+    score_dim: int | None = None  # scores are divided by its root; None: of head_dim
+    score_cap: float | None = None  # scores become cap · tanh(score / cap)
+    logit_cap: float | None = None  # logits likewise
 
     def __post_init__(self):
         _check_shared(self)
@@ -68,6 +75,10 @@ class Decoder:
             _check_turned(self)
         if self.window is not None and self.window < 1:
             raise ValueError(f"window={self.window}: a token sees at least itself")
+        for name in ("window_theta", "score_dim", "score_cap", "logit_cap"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name}={value}: needs to be positive, or None")
         if self.windowed is not None and (
             self.window is None or len(self.windowed) != self.layers
         ):
@@ -110,6 +121,9 @@ class Encoder:
     output_bias: ClassVar[bool] = True
     mlp_bias: ClassVar[bool] = True
     head_norm: ClassVar[bool] = False
+    unit_offset: ClassVar[bool] = False
+    score_dim: ClassVar[None] = None
+    score_cap: ClassVar[None] = None
 
     def __post_init__(self):
         _check_shared(self)
@@ -169,6 +183,8 @@ def _check_shared(c):
     for name in ("vocab_size", "width", "layers", "heads", "max_length", "hidden"):
         if getattr(c, name) < 1:
             raise ValueError(f"{name}={getattr(c, name)}: needs to be positive")
+    if c.attention == "cudnn" and c.score_cap is not None:
+        raise ValueError("attention='cudnn' caps no scores: set attention='auto'")
     if c.attention == "cudnn" and c.dtype == "float32":
         raise ValueError(
             "attention='cudnn' computes in half precision: set dtype='bfloat16', "

@@ -7,11 +7,12 @@ cut into layers for decoding.
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from rlhf_jax import masking
-from rlhf_jax.models import cache, config, layers
+from rlhf_jax.models import cache, config, layers, stacks
 
 
 class Decoder(nn.Module):
@@ -27,7 +28,7 @@ class Decoder(nn.Module):
     def setup(self):
         c = self.config
         self.embedding = layers.Embedding(c)
-        self.layers = layers.stack(self, layers.Block(c, parent=None), _example)
+        self.layers = stacks.stack(self, layers.Block(c, parent=None), _example)
         self.final_norm = layers.Norm(c)
         if not c.tied:
             self.unembedding = layers.Unembedding(c)
@@ -46,10 +47,13 @@ class Decoder(nn.Module):
 
     def unembed(self, hidden):
         """Logits [..., V] float32 of hidden states [..., D], any slice of them."""
-        if not self.config.tied:
-            return self.unembedding(hidden)
-        table = self.embedding.token
-        return layers.product(hidden, table.T, self.config.dtype, jnp.float32)
+        c = self.config
+        if c.tied:
+            table = self.embedding.token
+            logits = layers.product(hidden, table.T, c.dtype, jnp.float32)
+        else:
+            logits = self.unembedding(hidden)
+        return layers.capped(logits, c.logit_cap)
 
     def prefill(self, tokens, mask, length):
         """A left-padded prompt in one pass: logits [B, V] of what follows, and a cache.
@@ -79,19 +83,22 @@ class Decoder(nn.Module):
         c = self.config
         position = position[:, None]
         x = self.embedding(token[:, None], position)
-        angles = layers.rotation(c, position)
         mask = cache.occupy(memory.mask, memory.index)
-        seen, near = mask, mask
+        shown, near = mask, mask
         if c.window is not None and c.window < mask.shape[1]:
             near = mask & (position - masking.positions(mask) < c.window)
+        sights = {
+            windowed: (layers.rotation(c, position, windowed=windowed), seen)
+            for windowed, seen in ((False, shown), (True, near))
+        }
         block = layers.Block(c, parent=None)
         keys, values = [], []
         for params, windowed, *old in zip(
             memory.layers, c.in_window(), memory.keys, memory.values, strict=True
         ):
-            shown = near if windowed else seen
+            angles, seen = sights[windowed]
             x, (k, v) = block.apply(
-                {"params": params}, x, angles, old, memory.index, shown, method="step"
+                {"params": params}, x, angles, old, memory.index, seen, method="step"
             )
             keys.append(k)
             values.append(v)
@@ -109,35 +116,42 @@ class Decoder(nn.Module):
             )
         positions = masking.positions(mask)
         x = self.embedding(masking.zero(tokens, mask), positions)
-        shown, in_window = _shown(c, positions, mask)
-        body = functools.partial(
-            _apply_block, c, layers.rotation(c, positions), shown, remember
-        )
-        x, memory = layers.scan(body, x, (self.layers, in_window), c, at)
+        sight, in_window = _sight(c, positions, mask)
+        body = functools.partial(_apply_block, c, sight, remember)
+        x, memory = stacks.scan(body, x, (self.layers, in_window), c, at)
         return self.final_norm(x), memory
 
 
-def _shown(c, positions, mask):
-    """What each token may look at, [B, T, T] bool, and which layers have a window.
+def _sight(c, positions, mask):
+    """The angles a layer turns by and what each token may look at, [B, T, T] bool; and
+    which layers have a window.
 
-    Where the window binds in some layers only, a pair (all, near) and bools [L]; in all
-    or none of them one mask, and None.
+    Where some layers have one and some have none, a pair (far, near) of those, and
+    bools [L]; else what all layers share, and None.
     """
     length = mask.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
     shown = causal[None] & (mask != 0)[:, None]
-    if c.window is None or length <= c.window:
-        return shown, None
-    near = shown & (positions[:, :, None] - positions[:, None] < c.window)
+    angles = layers.rotation(c, positions)
+    if c.window is None:
+        return (angles, shown), None
+    near = angles, shown
+    if c.window_theta is not None:
+        near = layers.rotation(c, positions, windowed=True), shown
+    if length > c.window:
+        close = positions[:, :, None] - positions[:, None] < c.window
+        near = near[0], shown & close
     if all(c.in_window()):
         return near, None
-    return (shown, near), jnp.array(c.in_window())
+    return ((angles, shown), near), jnp.array(c.in_window())
 
 
-def _apply_block(c, angles, shown, remember, x, layer, at):
+def _apply_block(c, sight, remember, x, layer, at):
     params, in_window = layer
     if in_window is not None:
-        shown = jnp.where(in_window, shown[1], shown[0])
+        far, near = sight
+        sight = jax.tree.map(functools.partial(jnp.where, in_window), near, far)
+    angles, shown = sight
     block = layers.Block(c, parent=None)
     x, memory = block.apply({"params": params}, x, angles, shown, at)
     return x, memory if remember else None

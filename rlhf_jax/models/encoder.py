@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rlhf_jax import masking
-from rlhf_jax.models import config, layers
+from rlhf_jax.models import config, layers, stacks
 
 
 class Encoder(nn.Module):
@@ -26,10 +26,10 @@ class Encoder(nn.Module):
     def setup(self):
         c = self.config
         self.embedding = Embedding(c)
-        self.layers = layers.stack(self, Block(c, parent=None), _example)
+        self.layers = stacks.stack(self, Block(c, parent=None), _example)
 
     def __call__(self, tokens, mask=None, at=None):
-        """at: of `layers.pick`, whose states are wanted; all of them by default."""
+        """at: of `stacks.pick`, whose states are wanted; all of them by default."""
         c = self.config
         mask = jnp.ones_like(tokens) if mask is None else mask
         if tokens.shape[1] > c.max_length:
@@ -39,7 +39,7 @@ class Encoder(nn.Module):
             )
         x = self.embedding(masking.zero(tokens, mask), masking.positions(mask))
         body = functools.partial(_apply_block, c, (mask != 0)[:, None])
-        return layers.scan(body, x, self.layers, c, at)[0]
+        return stacks.scan(body, x, self.layers, c, at)[0]
 
 
 def first_valid(mask):
@@ -87,7 +87,7 @@ class Block(nn.Module):
 
     def __call__(self, x_BTD, mask_B1T, at=None):
         update, _ = self.attention(x_BTD, None, mask_B1T, at)
-        x_BTD = self.attention_norm(layers.pick(x_BTD, at) + update)
+        x_BTD = self.attention_norm(stacks.pick(x_BTD, at) + update)
         return self.mlp_norm(x_BTD + self.mlp(x_BTD))
 
 

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rlhf_jax.models import cache, config
+from rlhf_jax.models import cache, config, stacks
 
 _HIDDEN = -1e30  # finite: a row that may look at nothing gets a mean, not NaN
 _LARGEST_TABLE = 2**20  # numbers of a table of cosines kept in the program
-_SHALLOW = 6  # so few layers run 10 to 20% faster on CPU without a loop around them
 
 _ACTIVATIONS = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -26,87 +25,6 @@ _ACTIVATIONS = {
     "silu": jax.nn.silu,
     "relu": jax.nn.relu,
 }
-
-_REMAT = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
-
-
-def scan(body, x, stacked, c, at=None):
-    """(x at `at`, outputs [L, ...]) of `body(x, layer, at) -> (x, output)`, layer after
-    layer.
-
-    stacked: [L, ...]; at: of `pick`. The last layer of a shallow model gets it, and
-    computes nothing else; all others get None. `c.remat` says what a backward pass
-    recomputes.
-    """
-    deep = c.layers > _SHALLOW
-
-    def layered(at):
-        each = functools.partial(body, at=at)
-        if c.remat == "none":
-            return each
-        # In a loop nothing could be merged with what was computed the first time.
-        return jax.checkpoint(each, prevent_cse=not deep, policy=_REMAT[c.remat])
-
-    if deep:
-        x, outputs = jax.lax.scan(layered(None), x, stacked)
-        return pick(x, at), outputs
-    *first, last = _unstack(stacked, c.layers)
-    outputs = []
-    for layer in first:
-        x, output = layered(None)(x, layer)
-        outputs.append(output)
-    x, output = layered(at)(x, last)
-    return x, jax.tree.map(lambda *each: jnp.stack(each), *outputs, output)
-
-
-def _unstack(stacked, count):
-    """L trees of one layer each; the gradient is put together once, not added up."""
-    leaves, treedef = jax.tree.flatten(stacked)
-    cut = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
-    return [
-        treedef.unflatten(piece[0] for piece in layer)
-        for layer in zip(*cut, strict=True)
-    ]
-
-
-def pick(x, at):
-    """What [B, T, ...] has at some positions of T; everything where `at` is None.
-
-    at: a slice, or an index [B], one a row: T then is 1.
-    """
-    if at is None:
-        return x
-    if isinstance(at, slice):
-        return x[:, at]
-    return jnp.take_along_axis(x, at.reshape(-1, *(1,) * (x.ndim - 1)), axis=1)
-
-
-def stack(module, block, example):
-    """The parameters of all `block`s of a module, each leaf [L, ...], as "layers".
-
-    example: configuration → inputs of a block, for the shapes.
-    """
-    depth = block.config.layers
-    if not module.has_variable("params", "layers"):
-        return module.param("layers", _init_stack, block, example)
-    # `param` would refuse what `models.lora` adds to them.
-    found = module.get_variable("params", "layers")
-    given = jax.tree.leaves(found)[0].shape[0]
-    if given != depth:
-        raise ValueError(f"parameters of {given} layers, and layers={depth}")
-    return found
-
-
-def _init_stack(key, block, example):
-    inputs = example(block.config)
-
-    def init(key):
-        return block.init(key, *inputs)["params"]
-
-    return jax.vmap(init)(jax.random.split(key, block.config.layers))
 
 
 def product(x, kernel, dtype, result=None):
@@ -153,12 +71,14 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, x):
         c, outer = self.config, tuple(range(x.ndim - 1))
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        start = nn.initializers.zeros if c.unit_offset else nn.initializers.ones
+        scale = self.param("scale", start, (x.shape[-1],)).astype(jnp.float32)
+        scale = 1.0 + scale if c.unit_offset else scale
         x = x.astype(jnp.float32)
         if c.norm == "layer":
             x = x - x.mean(-1, keepdims=True)
         x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + c.norm_eps)
-        x = x * jnp.expand_dims(scale.astype(jnp.float32), outer)
+        x = x * jnp.expand_dims(scale, outer)
         if c.norm == "layer":
             bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
             x = x + jnp.expand_dims(bias.astype(jnp.float32), outer)
@@ -184,7 +104,10 @@ class Embedding(nn.Module):
         x = jnp.take(self.token, tokens_BT, axis=0, mode="fill")
         if self.config.positions == "learned":
             x = x + jnp.take(self.position, positions_BT, axis=0, mode="fill")
-        return x.astype(self.config.dtype)
+        x = x.astype(self.config.dtype)
+        if not self.config.scaled_embedding:
+            return x
+        return x * jnp.asarray(self.config.width**0.5, x.dtype)
 
 
 class Unembedding(nn.Module):
@@ -200,17 +123,20 @@ class Unembedding(nn.Module):
         return product(hidden, kernel, c.dtype, jnp.float32)
 
 
-def rotation(c, positions_BT):
+def rotation(c, positions_BT, *, windowed=False):
     """Cosine and sine of position · θ^(−2i/d), each [B, T, 1, d/2] float32.
 
     Su et al. 2021, "RoFormer", arXiv:2104.09864; d is `rotary_dim` where that is given.
-    None when positions are learned.
+    windowed: of the layers with the window, where those have a θ of their own. None
+    when positions are learned.
     """
     if c.positions != "rotary":
         return None
     turned = c.rotary_dim or c.head_dim
-    frequency = c.rope_theta ** -(np.arange(0, turned, 2) / turned)
-    if c.rope_scaling is not None:
+    own = windowed and c.window_theta is not None
+    theta = c.window_theta if own else c.rope_theta
+    frequency = theta ** -(np.arange(0, turned, 2) / turned)
+    if c.rope_scaling is not None and not own:
         frequency = _stretch(frequency, c.rope_scaling)
     if c.max_length * frequency.size > _LARGEST_TABLE:
         frequency = jnp.asarray(frequency, jnp.float32)[None, None, None]
@@ -253,8 +179,10 @@ def rotate(x_BTHd, angles):
     return turned.astype(x_BTHd.dtype)
 
 
-def attend(q_BTHd, k_BKSd, v_BKSd, mask_BTS):
+def attend(q_BTHd, k_BKSd, v_BKSd, mask_BTS, *, scale=None, cap=None):
     """softmax(q kᵀ / √d) v over the positions the mask shows. Returns [B, T, H, d].
+
+    scale: another factor than 1/√d; cap: of `capped`, for the scores.
 
     Grouped queries share a key-value head; their rows stand below each other in one
     matrix product, with heads as its batch: the fastest of what was tried on CPU in
@@ -263,20 +191,20 @@ def attend(q_BTHd, k_BKSd, v_BKSd, mask_BTS):
     """
     B, T, H, d = q_BTHd.shape
     K, S = k_BKSd.shape[1], k_BKSd.shape[2]
-    q_NRd = (q_BTHd * d**-0.5).swapaxes(1, 2).reshape(B * K, -1, d)
+    q_NRd = (q_BTHd * (scale or d**-0.5)).swapaxes(1, 2).reshape(B * K, -1, d)
     k_NSd, v_NSd = k_BKSd.reshape(-1, S, d), v_BKSd.reshape(-1, S, d)
     scores = jnp.einsum(
         "nrd,nsd->nrs", q_NRd, k_NSd, preferred_element_type=jnp.float32
     )
     shown = mask_BTS[:, None, None]
-    grouped = scores.reshape(B, K, H // K, T, S)
+    grouped = capped(scores, cap).reshape(B, K, H // K, T, S)
     scores = jnp.where(shown, grouped, _HIDDEN).reshape(scores.shape)
     weights = jax.nn.softmax(scores, axis=-1).astype(v_NSd.dtype)
     out = jnp.einsum("nrs,nsd->nrd", weights, v_NSd)
     return out.reshape(B, H, T, d).swapaxes(1, 2)
 
 
-def attend_once(q_BHd, k_BKSd, v_BKSd, mask_BS):
+def attend_once(q_BHd, k_BKSd, v_BKSd, mask_BS, *, scale=None, cap=None):
     """`attend` of one query a row against a cache. Returns [B, H, d].
 
     Rows and heads stay apart: with both in one axis a loop on CPU writes the cache
@@ -284,13 +212,18 @@ def attend_once(q_BHd, k_BKSd, v_BKSd, mask_BS):
     """
     B, H, d = q_BHd.shape
     K = k_BKSd.shape[1]
-    q_BKRd = (q_BHd * d**-0.5).reshape(B, K, H // K, d)
+    q_BKRd = (q_BHd * (scale or d**-0.5)).reshape(B, K, H // K, d)
     scores = jnp.einsum(
         "bkrd,bksd->bkrs", q_BKRd, k_BKSd, preferred_element_type=jnp.float32
     )
-    scores = jnp.where(mask_BS[:, None, None], scores, _HIDDEN)
+    scores = jnp.where(mask_BS[:, None, None], capped(scores, cap), _HIDDEN)
     weights = jax.nn.softmax(scores, axis=-1).astype(v_BKSd.dtype)
     return jnp.einsum("bkrs,bksd->bkrd", weights, v_BKSd).reshape(B, H, d)
+
+
+def capped(x, cap):
+    """cap · tanh(x / cap); x where there is no cap."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
 
 
 class Attention(nn.Module):
@@ -312,19 +245,23 @@ class Attention(nn.Module):
     def __call__(self, x_BTD, angles, mask_BTT, at=None):
         """Returns the update [B, T, D] and the (keys, values) [B, T, K, d].
 
-        mask [B, T, T], or [B, 1, T] where all queries see the same; at: of `pick`,
-        which tokens ask, and get an update.
+        mask [B, T, T], or [B, 1, T] where all queries see the same; at: of
+        `stacks.pick`, which tokens ask, and get an update.
         """
         q, k, v = self._project(x_BTD, angles, at)
         if mask_BTT.shape[1] > 1:
-            mask_BTT = pick(mask_BTT, at)
-        if self.config.attention == "cudnn" or jax.default_backend() != "cpu":
-            flash = "cudnn" if self.config.attention == "cudnn" else None
+            mask_BTT = stacks.pick(mask_BTT, at)
+        c, scale = self.config, self._scale
+        if c.score_cap is None and (
+            c.attention == "cudnn" or jax.default_backend() != "cpu"
+        ):
+            flash = "cudnn" if c.attention == "cudnn" else None
             out = jax.nn.dot_product_attention(
-                q, k, v, mask=mask_BTT[:, None], implementation=flash
+                q, k, v, mask=mask_BTT[:, None], scale=scale, implementation=flash
             )
         else:
-            out = attend(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask_BTT)
+            keys, values = k.swapaxes(1, 2), v.swapaxes(1, 2)
+            out = attend(q, keys, values, mask_BTT, scale=scale, cap=c.score_cap)
         return self._merge(out), (k, v)
 
     def step(self, x_B1D, angles, memory, index, mask_BS):
@@ -334,11 +271,15 @@ class Attention(nn.Module):
             cache.write(old, new, index)
             for old, new in zip(memory, (k, v), strict=True)
         )
-        out = attend_once(q[:, 0], keys, values, mask_BS)
+        options = {"scale": self._scale, "cap": self.config.score_cap}
+        out = attend_once(q[:, 0], keys, values, mask_BS, **options)
         return self._merge(out[:, None]), (keys, values)
 
     def _project(self, x, angles, at=None):
-        asking, turned = pick(x, at), jax.tree.map(lambda t: pick(t, at), angles)
+        asking, turned = (
+            stacks.pick(x, at),
+            jax.tree.map(lambda t: stacks.pick(t, at), angles),
+        )
         q, k, v = (
             states.reshape(*states.shape[:2], -1, self.config.head_dim)
             for states in (self.query(asking), self.key(x), self.value(x))
@@ -346,6 +287,10 @@ class Attention(nn.Module):
         if self.config.head_norm:
             q, k = self.query_norm(q), self.key_norm(k)
         return rotate(q, turned), rotate(k, angles), v
+
+    @property
+    def _scale(self):
+        return (self.config.score_dim or self.config.head_dim) ** -0.5
 
     def _merge(self, out_BTHd):
         return self.output(out_BTHd.reshape(*out_BTHd.shape[:2], -1))
@@ -381,12 +326,15 @@ class Block(nn.Module):
         self.attention = Attention(self.config)
         self.mlp_norm = Norm(self.config)
         self.mlp = MLP(self.config)
+        if self.config.post_norm:
+            self.attention_post_norm = Norm(self.config)
+            self.mlp_post_norm = Norm(self.config)
 
     def __call__(self, x_BTD, angles, mask_BTT, at=None):
-        """Returns x at `at`, of `pick`, and the (keys, values) of all tokens."""
+        """Returns x at `at`, of `stacks.pick`, and the (keys, values) of all tokens."""
         normed = self.attention_norm(x_BTD)
         update, memory = self.attention(normed, angles, mask_BTT, at)
-        return self._feed(pick(x_BTD, at), update), memory
+        return self._feed(stacks.pick(x_BTD, at), update), memory
 
     def step(self, x_B1D, angles, memory, index, mask_BS):
         update, memory = self.attention.step(
@@ -395,7 +343,10 @@ class Block(nn.Module):
         return self._feed(x_B1D, update), memory
 
     def _feed(self, x_BTD, update):
-        if self.config.parallel:
-            return x_BTD + update + self.mlp(self.mlp_norm(x_BTD))
-        x_BTD = x_BTD + update
-        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+        if self.config.post_norm:
+            update = self.attention_post_norm(update)
+        read = x_BTD if self.config.parallel else x_BTD + update
+        fed = self.mlp(self.mlp_norm(read))
+        if self.config.post_norm:
+            fed = self.mlp_post_norm(fed)
+        return x_BTD + update + fed

@@ -50,6 +50,18 @@ _LINEAR = dict(rope_type="linear", rope_theta=100.0, factor=3.0)
 _TIED = dict(tie_word_embeddings=True)
 _BIASED = dict(attention_bias=True, mlp_bias=True)
 _MIXED = dict(use_sliding_window=True, sliding_window=3, max_window_layers=1)
+_GEMMA = _LLAMA | dict(
+    head_dim=8, query_pre_attn_scalar=5, sliding_window=3, max_position_embeddings=16
+)
+# So low that they bind: the logits of these models are below 10.
+_CAPS = dict(attn_logit_softcapping=0.5, final_logit_softcapping=2.0)
+_ROTATIONS = dict(  # of layers with a window and of those without
+    sliding_attention=dict(rope_type="default", rope_theta=10.0),
+    full_attention=dict(rope_type="linear", rope_theta=100.0, factor=3.0),
+)
+_GEMMA3 = _GEMMA | dict(
+    rope_parameters=_ROTATIONS, layer_types=["sliding_attention", "full_attention"]
+)
 _THREE, _ONE = dict(num_labels=3), dict(num_labels=1)
 
 # case: (class name, its configuration)
@@ -93,6 +105,10 @@ CASES = {
     "qwen3": ("Qwen3ForCausalLM", _QWEN3 | dict(attention_bias=True)),
     "qwen3_mixed": ("Qwen3ForCausalLM", _QWEN3 | _MIXED | _TIED),
     "qwen3_reward": ("Qwen3ForSequenceClassification", _QWEN3 | _ONE),
+    "gemma2": ("Gemma2ForCausalLM", _GEMMA | _CAPS),
+    "gemma2_classifier": ("Gemma2ForSequenceClassification", _GEMMA | _THREE),
+    "gemma3": ("Gemma3ForCausalLM", _GEMMA3),
+    "gemma3_reward": ("Gemma3TextForSequenceClassification", _GEMMA3 | _ONE),
     "distilbert": ("DistilBertForSequenceClassification", _DISTIL),
     "bert": ("BertForSequenceClassification", _SHAPE | _THREE),
     "roberta": (
