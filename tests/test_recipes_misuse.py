@@ -67,7 +67,7 @@ def test_files_and_models_that_do_not_fit_are_named(home, tmp_path):
     long = [{"prompt": "x" * 99, "completion": "y"}] * 9
     small_recipes.lines(tmp_path / "long.jsonl", long)
     refused("no training row has anything", dataset=tmp_path / "long.jsonl")
-    with pytest.raises(ValueError, match="exceed the model's context of 64"):
+    with pytest.raises(ValueError, match="^a prompt and responses of 64 tokens"):
         small_recipes.run(
             rl,
             policy=home / "model",

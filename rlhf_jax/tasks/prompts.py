@@ -29,9 +29,10 @@ def create(
     stops = ends.stop_ids(tokenizer)
     room = model.config.max_length - lengths[1]
     if room < 1 or (lengths[0] or 1) > room:
+        asked = f"prompts of {lengths[0]} and " if lengths[0] else "a prompt and "
         raise ValueError(
-            f"prompts of {lengths[0]} and responses of {lengths[1]} tokens exceed the "
-            f"model's context of {model.config.max_length}; ask for fewer"
+            f"{asked}responses of {lengths[1]} tokens exceed the model's context of "
+            f"{model.config.max_length}; ask for fewer"
         )
     asked = [examples.prompts(rows, tokenizer, cue=cue) for rows in (train, held)]
     made = [_prompts(tokenizer, part, lengths[0] or room) for part in asked]
@@ -115,8 +116,8 @@ def _useful(tokens, what):
     kept = np.asarray(tokens.target_mask)[:, 1:].any(-1)
     if not kept.any():
         raise ValueError(
-            f"no held-out {what} has two tokens: drift cannot be read off them; name "
-            "human text with --texts"
+            f"of the held-out {what} none has two tokens: drift cannot be read off "
+            "them; name human text with --texts"
         )
     return Tokens(*(x[kept] for x in tokens))
 
