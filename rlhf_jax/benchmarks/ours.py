@@ -80,10 +80,17 @@ class Ours:
         )
 
     def bookkeeping(self):
-        """The end of an iteration alone: EMA, and the reset where one is due."""
-        return self._advance(
-            lambda state: self._finish(state, self._hyper, self._every_row)
-        )
+        """The end of an iteration alone: EMA, and the reset where one is due.
+
+        The second of two in a row: the first pays for memory that the part before it
+        gave back to the system, which an iteration has at hand.
+        """
+
+        def end(state):
+            return self._finish(state, self._hyper, self._every_row)
+
+        self._advance(end)
+        return self._advance(end)
 
     def checkpoint(self):
         """All of the state on disk, with its manifest."""
