@@ -1,7 +1,9 @@
 """Generation: a prompt in one pass, then a loop that stops when every row has ended.
 
 A generator is anything whose `apply` knows two methods: `prefill(tokens, mask, length)`
-→ (logits [B, V], memory) and `step(token [B], position [B], memory)` → the same.
+→ (logits [B, V], memory) and `step(token [B], position [B], memory)` → the same; for
+several responses a prompt also `repeat(memory, copies)` → the memory of each row as
+often, side by side.
 
 Legend: B rows, P prompt tokens, T new tokens, V vocabulary.
 """
@@ -79,7 +81,7 @@ def row_keys(key, row_ids):
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(row_ids)
 
 
-def generate(model, params, prompts, keys, *, config):
+def generate(model, params, prompts, keys, *, config, copies=1):
     """Continue left-padded prompts until each row draws an end token, or T tokens.
 
     With `uniform_from` = u a row is cut at a length of its own, uniform in u..T and
@@ -92,13 +94,19 @@ def generate(model, params, prompts, keys, *, config):
     Which token is drawn depends on the row's key, its time and its logits alone.
 
     Args: model and params: a generator; prompts: `Prompts` [B, P], at least one valid
-    token a row; keys [B]; config: a static `Config`.
-    Returns `Rollout`. No gradient flows through the draw.
+    token a row; keys [B·copies]; config: a static `Config`; copies: how many responses
+    a prompt has, side by side: it is read once.
+    Returns `Rollout` of B·copies rows. No gradient flows through the draw.
     """
     length = prompts.tokens.shape[1] + config.max_new_tokens
     logits, memory = model.apply(
         {"params": params}, prompts.tokens, prompts.mask, length, method="prefill"
     )
+    if copies > 1:
+        prompts, logits = jax.tree.map(
+            lambda x: jnp.repeat(x, copies, axis=0), (prompts, logits)
+        )
+        memory = model.apply({"params": params}, memory, copies, method="repeat")
     start = prompts.mask.sum(-1).astype(jnp.int32)
     lengths = _lengths(keys, config)
     keys = _keys_of_times(keys, config.max_new_tokens)

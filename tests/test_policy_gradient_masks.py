@@ -4,16 +4,19 @@ import dataclasses
 import functools
 
 import checks
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+import tiny_models
 from checks import close
 
-from rlhf_jax import parallel
+from rlhf_jax import parallel, sampling
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.algorithms.policy_gradient import restrict
+from rlhf_jax.types import Prompts
 
 FREE = tiny.config(masked=True, mask_top_p=1.0)
 MASKED = tiny.config(masked=True, mask_top_p=0.6, mask_least=3)
@@ -94,6 +97,19 @@ def test_only_what_the_mask_allows_is_drawn():
             for t, mask in enumerate(masks):
                 outside[name] += bool(valid[row, t]) and tokens[row, t] not in mask
     assert outside["masked"] == 0 and outside["free"] > 0
+
+
+def test_copies_of_a_prompt_are_drawn_under_the_mask_of_each():
+    weights = [tiny_models.draw(tiny.DECODER, seed=seed) for seed in (0, 1)]
+    model, pair = restrict.Restricted(tiny.DECODER, MASKED), restrict.Pair(*weights)
+    batch = tiny.batch()
+    prompts = Prompts(batch.tokens, batch.mask)
+    every = Prompts(*(jnp.repeat(x, 2, axis=0) for x in prompts))
+    keys = sampling.row_keys(jax.random.key(3), jnp.arange(len(every.tokens)))
+    run = functools.partial(sampling.generate, model, config=MASKED.sampling)
+    found = jax.jit(functools.partial(run, copies=2))(pair, prompts, keys)
+    expected = jax.jit(run)(pair, every, keys)
+    chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_log_probs_are_normalised_over_the_mask_and_the_penalty_is_not():

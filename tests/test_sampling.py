@@ -23,13 +23,20 @@ class Table:
     """A generator whose logits are a row of a table [V, V], looked up by last token."""
 
     on_step: object = None  # called at every step of the loop
+    on_prompt: object = None  # called with the shape of what is read first
 
     def apply(self, variables, *inputs, method):
         return getattr(self, method)(variables["params"], *inputs)
 
     def prefill(self, table, tokens, mask, length):
         del mask, length
+        if self.on_prompt is not None:
+            self.on_prompt(tokens.shape)
         return table[tokens[:, -1]], ()
+
+    def repeat(self, table, memory, copies):
+        del table, copies
+        return memory
 
     def step(self, table, token, position, memory):
         if self.on_step is not None:
@@ -307,6 +314,25 @@ def test_logps_are_those_of_a_full_forward_pass(network, prompts, changes):
         rollout.sampler_logps[mask], filtered[mask], atol=1e-5, rtol=0
     )
     assert not jnp.any(jnp.isnan(rollout.logps))
+
+
+def test_copies_of_a_prompt_draw_what_repeated_prompts_draw(network, prompts):
+    module, params = network
+    settings = drawn()
+    every = type(prompts)(*(jnp.repeat(x, 3, axis=0) for x in prompts))
+    run = functools.partial(sampling.generate, module, config=settings)
+    found = jax.jit(functools.partial(run, copies=3))(params, prompts, keys(3 * B))
+    expected = jax.jit(run)(params, every, keys(3 * B))
+    chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert len(np.unique(found.tokens[:3], axis=0)) == 3  # keys of their own
+
+
+def test_a_prompt_is_read_once_for_all_its_copies(table, prompts):
+    shapes = []
+    model = Table(on_prompt=shapes.append)
+    run = functools.partial(sampling.generate, model, config=drawn(), copies=4)
+    rollout = run(table, prompts, keys(4 * B))
+    assert shapes == [(B, P)] and rollout.tokens.shape == (4 * B, P + T)
 
 
 def test_left_padding_changes_no_greedy_token(network, prompts):

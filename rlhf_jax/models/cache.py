@@ -45,6 +45,19 @@ def from_prompt(layers, keys, values, mask, length):
     )
 
 
+def repeat(memory, copies):
+    """The Cache of each row `copies` times, side by side."""
+
+    def rows(x):
+        return jnp.repeat(x, copies, axis=0)
+
+    return memory._replace(
+        keys=tuple(map(rows, memory.keys)),
+        values=tuple(map(rows, memory.values)),
+        mask=rows(memory.mask),
+    )
+
+
 def unstack(stacked, dtype):
     """Parameters [L, ...] as L trees, the kernels in `dtype`: what `Dense` makes of
     them anyway. Scales and biases keep their type."""

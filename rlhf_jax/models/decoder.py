@@ -74,6 +74,10 @@ class Decoder(nn.Module):
         memory = cache.from_prompt(each, keys, values, mask, length)
         return self.unembed(hidden[:, -1]), memory
 
+    def repeat(self, memory, copies):
+        """The memory of a `prefill`, each row `copies` times, side by side."""
+        return cache.repeat(memory, copies)
+
     def step(self, token, position, memory):
         """One more token a row: the logits [B, V] after it, and the cache with it.
 

@@ -39,9 +39,6 @@ def rollout(state, batch, *, networks, config):
     sample_key, _ = keys(state)
     count = config.candidates
     ids = batch.row_ids[:, None] * count + jnp.arange(count)[None, :]
-    prompts = Prompts(
-        jnp.repeat(batch.tokens, count, axis=0), jnp.repeat(batch.mask, count, axis=0)
-    )
     model, params = networks.policy, state.learner.params["policy"]
     if config.masked:
         model = restrict.Restricted(model, config)
@@ -49,9 +46,10 @@ def rollout(state, batch, *, networks, config):
     return sampling.generate(
         model,
         params,
-        prompts,
+        Prompts(batch.tokens, batch.mask),
         sampling.row_keys(sample_key, ids.reshape(-1)),
         config=config.sampling,
+        copies=count,
     )
 
 

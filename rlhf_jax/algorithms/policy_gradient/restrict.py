@@ -25,7 +25,7 @@ class Pair(NamedTuple):
 class Restricted:
     """A generator of two of one kind: the first's logits where the second allows.
 
-    Params: a `Pair`. Knows the two methods that generation asks for.
+    Params: a `Pair`. Knows the methods that generation asks for.
     """
 
     def __init__(self, model, config):
@@ -33,6 +33,12 @@ class Restricted:
 
     def apply(self, variables, *args, method):
         pair, memories = variables["params"], (None, None)
+        if method == "repeat":
+            memories, copies = args
+            return tuple(
+                self._model.apply({"params": params}, memory, copies, method=method)
+                for params, memory in zip(pair, memories, strict=True)
+            )
         if method == "step":
             *args, memories = args
         found = [
