@@ -69,6 +69,8 @@ def test_an_update_is_three_forwards_and_an_iteration_the_sum_of_its_passes():
     assert operations.update(TINY, critic=True) == 3 * (policy + values)
     rest = operations.iteration(TINY) - operations.generate(TINY)
     assert rest == score + policy + 3 * policy
+    alone, shared = (operations.iteration(TINY, copies=k) for k in (1, 4))
+    assert alone - shared == 0.75 * operations.prefill(TINY)
     more = operations.iteration(TINY, critic=True) - operations.iteration(TINY)
     assert more == values + 3 * values
 
@@ -170,7 +172,8 @@ def test_what_rounds_say_is_arithmetic():
     assert facts["train_tokens_per_second"] == 8 * 9
     assert facts["decode_tokens_per_second"] == 8 * 4
     assert facts["decode_bandwidth_share"] == operations.decode_bytes(TINY) / 1e5
-    assert facts["iteration_utilisation"] == operations.iteration(TINY) / 3.0 / 1e6
+    done = operations.iteration(TINY, copies=workloads.CANDIDATES)
+    assert facts["iteration_utilisation"] == done / 3.0 / 1e6
     assert facts["bookkeeping_share"] == pytest.approx(0.01)
 
 

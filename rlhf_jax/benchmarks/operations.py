@@ -35,7 +35,8 @@ def prefill(work):
 
 
 def generate(work):
-    """A rollout: the prompts, then every new token but the last is fed back."""
+    """A rollout of one response a prompt: the prompts, then every new token but the
+    last is fed back."""
     fed = work.rows * (work.new_tokens - 1)
     context = work.prompt_length + work.new_tokens / 2
     return prefill(work) + forward(work.decoder, fed, context, fed)
@@ -66,10 +67,14 @@ def update(work, *, critic=False):
     return 3 * (policy(work) + (values(work) if critic else 0))
 
 
-def iteration(work, *, critic=False):
-    """Rollout, score, reference (and values), updates."""
+def iteration(work, *, critic=False, copies=1):
+    """Rollout, score, reference (and values), updates.
+
+    copies: how many responses a prompt has, which is read once for all of them.
+    """
+    rollout = generate(work) - prefill(work) * (1 - 1 / copies)
     experience = score(work) + policy(work) + (values(work) if critic else 0)
-    return generate(work) + experience + update(work, critic=critic)
+    return rollout + experience + update(work, critic=critic)
 
 
 def decode_bytes(work):

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax import cells, checkpoint
+from rlhf_jax import cells, checkpoint, sampling
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.algorithms.policy_gradient import update
 from rlhf_jax.benchmarks import measure, operations, workloads
+from rlhf_jax.types import Prompts
 
 HYPER = policy_gradient.Hyper(learning_rate=1e-5, kl_coef=0.05, reset_every=17)
 PARTS = ("iteration", "generate", "prefill", "train", "bookkeeping", "checkpoint")
@@ -50,6 +51,9 @@ class Ours:
         self._prefill = layout.compile(
             self._fill, rows_in=(2,), rows_out=(0,), outputs=1
         )
+        self._write = layout.compile(
+            self._sample_rows, rows_in=(2,), rows_out=(0,), outputs=1
+        )
         self._train = layout.compile(self._learn, rows_in=(3,), donate=(1,))
         self._finish = layout.compile(self._end, rows_in=(2,), donate=(0,))
         self._sample = layout.place(_sample(work))
@@ -64,8 +68,10 @@ class Ours:
         )
 
     def generate(self):
-        """The rollout alone."""
-        return measure.seconds(lambda: self._programs.rollout(self._state, self._batch))
+        """A rollout alone, every row with a prompt of its own."""
+        return measure.seconds(
+            lambda: self._write(self._base, self._state, self._every_row)
+        )
 
     def prefill(self):
         """The prompts alone, into logits and a cache."""
@@ -117,6 +123,16 @@ class Ours:
             variables, batch.tokens, batch.mask, self.work.length, method="prefill"
         )
         return logits, memory.keys, memory.values
+
+    def _sample_rows(self, base, state, batch, *, axis_name):
+        del axis_name
+        return sampling.generate(
+            self._on(base).policy,
+            state.learner.params["policy"],
+            Prompts(batch.tokens, batch.mask),
+            sampling.row_keys(state.key, batch.row_ids),
+            config=self.config.sampling,
+        )
 
     def _learn(self, base, state, sample, rows, *, axis_name):
         del rows  # a layout shares something out, or has nothing to lay out
@@ -176,9 +192,10 @@ def describe(work, algorithm, times, *, matmul, bandwidth):
     facts = {f"{part}_seconds": value for part, value in took.items()}
     facts["spread"] = max(map(measure.spread, times.values()))
     new = work.rows * work.new_tokens
-    critic = work.algorithm(algorithm).learns_value
+    config = work.algorithm(algorithm)
+    critic, copies = config.learns_value, config.candidates
     done = {
-        "iteration": (new, operations.iteration(work, critic=critic)),
+        "iteration": (new, operations.iteration(work, critic=critic, copies=copies)),
         "generate": (new, operations.generate(work)),
         "prefill": (work.rows * work.prompt_length, operations.prefill(work)),
         "train": (work.rows * work.length, operations.update(work, critic=critic)),
