@@ -2,7 +2,7 @@
 
 A generator is anything whose `apply` knows two methods: `prefill(tokens, mask, length)`
 → (logits [B, V], memory) and `step(token [B], position [B], memory)` → the same; for
-several responses a prompt also `repeat(memory, copies)` → the memory of each row as
+several responses a prompt also `repeat(copies, memory)` → the memory of each row as
 often, side by side.
 
 Legend: B rows, P prompt tokens, T new tokens, V vocabulary.
@@ -106,7 +106,7 @@ def generate(model, params, prompts, keys, *, config, copies=1):
         prompts, logits = jax.tree.map(
             lambda x: jnp.repeat(x, copies, axis=0), (prompts, logits)
         )
-        memory = model.apply({"params": params}, memory, copies, method="repeat")
+        memory = model.apply({"params": params}, copies, memory, method="repeat")
     start = prompts.mask.sum(-1).astype(jnp.int32)
     lengths = _lengths(keys, config)
     keys = _keys_of_times(keys, config.max_new_tokens)

@@ -34,7 +34,7 @@ class Table:
             self.on_prompt(tokens.shape)
         return table[tokens[:, -1]], ()
 
-    def repeat(self, table, memory, copies):
+    def repeat(self, table, copies, memory):
         del table, copies
         return memory
 

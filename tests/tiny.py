@@ -33,7 +33,7 @@ class Bigram:
         if method == "step":
             return table[args[0]], ()
         if method == "repeat":
-            return args[0]  # nothing: what comes next depends on the last token alone
+            return args[1]  # nothing: what comes next depends on the last token alone
         if method == "unembed":
             return args[0]
         return table[args[0][:, at]]  # "hidden", and the logits themselves

@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax import cells, checkpoint, sampling
+from rlhf_jax import cells, checkpoint
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.algorithms.policy_gradient import update
+from rlhf_jax.algorithms.policy_gradient import collect, update
 from rlhf_jax.benchmarks import measure, operations, workloads
-from rlhf_jax.types import Prompts
 
 HYPER = policy_gradient.Hyper(learning_rate=1e-5, kl_coef=0.05, reset_every=17)
 PARTS = ("iteration", "generate", "prefill", "train", "bookkeeping", "checkpoint")
@@ -126,13 +125,8 @@ class Ours:
 
     def _sample_rows(self, base, state, batch, *, axis_name):
         del axis_name
-        return sampling.generate(
-            self._on(base).policy,
-            state.learner.params["policy"],
-            Prompts(batch.tokens, batch.mask),
-            sampling.row_keys(state.key, batch.row_ids),
-            config=self.config.sampling,
-        )
+        alone = self.work.algorithm("reinforce")
+        return collect.rollout(state, batch, networks=self._on(base), config=alone)
 
     def _learn(self, base, state, sample, rows, *, axis_name):
         del rows  # a layout shares something out, or has nothing to lay out

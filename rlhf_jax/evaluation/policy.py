@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax import logprobs, masking, sampling
+from rlhf_jax.algorithms.policy_gradient import collect
 from rlhf_jax.types import Prompts, Tokens
 
 _ROWS = 128  # drawn at once, by everyone who draws: one shape is one program
@@ -67,15 +68,7 @@ def make_compare(model, *, config):
 
 
 def _response_logits(model, params, rollout):
-    length = rollout.response_mask.shape[1]
-    start = rollout.tokens.shape[1] - length - 1
-    hidden = model.apply(
-        {"params": params},
-        rollout.tokens,
-        rollout.mask,
-        method="hidden",
-        at=slice(start, start + length),
-    )
+    hidden = collect.before_responses(model, params, rollout)
     return model.apply({"params": params}, hidden, method="unembed")
 
 

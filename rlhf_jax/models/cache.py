@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rlhf_jax.models import stacks
+
 
 class Cache(NamedTuple):
     """One array a layer, so that a loop writes in place and reads without slicing.
@@ -62,13 +64,10 @@ def unstack(stacked, dtype):
     """Parameters [L, ...] as L trees, the kernels in `dtype`: what `Dense` makes of
     them anyway. Scales and biases keep their type."""
 
-    def cut(layer):
-        return jax.tree.map(
-            lambda leaf: leaf[layer].astype(dtype) if leaf.ndim > 2 else leaf[layer],
-            stacked,
-        )
+    def cast(leaf):
+        return leaf.astype(dtype) if leaf.ndim > 1 else leaf
 
-    return tuple(map(cut, range(jax.tree.leaves(stacked)[0].shape[0])))
+    return tuple(jax.tree.map(cast, layer) for layer in stacks.unstack(stacked))
 
 
 def write(memory_BKSd, new_BTKd, index):

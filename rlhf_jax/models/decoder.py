@@ -74,7 +74,7 @@ class Decoder(nn.Module):
         memory = cache.from_prompt(each, keys, values, mask, length)
         return self.unembed(hidden[:, -1]), memory
 
-    def repeat(self, memory, copies):
+    def repeat(self, copies, memory):
         """The memory of a `prefill`, each row `copies` times, side by side."""
         return cache.repeat(memory, copies)
 
@@ -91,10 +91,8 @@ class Decoder(nn.Module):
         shown, near = mask, mask
         if c.window is not None and c.window < mask.shape[1]:
             near = mask & (position - masking.positions(mask) < c.window)
-        sights = {
-            windowed: (layers.rotation(c, position, windowed=windowed), seen)
-            for windowed, seen in ((False, shown), (True, near))
-        }
+        far_angles, near_angles = _angles(c, position)
+        sights = {False: (far_angles, shown), True: (near_angles, near)}
         block = layers.Block(c, parent=None)
         keys, values = [], []
         for params, windowed, *old in zip(
@@ -136,18 +134,24 @@ def _sight(c, positions, mask):
     length = mask.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
     shown = causal[None] & (mask != 0)[:, None]
-    angles = layers.rotation(c, positions)
+    far_angles, near_angles = _angles(c, positions)
+    far, near = (far_angles, shown), (near_angles, shown)
     if c.window is None:
-        return (angles, shown), None
-    near = angles, shown
-    if c.window_theta is not None:
-        near = layers.rotation(c, positions, windowed=True), shown
+        return far, None
     if length > c.window:
         close = positions[:, :, None] - positions[:, None] < c.window
-        near = near[0], shown & close
+        near = near_angles, shown & close
     if all(c.in_window()):
         return near, None
-    return ((angles, shown), near), jnp.array(c.in_window())
+    return (far, near), jnp.array(c.in_window())
+
+
+def _angles(c, positions):
+    """The rotations of layers without a window and with one, often the same."""
+    angles = layers.rotation(c, positions)
+    if c.window_theta is None:
+        return angles, angles
+    return angles, layers.rotation(c, positions, windowed=True)
 
 
 def _apply_block(c, sight, remember, x, layer, at):

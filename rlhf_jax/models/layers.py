@@ -127,16 +127,15 @@ def rotation(c, positions_BT, *, windowed=False):
     """Cosine and sine of position · θ^(−2i/d), each [B, T, 1, d/2] float32.
 
     Su et al. 2021, "RoFormer", arXiv:2104.09864; d is `rotary_dim` where that is given.
-    windowed: of the layers with the window, where those have a θ of their own. None
-    when positions are learned.
+    windowed: of layers that have a θ of their own, `window_theta`, and no stretching.
+    None when positions are learned.
     """
     if c.positions != "rotary":
         return None
     turned = c.rotary_dim or c.head_dim
-    own = windowed and c.window_theta is not None
-    theta = c.window_theta if own else c.rope_theta
+    theta = c.window_theta if windowed else c.rope_theta
     frequency = theta ** -(np.arange(0, turned, 2) / turned)
-    if c.rope_scaling is not None and not own:
+    if c.rope_scaling is not None and not windowed:
         frequency = _stretch(frequency, c.rope_scaling)
     if c.max_length * frequency.size > _LARGEST_TABLE:
         frequency = jnp.asarray(frequency, jnp.float32)[None, None, None]
@@ -276,10 +275,7 @@ class Attention(nn.Module):
         return self._merge(out[:, None]), (keys, values)
 
     def _project(self, x, angles, at=None):
-        asking, turned = (
-            stacks.pick(x, at),
-            jax.tree.map(lambda t: stacks.pick(t, at), angles),
-        )
+        asking, turned = jax.tree.map(lambda t: stacks.pick(t, at), (x, angles))
         q, k, v = (
             states.reshape(*states.shape[:2], -1, self.config.head_dim)
             for states in (self.query(asking), self.key(x), self.value(x))

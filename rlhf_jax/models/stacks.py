@@ -36,7 +36,7 @@ def scan(body, x, stacked, c, at=None):
     if deep:
         x, outputs = jax.lax.scan(layered(None), x, stacked)
         return pick(x, at), outputs
-    *first, last = _unstack(stacked, c.layers)
+    *first, last = unstack(stacked)
     outputs = []
     for layer in first:
         x, output = layered(None)(x, layer)
@@ -45,10 +45,10 @@ def scan(body, x, stacked, c, at=None):
     return x, jax.tree.map(lambda *each: jnp.stack(each), *outputs, output)
 
 
-def _unstack(stacked, count):
+def unstack(stacked):
     """L trees of one layer each; the gradient is put together once, not added up."""
     leaves, treedef = jax.tree.flatten(stacked)
-    cut = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
+    cut = [jax.lax.split(leaf, (1,) * leaf.shape[0]) for leaf in leaves]
     return [
         treedef.unflatten(piece[0] for piece in layer)
         for layer in zip(*cut, strict=True)

@@ -33,13 +33,7 @@ class Restricted:
 
     def apply(self, variables, *args, method):
         pair, memories = variables["params"], (None, None)
-        if method == "repeat":
-            memories, copies = args
-            return tuple(
-                self._model.apply({"params": params}, memory, copies, method=method)
-                for params, memory in zip(pair, memories, strict=True)
-            )
-        if method == "step":
+        if method in ("step", "repeat"):
             *args, memories = args
         found = [
             self._model.apply(
@@ -50,6 +44,8 @@ class Restricted:
             )
             for params, memory in zip(pair, memories, strict=True)
         ]
+        if method == "repeat":
+            return tuple(found)
         (logits, own), (others, other) = found
         return restrict(logits, allowed(others, config=self._config)), (own, other)
 
