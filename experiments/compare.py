@@ -24,11 +24,14 @@ from typing import Annotated, NamedTuple
 import rich.console
 import tyro
 
-from rlhf_jax import ablations, command, flags, methods
-from rlhf_jax.pivot import flags as game_flags
-from rlhf_jax.pivot import methods as game_methods
-from rlhf_jax.pivot import page as game_page
-from rlhf_jax.reporting import canvas, claims, metrics, report, results
+from experiments.pivot_translation import methods as game_methods
+from experiments.pivot_translation import options as game_flags
+from experiments.pivot_translation import page as game_page
+from experiments.sentiment import ablations
+from rlhf_jax.cli import command, options
+from rlhf_jax.reporting import canvas, claims, report, results
+from rlhf_jax.runtime import metrics_log
+from rlhf_jax.studies import methods
 
 
 class Kind(NamedTuple):
@@ -46,7 +49,7 @@ class Kind(NamedTuple):
 POLICY = Kind(
     axes=("drift/text_nll", "drift/kl_initial", "tax/skills"),
     labels=methods.LABELS,
-    corners=lambda config, records: flags.corners(config.corner, records),
+    corners=lambda config, records: options.corners(config.corner, records),
     page={
         "title": "Runs compared: reward against drift",
         "contrasts": ablations.CONTRASTS,
@@ -82,7 +85,7 @@ class Config:
     """Names of the methods to show; by default all. Claims are judged over all."""
     output: str | None = None
     """A folder for the page; by default a new one under runs/compare."""
-    corner: flags.Corner = dataclasses.field(default_factory=flags.Corner)
+    corner: options.Corner = dataclasses.field(default_factory=options.Corner)
     game_corner: game_flags.Corner = dataclasses.field(
         default_factory=game_flags.Corner
     )
@@ -119,7 +122,7 @@ def run(config):
     rows = [
         {**row, "method": _name(name, row["method"], found, config.pool)}
         for name, folder in zip(names(folders), folders, strict=True)
-        for row in metrics.read(folder / "samples.jsonl")
+        for row in metrics_log.read(folder / "samples.jsonl")
         if not config.methods or row["method"] in config.methods
     ]
     corners = kind.corners(config, records)
@@ -150,7 +153,7 @@ def read(folder):
     """The records of a run folder that can stand on a front."""
     if not (folder / "metrics.jsonl").is_file():
         raise ValueError(f"{folder} holds no run: it has no metrics.jsonl")
-    records = metrics.read(folder / "metrics.jsonl")
+    records = metrics_log.read(folder / "metrics.jsonl")
     if not results.runs(records):
         raise ValueError(
             f"{folder} measured no reward (eval/reward) after its start: a front is of "

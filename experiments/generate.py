@@ -21,11 +21,12 @@ from typing import Literal
 import jax
 import rich.console
 
-from rlhf_jax import command, parallel, sampling
+from rlhf_jax import sampling
+from rlhf_jax.cli import command, recipes
 from rlhf_jax.data import conversations, ends, sources, tokenization
 from rlhf_jax.evaluation import policy
-from rlhf_jax.recipes import models, options
-from rlhf_jax.reporting import metrics
+from rlhf_jax.runtime import metrics_log, parallel
+from rlhf_jax.tasks import models
 from rlhf_jax.types import Prompts
 
 _TABLES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
@@ -74,7 +75,7 @@ def main():
 
 def run(config, stdin=None):
     """All answers as dictionaries, in the order of the prompts."""
-    options.check(config, needed=("model",))
+    recipes.check(config, needed=("model",))
     for name in ("samples", "rows"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name} {getattr(config, name)}: at least 1 is needed")
@@ -89,7 +90,7 @@ def run(config, stdin=None):
         show(found)
     else:
         lines = (json.dumps(row, ensure_ascii=False) for row in found)
-        metrics.write_text(config.output, "".join(f"{line}\n" for line in lines))
+        metrics_log.write_text(config.output, "".join(f"{line}\n" for line in lines))
         console = rich.console.Console(stderr=True)
         console.print(f"{len(found)} answers in {config.output}", highlight=False)
     return found

@@ -23,9 +23,18 @@ import dataclasses
 import time
 
 from experiments import pivot_translation
-from rlhf_jax import command, hosts, loop, parallel, repeat, trials, tuning
-from rlhf_jax.pivot import flags, methods, page, published, study, tuned
-from rlhf_jax.reporting import canvas, sweeps
+from experiments.pivot_translation import (
+    methods,
+    options,
+    page,
+    published,
+    study,
+    tuned,
+)
+from rlhf_jax.cli import command, presets
+from rlhf_jax.reporting import canvas
+from rlhf_jax.runtime import loop, parallel, processes
+from rlhf_jax.studies import search, sweep, sweep_page
 
 TRIALS, SEEDS = 9, 3  # what the protocol asks for; a report says what was cut
 METHODS = (
@@ -69,7 +78,7 @@ def _preset(name, summary, **changes):
         for flag, value in known.flags.items()
         if flag not in ("methods", "seeds", "looks", "eval_every")
     }
-    return repeat.Preset(summary, {**kept, **changes}, known.notes)
+    return presets.Preset(summary, {**kept, **changes}, known.notes)
 
 
 PRESETS = {
@@ -102,30 +111,30 @@ def run(config):
     command.prepare_devices(config, cache, ())
     console = command.console()
     place = command.folder(config, "pivot_sweep")
-    trials.check_folder(place, resume=config.resume)
+    sweep.check_folder(place, resume=config.resume)
     layout = parallel.layout("data", config.devices)
     with loop.Signals() as signals:
         task = pivot_translation.make_task(config, layout, cache, console, signals)
-        settings = dataclasses.replace(flags.settings(config), tested=False)
+        settings = dataclasses.replace(options.settings(config), tested=False)
 
         def make(trial, names, folder, made):
-            own = trials.changes(trial, settings.digest)
+            own = sweep.changes(trial, settings.digest)
             own = dataclasses.replace(settings, methods=names, **own)
             return study.Game(task, own, layout, folder, console=console, made=made)
 
-        swept = trials.Sweep(make, methods.METHODS, settings.methods, place)
+        swept = sweep.Sweep(make, methods.METHODS, settings.methods, place)
         command.write_config(place, config, layout)
-        told = [f"preset    {line}" for line in repeat.told(config, PRESETS)]
-        trials.announce(
+        told = [f"preset    {line}" for line in presets.told(config, PRESETS)]
+        sweep.announce(
             config, planned, swept, console, sides="validation sentences", lines=told
         )
-        over = trials.attempt(planned, swept, console, signals)
-    if over and hosts.first():
+        over = sweep.attempt(planned, swept, console, signals)
+    if over and processes.first():
         with canvas.naming(page.NAMES):
-            found = trials.tried(planned, swept)
+            found = sweep.tried(planned, swept)
             about = describe(config, found, place)
             wall = time.monotonic() - started
-            trials.finish(found, swept, about, console, wall=wall)
+            sweep.finish(found, swept, about, console, wall=wall)
     return place
 
 
@@ -134,14 +143,14 @@ def plan(config):
 
     Raises ValueError for what cannot be swept.
     """
-    trials.check(config, page.AXES)
+    sweep.check(config, page.AXES)
     pivot_translation.check(config)
-    settings, by_method = flags.settings(config), {}
+    settings, by_method = options.settings(config), {}
     for name in settings.methods:
         method = methods.METHODS[name]
         if not method.trains:
             continue
-        found = tuning.trials(
+        found = search.trials(
             name,
             tuned.own(method, config.rl, config.strengths),
             config.space,
@@ -152,19 +161,19 @@ def plan(config):
         by_method[name] = found
         for values in found:
             own = {"methods": (name,), "tuned": {name: values}}
-            flags.check_looks(dataclasses.replace(settings, **own))
-    return trials.in_order(by_method)
+            options.check_looks(dataclasses.replace(settings, **own))
+    return sweep.in_order(by_method)
 
 
 def describe(config, tried, place):
     """What the page says besides its trials, a list of `sweeps.Tried`."""
     records = [record for trial in tried for record in trial.records]
-    return sweeps.Sweep(
+    return sweep_page.Sweep(
         title="Sweep of the translation game: settings at equal cost",
         question=__doc__.split("\n\n")[0],
         axes=page.AXES,
         axis=config.axis,
-        corners=flags.corners(config.corner, records),
+        corners=options.corners(config.corner, records),
         seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
         labels=methods.LABELS,
         flags=lambda name, values: tuned.command(
@@ -182,14 +191,14 @@ def describe(config, tried, place):
 def notes(config):
     """What a reader must know to disbelieve the sweep."""
     return (
-        *trials.told(config, trials=TRIALS, seeds=SEEDS),
+        *sweep.told(config, trials=TRIALS, seeds=SEEDS),
         f"Trials drawn with seed {config.draw}, rates and strengths as multiples of "
         f"the flags' own, from {dataclasses.asdict(config.space)}.",
         "Corners are fixed in the configuration, above the pretrained agents: "
         f"{dataclasses.asdict(config.corner)}.",
         "Validation sentences alone: test sentences are read by the run that uses what "
         "was chosen.",
-        *repeat.told(config, PRESETS),
+        *presets.told(config, PRESETS),
     )
 
 

@@ -20,9 +20,12 @@ import time
 import numpy as np
 import rich.console
 
-from rlhf_jax import command, flags, loop
 from rlhf_jax.algorithms import preference
-from rlhf_jax.recipes import models, options, page, pairs, session, supervised
+from rlhf_jax.cli import command, options, recipes
+from rlhf_jax.reporting import single_run
+from rlhf_jax.runtime import loop
+from rlhf_jax.studies import session, supervised
+from rlhf_jax.tasks import models, pairs
 
 TITLE = "Learning from preferences"
 NAMES = (
@@ -32,7 +35,7 @@ NAMES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Base):
+class Config(recipes.Base):
     """Everything a run depends on."""
 
     model: str = ""
@@ -48,13 +51,13 @@ class Config(options.Base):
     """A model directory or hub name; by default the model as it was."""
     reference_on_the_fly: bool = False
     """Ask the reference before each step, not about all rows at the start."""
-    data: options.Data = dataclasses.field(default_factory=options.Data)
-    fit: options.Fit = dataclasses.field(
-        default_factory=lambda: options.Fit(learning_rate=1e-6)
+    data: recipes.Data = dataclasses.field(default_factory=recipes.Data)
+    fit: recipes.Fit = dataclasses.field(
+        default_factory=lambda: recipes.Fit(learning_rate=1e-6)
     )
-    lora: flags.Lora = dataclasses.field(default_factory=flags.Lora)
-    elastic_reset: options.ElasticReset = dataclasses.field(
-        default_factory=options.ElasticReset
+    lora: options.Lora = dataclasses.field(default_factory=options.Lora)
+    elastic_reset: recipes.ElasticReset = dataclasses.field(
+        default_factory=recipes.ElasticReset
     )
 
 
@@ -70,7 +73,7 @@ def run(config):
     """The whole recipe; returns the folder of the run."""
     started = time.monotonic()
     console = rich.console.Console()
-    options.check(config, needed=("model", "dataset"))
+    recipes.check(config, needed=("model", "dataset"))
     kind = {
         "loss": config.loss,
         "beta": config.beta,
@@ -80,7 +83,7 @@ def run(config):
     if config.beta <= 0:
         raise ValueError(f"--beta {config.beta:g}: needs to be positive")
     part = config.fit.rows // config.fit.micro_batches
-    place, layout = options.begin(config, "preference", (part,))
+    place, layout = recipes.begin(config, "preference", (part,))
     with loop.Signals() as signals:
         model, params, tokenizer = models.read_decoder(
             "--model", config.model, config.dtype
@@ -139,7 +142,7 @@ def run(config):
             place / "adapters", model, learned, adapter, config.model, console
         )
     models.export(place / "model", model, policy, tokenizer, console)
-    page.write(
+    single_run.write(
         place, records, config, title=TITLE, about=about, names=NAMES, started=started,
         console=console,
     )  # fmt: skip

@@ -18,16 +18,20 @@ import time
 import numpy as np
 import rich.console
 
-from rlhf_jax import command, flags, loop, losses
+from rlhf_jax import losses
 from rlhf_jax.algorithms import reward_model
-from rlhf_jax.recipes import models, options, page, pairs, session, supervised
+from rlhf_jax.cli import command, options, recipes
+from rlhf_jax.reporting import single_run
+from rlhf_jax.runtime import loop
+from rlhf_jax.studies import session, supervised
+from rlhf_jax.tasks import models, pairs
 
 TITLE = "Reward model"
 NAMES = ("accuracy", "loss", "margin", "score_std", "grad_norm", "learning_rate")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Base):
+class Config(recipes.Base):
     """Everything a run depends on."""
 
     model: str = ""
@@ -40,9 +44,9 @@ class Config(options.Base):
     """Answers are read with their end token; not, where a policy never ends its own."""
     center: bool = True
     """Shift scores so that those of training answers have mean 0."""
-    data: options.Data = dataclasses.field(default_factory=options.Data)
-    fit: options.Fit = dataclasses.field(default_factory=options.Fit)
-    lora: flags.Lora = dataclasses.field(default_factory=flags.Lora)
+    data: recipes.Data = dataclasses.field(default_factory=recipes.Data)
+    fit: recipes.Fit = dataclasses.field(default_factory=recipes.Fit)
+    lora: options.Lora = dataclasses.field(default_factory=options.Lora)
 
 
 CONFIG = Config()
@@ -57,9 +61,9 @@ def run(config):
     """The whole recipe; returns the folder of the run."""
     started = time.monotonic()
     console = rich.console.Console()
-    options.check(config, needed=("model", "dataset"))
+    recipes.check(config, needed=("model", "dataset"))
     part = config.fit.rows // config.fit.micro_batches
-    place, layout = options.begin(config, "reward_model", (part,))
+    place, layout = recipes.begin(config, "reward_model", (part,))
     with loop.Signals() as signals:
         model, params, tokenizer = models.read_classifier(
             "--model", config.model, config.dtype, config.seed
@@ -105,7 +109,7 @@ def run(config):
             place / "adapters", model, learned, adapter, config.model, console
         )
     models.export(place / "model", model, params, tokenizer, console)
-    page.write(
+    single_run.write(
         place, records, config, title=TITLE, about=about, names=NAMES, started=started,
         console=console,
     )  # fmt: skip

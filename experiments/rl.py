@@ -25,26 +25,20 @@ from typing import Literal
 import jax
 import rich.console
 
-from rlhf_jax import (
-    cells,
-    command,
-    elastic_reset,
-    evaluator,
-    flags,
-    loop,
-    methods,
-)
+from rlhf_jax import elastic_reset
+from rlhf_jax.cli import command, options, recipes
 from rlhf_jax.feedback import function
 from rlhf_jax.models import lora
-from rlhf_jax.recipes import models, options, session
-from rlhf_jax.reporting import metrics, progress, report
-from rlhf_jax.tasks import Reward, classifiers, prompts
+from rlhf_jax.reporting import report
+from rlhf_jax.runtime import loop, metrics_log, progress
+from rlhf_jax.studies import cells, evaluators, methods, session
+from rlhf_jax.tasks import Reward, classifiers, models, prompts
 
 AXES = ("drift/text_nll", "drift/kl_initial")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Base):
+class Config(recipes.Base):
     """Everything a run depends on."""
 
     policy: str = ""
@@ -67,13 +61,13 @@ class Config(options.Base):
     texts: str | None = None
     """Human text that drift is read on: a data set with a column text."""
     texts_split: str = "train"
-    data: options.Data = dataclasses.field(default_factory=options.Data)
+    data: recipes.Data = dataclasses.field(default_factory=recipes.Data)
     """--data.length is of a prompt."""
-    rl: flags.RL = dataclasses.field(
-        default_factory=lambda: flags.RL(learning_rate=1e-5)
+    rl: options.RL = dataclasses.field(
+        default_factory=lambda: options.RL(learning_rate=1e-5)
     )
-    lora: flags.Lora = dataclasses.field(default_factory=flags.Lora)
-    corner: flags.Corner = dataclasses.field(default_factory=flags.Corner)
+    lora: options.Lora = dataclasses.field(default_factory=options.Lora)
+    corner: options.Corner = dataclasses.field(default_factory=options.Corner)
 
     @property
     def method(self):
@@ -93,19 +87,19 @@ def run(config):
     """The whole recipe; returns the folder of the run."""
     started = time.monotonic()
     console = rich.console.Console()
-    options.check(config, needed=("policy", "dataset", "reward"))
+    recipes.check(config, needed=("policy", "dataset", "reward"))
     if config.steps < 1:
         raise ValueError(f"--steps {config.steps}: at least 1 is needed")
-    flags.check(config.rl)
+    options.check(config.rl)
     algorithm = statics(config)
     parts = algorithm.minibatches * algorithm.micro_batches
     batches = (config.rl.rows // parts, config.rl.rows // algorithm.candidates)
-    place, layout = options.begin(config, "rl", batches)
+    place, layout = recipes.begin(config, "rl", batches)
     with loop.Signals() as signals:
         task = make_task(config, layout)
         algorithm = dataclasses.replace(algorithm, sampling=task.sampling)
         reward = make_reward(config, task, layout)
-        adapter = flags.adapter(config.lora, task.params)
+        adapter = options.adapter(config.lora, task.params)
         work = make_work(config, algorithm, task, reward, layout, adapter)
         command.write_config(place, config, layout)
         session.announce(
@@ -127,7 +121,7 @@ def run(config):
 def statics(config):
     """What is compiled in, the sampling but for the task's."""
     compared = config.algorithm in ("rloo", "grpo")
-    return flags.algorithm(
+    return options.algorithm(
         config.rl,
         sampling=None,
         algorithm=config.algorithm,
@@ -139,7 +133,7 @@ def statics(config):
 def scalars(config):
     """What is traced: `policy_gradient.Hyper` with or without the resets."""
     rl = config.rl
-    hyper = flags.hyper(rl, config.steps)
+    hyper = options.hyper(rl, config.steps)
     method = methods.METHODS["elastic_reset_kl" if config.elastic_reset else "ppo_kl"]
     return methods.overlay(hyper, method, decay=rl.decay, every=rl.reset_every)
 
@@ -149,7 +143,7 @@ def make_task(config, layout):
     model, params, tokenizer = models.read_decoder(
         "--policy", config.policy, config.dtype
     )
-    train, held = options.rows(config, needed=("prompt",))
+    train, held = recipes.rows(config, needed=("prompt",))
     written = config.texts and prompts.texts(
         config.texts, config.texts_split, config.data.eval_rows
     )
@@ -193,7 +187,7 @@ def make_work(config, algorithm, task, reward, layout, adapter):
         layout=layout,
         adapter=adapter,
     )
-    judge = evaluator.Evaluator(
+    judge = evaluators.Evaluator(
         task, layout, key=jax.random.key(config.seed), score=reward.score
     )
 
@@ -243,7 +237,7 @@ def about(config, task, adapter):
 
 def finish(config, place, records, console, wall):
     """The report, the table on the console, and where everything is."""
-    corners = flags.corners(config.corner, records)
+    corners = options.corners(config.corner, records)
     page = report.Study(
         title=f"{config.method} on {config.dataset}",
         question="What was gained, and at what drift?",
@@ -255,7 +249,7 @@ def finish(config, place, records, console, wall):
         provenance=command.provenance(config),
         notes=("One run of one seed: read it as descriptive.",),
     )
-    rows = metrics.read(place / "samples.jsonl")
+    rows = metrics_log.read(place / "samples.jsonl")
     found = report.write(place, records, page, rows=rows, wall=wall)
     report.show(found, labels=page.labels, console=console)
     for name in ("model", "front.png", "report.md"):

@@ -21,10 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 import rich.console
 
-from rlhf_jax import command, flags, logprobs, loop, masking
+from rlhf_jax import logprobs, masking
 from rlhf_jax.algorithms import sft
+from rlhf_jax.cli import command, options, recipes
 from rlhf_jax.data import ends, examples, tokenization
-from rlhf_jax.recipes import models, options, page, session, supervised
+from rlhf_jax.reporting import single_run
+from rlhf_jax.runtime import loop
+from rlhf_jax.studies import session, supervised
+from rlhf_jax.tasks import models
 from rlhf_jax.types import Tokens
 
 TITLE = "Supervised fine-tuning"
@@ -32,7 +36,7 @@ NAMES = ("nll", "accuracy", "grad_norm", "learning_rate")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Base):
+class Config(recipes.Base):
     """Everything a run depends on."""
 
     model: str = ""
@@ -44,9 +48,9 @@ class Config(options.Base):
     with a column text."""
     truncate: str = "right"
     """right keeps the beginning of rows that are too long, left their end; error."""
-    data: options.Data = dataclasses.field(default_factory=options.Data)
-    fit: options.Fit = dataclasses.field(default_factory=options.Fit)
-    lora: flags.Lora = dataclasses.field(default_factory=flags.Lora)
+    data: recipes.Data = dataclasses.field(default_factory=recipes.Data)
+    fit: recipes.Fit = dataclasses.field(default_factory=recipes.Fit)
+    lora: options.Lora = dataclasses.field(default_factory=options.Lora)
 
 
 CONFIG = Config()
@@ -61,9 +65,9 @@ def run(config):
     """The whole recipe; returns the folder of the run."""
     started = time.monotonic()
     console = rich.console.Console()
-    options.check(config, needed=("model", "dataset"))
+    recipes.check(config, needed=("model", "dataset"))
     part = config.fit.rows // config.fit.micro_batches
-    place, layout = options.begin(config, "sft", (part,))
+    place, layout = recipes.begin(config, "sft", (part,))
     with loop.Signals() as signals:
         model, params, tokenizer = models.read_decoder(
             "--model", config.model, config.dtype
@@ -102,7 +106,7 @@ def run(config):
             place / "adapters", model, learned, adapter, config.model, console
         )
     models.export(place / "model", model, policy, tokenizer, console)
-    page.write(
+    single_run.write(
         place, records, config, title=TITLE, about=about, names=NAMES, started=started,
         console=console,
     )  # fmt: skip
@@ -113,7 +117,7 @@ def data(config, model, tokenizer):
     """(training `Tokens`, held-out `Tokens`, lines about them)."""
     end, length = ends.end_id(tokenizer), models.length(config.data.length, model)
     found, about = [], []
-    for name, rows in zip(("training", "held-out"), options.rows(config), strict=True):
+    for name, rows in zip(("training", "held-out"), recipes.rows(config), strict=True):
         if config.pack:
             found.append(packed(rows, tokenizer, length))
             learned = found[-1].tokens.size

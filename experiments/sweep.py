@@ -21,18 +21,9 @@ import dataclasses
 import time
 
 from experiments import sentiment
-from rlhf_jax import (
-    command,
-    flags,
-    hosts,
-    loop,
-    methods,
-    parallel,
-    study,
-    trials,
-    tuning,
-)
-from rlhf_jax.reporting import sweeps
+from rlhf_jax.cli import command, options
+from rlhf_jax.runtime import loop, parallel, processes
+from rlhf_jax.studies import methods, runner, search, sweep, sweep_page
 from rlhf_jax.tasks import microworld as small_world
 
 TRIALS, SEEDS = 9, 3  # what the protocol asks for; a report says what was cut
@@ -48,7 +39,7 @@ class Config(sentiment.Config):
     """Seed of the trials' draw."""
     axis: str = "drift/text_nll"
     """The drift whose hypervolume chooses."""
-    space: tuning.Space = dataclasses.field(default_factory=tuning.Space)
+    space: search.Space = dataclasses.field(default_factory=search.Space)
     seeds: int = SEEDS
     first_seed: int = 900
     """Seeds from 900 on are for calibration alone."""
@@ -76,26 +67,26 @@ def run(config):
     command.prepare_devices(config, cache, sentiment.batches(config))
     console = command.console()
     place = command.folder(config, "sweep")
-    trials.check_folder(place, resume=config.resume)
+    sweep.check_folder(place, resume=config.resume)
     layout = parallel.layout(config.layout, config.devices)
     with loop.Signals() as signals:
         task = sentiment.make_task(config, layout, cache, console, signals)
-        settings = flags.settings(config, task, console)
+        settings = options.settings(config, task, console)
 
         def make(trial, names, folder, made):
-            own = trials.changes(trial, settings.digest)
+            own = sweep.changes(trial, settings.digest)
             own = dataclasses.replace(settings, methods=names, **own)
-            return study.Study(task, own, layout, folder, console=console, made=made)
+            return runner.Study(task, own, layout, folder, console=console, made=made)
 
-        swept = trials.Sweep(make, methods.METHODS, settings.methods, place)
+        swept = sweep.Sweep(make, methods.METHODS, settings.methods, place)
         command.write_config(place, config, layout)
-        trials.announce(config, planned, swept, console, sides="prompts")
-        over = trials.attempt(planned, swept, console, signals)
-    if over and hosts.first():
-        found = trials.tried(planned, swept)
+        sweep.announce(config, planned, swept, console, sides="prompts")
+        over = sweep.attempt(planned, swept, console, signals)
+    if over and processes.first():
+        found = sweep.tried(planned, swept)
         about = page(config, found, place)
         wall = time.monotonic() - started
-        trials.finish(found, swept, about, console, wall=wall)
+        sweep.finish(found, swept, about, console, wall=wall)
     return place
 
 
@@ -104,7 +95,7 @@ def plan(config):
 
     Raises ValueError for what cannot be swept.
     """
-    trials.check(config, sentiment.AXES)
+    sweep.check(config, sentiment.AXES)
     if config.export:
         raise ValueError("--export: a sweep keeps no weights; export a tuned run")
     sentiment.check(config)
@@ -121,32 +112,32 @@ def plan(config):
         if method.untrained or method.best_of:
             raise ValueError(f"--methods {name}: has nothing to tune; leave it out")
         if method.trains:
-            by_method[name] = tuning.trials(
+            by_method[name] = search.trials(
                 name,
-                tuning.own(name, method, config.rl, own),
+                search.own(name, method, config.rl, own),
                 config.space,
                 count=config.trials,
                 steps=config.steps,
                 seed=config.draw,
             )
             for values in by_method[name]:
-                flags.check_looks(config, {name: values})
-    return trials.in_order(by_method)
+                options.check_looks(config, {name: values})
+    return sweep.in_order(by_method)
 
 
 def page(config, tried, place):
     """What the page says besides its trials, a list of `sweeps.Tried`."""
     small = config.dataset == "microworld"
     records = [record for trial in tried for record in trial.records]
-    return sweeps.Sweep(
+    return sweep_page.Sweep(
         title="Sweep: settings at equal cost",
         question=__doc__.split("\n\n")[0],
         axes=sentiment.AXES if small else sentiment.AXES[:2],
         axis=config.axis,
-        corners=flags.corners(config.corner, records),
+        corners=options.corners(config.corner, records),
         seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
         labels=methods.LABELS,
-        flags=lambda name, values: tuning.command(values, name, config.rl),
+        flags=lambda name, values: search.command(values, name, config.rl),
         again=f"python -m experiments.sentiment --seeds 10 --tuned "
         f"{place / 'results.json'}",
         place="this microworld and these models" if small else "these texts and models",
@@ -159,7 +150,7 @@ def page(config, tried, place):
 def notes(config, small):
     """What a reader must know to disbelieve the sweep."""
     found = [
-        *trials.told(config, trials=TRIALS, seeds=SEEDS),
+        *sweep.told(config, trials=TRIALS, seeds=SEEDS),
         f"Trials drawn with seed {config.draw}, rates and β as multiples of the flags' "
         f"own, from {dataclasses.asdict(config.space)}.",
         "Corners are fixed in the configuration, above the initial policy: "

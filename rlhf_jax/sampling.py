@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import logprobs, noise
+from rlhf_jax import gumbel, logprobs
 from rlhf_jax.types import Rollout
 
 
@@ -237,7 +237,7 @@ def _keys_of_times(keys, times):
 
 def _gumbel(keys, logits):
     """argmax of logits + Gumbel noise: V random numbers a row."""
-    return _argmax(logits + noise.gumbel(keys, logits.shape[-1]))
+    return _argmax(logits + gumbel.gumbel(keys, logits.shape[-1]))
 
 
 def _argmax(scores):

@@ -45,7 +45,7 @@ def reports():
 @pytest.fixture
 def open_run(tmp_path, reports):
     """config_digest -> a Checkpointer in the same folder each time."""
-    from rlhf_jax import checkpoint  # brings orbax, which few tests need
+    from rlhf_jax.runtime import checkpoint
 
     def opened(config_digest="abc", **options):
         return checkpoint.Checkpointer(

@@ -23,8 +23,15 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from rlhf_jax import checkpoint, hosts, loop, parallel, sampling, shared  # noqa: E402
-from rlhf_jax.reporting import metrics  # noqa: E402
+from rlhf_jax import sampling  # noqa: E402
+from rlhf_jax.runtime import (  # noqa: E402
+    checkpoint,
+    loop,
+    metrics_log,
+    parallel,
+    processes,
+    shared,
+)
 
 PROCESSES, STEPS = 2, 6
 LAYOUTS = ("data", "fsdp", "fsdp,tensor")
@@ -82,22 +89,22 @@ def saver(folder):
 
 def agreement(me, folder):
     """What is asked of all and answered alike."""
-    found = {"hosts": hosts.count(), "first": hosts.first()}
-    found["told"] = hosts.told(lambda: {"by": me, "text": "é" * 70})
+    found = {"hosts": processes.count(), "first": processes.first()}
+    found["told"] = processes.told(lambda: {"by": me, "text": "é" * 70})
     try:
-        hosts.told(lambda: int(f"no number of {me}"))
+        processes.told(lambda: int(f"no number of {me}"))
     except ValueError as error:
         found["error"] = str(error)
-    found["any"] = [hosts.any_of(me == n) for n in (0, 1, 2)]
-    ballot = hosts.Ballot()
+    found["any"] = [processes.any_of(me == n) for n in (0, 1, 2)]
+    ballot = processes.Ballot()
     found["ballot"] = [ballot.cast(n == 1 and me == 1) for n in range(4)]
     try:
-        with hosts.all_or_none():
+        with processes.all_or_none():
             if me == 1:
                 raise OSError(28, "disk full at 1")
     except OSError as error:
         found["all or none"] = error.errno
-    with metrics.Lines(folder / "lines.jsonl") as lines:
+    with metrics_log.Lines(folder / "lines.jsonl") as lines:
         lines.append({"by": me})
         found["offset"] = lines.offset()
     return found
@@ -198,7 +205,7 @@ def learn(me, folder):
     for name in ("data", "fsdp,tensor"):
         state, _ = mesh_runs.learn(parallel.layout(name))
         saver(folder / f"learned-{name}").save(5, state)
-        params = jax.tree.leaves(hosts.values(state.learner.params))
+        params = jax.tree.leaves(processes.values(state.learner.params))
         found[name] = [x.tolist() for x in params]
     return found
 
@@ -207,10 +214,10 @@ def main():
     job, port, me, folder = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    hosts.join(f"127.0.0.1:{port}", me, PROCESSES)
+    processes.join(f"127.0.0.1:{port}", me, PROCESSES)
     found = {"quick": quick, "learn": learn}[job](me, pathlib.Path(folder))
     (pathlib.Path(folder) / f"{me}.json").write_text(json.dumps(found))
-    hosts.leave()
+    processes.leave()
 
 
 if __name__ == "__main__":

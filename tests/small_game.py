@@ -8,9 +8,9 @@ import pathlib
 import numpy as np
 
 from experiments import pivot_translation
-from rlhf_jax import command
-from rlhf_jax.pivot import evaluator, flags, pretraining, trainers
-from rlhf_jax.pivot import task as tasks
+from experiments.pivot_translation import evaluator, options, pretraining, trainers
+from experiments.pivot_translation import task as tasks
+from rlhf_jax.cli import command
 
 METHODS = (
     "frozen_sender",
@@ -74,10 +74,10 @@ def config(data, **changes):
             judge_steps=2,
             judge_rows=4,
         ),
-        rl=flags.RL(
+        rl=options.RL(
             tokens=60, lesson_tokens=60, longest=8, critic_first=1, reset_every=3
         ),
-        sil=flags.SIL(play=3, imitate=2, tune=1),
+        sil=options.SIL(play=3, imitate=2, tune=1),
     )
     return dataclasses.replace(plain, **changes)
 

@@ -6,7 +6,8 @@ import json
 import tiny_models
 import tyro
 
-from rlhf_jax import command, huggingface
+from rlhf_jax import huggingface
+from rlhf_jax.cli import command
 from rlhf_jax.data import tokenization
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder

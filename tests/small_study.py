@@ -18,9 +18,10 @@ import orbax.checkpoint as ocp
 import tyro
 
 from experiments import sentiment
-from rlhf_jax import cells, command, loop, study
+from rlhf_jax.cli import command
 from rlhf_jax.feedback import function
-from rlhf_jax.reporting import metrics
+from rlhf_jax.runtime import loop, metrics_log
+from rlhf_jax.studies import cells, runner
 from rlhf_jax.tasks import Reward
 from rlhf_jax.tasks import microworld as small_world
 
@@ -77,7 +78,7 @@ def share(monkeypatch):
     monkeypatch.setattr(sentiment, "make_task", _task)
     monkeypatch.setattr(cells, "compile_programs", _programs)
     monkeypatch.setattr(cells, "compile_supervised", _supervised)
-    monkeypatch.setattr(study, "Evaluator", _evaluator)
+    monkeypatch.setattr(runner, "Evaluator", _evaluator)
     monkeypatch.setattr(command, "prepare_devices", lambda *_: None)
 
 
@@ -105,7 +106,7 @@ def task_of(config, policy, cache, layout):
 
 _programs = functools.cache(cells.compile_programs)
 _supervised = functools.cache(cells.compile_supervised)
-_Evaluator = study.Evaluator
+_Evaluator = runner.Evaluator
 _evaluators = {}
 
 
@@ -140,7 +141,7 @@ class StopAfter(loop.Signals):
 
 def lines(folder, name="metrics.jsonl"):
     """The objects of a file of lines, without what a clock says; NaN as "nan"."""
-    rows = metrics.read(pathlib.Path(folder) / name)
+    rows = metrics_log.read(pathlib.Path(folder) / name)
     return [
         {k: repr(v) for k, v in row.items() if not k.startswith("time/")}
         for row in rows

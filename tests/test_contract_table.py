@@ -94,7 +94,7 @@ TABLE = {
         "n/a: it makes masks, it takes none",
         NO_GRADIENT,
     ),
-    "noise.gumbel": Row(
+    "gumbel.gumbel": Row(
         "test_moments_are_those_of_the_gumbel_distribution",
         "test_gumbel_is_that_of_jax_bit_for_bit",
         "test_numbers_do_not_depend_on_how_many_are_drawn_or_who_else_draws",
@@ -655,21 +655,21 @@ TABLE = {
         NO_MASK,
         NO_GRADIENT,
     ),
-    "schedule.regular": Row(
+    "studies.eval_steps.regular": Row(
         "test_the_regular_schedule_by_hand",
         "n/a: a union of five small sets",
         "test_the_regular_schedule_keeps_to_the_run_and_misses_no_reset",
         NO_MASK,
         NO_GRADIENT,
     ),
-    "schedule.looks": Row(
+    "studies.eval_steps.looks": Row(
         "test_looks_by_hand",
         "test_gaps_are_no_wider_than_they_need_be",
         "test_every_calendar_is_looked_at_as_often",
         NO_MASK,
         NO_GRADIENT,
     ),
-    "schedule.check": Row(
+    "studies.eval_steps.check": Row(
         "test_the_first_method_whose_looks_cannot_be_is_named",
         "test_without_looks_nothing_is_refused",
         "test_what_is_checked_is_what_is_looked_at",
@@ -758,7 +758,8 @@ def public_functions(name):
 
 def names_in(file):
     """The names of the test functions of a file, by reading it."""
-    tree = ast.parse((HERE / f"{file}.py").read_text())
+    (path,) = HERE.rglob(f"{file}.py")
+    tree = ast.parse(path.read_text())
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
@@ -774,6 +775,6 @@ def test_every_cell_names_a_test_that_exists(name):
         if cell.startswith("n/a: "):
             continue
         file, _, test = cell.rpartition("::")
-        file = file or f"test_{name.rpartition('.')[0].replace('.', '_')}"
+        file = file or f"test_{name.split('.')[-2]}"
         assert test.startswith("test_"), f"{name}, {column}: {cell!r}"
         assert test in names_in(file), f"{name}, {column}: no {test} in {file}.py"

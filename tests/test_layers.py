@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 FLOORS = (
     ("types",),
-    ("masking", "logprobs", "noise", "trees", "sharding"),
+    ("masking", "logprobs", "gumbel", "trees", "sharding"),
     (
         "kl",
         "rewards",
@@ -25,9 +25,9 @@ FLOORS = (
         "labeling",
     ),
     ("models",),
-    ("sampling", "optim", "training", "messages"),
+    ("sampling", "optim", "training"),
     ("algorithms",),
-    ("parallel", "mesh", "hosts", "evaluation"),
+    ("runtime", "evaluation"),
 )
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 SHELL, EXPERIMENTS = len(FLOORS), len(FLOORS) + 1

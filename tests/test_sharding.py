@@ -14,9 +14,10 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf_jax import optim, parallel, sharding, training, trees
+from rlhf_jax import optim, sharding, training, trees
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.models import config, decoder, lora
+from rlhf_jax.runtime import parallel
 
 SIZES = {"fsdp": 2, "tensor": 2}
 SMALL = {"vocab_size": 12, "width": 8, "layers": 2, "heads": 2, "max_length": 8}

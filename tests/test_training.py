@@ -8,7 +8,8 @@ import optax
 import pytest
 from checks import close
 
-from rlhf_jax import masking, optim, parallel, training
+from rlhf_jax import masking, optim, training
+from rlhf_jax.runtime import parallel
 
 ROWS, TOKENS, WIDTH = 8, 5, 3
 AXIS = "data"

@@ -17,7 +17,7 @@ import PIL.Image
 from matplotlib import figure, lines, ticker
 from matplotlib.backends import backend_agg
 
-from rlhf_jax.reporting import metrics
+from rlhf_jax.runtime import metrics_log
 
 COLORS = (
     "#0072B2",
@@ -173,7 +173,7 @@ def finish(sheet, groups, path, title, note):
     path, content = pathlib.Path(path), io.BytesIO()
     kind = path.suffix.lstrip(".") or "png"
     sheet.savefig(content, dpi=150, format=kind, facecolor="white")
-    return metrics.write_text(path, content.getvalue())
+    return metrics_log.write_text(path, content.getvalue())
 
 
 def light(path, *, width=1100):

@@ -20,7 +20,6 @@ from rlhf_jax.reporting import (
     claims,
     contrasts,
     markdown,
-    metrics,
     plots,
     recoveries,
     results,
@@ -29,6 +28,7 @@ from rlhf_jax.reporting import (
 )
 from rlhf_jax.reporting.claims import Claim
 from rlhf_jax.reporting.contrasts import Contrast
+from rlhf_jax.runtime import metrics_log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +78,12 @@ def write(folder, records, study, *, rows=(), budget=None, controls=(), wall=Non
     if study.recovery is not None:
         summary["recovery"] = recoveries.compare(records, *study.recovery)
     summary["budget"] = spent(records) if budget is None else budget
-    metrics.write_json(folder / "results.json", summary)
+    metrics_log.write_json(folder / "results.json", summary)
     plots.front(records, study.axes, folder / "front.png", labels=study.labels)
     panels = study.panels or plots.PANELS
     plots.curves(records, folder / "curves.png", labels=study.labels, panels=panels)
     text = render(summary, findings, study, rows=rows, controls=controls)
-    metrics.write_text(folder / "report.md", text)
+    metrics_log.write_text(folder / "report.md", text)
     return summary
 
 

@@ -7,10 +7,10 @@ import rich.console
 import rich.table
 import rich.text
 
-from rlhf_jax.reporting import metrics
+from rlhf_jax.runtime import metrics_log
 
 
-class Samples(metrics.Lines):
+class Samples(metrics_log.Lines):
     """The samples of a run folder, one line a sample.
 
     Each line: {"method", "seed", "step", "prompt", "completion", "score", ...}.

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax import fitting, huggingface, optim, rewards
+from rlhf_jax import huggingface, optim, rewards
 from rlhf_jax.algorithms import reward_model
 from rlhf_jax.data import sources, tokenization
 from rlhf_jax.evaluation import policy
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import heads
+from rlhf_jax.studies import fitting
 from rlhf_jax.tasks import Reward
 from rlhf_jax.types import Labelled, Prompts
 

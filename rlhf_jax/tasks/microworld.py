@@ -11,12 +11,14 @@ from typing import Literal
 import jax
 import numpy as np
 
-from rlhf_jax import fitting, hosts, microworld, optim, rewards, sampling
+from rlhf_jax import microworld, optim, rewards, sampling
 from rlhf_jax.algorithms import reward_model
 from rlhf_jax.evaluation import policy
 from rlhf_jax.microworld import people, reviews, skills
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
+from rlhf_jax.runtime import processes
+from rlhf_jax.studies import fitting
 from rlhf_jax.tasks import Reward, Skills, Task, pretraining
 from rlhf_jax.types import Preferences, Prompts, Tokens
 
@@ -305,7 +307,7 @@ def _decode(world, tokens, mask):
 
 def _tokenizer(world, cache):
     folder = cache / f"microworld-{world.seed}-tokenizer"
-    if hosts.first():
+    if processes.first():
         microworld.tokenizer.save(world, folder)
-    hosts.wait("tokenizer")
+    processes.wait("tokenizer")
     return microworld.tokenizer.load(folder)

@@ -7,8 +7,9 @@ import json
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import checkpoint, fitting
 from rlhf_jax.algorithms import sft
+from rlhf_jax.runtime import checkpoint
+from rlhf_jax.studies import fitting
 
 
 def digest(value):

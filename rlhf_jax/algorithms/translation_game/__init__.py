@@ -15,14 +15,13 @@ import jax.numpy as jnp
 from rlhf_jax import (
     elastic_reset,
     masking,
-    messages,
     optim,
     regularizers,
     sampling,
     training,
     trees,
 )
-from rlhf_jax.algorithms.translation_game import play
+from rlhf_jax.algorithms.translation_game import messages, play
 from rlhf_jax.algorithms.translation_game.state import (
     Batch,
     Config,

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import kl, logprobs, losses, masking, messages, trees
+from rlhf_jax import kl, logprobs, losses, masking, trees
+from rlhf_jax.algorithms.translation_game import messages
 
 
 class Counts(NamedTuple):

@@ -1,0 +1,3 @@
+from experiments import pivot_translation
+
+pivot_translation.main()

@@ -1,1 +1,0 @@
-"""Flags as papers have them, one module a benchmark; `--preset NAME` sets them."""

@@ -1,0 +1,3 @@
+from experiments import stack_exchange
+
+stack_exchange.main()

@@ -1,0 +1,3 @@
+from experiments.throughput import benchmark
+
+benchmark.main()

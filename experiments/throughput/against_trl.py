@@ -1,0 +1,151 @@
+"""A workload through TRL's RLOO, `transformers.generate` and a plain torch step.
+
+Run by `peers` as a process of its own, in a Python that has trl and torch.
+"""
+
+import copy
+import pathlib
+import tempfile
+
+from experiments.throughput import worker
+
+LEARNING_RATE = 1e-5
+PACKAGES = ("trl", "transformers", "torch")
+
+
+def main(channel, spec):
+    """Answers rounds of "iteration", "generate" and "train" with their seconds."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    model = load(spec["policy"], dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(spec["policy"])
+    ids = tokenizer(spec["prompts"], return_tensors="pt")["input_ids"]
+    if tuple(ids.shape) != (spec["rows"], spec["prompt_length"]):
+        raise ValueError(f"prompts became {tuple(ids.shape)} tokens")
+    calls = {
+        "generate": lambda: generate(model, ids, spec),
+        "train": plain_step(copy.deepcopy(model), spec),
+    }
+    threads = torch.get_num_threads()
+    channel.answer(versions=worker.versions(PACKAGES), threads=threads)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer(model, tokenizer, spec, folder, rounds(channel, calls, spec)).train()
+
+
+def generate(model, ids, spec):
+    """A rollout of `transformers`, sampling from the whole vocabulary."""
+    import torch
+
+    with torch.no_grad():
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=True,
+            top_k=0,
+            max_new_tokens=spec["new_tokens"],
+            min_new_tokens=spec["new_tokens"],
+            eos_token_id=spec["eos"],
+            pad_token_id=spec["pad"],
+        )
+    if out.shape[1] != spec["prompt_length"] + spec["new_tokens"]:
+        raise ValueError(f"generate wrote {out.shape[1]} tokens a row")
+    return out
+
+
+def plain_step(model, spec):
+    """The updates of an iteration as one would write them in torch, nothing else."""
+    import torch
+
+    rows, new = spec["rows"], spec["new_tokens"]
+    size = spec["shape"]["vocab_size"]
+    tokens = torch.randint(2, size, (rows, spec["prompt_length"] + new))
+    advantages = torch.randn(rows, 1)
+    old = torch.full((rows, new), -float(torch.log(torch.tensor(size))))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
+    )
+    model.train()
+    part = rows // spec["minibatches"]
+
+    def step():
+        for start in range(0, rows, part):
+            chosen = slice(start, start + part)
+            logits = model(tokens[chosen], logits_to_keep=new + 1).logits[:, :-1]
+            logps = torch.log_softmax(logits.float(), -1)
+            logps = logps.gather(-1, tokens[chosen, -new:, None])[..., 0]
+            ratio = torch.exp(logps - old[chosen])
+            clipped = ratio.clamp(0.8, 1.2) * advantages[chosen]
+            loss = -torch.minimum(ratio * advantages[chosen], clipped).mean()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return step
+
+
+def rounds(channel, calls, spec):
+    """What lets TRL's own loop run an iteration when it is told to."""
+    import transformers
+
+    class Rounds(transformers.TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step % spec["minibatches"] == 0:
+                channel.rounds(calls, "iteration")
+                self.clock = worker.Clock()
+
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step % spec["minibatches"] == 0:
+                peak = worker.peak_bytes()
+                channel.answer(**self.clock.read(), peak_bytes=peak)
+
+    return Rounds()
+
+
+def trainer(model, tokenizer, spec, folder, callback):
+    """TRL's RLOO with its own defaults, but for sizes, and with nothing written."""
+    import datasets
+    import transformers
+    import trl
+
+    reward = transformers.AutoModelForSequenceClassification.from_pretrained(
+        spec["reward"]
+    )
+    new, updates = spec["new_tokens"], spec["minibatches"]
+    arguments = trl.RLOOConfig(
+        output_dir=str(pathlib.Path(folder) / "out"),
+        per_device_train_batch_size=spec["rows"] // updates,
+        steps_per_generation=updates,
+        num_generations=spec["candidates"],
+        max_completion_length=new,
+        generation_kwargs={"min_new_tokens": new},
+        learning_rate=LEARNING_RATE,
+        max_steps=1_000_000,
+        beta=0.05,
+        disable_dropout=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        shuffle_dataset=False,
+        report_to="none",
+        save_strategy="no",
+        logging_steps=1_000_000,
+        disable_tqdm=True,
+    )
+    prompts = spec["prompts"][: spec["rows"] // spec["candidates"]] * 64
+    return trl.RLOOTrainer(
+        model=model,
+        reward_funcs=[reward],
+        reward_processing_classes=[tokenizer],
+        args=arguments,
+        train_dataset=datasets.Dataset.from_dict({"prompt": prompts}),
+        processing_class=tokenizer,
+        callbacks=[callback],
+    )
+
+
+if __name__ == "__main__":
+    worker.run(main)

@@ -1,0 +1,242 @@
+"""Whether a run fits: bytes a device, before any weight exists.
+
+What is held follows from shapes and from where a layout puts them; what an iteration
+needs besides is what XLA says of the compiled program. Neither reads a weight: a
+config.json is enough. Devices may be simulated (`jax_num_cpu_devices`); what another
+backend's compiler would fuse, it fuses otherwise, so that there the working memory of a
+plan made on a CPU is an estimate.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import types
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax.algorithms import policy_gradient
+from rlhf_jax.huggingface import read_config
+from rlhf_jax.models import config as model_config
+from rlhf_jax.models import decoder, heads
+from rlhf_jax.studies import cells
+
+GIB = 1024**3
+
+
+class Plan(NamedTuple):
+    """Bytes of one device; see `make`."""
+
+    held: dict[str, int]  # what stays from iteration to iteration, by what it is for
+    working: int  # what an iteration needs besides, at its fullest
+    gradients: int  # of which, while it updates
+    cache: int  # of which, while it writes
+
+    @property
+    def activations(self):
+        """Of the working memory what is neither gradients nor cache."""
+        return max(self.working - max(self.gradients, self.cache), 0)
+
+    @property
+    def total(self):
+        """The most that a device holds at once."""
+        return sum(self.held.values()) + self.working
+
+
+def make(shape, algorithm, layout, *, rows, prompt_length, adapter=None, weights=None):
+    """The `Plan` of policy gradients with a reward model of the policy's size.
+
+    Args: shape: a `config.Decoder`; algorithm: a static `policy_gradient.Config`;
+    layout: of `parallel`; rows: responses an iteration, over all devices; adapter: a
+    `lora.Config`, None to train all weights; weights: the type that frozen ones are
+    held in, by default the compute type under an adapter and float32 without.
+    """
+    programs, arguments = prepare(
+        shape,
+        algorithm,
+        layout,
+        rows=rows,
+        prompt_length=prompt_length,
+        adapter=adapter,
+        weights=weights,
+    )
+    length = prompt_length + algorithm.sampling.max_new_tokens
+    cache = cache_bytes(shape, -(-rows // layout.size), length)
+    return read(lower(programs, arguments).compile(), arguments, cache=cache)
+
+
+def read(compiled, arguments, *, cache):
+    """The `Plan` that a compiled iteration and its arguments tell."""
+    stats = compiled.memory_analysis()
+    return Plan(
+        held=held(arguments),
+        working=stats.temp_size_in_bytes
+        + stats.output_size_in_bytes
+        - stats.alias_size_in_bytes,
+        gradients=bytes_on_device(arguments["state"].learner.params),
+        cache=cache,
+    )
+
+
+def prepare(
+    shape, algorithm, layout, *, rows, prompt_length, adapter=None, weights=None
+):
+    """What an iteration is called with: (`cells.Programs`, arguments).
+
+    arguments: {"base", "state", "frozen", "batch", "hyper"}: shapes with shardings,
+    but for the batch and the hyperparameters; no "base" without an adapter.
+    """
+    model, judge = decoder.Decoder(shape), heads.Classifier(shape)
+    frozen_type = weights or ("float32" if adapter is None else shape.dtype)
+    start_type = "float32" if adapter is None else frozen_type
+    extra = {} if adapter is None else {"adapter": adapter}
+
+    def score(params, tokens, mask):
+        return judge.apply({"params": params}, tokens, mask)[:, 0]
+
+    programs = cells.compile_programs(model, algorithm, layout, score=score, **extra)
+    weights = policy_shapes(shape, start_type)
+    start = functools.partial(_start, model, programs.tx, algorithm, extra)
+    state = jax.eval_shape(start, weights, jax.random.key(0))
+    count = rows // algorithm.candidates
+    tokens = np.ones((count, prompt_length), np.int32)
+    batch = policy_gradient.Batch(tokens, tokens, np.arange(count, dtype=np.int32))
+    base = {} if adapter is None else {"base": layout.like(weights)}
+    return programs, {
+        **base,
+        "state": layout.like(state),
+        "frozen": layout.like(_shapes(judge, frozen_type)),
+        "batch": layout.shard(batch),
+        "hyper": jax.tree.map(jnp.asarray, policy_gradient.Hyper()),
+    }
+
+
+def lower(programs, arguments):
+    """The fused iteration, traced for its arguments and not compiled."""
+    return programs.iteration.lower(*arguments.values())
+
+
+def _start(model, tx, algorithm, extra, params, key):
+    task = types.SimpleNamespace(model=model, params=params)
+    params = cells.initial_params(task, algorithm, key, **extra)
+    hyper = policy_gradient.Hyper()
+    return policy_gradient.init(params, tx, hyper, key, config=algorithm)
+
+
+def policy_shapes(shape, dtype="float32"):
+    """The parameters of a policy as shapes."""
+    return _shapes(decoder.Decoder(shape), dtype)
+
+
+def _shapes(module, dtype):
+    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    tree = jax.eval_shape(module.init, jax.random.key(0), tokens)["params"]
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), tree)
+
+
+def held(arguments):
+    """{what it is for: bytes on a device} of the arguments of an iteration."""
+    state = arguments["state"]
+    learner, elastic = state.learner, state.elastic
+    named = {
+        "frozen weights": arguments.get("base", {}),
+        "policy": learner.params["policy"],
+        "critic": learner.params["value"],
+        "optimiser": learner.opt_state,
+        "average (EMA)": elastic.average,
+        "initial (KL reference)": elastic.initial,
+        "initial critic": state.initial_value,
+        "reward model": arguments["frozen"],
+    }
+    sizes = {name: bytes_on_device(tree) for name, tree in named.items()}
+    return {name: size for name, size in sizes.items() if size}
+
+
+def bytes_on_device(tree):
+    """Bytes on one device of a tree of shapes, each where its sharding puts it."""
+
+    def size(x):
+        sharding = getattr(x, "sharding", None)
+        shape = x.shape if sharding is None else sharding.shard_shape(x.shape)
+        return int(np.prod(shape)) * x.dtype.itemsize
+
+    return sum(map(size, jax.tree.leaves(tree)))
+
+
+def cache_bytes(shape, rows, length):
+    """Keys and values of `rows` rows of `length` tokens, in the compute type."""
+    slots = 2 * shape.layers * rows * length
+    itemsize = jnp.dtype(shape.dtype).itemsize
+    return slots * shape.kv_heads * shape.head_dim * itemsize
+
+
+def read_policy(name, *, vocabulary, length, dtype):
+    """The `config.Decoder` of a preset, a model directory or a hub name.
+
+    Of the latter two config.json alone is read. length: tokens of a row.
+    """
+    preset = name.removeprefix("scratch:")
+    if preset in model_config.PRESETS:
+        return model_config.preset(
+            preset, vocab_size=vocabulary, max_length=length, dtype=dtype
+        )
+    file = _config_file(name)
+    try:
+        shape = read_config.read(json.loads(file.read_text(encoding="utf-8")))
+    except KeyError as error:
+        raise ValueError(f"{file} has no {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    if not isinstance(shape, model_config.Decoder):
+        raise ValueError(f"--policy {name} is an encoder; a policy has to write")
+    if length > shape.max_length:
+        raise ValueError(
+            f"--prompt-length and --new-tokens make {length} tokens, and {name} has a "
+            f"context of {shape.max_length}: ask for fewer"
+        )
+    return dataclasses.replace(shape, dtype=dtype)
+
+
+def _config_file(name):
+    folder = pathlib.Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"--policy {name}: there is no config.json in it")
+        return folder / "config.json"
+    import huggingface_hub
+
+    try:
+        return pathlib.Path(huggingface_hub.hf_hub_download(name, "config.json"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--policy {name}: neither a preset ({', '.join(model_config.PRESETS)}) "
+            "nor a directory here, nor could the hub give its config.json "
+            f"({str(error).strip().partition(chr(10))[0]})"
+        ) from None
+
+
+def describe(plan, memory=None):
+    """A plan as rows (what, GiB), and a sentence that says whether it fits.
+
+    memory: GiB of a device, or None.
+    """
+    rows = [(name, size / GIB) for name, size in plan.held.items()]
+    rows += [
+        ("gradients", plan.gradients / GIB),
+        ("cache", plan.cache / GIB),
+        ("activations and the rest", plan.activations / GIB),
+        ("at its fullest", plan.total / GIB),
+    ]
+    need = plan.total / GIB
+    if memory is None:
+        return rows, f"needs {need:.3g} GiB on each device"
+    if need <= memory:
+        return rows, f"fits: {need:.3g} GiB of {memory:g} GiB on each device"
+    return rows, (
+        f"does not fit: {need:.3g} GiB are needed and a device has {memory:g}; raise "
+        "--micro-batches or --devices, shard with --layout fsdp, or train adapters "
+        "with --lora.rank"
+    )

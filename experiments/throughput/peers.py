@@ -1,0 +1,168 @@
+"""Our side of a comparison: peers' processes, and the files they read.
+
+A peer runs in a Python of its own, on the same weights where it can read them, and is
+told round by round what to do, so that its rounds alternate with ours.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from experiments.throughput import workloads
+from rlhf_jax import huggingface
+
+PATH = (str(pathlib.Path(__file__).resolve().parents[2]),)  # a peer imports from here
+_FIRST_CHARACTER = 0xF0000  # of the planes for private use: a character a token
+
+PEERS = {
+    "trl": ("experiments.throughput.against_trl", "rloo", "trl==1.16.0 torch"),
+    "tunix": ("experiments.throughput.against_tunix", "grpo", "google-tunix==0.1.7"),
+}
+
+
+def check(names):
+    """Raises ValueError for a name that is no peer's."""
+    for name in names:
+        if name not in PEERS:
+            raise ValueError(f"--against {name}: choose among {', '.join(PEERS)}")
+
+
+class Peer:
+    """A peer's process. Leaving its `with` block ends it."""
+
+    def __init__(self, name, python, spec, folder):
+        self.name, self._python = name, python or sys.executable
+        module, _, self._packages = PEERS[name]
+        folder = pathlib.Path(folder)
+        file = folder / f"{name}.json"
+        file.write_text(json.dumps(spec))
+        self.log = folder / f"{name}.log"
+        environment = dict(os.environ, HF_HUB_OFFLINE="1")
+        environment["PYTHONPATH"] = os.pathsep.join(PATH)
+        environment.pop("XLA_FLAGS", None)  # ours; a peer runs as it is shipped
+        with self.log.open("w") as log, self._told():
+            self._process = subprocess.Popen(
+                [self._python, "-m", module, str(file)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment,
+            )
+
+    @contextlib.contextmanager
+    def _told(self):
+        try:
+            yield
+        except FileNotFoundError:
+            raise ValueError(
+                f"--peer-python {self._python}: there is no such program; name the "
+                f"Python that has {self._packages}"
+            ) from None
+
+    def ask(self, command):
+        """The answer to a command, as a dictionary; "" waits for the first one."""
+        if command:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(command + "\n")
+                self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {"failed": "it ended"}
+        if "missing" in answer:
+            raise ValueError(
+                f"--against {self.name}: {self._python} has no {answer['missing']}; "
+                f"install it with `{self._python} -m pip install {self._packages}`, "
+                "or name a Python that has it with --peer-python"
+            )
+        if "failed" in answer:
+            raise ValueError(
+                f"--against {self.name}: {answer['failed']}; {self.log} has the rest"
+            )
+        return answer
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+
+def write_models(work, folder):
+    """Policy and reward model of a workload as directories, and what a peer is told."""
+    folder = pathlib.Path(folder)
+    tokenizer = save_tokenizer(folder / "tokenizer", work.decoder.vocab_size)
+    for name, make in (
+        ("policy", workloads.policy),
+        ("reward", workloads.reward_model),
+    ):
+        model, params = make(work)
+        huggingface.save(folder / name, model, params, tokenizer)
+    prompts = workloads.prompts(work, work.rows).tokens
+    c = work.decoder
+    return {
+        "policy": str(folder / "policy"),
+        "reward": str(folder / "reward"),
+        "prompts": ["".join(map(character, row)) for row in prompts.tolist()],
+        "rows": work.rows,
+        "prompt_length": work.prompt_length,
+        "new_tokens": work.new_tokens,
+        "minibatches": work.minibatches,
+        "candidates": workloads.CANDIDATES,
+        "eos": workloads.EOS,
+        "pad": workloads.PAD,
+        "first": character(0),
+        "rotary": c.positions == "rotary",
+        "shape": {
+            name: getattr(c, name)
+            for name in (
+                *("vocab_size", "width", "layers", "heads", "kv_heads", "head_dim"),
+                *("hidden", "norm_eps", "rope_theta", "tied", "max_length"),
+            )
+        },
+    }
+
+
+def character(token):
+    """The text of a token: one character, so that texts join as tokens do."""
+    return chr(_FIRST_CHARACTER + token)
+
+
+def save_tokenizer(folder, size):
+    """A tokenizer of `size` one-character tokens, as `transformers` reads it."""
+    import transformers
+
+    words = [character(token) for token in range(size)]
+    names = {"eos_token": words[workloads.EOS], "pad_token": words[workloads.PAD]}
+    special = {"single_word": False, "lstrip": False, "rstrip": False}
+    special |= {"normalized": False, "special": True}
+    ids = (workloads.EOS, workloads.PAD)
+    split = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated"}
+    content = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": i, "content": words[i], **special} for i in ids],
+        "normalizer": None,
+        "pre_tokenizer": {**split, "invert": False},
+        "post_processor": None,
+        "decoder": {"type": "Fuse"},
+        "model": {
+            "type": "WordLevel",
+            "vocab": {word: i for i, word in enumerate(words)},
+            "unk_token": words[workloads.EOS],
+        },
+    }
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "padding_side": "left"}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | names))
+    return transformers.AutoTokenizer.from_pretrained(str(folder))

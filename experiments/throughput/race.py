@@ -1,0 +1,119 @@
+"""A workload measured: this library's parts, then the same rounds as peers run them."""
+
+import functools
+import tempfile
+
+from experiments.throughput import measure, ours, peers, worker, workloads
+
+RACED = {"trl": ("iteration", "generate", "train"), "tunix": ("iteration", "generate")}
+
+
+def alone(work, layout, *, algorithms, rounds):
+    """This library's entry: every part of the first algorithm, iterations of others.
+
+    Returns {"ours": {...}, "ours_ppo": {...}}.
+    """
+    found = {}
+    for number, algorithm in enumerate(algorithms):
+        measure.start_peak()
+        subject = ours.Ours(work, algorithm, layout)
+        parts = ours.PARTS if number == 0 else ("iteration", "train")
+        facts = _timed(subject, parts, rounds)
+        found["ours" if number == 0 else f"ours_{algorithm}"] = facts
+    return found
+
+
+def _timed(subject, parts, rounds):
+    layout, work = subject.layout, subject.work
+    first = ours.first_rounds(subject, parts)
+    times = measure.alternate({p: getattr(subject, p) for p in parts}, rounds)
+    facts = ours.describe(
+        work,
+        subject.algorithm,
+        times,
+        matmul=measure.matmul_flops(layout, work.decoder.dtype),
+        bandwidth=measure.bandwidth(layout),
+    )
+    compiling = {p: first[p] - facts[f"{p}_seconds"] for p in parts}
+    return {
+        "algorithm": subject.algorithm,
+        **facts,
+        "compile_seconds": {p: round(s, 3) for p, s in compiling.items()},
+        "peak_gib": measure.peak_bytes(layout.devices) / measure.GIB,
+        "devices": layout.size,
+        "rounds": rounds,
+    }
+
+
+def against(peer, work, layout, *, python, rounds, report=lambda line: None):
+    """An entry of ours and a peer's, their rounds alternating.
+
+    Returns {"ours": {...}, peer: {...}, "ratios": {part: {"median", "low", "high",
+    "cpu"}}}: how many times as fast this library is; "cpu" in processor time, which a
+    busy machine changes less. The algorithm is the peer's. report(line) hears how it
+    goes.
+    """
+    algorithm, parts = peers.PEERS[peer][1], RACED[peer]
+    with tempfile.TemporaryDirectory() as folder:
+        spec = peers.write_models(work, folder)
+        with peers.Peer(peer, python, spec, folder) as other:
+            about = other.ask("")
+            subject = ours.Ours(work, algorithm, layout)
+            ours.first_rounds(subject, parts)
+            for part in parts:  # a peer's first round compiles, or fills its caches
+                other.ask(part)
+            mine, theirs, ratios, worked = {}, {}, {}, {"ours": {}, peer: {}}
+            for part in parts:
+                cpu = {"ours": [], peer: []}
+                pair = {
+                    "ours": functools.partial(_ours, subject, part, cpu["ours"]),
+                    peer: functools.partial(_theirs, other, part, cpu[peer]),
+                }
+                times = measure.alternate(pair, rounds)
+                mine[part], theirs[part] = times["ours"], times[peer]
+                seconds = {who: measure.median(took) for who, took in times.items()}
+                said = ", ".join(f"{who} {s:.3g} s" for who, s in seconds.items())
+                report(f"{part}: {said}")
+                for who, values in cpu.items():
+                    worked[who][f"{part}_cpu_seconds"] = measure.median(values)
+                ratios[part] = measure.ratios(times["ours"], times[peer])
+                ratios[part]["cpu"] = measure.median(cpu[peer]) / measure.median(
+                    cpu["ours"]
+                )
+            peak = other.ask(parts[-1])["peak_bytes"]
+    peaks = {
+        "matmul": measure.matmul_flops(layout, work.decoder.dtype),
+        "bandwidth": measure.bandwidth(layout),
+    }
+    described = {
+        who: {
+            "algorithm": algorithm,
+            **ours.describe(work, algorithm, times, **peaks),
+            **worked[who],
+        }
+        for who, times in (("ours", mine), (peer, theirs))
+    }
+    described["ours"]["devices"] = layout.size
+    described[peer] |= about | {"peak_gib": peak / measure.GIB}
+    return {**described, "ratios": ratios}
+
+
+def _ours(subject, part, cpu):
+    clock = worker.Clock()
+    seconds = getattr(subject, part)()
+    cpu.append(clock.read()["cpu_seconds"])
+    return seconds
+
+
+def _theirs(other, part, cpu):
+    answer = other.ask(part)
+    cpu.append(answer["cpu_seconds"])
+    return answer["seconds"]
+
+
+def fitting(peer, name):
+    """(name, workload) that a peer has a model for: the twin, where there is one."""
+    work = workloads.WORKLOADS[name]
+    if peer == "tunix" and work.twin is not None:
+        return work.twin, workloads.WORKLOADS[work.twin]
+    return name, work

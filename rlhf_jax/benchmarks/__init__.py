@@ -1,1 +1,0 @@
-"""Speed and memory, measured: workloads, clocks, and the same work through peers."""

@@ -1,0 +1,1 @@
+"""Pairs of languages: corpora, subwords, batches by tokens."""

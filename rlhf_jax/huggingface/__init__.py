@@ -1,0 +1,5 @@
+"""Hugging Face model directories in and out, without torch."""
+
+from rlhf_jax.huggingface.directories import load, load_tokenizer, save
+
+__all__ = ["load", "load_tokenizer", "save"]

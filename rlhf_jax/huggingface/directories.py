@@ -1,0 +1,187 @@
+"""Model directories in and out: config.json, model.safetensors, the tokenizer's files.
+
+What `save` writes, `transformers` opens unchanged. `huggingface_names` holds the names
+of tensors, `huggingface_configs` reads a config.json, `huggingface_describe` writes it,
+`huggingface_weights` does the files.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax.huggingface import names, weights, write_config
+from rlhf_jax.huggingface import read_config as configs
+from rlhf_jax.models import config as model_config
+from rlhf_jax.models import decoder, heads
+from rlhf_jax.runtime import files
+
+_DOWNLOADS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+_SHARD = 5_000_000_000  # bytes, where transformers splits too
+
+
+def load(path, *, revision=None, dtype=None, sharding=None):
+    """Read a model of a family in `names.CLASSES`: `(model, params, tokenizer)`.
+
+    Args:
+      path: a directory, or a name on the Hugging Face hub at `revision`. One whose
+        architecture ends in ForSequenceClassification becomes a `heads.Classifier`;
+        encoders (DistilBERT, BERT, RoBERTa) are read as classifiers only.
+      dtype: the type parameters are held in and computed in, float32 unless given,
+        whatever is on disk. To train in bfloat16, load float32 and give the model
+        `dataclasses.replace(model.config, dtype="bfloat16")`.
+      sharding: where parameters live: a `jax.sharding.Sharding`, a pytree of them, or
+        a callable (path, shape) → Sharding, path like "layers/mlp/up/kernel" (of a
+        classifier "trunk/layers/..."). They go there one by one as they are read: the
+        host holds the parameters that stay on it and twice the largest of them.
+
+    Embedding and tokenizer are as on disk: where it has no padding token, or pads with
+    its end token, `data.tokenization.pad_id` says what to pad with instead. Raises
+    ValueError naming every tensor that is missing, misshapen or left over.
+    """
+    folder = _resolve(path, revision)
+    described = _read_json(folder / "config.json")
+    dtype = jnp.dtype("float32" if dtype is None else dtype)
+    try:
+        config = dataclasses.replace(configs.read(described), dtype=dtype.name)
+        model = _model(config, described)
+    except KeyError as error:
+        raise ValueError(f"{folder}/config.json has no {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    shapes = _shapes(model)
+    params = weights.read(
+        folder,
+        shapes,
+        described["model_type"],
+        config.heads,
+        dtype,
+        weights.placing(shapes, sharding),
+    )
+    return model, params, load_tokenizer(folder)
+
+
+def _model(config, described):
+    architecture = (described.get("architectures") or [""])[0]
+    if architecture.endswith("ForSequenceClassification"):
+        labels = described.get("id2label") or {"0": "", "1": ""}
+        return heads.Classifier(config, described.get("num_labels") or len(labels))
+    if isinstance(config, model_config.Encoder):
+        raise ValueError(
+            f"its architecture is {architecture!r}; of {described['model_type']} "
+            "a …ForSequenceClassification can be read"
+        )
+    return decoder.Decoder(config)
+
+
+def load_tokenizer(path, *, revision=None):
+    """The tokenizer of a directory or of a hub name, as it stands there."""
+    import transformers
+
+    folder = _resolve(path, revision)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{folder} has no tokenizer that transformers can read "
+            f"({_first_line(error)}): copy its tokenizer.json there"
+        ) from None
+
+
+def save(path, model, params, tokenizer, *, max_shard_bytes=_SHARD):
+    """Write a decoder or a classifier as a directory that `transformers` opens.
+
+    Parameters keep their type; beyond `max_shard_bytes` they go to several files. A
+    decoder head's bias, which `transformers` has no place for, is written as
+    "score.bias" when it is not 0. The directory appears whole or not at all; an older
+    model in its place is replaced, anything else refused.
+    """
+    path = pathlib.Path(path)
+    if not isinstance(model, decoder.Decoder | heads.Classifier):
+        raise ValueError(f"{type(model).__name__} has no form on disk: save a Decoder")
+    if path.exists() and not _replaceable(path):
+        raise ValueError(f"{path} holds something other than a model: name a new path")
+    described = _describe(model, params, tokenizer)
+    kind, count = described["model_type"], model.config.heads
+    with files.folder(path) as fresh:
+        weights.write(fresh, params, kind, count, max_shard_bytes)
+        tokenizer.save_pretrained(fresh)
+        _write_json(fresh / "config.json", described)
+        ends = {key: described[key] for key in described if key.endswith("_token_id")}
+        _write_json(fresh / "generation_config.json", ends)
+        files.remove(path)
+
+
+def _describe(model, params, tokenizer):
+    """The content of config.json."""
+    described = write_config.describe(model.config)
+    task = "ForCausalLM"
+    if isinstance(model, heads.Classifier):
+        task = "ForSequenceClassification"
+        labels = range(model.labels)
+        described["id2label"] = {str(label): f"LABEL_{label}" for label in labels}
+        described["label2id"] = {f"LABEL_{label}": label for label in labels}
+    name = names.CLASSES[described["model_type"]] + task
+    described["architectures"] = [names.OTHER_CLASSES.get(name, name)]
+    described["dtype"] = jax.tree.leaves(params)[0].dtype.name
+    for token in ("bos", "eos", "pad"):
+        token_id = getattr(tokenizer, f"{token}_token_id")
+        if f"{token}_token_id" in described:
+            continue  # RoBERTa's positions depend on it
+        # transformers wants an embedding row for padding, and builds none.
+        known = token_id is not None and token_id < model.config.vocab_size
+        described[f"{token}_token_id"] = token_id if known else None
+    return described
+
+
+def _replaceable(path):
+    """Is this an empty directory or a model's? A run's has a config.json as well."""
+    files = (path / weights.WEIGHTS, path / weights.INDEX)
+    model = (path / "config.json").is_file() and any(map(pathlib.Path.is_file, files))
+    return path.is_dir() and (model or not any(path.iterdir()))
+
+
+def _resolve(path, revision):
+    """The local directory of a path or of a hub name."""
+    folder = pathlib.Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    text = str(path)
+    if text.startswith(("/", ".", "~")) or text.count("/") > 1:
+        raise ValueError(f"no model directory {text}: give one that has a config.json")
+    import huggingface_hub
+
+    try:
+        downloaded = huggingface_hub.snapshot_download(
+            text, revision=revision, allow_patterns=_DOWNLOADS
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no directory {text!r} here, nor could the hub give one "
+            f"({_first_line(error)}): give a model directory, or with a connection "
+            f"fetch it once by `hf download {text}`"
+        ) from None
+    return pathlib.Path(downloaded)
+
+
+def _first_line(error):
+    return str(error).strip().partition("\n")[0]
+
+
+def _read_json(file):
+    if not file.is_file():
+        raise ValueError(f"{file.parent} is no model directory: it has no {file.name}")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _write_json(file, content):
+    text = json.dumps(content, indent=2, sort_keys=True)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def _shapes(model):
+    """The parameter tree as shapes and types, without computing anything."""
+    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    return jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]

@@ -1,0 +1,220 @@
+"""The config.json of a configuration, for the family that it belongs to.
+
+Which one that is follows from its branches: Mistral is a Llama with a window, Qwen2 one
+whose queries, keys and values have a bias and whose output has none, Qwen3 one that
+normalises each head, Gemma one that also normalises what a layer adds. The way back is
+`huggingface_configs`.
+"""
+
+import dataclasses
+
+from rlhf_jax.huggingface import read_config as configs
+from rlhf_jax.models import config
+
+_GEMMA_ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh"}
+
+
+def family(c):
+    """The family a configuration can be saved as. Raises ValueError when none fits."""
+    facts = _facts(c)
+    odd = {
+        name: {key: wanted[key] for key in wanted if facts[key] != wanted[key]}
+        for name, wanted in _needs(c).items()
+    }
+    nearest = min(odd, key=lambda name: len(odd[name]))
+    if odd[nearest]:
+        raise ValueError(
+            "no Hugging Face family has this configuration; the nearest, "
+            f"{nearest}, needs {odd[nearest]}"
+        )
+    return nearest
+
+
+def _facts(c):
+    """The fields of a configuration, each in one spelling."""
+    facts = dataclasses.asdict(c)
+    if isinstance(c, config.Encoder):
+        return facts | {"segmented": c.segments > 0, "offset": c.first_position > 0}
+    bias = c.attention_bias if c.output_bias is None else c.output_bias
+    return facts | {
+        "output_bias": bias,
+        "partial": c.rotary_dim not in (None, c.head_dim),
+        "sliding": c.window is not None,
+        "rotated_near": c.window is None or c.window_theta is not None,
+        "mixed": not (all(c.in_window()) or c.window is None),
+    }
+
+
+def _needs(c):
+    """What each family demands of the `_facts`, the plainest family first."""
+    if isinstance(c, config.Encoder):
+        bert = dict(pooling="tanh", segmented=True)
+        plain = dict(pooling="relu", segmented=False, offset=False, norm_eps=1e-12)
+        return {
+            "bert": bert | dict(offset=False),
+            "roberta": bert | dict(offset=True),
+            "distilbert": plain,
+        }
+    square = dict(kv_heads=c.heads, head_dim=c.width // c.heads)
+    plain = dict(unit_offset=False, post_norm=False, scaled_embedding=False)
+    plain |= dict(score_dim=None, score_cap=None, logit_cap=None, window_theta=None)
+    gpt2 = plain | dict(positions="learned", norm="layer", gated=False)
+    gpt2 |= dict(attention_bias=True, output_bias=True, mlp_bias=True)
+    gpt2 |= dict(parallel=False, head_norm=False)
+    neox = plain | dict(positions="rotary", norm="layer", gated=False, mlp_bias=True)
+    neox |= dict(output_bias=c.attention_bias, head_norm=False, sliding=False)
+    rms = plain | dict(positions="rotary", norm="rms", gated=True, partial=False)
+    rms |= dict(parallel=False, head_norm=False)
+    even = rms | dict(output_bias=c.attention_bias)
+    bare = dict(attention_bias=False, output_bias=False, mlp_bias=False)
+    gemma = even | dict(unit_offset=True, post_norm=True, scaled_embedding=True)
+    gemma |= {
+        name: getattr(c, name) for name in ("score_dim", "score_cap", "logit_cap")
+    }
+    gemma |= dict(mlp_bias=False)
+    third = dict(head_norm=True, window_theta=c.window_theta, rotated_near=True)
+    return {
+        "gpt2": gpt2 | square | dict(sliding=False),
+        "llama": even | dict(sliding=False),
+        "mistral": rms | bare | dict(sliding=True, mixed=False),
+        "qwen2": rms | bare | dict(attention_bias=True),
+        "qwen3": even | dict(mlp_bias=False, head_norm=True),
+        "gpt_neox": neox | square,
+        "gemma2": gemma,
+        "gemma3_text": gemma | third,
+    }
+
+
+def describe(c):
+    """The fields of a config.json for a configuration: the inverse of `read`."""
+    kind = family(c)
+    common = {"model_type": kind, "vocab_size": c.vocab_size}
+    if isinstance(c, config.Encoder):
+        return common | (_to_distil(c) if kind == "distilbert" else _to_bert(c))
+    common["tie_word_embeddings"] = c.tied
+    special = {"gpt2": _to_gpt2, "gpt_neox": _to_neox}
+    if kind in configs.GEMMA:
+        return common | _to_gemma(c, kind)
+    return common | special.get(kind, _to_llama)(c)
+
+
+def _to_gpt2(c):
+    return {
+        "n_embd": c.width,
+        "n_layer": c.layers,
+        "n_head": c.heads,
+        "n_inner": c.hidden,
+        "n_positions": c.max_length,
+        "activation_function": c.activation,
+        "layer_norm_epsilon": c.norm_eps,
+    }
+
+
+def _to_neox(c):
+    turned = c.rotary_dim or c.head_dim
+    part = turned / c.head_dim
+    if int(part * c.head_dim) != turned:  # transformers rounds down what it reads
+        part = (turned + 0.5) / c.head_dim
+    rope = _to_rope(c) | {"partial_rotary_factor": part}
+    return _sizes(c) | {
+        "rope_parameters": rope,
+        "rotary_pct": part,
+        "rotary_emb_base": c.rope_theta,
+        "layer_norm_eps": c.norm_eps,
+        "attention_bias": c.attention_bias,
+        "use_parallel_residual": c.parallel,
+    }
+
+
+def _to_llama(c):
+    described = _sizes(c) | {
+        "num_key_value_heads": c.kv_heads,
+        "head_dim": c.head_dim,
+        "rope_parameters": _to_rope(c),
+        "rope_theta": c.rope_theta,
+        "rms_norm_eps": c.norm_eps,
+        "attention_bias": c.attention_bias,
+        "mlp_bias": c.mlp_bias,
+    }
+    if c.window is None:
+        return described
+    described["sliding_window"] = c.window
+    if family(c) in configs.QWEN:
+        described["use_sliding_window"] = True
+        described["layer_types"] = _layer_types(c)
+    return described
+
+
+def _layer_types(c):
+    kinds = {True: "sliding_attention", False: "full_attention"}
+    return [kinds[near] for near in c.in_window()]
+
+
+def _to_gemma(c, kind):
+    described = _to_llama(c) | {
+        "hidden_activation": _GEMMA_ACTIVATIONS.get(c.activation, c.activation),
+        "query_pre_attn_scalar": c.score_dim or c.head_dim,
+        "attn_logit_softcapping": c.score_cap,
+        "final_logit_softcapping": c.logit_cap,
+        "sliding_window": c.window,
+        "layer_types": _layer_types(c),
+    }
+    del described["hidden_act"], described["mlp_bias"]
+    if kind == "gemma2":
+        return described
+    local = c.window_theta or c.rope_theta
+    return described | {
+        "rope_local_base_freq": local,
+        "rope_parameters": {
+            "full_attention": described["rope_parameters"],
+            "sliding_attention": {"rope_type": "default", "rope_theta": local},
+        },
+    }
+
+
+def _sizes(c):
+    return {
+        "hidden_size": c.width,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "intermediate_size": c.hidden,
+        "max_position_embeddings": c.max_length,
+        "hidden_act": c.activation,
+    }
+
+
+def _to_rope(c):
+    rope = {"rope_type": "default", "rope_theta": c.rope_theta}
+    if c.rope_scaling is None:
+        return rope
+    if c.rope_scaling.original_length is None:
+        return rope | {"rope_type": "linear", "factor": c.rope_scaling.factor}
+    return rope | {
+        "rope_type": "llama3",
+        "factor": c.rope_scaling.factor,
+        "low_freq_factor": c.rope_scaling.low_frequency,
+        "high_freq_factor": c.rope_scaling.high_frequency,
+        "original_max_position_embeddings": c.rope_scaling.original_length,
+    }
+
+
+def _to_distil(c):
+    return {
+        "dim": c.width,
+        "n_layers": c.layers,
+        "n_heads": c.heads,
+        "hidden_dim": c.hidden,
+        "max_position_embeddings": c.max_length,
+        "activation": c.activation,
+    }
+
+
+def _to_bert(c):
+    described = _sizes(c) | {
+        "max_position_embeddings": c.max_length + c.first_position,
+        "type_vocab_size": c.segments,
+        "layer_norm_eps": c.norm_eps,
+    }
+    if c.first_position:
+        described["pad_token_id"] = c.first_position - 1
+    return described

@@ -1,1 +1,0 @@
-"""The pivot-translation game as a study: agents, methods, measurements, the page."""

@@ -1,0 +1,1 @@
+"""Devices, hosts, disks and clocks: what a run touches besides arrays."""

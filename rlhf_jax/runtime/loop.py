@@ -1,0 +1,193 @@
+"""The host loop: dispatch, fetch one iteration late, log, evaluate, save, stop.
+
+Everything that touches a file, a clock or a signal while a run goes on is here; the
+iterations it drives are pure programs.
+"""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from rlhf_jax.runtime import processes
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; its state is saved.
+
+    `folder`: of the run to resume; None before there is one, as while pretraining.
+    """
+
+    folder = None
+
+
+class NotFinite(Exception):
+    """Updates were skipped several times in a row, because they were not finite."""
+
+
+class Signals:
+    """Turns SIGTERM and SIGINT into a flag that the loop reads between iterations.
+
+    A second signal of the same kind acts as if this class were not there.
+    """
+
+    kinds = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self):
+        self.received = None
+        self._before = {}
+
+    def __enter__(self):
+        for kind in self.kinds:
+            self._before[kind] = signal.signal(kind, self._note)
+        return self
+
+    def __exit__(self, *_):
+        for kind, handler in self._before.items():
+            signal.signal(kind, handler)
+
+    def _note(self, kind, _frame):
+        self.received = signal.Signals(kind).name
+        signal.signal(kind, self._before[kind])
+
+
+def stopped(signals):
+    """The name of a signal that came, to this host or to any; "" where none has."""
+    return _name(signals, processes.any_of(_received(signals)))
+
+
+def _received(signals):
+    return signals is not None and signals.received is not None
+
+
+def _name(signals, came):
+    return (signals.received or "a signal to another host") if came else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """When a run does what. Iterations count from 0, steps are iterations done."""
+
+    steps: int
+    evaluations: frozenset[int] = frozenset()  # steps after which to evaluate
+    resets: frozenset[int] = frozenset()  # iterations that end with a reset
+    save_every: int = 0  # steps; 0: only at the end and on a signal
+    max_skipped: int = 3  # updates not finite in a row
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What the loop calls; everything but `advance` may touch files.
+
+    advance(state, iteration, hold_reset) -> (state, metrics, rows): one iteration,
+    dispatched; with `hold_reset` the reset of that iteration is left out.
+    reset(state) -> state. evaluate(state, step, phase). log(step, metrics, rows).
+    save(state, step, final).
+    """
+
+    advance: Callable[[Any, int, bool], tuple]
+    log: Callable[[int, dict, Any], None]
+    evaluate: Callable[[Any, int, str], None] = lambda *_: None
+    save: Callable[[Any, int, bool], None] = lambda *_: None
+    reset: Callable[[Any], Any] = lambda state: state
+
+
+def run(state, *, start, plan, hooks, signals=None):
+    """Iterations `start` to `plan.steps`, and what the plan asks for in between.
+
+    Metrics of an iteration are fetched after the next one is dispatched, so that the
+    device never waits for the host. Hosts stop after the same step: the one after that
+    in which one of several is told to. On iterations that end with a reset and are
+    evaluated, both sides of the reset are. Of the metrics the loop itself reads one:
+    `skipped`, under any prefix.
+
+    Returns the state. Raises Interrupted after saving when a signal came; NotFinite,
+    after saving too, when `plan.max_skipped` updates in a row were skipped.
+    """
+    if start == 0 and 0 in plan.evaluations:
+        hooks.evaluate(state, 0, "start")
+    pending, ballot = _Pending(hooks.log), processes.Ballot()
+    for iteration in range(start, plan.steps):
+        step, last = iteration + 1, iteration + 1 == plan.steps
+        wanted = step in plan.evaluations
+        held = wanted and iteration in plan.resets
+        state, metrics, rows = hooks.advance(state, iteration, held)
+        if held:
+            metrics = {**metrics, "reset/reset": 1.0}
+        pending.put(step, metrics, rows)
+        if wanted or last:
+            pending.flush()
+        if pending.skipped >= plan.max_skipped:
+            problem = pending.problem()
+            pending.flush()
+            hooks.save(hooks.reset(state) if held else state, step, False)
+            raise NotFinite(problem)
+        if wanted:
+            state = _evaluate(state, step, held, last, hooks)
+            pending.restart_clock()
+        stop = ballot.cast(_received(signals))
+        if last or stop or (plan.save_every and step % plan.save_every == 0):
+            pending.flush()
+            hooks.save(state, step, last)
+        if stop and not last:
+            raise Interrupted(f"{_name(signals, stop)} after step {step}")
+    return state
+
+
+def _evaluate(state, step, held, last, hooks):
+    """Evaluate; around a reset that was held back, on both sides. Returns the state."""
+    if not held:
+        hooks.evaluate(state, step, "final" if last else "train")
+        return state
+    hooks.evaluate(state, step, "before_reset")
+    state = hooks.reset(state)
+    hooks.evaluate(state, step, "after_reset")
+    return state
+
+
+class _Pending:
+    """The one iteration whose metrics are still on the device."""
+
+    def __init__(self, log):
+        self._log = log
+        self._held = None
+        self.skipped = 0.0  # updates in a row, as of the iteration last fetched
+        self._fetched = 0
+        self.restart_clock()
+
+    def restart_clock(self):
+        """What comes next is not charged for what was done until now."""
+        self._clock = time.monotonic()
+
+    def put(self, step, metrics, rows):
+        before, self._held = self._held, (step, metrics, rows)
+        self._write(before)
+
+    def flush(self):
+        held, self._held = self._held, None
+        self._write(held)
+
+    def problem(self):
+        """What to tell a user whose updates are skipped."""
+        return (
+            f"step {self._fetched}: {self.skipped:.0f} updates in a row had gradients "
+            "that are not finite and were skipped; the last finite weights are saved. "
+            "Lower the learning rate, or look at the reward"
+        )
+
+    def _write(self, held):
+        if held is None:
+            return
+        step, metrics, rows = held
+        metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        now = time.monotonic()
+        metrics["time/iteration"] = now - self._clock
+        self._clock = now
+        self._log(step, metrics, rows)
+        self._fetched = step
+        self.skipped = max(
+            (v for k, v in metrics.items() if k.endswith("skipped")), default=0.0
+        )

@@ -1,0 +1,1 @@
+"""Studies: methods × units, measured alike, resumable."""
