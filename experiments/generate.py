@@ -23,7 +23,7 @@ import rich.console
 
 from rlhf_jax import sampling
 from rlhf_jax.cli import command, recipes
-from rlhf_jax.data import conversations, ends, sources, tokenization
+from rlhf_jax.data import conversations, sources, stop_tokens, tokenization
 from rlhf_jax.evaluation import policy
 from rlhf_jax.runtime import metrics_log, parallel
 from rlhf_jax.tasks import models
@@ -132,7 +132,7 @@ def answers(config, asked, model, params, tokenizer, layout):
     width = min(1 << (longest - 1).bit_length(), length)  # few shapes, little padding
     index = [i for i in range(len(texts)) for _ in range(config.samples)]
     rows = Prompts(*(x[index, -width:] for x in rows))
-    stops = ends.stop_ids(tokenizer)
+    stops = stop_tokens.stop_ids(tokenizer)
     draw = sampling.Config(
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,

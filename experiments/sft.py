@@ -24,7 +24,7 @@ import rich.console
 from rlhf_jax import logprobs, masking
 from rlhf_jax.algorithms import sft
 from rlhf_jax.cli import command, options, recipes
-from rlhf_jax.data import ends, examples, tokenization
+from rlhf_jax.data import examples, stop_tokens, tokenization
 from rlhf_jax.reporting import single_run
 from rlhf_jax.runtime import loop
 from rlhf_jax.studies import session, supervised
@@ -115,7 +115,10 @@ def run(config):
 
 def data(config, model, tokenizer):
     """(training `Tokens`, held-out `Tokens`, lines about them)."""
-    end, length = ends.end_id(tokenizer), models.length(config.data.length, model)
+    end, length = (
+        stop_tokens.end_id(tokenizer),
+        models.length(config.data.length, model),
+    )
     found, about = [], []
     for name, rows in zip(("training", "held-out"), recipes.rows(config), strict=True):
         if config.pack:

@@ -1,6 +1,6 @@
-"""How much better than expected: advantages from rewards, values and groups.
+"""Advantages from rewards and values, or from groups of responses.
 
-B rows, T tokens, N prompts, K responses to one prompt.
+B rows, T tokens, N prompts, K responses per prompt.
 """
 
 import functools
@@ -16,7 +16,7 @@ def gae(rewards, values, mask, *, gamma, lam, bootstrap=None):
     """A_t = Σ_k (γλ)^k δ_{t+k}, with δ_t = r_t + γ V_{t+1} − V_t; returns A + V.
 
     Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized
-    Advantage Estimation", eq. 16. Ignored positions count as cut out: t + 1 is the next
+    Advantage Estimation", eq. 16. Ignored positions are skipped: t + 1 is the next
     valid token.
 
     Args: rewards, values, mask [B, T]; gamma and lam in [0, 1]; bootstrap [B] is the
@@ -25,11 +25,11 @@ def gae(rewards, values, mask, *, gamma, lam, bootstrap=None):
     """
     chex.assert_equal_shape([rewards, values, mask])
     rewards, values = masking.zero(rewards, mask), masking.zero(values, mask)
-    after = jnp.zeros_like(values[:, 0])
-    after = after if bootstrap is None else jnp.broadcast_to(bootstrap, after.shape)
+    last = jnp.zeros_like(values[:, 0])
+    last = last if bootstrap is None else jnp.broadcast_to(bootstrap, last.shape)
     _, advantages = jax.lax.scan(
         functools.partial(_step_back, gamma=gamma, lam=lam),
-        (jnp.zeros_like(after), after.astype(values.dtype)),
+        (jnp.zeros_like(last), last.astype(values.dtype)),
         (rewards.T, values.T, mask.T),
         reverse=True,
     )
@@ -38,7 +38,7 @@ def gae(rewards, values, mask, *, gamma, lam, bootstrap=None):
 
 
 def _step_back(carry, step, *, gamma, lam):
-    """One token towards the start; an ignored one hands the carry on as it is."""
+    """One step backwards in time; an ignored token leaves the carry unchanged."""
     advantage, next_value = carry
     reward, value, valid = step
     delta = reward + gamma * next_value - value
@@ -47,9 +47,9 @@ def _step_back(carry, step, *, gamma, lam):
 
 
 def returns(rewards, mask, *, gamma, bootstrap=None):
-    """G_t = Σ_k γ^k r_{t+k}, the discounted sum of what is still to come.
+    """G_t = Σ_k γ^k r_{t+k}: the discounted sum of future rewards.
 
-    Args as in `gae`, of which this is the case V = 0, λ = 1. Returns [B, T].
+    This is `gae` with V = 0 and λ = 1; same arguments. Returns [B, T].
     """
     total, _ = gae(
         rewards,
@@ -66,7 +66,7 @@ def leave_one_out(scores):
     """A_i = s_i − mean_{j ≠ i} s_j among the K responses to one prompt.
 
     Ahmadian et al. 2024, "Back to Basics" (RLOO), arXiv:2402.14740. [N, K] → [N, K].
-    Written K/(K − 1) · (s_i − mean), which cancels less.
+    Computed as K/(K − 1) · (s_i − mean), which loses less precision.
     """
     size = _group_size(scores)
     return (size / (size - 1)) * baseline(scores)
@@ -84,21 +84,21 @@ def group_normalized(scores):
 
 
 def best(scores):
-    """A_i = K for the best of the K responses to a prompt, the first of equals; else 0.
+    """A_i = K for the best of a prompt's K responses (the first of ties), 0 for others.
 
-    Rejection sampling: REINFORCE with it is likelihood of the best response alone, K
-    making up for those that count nothing. Dong et al. 2023, "RAFT", arXiv:2304.06767.
-    [N, K] → [N, K].
+    Rejection sampling: with it, REINFORCE maximises the likelihood of the best response
+    only, and the factor K makes up for the zeros. Dong et al. 2023, "RAFT",
+    arXiv:2304.06767. [N, K] → [N, K].
     """
     size = _group_size(scores)
     return size * jax.nn.one_hot(scores.argmax(-1), size, dtype=jnp.float32)
 
 
 def baseline(scores):
-    """A_i = s_i − mean of the K scores of the prompt. [N, K] → [N, K].
+    """A_i = s_i − mean of the prompt's K scores. [N, K] → [N, K].
 
     Liu et al. 2025, "Understanding R1-Zero-Like Training" (Dr. GRPO), arXiv:2503.20783:
-    without the division that favours prompts whose scores hardly differ.
+    GRPO without dividing by the std, which favours prompts whose scores hardly differ.
     """
     _group_size(scores)
     return scores - scores.mean(-1, keepdims=True)
@@ -108,7 +108,7 @@ def _group_size(scores):
     chex.assert_rank(scores, 2)
     if scores.shape[1] < 2:
         raise ValueError(
-            f"scores {scores.shape}: a group baseline needs 2 responses or more to a "
+            f"scores {scores.shape}: a group baseline needs 2 responses or more per "
             "prompt; K = 1 has nothing to compare with"
         )
     return scores.shape[1]

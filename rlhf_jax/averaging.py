@@ -1,7 +1,7 @@
-"""Models made of other models: points between and beyond trained weights.
+"""Averaging in weight space: points between and beyond trained models.
 
-Everything is leaf by leaf on pytrees of one structure. LoRA factors are averaged factor
-by factor, and the product of averages is not the average of products: merge them first.
+All functions work leaf by leaf on pytrees with the same structure. Merge LoRA adapters
+into the weights first: the product of averaged factors is not the average of products.
 """
 
 import jax
@@ -11,13 +11,13 @@ from rlhf_jax import trees
 
 
 def interpolate(a, b, weight):
-    """(1 − w)·a + w·b: model averaging; w = 0 is `a` and w = 1 is `b`, exactly.
+    """(1 − w)·a + w·b: model averaging; w = 0 gives exactly `a`, w = 1 exactly `b`.
 
     Lin et al. 2023, "Mitigating the Alignment Tax of RLHF", arXiv:2309.06256 (MA);
     Wortsman et al. 2022, "Robust Fine-Tuning" (WiSE-FT), arXiv:2109.01903.
 
-    Args: pytrees; weight [] in [0, 1] is on the second, may be traced. Returns a pytree
-    in the types of `a`.
+    Args: pytrees; weight [] in [0, 1] is on `b`, may be traced. Returns a pytree with
+    the dtypes of `a`.
     """
     return trees.lerp(a, b, weight)
 
@@ -25,12 +25,11 @@ def interpolate(a, b, weight):
 def slerp(a, b, weight, *, stacked=0):
     """sin((1 − w)ω)/sin ω · a + sin(wω)/sin ω · b, ω the angle between the leaves.
 
-    Shoemake 1985, "Animating Rotation with Quaternion Curves". Where the leaves point
-    the same way, opposite ways or nowhere, ω gives no arc: `interpolate` there. Weight
-    0 and 1 are exact.
+    Shoemake 1985, "Animating Rotation with Quaternion Curves". Parallel, opposite and
+    zero leaves, which have no arc, are interpolated linearly. Weight 0 and 1 are exact.
 
-    Args as in `interpolate`; `stacked`: the leading axes, an int or a pytree of ints,
-    along which a leaf holds separate tensors, 1 for layers stacked as [L, ...].
+    Args as in `interpolate`; `stacked`: how many leading axes index separate tensors,
+    an int or a pytree of ints; 1 for layers stacked as [L, ...].
     """
     if not isinstance(stacked, int):
         return jax.tree.map(
@@ -47,7 +46,7 @@ def _slerp_leaf(a, b, weight, stacked):
         x / jnp.where(norm_x > 0, norm_x, 1.0),
         y / jnp.where(norm_y > 0, norm_y, 1.0),
     )
-    # The half-angle form keeps its digits where arccos of a cosine near 1 has none.
+    # The half-angle form is accurate for small angles, where arccos is not.
     angle = 2.0 * jnp.arctan2(_norm(u - v, stacked), _norm(u + v, stacked))
     arc = (norm_x > 0) & (norm_y > 0) & (jnp.sin(angle) > 1e-3)
     angle = jnp.where(arc, angle, 1.0)
@@ -63,7 +62,7 @@ def _norm(x, stacked):
 
 
 def task_vector(initial, tuned):
-    """τ = tuned − initial: what the tuning did, as a pytree.
+    """τ = tuned − initial: what fine-tuning changed, as a pytree.
 
     Ilharco et al. 2023, "Editing Models with Task Arithmetic", arXiv:2212.04089.
     """
@@ -71,12 +70,15 @@ def task_vector(initial, tuned):
 
 
 def add_vectors(initial, vectors, weights):
-    """initial + Σ_i w_i · τ_i; a negative weight forgets a task.
+    """initial + Σ_i w_i · τ_i; a negative weight unlearns a task.
 
-    Args: vectors: a list of pytrees like `initial`; weights: as many numbers.
+    Args: vectors: a list of pytrees like `initial`; weights: one number each. Raises
+    ValueError if their numbers differ.
     """
     if len(vectors) != len(weights):
-        raise ValueError(f"{len(vectors)} vectors and {len(weights)} weights")
+        raise ValueError(
+            f"{len(vectors)} vectors and {len(weights)} weights: give one weight each"
+        )
     return jax.tree.map(
         lambda x, *ts: x + sum(w * t for w, t in zip(weights, ts, strict=True)),
         initial,
@@ -85,7 +87,7 @@ def add_vectors(initial, vectors, weights):
 
 
 def soup(models, weights=None):
-    """Σ_i w_i · θ_i / Σ_i w_i: the average of several models, uniform unless weighted.
+    """Σ_i w_i · θ_i / Σ_i w_i: the average of several models, uniform by default.
 
     Wortsman et al. 2022, "Model Soups", arXiv:2203.05482. `models`: a list of pytrees.
     """

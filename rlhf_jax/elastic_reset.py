@@ -1,14 +1,14 @@
-"""Elastic Reset: restart the policy from its average, and the average from the anchor.
+"""Elastic Reset: reset the policy to its EMA, and the EMA to the initial model.
 
 Noukhovitch, Lavoie, Strub, Courville 2023, "Language Model Alignment with Elastic
-Reset", arXiv:2312.07551. Three weights: θ is trained, θ̄ is its moving average, θ₀ is
-where both began. Each tick θ̄ ← d·θ̄ + (1 − d)·θ; each reset first θ ← θ̄, then θ̄ ← θ₀.
-The objective, the optimiser's moments, the value function and the KL coefficient are
-left alone: hand in the policy's parameters only.
+Reset", arXiv:2312.07551. There are three sets of weights: θ is trained, θ̄ is its EMA,
+θ₀ is where both started. Each tick θ̄ ← d·θ̄ + (1 − d)·θ; each reset θ ← θ̄, then
+θ̄ ← θ₀. The objective, the optimiser's moments, the value function and the KL
+coefficient are not reset: pass the policy's parameters only.
 
-What a tick is (an iteration, an epoch, an optimiser step) is the caller's choice, and
-decides what a decay means: see `retained_weight`. Reset only between a batch's last
-update and the next rollout, or the old log-probs belong to another policy.
+The caller chooses what a tick is (an iteration, an epoch, an optimiser step), and with
+it what a decay means: see `retained_weight`. Reset only between the last update on a
+batch and the next rollout, or the old log-probs belong to another policy.
 """
 
 from typing import Any, NamedTuple
@@ -24,15 +24,15 @@ AVERAGE, INITIAL, INTERPOLATION = range(3)  # where a reset sends the policy
 
 
 class State(NamedTuple):
-    """What Elastic Reset remembers; no leaf shares a buffer with the parameters."""
+    """The state of Elastic Reset; no leaf shares a buffer with the parameters."""
 
-    average: Params  # θ̄, float32, like the parameters
-    initial: Params  # θ₀, in the type of the parameters, never written
-    ticks: jax.Array  # [] int32, ticks so far; a reset does not turn it back
+    average: Params  # θ̄, float32
+    initial: Params  # θ₀, in the dtype of the parameters, constant
+    ticks: jax.Array  # [] int32, ticks so far; a reset does not change it
 
 
 def init(params):
-    """θ̄ = θ₀ = θ, in buffers of their own, so that `params` may be donated."""
+    """The State with θ̄ = θ₀ = θ, copied so that `params` may be donated."""
     initial = trees.copy(params)
     return State(_float32(params), initial, jnp.zeros((), jnp.int32))
 
@@ -44,11 +44,11 @@ def tick(params, state, *, decay):
 
 
 def due(iteration, *, every, at_zero=False):
-    """Does iteration 0, 1, 2, ... end with a reset? Every `every`-th does; [] bool.
+    """Does this 0-based iteration end with a reset? True every `every` iterations.
 
-    Iteration 0, a multiple of everything, counts only with `at_zero`; `every=0` is
-    never. Arguments may be traced. The paper's IMDB runs are every=17, at_zero=True
-    (0, 17, 34 of 50 iterations), its StackLLaMA runs every=260 (260, 520 of 600).
+    Iteration 0 counts only with `at_zero`; `every=0` means never. Arguments may be
+    traced; returns [] bool. The paper's IMDB runs have every=17, at_zero=True (0, 17,
+    34 of 50 iterations), its StackLLaMA runs every=260 (260, 520 of 600).
     """
     iteration, every = jnp.asarray(iteration), jnp.asarray(every)
     multiple = iteration % jnp.maximum(every, 1) == 0
@@ -58,17 +58,18 @@ def due(iteration, *, every, at_zero=False):
 def reset(params, state):
     """θ ← θ̄, then θ̄ ← θ₀, bit for bit. Returns (params, state).
 
-    No two leaves of what is returned share a buffer, so both can be donated.
+    No two returned leaves share a buffer, so both can be donated.
     """
     average = _float32(state.initial)
     return _like(state.average, params), state._replace(average=average)
 
 
 def update(params, state, *, decay, every):
-    """Tick, then reset when the ticks are a multiple of `every`; (params, state).
+    """Tick, then reset if the tick count is a multiple of `every`.
 
-    For loops with one clock: unlike `due`, which sees 0-based iterations, this resets
-    after the `every`-th call. decay, every [] may be traced; `every=0` is never.
+    For loops with a single clock. Unlike `due`, whose iterations are 0-based, this
+    resets after the `every`-th call. decay, every [] may be traced; `every=0` means
+    never. Returns (params, state).
     """
     state = tick(params, state, decay=decay)
     return apply(params, state, when=due(state.ticks, every=every))
@@ -83,14 +84,14 @@ def apply(
     weight=0.0,
     reset_average=True,
 ):
-    """A reset, or one of its ablations, of which the switches are all traced.
+    """A reset or one of its ablations, chosen by traced arguments.
 
     θ ← θ̄ (`AVERAGE`), θ₀ (`INITIAL`) or (1 − w)·θ₀ + w·θ (`INTERPOLATION`); then
-    θ̄ ← θ₀ if `reset_average`. With the defaults this is `reset`. The paper's ablations:
-    AVERAGE with reset_average=False (reset to EMA, the EMA never reset), INITIAL.
+    θ̄ ← θ₀ if `reset_average`. The defaults give `reset`. The paper's ablations: AVERAGE
+    with reset_average=False (reset to an EMA that is never reset), and INITIAL.
 
-    Args: when [] bool, nothing happens without it; target [] int; weight [] in [0, 1]
-    is on θ. Returns (params, state).
+    Args: when [] bool, False changes nothing; target [] int; weight [] in [0, 1] is on
+    θ. Returns (params, state).
     """
     average = _like(state.average, params)
     mixed = trees.lerp(state.initial, params, weight)
@@ -111,21 +112,21 @@ def _like(tree, params):
 
 
 def retained_weight(decay, every):
-    """1 − dⁿ: how much of the trajectory, not of θ₀, is in θ̄ after n = `every` ticks.
+    """1 − dⁿ: the weight of the trajectory, as opposed to θ₀, in θ̄ after n ticks.
 
-    0.995 is 0.08 after 17 ticks (IMDB) and 0.99 after 1040 (StackLLaMA): one decay,
-    opposite regimes.
+    The same decay of 0.995 gives opposite regimes: 0.08 after 17 ticks (IMDB), 0.99
+    after 1040 (StackLLaMA).
     """
     return 1.0 - decay**every
 
 
 def decay_for(weight, every):
-    """The decay whose `retained_weight` after `every` ticks is `weight` in [0, 1]."""
+    """The decay whose `retained_weight` after `every` ticks is `weight`, in [0, 1]."""
     return (1.0 - weight) ** (1.0 / every)
 
 
 def calendar(iterations, every, at_zero=False):
-    """The 0-based iterations of `range(iterations)` that end with a reset: a list."""
+    """A list of the 0-based iterations in `range(iterations)` that end with a reset."""
     if every == 0:
         return []
     return list(range(0 if at_zero else every, iterations, every))
@@ -135,20 +136,20 @@ class WrapState(NamedTuple):
     """The state of `wrap`."""
 
     inner: Any  # the wrapped optimiser's state
-    elastic: State  # of the parameters that take part
+    elastic: State  # of the parameters that are reset
 
 
 def wrap(optimizer, *, decay, every, mask=None):
-    """An optax optimiser whose updates carry Elastic Reset into any training loop.
+    """Wraps an optax optimiser so that any training loop does Elastic Reset.
 
-    Outermost: it must see the very updates that are applied, so nothing may scale, clip
-    or skip them after it. It counts optimiser steps, ticks after each, and at a reset
-    its update is θ̄ − θ, so the parameters land on θ̄ to one float32 rounding; its own
-    average restarts at θ₀ exactly. Parameters are float32.
+    It must be the outermost transformation: nothing may scale, clip or skip its
+    updates. It ticks after every optimiser step. At a reset the update is θ̄ − θ, so
+    the parameters reach θ̄ up to one float32 rounding, and the EMA restarts at exactly
+    θ₀. Parameters must be float32.
 
-    Args: decay and every as in `update`; mask: a pytree of bools, a prefix of the
-    parameters, or a function that makes one of them: which take part (a value head
-    should not). The others are not averaged and cost no memory.
+    Args: decay and every as in `update`; mask: which parameters are reset (a value head
+    should not be): a pytree of bools, a prefix of the parameters, or a function from
+    parameters to either. The others are not averaged and cost no memory.
     Returns an optax.GradientTransformationExtraArgs; its update needs `params`.
     """
     optimizer = optax.with_extra_args_support(optimizer)

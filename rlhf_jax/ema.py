@@ -5,14 +5,14 @@ import jax.numpy as jnp
 
 
 def update(average, params, *, decay):
-    """θ̄ ← d·θ̄ + (1 − d)·θ, leaf by leaf, in float32 whatever the parameters are.
+    """θ̄ ← d·θ̄ + (1 − d)·θ, leaf by leaf, in float32 whatever the dtype of θ.
 
-    An average held in bf16 never moves: its steps are below half a unit of its last
-    place. Decay 0 and 1 are exact, and so is a parameter that equals its average: what
-    is not trained does not drift by rounding.
+    In bf16 an average never moves: its steps round to zero. Decay 0 and 1 are exact. A
+    parameter equal to its average leaves it unchanged, so untrained weights do not
+    drift by rounding.
 
-    Args: average, params: pytrees of one structure; decay [] in [0, 1], may be traced.
-    Returns a float32 pytree.
+    Args: average, params: pytrees with the same structure; decay [] in [0, 1], may be
+    traced. Returns a float32 pytree.
     """
     decay = jnp.asarray(decay, jnp.float32)
     return jax.tree.map(lambda a, p: _update_leaf(a, p, decay), average, params)

@@ -2,16 +2,16 @@
 
 B rows, T tokens, C classes. Each returns (loss [], metrics), to be minimised, and takes
 
-- mask [B, T]: 1 valid, 0 ignored. What stands at ignored positions, infinities and NaN
-  included, reaches neither value nor gradient.
-- count []: the denominator when it is known, for instance the valid tokens of a whole
-  minibatch of which this is one micro-batch. Losses and metrics are then shares that
-  add up to those of the minibatch, `*_max` apart: that is a maximum.
-- axis_name: the mapped axis over which rows are spread. Sums and counts are summed over
-  it before the one division, so every device holds the global loss; `pmean` of the
-  devices' gradients is then the gradient of it.
+- mask [B, T]: 1 valid, 0 ignored. Values at ignored positions, even inf and NaN, affect
+  neither the loss nor its gradient.
+- count []: the denominator, if known: for a micro-batch, the valid tokens of the whole
+  minibatch. Losses and metrics are then shares that add up to those of the minibatch,
+  except `*_max`, which is a maximum.
+- axis_name: the mapped axis that rows are sharded over. Sums and counts are summed over
+  it before dividing, so every device holds the global loss, and the `pmean` of the
+  devices' gradients is its gradient.
 
-Old log-probs and values, advantages and returns are data and carry no gradient.
+No gradient flows through old log-probs, old values, advantages and returns.
 """
 
 import chex
@@ -28,7 +28,7 @@ def _data(x, mask):
 def nll(logps, mask, *, count=None, axis_name=None):
     """L = −mean log π: maximum likelihood.
 
-    Args: logps [B, T] of the targets, nats; mask [B, T]. Metrics: `nll`, L itself.
+    Args: logps [B, T] of the targets, nats; mask [B, T]. Metrics: `nll`, which is L.
     """
     chex.assert_equal_shape([logps, mask])
     loss = -masking.mean(logps, mask, count=count, axis_name=axis_name)
@@ -39,19 +39,19 @@ def ppo_clip(logps, old_logps, advantages, mask, *, clip, count=None, axis_name=
     """L = mean max(−A·ρ, −A·clip(ρ, 1 − ε, 1 + ε)), ρ = exp(log π − log π_old).
 
     Schulman et al. 2017, "Proximal Policy Optimization", arXiv:1707.06347, eq. 7. The
-    gradient is −A·ρ·∇log π where unclipped, 0 where clipping binds. ε may be traced;
-    inf never clips.
+    gradient is −A·ρ·∇log π where unclipped, 0 where clipped. ε may be traced; inf never
+    clips.
 
     Args: logps, old_logps [B, T] at the sampling temperature; advantages, mask [B, T].
-    Metrics: `approxkl` mean (log ρ)²/2; `clipfrac` share of tokens whose loss is the
-    clipped one; `ratio` mean ρ; `ratio_max` max ρ.
+    Metrics: `approxkl` mean (log ρ)²/2; `clipfrac` share of clipped tokens; `ratio`
+    mean ρ; `ratio_max` max ρ.
     """
     chex.assert_equal_shape([logps, old_logps, advantages, mask])
 
     def mean(x):
         return masking.mean(x, mask, count=count, axis_name=axis_name)
 
-    # Zeroed before exp, or the gradient at an ignored inf would be 0 · inf.
+    # Zero before exp, or the gradient at an ignored inf would be 0 · inf.
     log_ratio = masking.zero(logps, mask) - _data(old_logps, mask)
     ratio = jnp.exp(log_ratio)
     advantages = _data(advantages, mask)
@@ -71,8 +71,8 @@ def ppo_clip(logps, old_logps, advantages, mask, *, clip, count=None, axis_name=
 def reinforce(logps, advantages, mask, *, count=None, axis_name=None):
     """L = −mean A·log π: the score-function gradient, −mean A·∇log π.
 
-    Williams 1992, "Simple Statistical Gradient-Following Algorithms". Valid on samples
-    of π itself. Args [B, T]. Metrics: `logps`, the mean log-prob.
+    Williams 1992, "Simple Statistical Gradient-Following Algorithms". The samples must
+    come from π. Args [B, T]. Metrics: `logps`, the mean log-prob.
     """
     chex.assert_equal_shape([logps, advantages, mask])
     logps, advantages = masking.zero(logps, mask), _data(advantages, mask)
@@ -82,10 +82,10 @@ def reinforce(logps, advantages, mask, *, count=None, axis_name=None):
 
 
 def entropy_bonus(entropies, mask, *, count=None, axis_name=None):
-    """L = −mean H: added with a positive weight it keeps the policy from collapsing.
+    """L = −mean H; with a positive weight it keeps the policy from collapsing.
 
-    Args: entropies [B, T], nats, of `logprobs.entropy`; mask [B, T].
-    Metrics: `entropy`, its mean.
+    Args: entropies [B, T] from `logprobs.entropy`, nats; mask [B, T].
+    Metrics: `entropy`, the mean H.
     """
     chex.assert_equal_shape([entropies, mask])
     entropy = masking.mean(entropies, mask, count=count, axis_name=axis_name)
@@ -95,12 +95,12 @@ def entropy_bonus(entropies, mask, *, count=None, axis_name=None):
 def value_clip(values, old_values, returns, mask, *, clip, count=None, axis_name=None):
     """L = ½ mean max((V − R)², (clip(V, V_old ± ε) − R)²).
 
-    "The N Implementation Details of RLHF with PPO", detail 19: the value may not gain
-    from moving by more than ε. ε may be traced; inf is the plain squared error.
+    "The N Implementation Details of RLHF with PPO", detail 19: moving a value by more
+    than ε gains nothing. ε may be traced; inf is the plain squared error.
 
     Args: values, old_values, returns, mask [B, T].
-    Metrics: `clipfrac` share of tokens whose loss is the clipped one; `error` mean
-    (V − R)²; `values` and `returns` means.
+    Metrics: `clipfrac` share of clipped tokens; `error` mean (V − R)²; `values` and
+    `returns`, their means.
     """
     chex.assert_equal_shape([values, old_values, returns, mask])
 
@@ -109,8 +109,8 @@ def value_clip(values, old_values, returns, mask, *, clip, count=None, axis_name
 
     values = masking.zero(values, mask)
     old_values, returns = _data(old_values, mask), _data(returns, mask)
-    near = jnp.clip(values, old_values - clip, old_values + clip)
-    plain, clipped = jnp.square(values - returns), jnp.square(near - returns)
+    bounded = jnp.clip(values, old_values - clip, old_values + clip)
+    plain, clipped = jnp.square(values - returns), jnp.square(bounded - returns)
     return mean(0.5 * jnp.maximum(plain, clipped)), {
         "clipfrac": mean((clipped > plain).astype(jnp.float32)),
         "error": mean(plain),
@@ -120,10 +120,10 @@ def value_clip(values, old_values, returns, mask, *, clip, count=None, axis_name
 
 
 def classification(logits, labels, *, mask=None, count=None, axis_name=None):
-    """L = −mean log softmax(logits)[label]: cross entropy of one label a row.
+    """L = −mean log softmax(logits)[label]: cross entropy, one label per row.
 
-    Args: logits [B, C]; labels [B] int; mask [B], all rows unless given.
-    Metrics: `accuracy`, the share of rows whose largest logit is the label's.
+    Args: logits [B, C]; labels [B] int; mask [B], by default all rows.
+    Metrics: `accuracy`.
     """
     chex.assert_shape(labels, logits.shape[:1])
     mask = jnp.ones(labels.shape, jnp.float32) if mask is None else mask
@@ -152,9 +152,9 @@ def bradley_terry(
     margin m (Touvron et al. 2023, arXiv:2307.09288). ∂L/∂d = (σ(d) − p)/B.
 
     Args: chosen, rejected [B] scores; preference [] or [B] in [0, 1], the probability
-    that `chosen` is better; margin [] or [B]; mask [B], all rows unless given.
-    Metrics: `accuracy`, the share of rows whose scores and labels order the two alike,
-    a tie being half right; `margin`, the mean of r_chosen − r_rejected.
+    that `chosen` is better; margin [] or [B]; mask [B], by default all rows.
+    Metrics: `accuracy`, the share of rows whose scores agree with the label, ties
+    counting half; `margin`, the mean of r_chosen − r_rejected.
     """
     chex.assert_equal_shape([chosen, rejected])
     mask = jnp.ones(chosen.shape, jnp.float32) if mask is None else mask
@@ -174,12 +174,12 @@ def bradley_terry(
 
 
 def _row(x, mask):
-    """A number or [B] as data [B], 0 at ignored rows."""
+    """A number or an array [B] as data [B], 0 in ignored rows."""
     return _data(jnp.broadcast_to(jnp.asarray(x, jnp.float32), mask.shape), mask)
 
 
 def _agreement(gap, preference):
-    """1 where the gap's sign is the label's, 0 where not, ½ where either has none."""
+    """1 if the sign of the gap agrees with the label, 0 if not, ½ for ties."""
     return 0.5 + 0.5 * jnp.sign(gap) * jnp.sign(preference - 0.5)
 
 
@@ -198,23 +198,23 @@ def dpo(
 ):
     """L = −mean log σ(β [(π_c − ρ_c) − (π_r − ρ_r)]), π and ρ summed log-probs.
 
-    Rafailov et al. 2023, "Direct Preference Optimization", arXiv:2305.18290, eq. 7; it
-    is `bradley_terry` on the implicit rewards β(π − ρ). Label smoothing ε (cDPO) makes
-    the label p(1 − ε) + (1 − p)ε.
+    Rafailov et al. 2023, "Direct Preference Optimization", arXiv:2305.18290, eq. 7:
+    `bradley_terry` on the implicit rewards β(π − ρ). Label smoothing ε (cDPO) turns the
+    label p into p(1 − ε) + (1 − p)ε.
 
     Args: summed log-probs [B], nats; beta [] may be traced; preference [] or [B];
-    mask [B], all rows unless given.
-    Metrics: implicit rewards `chosen`, `rejected`, their `margins`; `accuracies`.
+    mask [B], by default all rows.
+    Metrics: implicit rewards `chosen` and `rejected`, their `margins`, `accuracies`.
     """
     chosen, rejected, mask = _implicit_rewards(
         policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta, mask
     )
-    known = _row(preference, mask)
-    smooth = known * (1.0 - label_smoothing) + (1.0 - known) * label_smoothing
+    label = _row(preference, mask)
+    smooth = label * (1.0 - label_smoothing) + (1.0 - label) * label_smoothing
     loss, _ = bradley_terry(
         chosen, rejected, preference=smooth, mask=mask, count=count, axis_name=axis_name
     )
-    return loss, _reward_metrics(chosen, rejected, known, mask, count, axis_name)
+    return loss, _reward_metrics(chosen, rejected, label, mask, count, axis_name)
 
 
 def ipo(
@@ -232,19 +232,19 @@ def ipo(
     """L = mean (h − 1/(2β))², h = (π_c − ρ_c) − (π_r − ρ_r), per-token mean log-probs.
 
     Azar et al. 2023, "A General Theoretical Paradigm to Understand Learning from Human
-    Preferences", arXiv:2310.12036, eq. 17: the margin is pulled to 1/(2β) instead of
-    being pushed for ever. Soft labels mix it with the loss of the pair turned round.
+    Preferences", arXiv:2310.12036, eq. 17: pulls the margin to 1/(2β) instead of
+    growing it forever. Soft labels mix this with the loss of the swapped pair.
 
-    Args: mean log-probs [B]; the rest and the metrics as in `dpo`.
+    Args: mean log-probs [B]; other arguments and metrics as in `dpo`.
     """
     chosen, rejected, mask = _implicit_rewards(
         policy_chosen, policy_rejected, reference_chosen, reference_rejected, 1.0, mask
     )
-    known, gap, goal = _row(preference, mask), chosen - rejected, 0.5 / beta
-    error = known * jnp.square(gap - goal) + (1.0 - known) * jnp.square(gap + goal)
+    label, gap, goal = _row(preference, mask), chosen - rejected, 0.5 / beta
+    error = label * jnp.square(gap - goal) + (1.0 - label) * jnp.square(gap + goal)
     loss = masking.mean(error, mask, count=count, axis_name=axis_name)
     return loss, _reward_metrics(
-        beta * chosen, beta * rejected, known, mask, count, axis_name
+        beta * chosen, beta * rejected, label, mask, count, axis_name
     )
 
 

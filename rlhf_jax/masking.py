@@ -1,7 +1,7 @@
 """Means, variances, whitening and positions under masks.
 
-A mask holds 1 for valid and 0 for ignored. What stands at ignored positions, infinities
-and NaN included, reaches neither a value nor a gradient.
+A mask is 1 at valid positions and 0 at ignored ones. Values at ignored positions, even
+inf and NaN, affect neither results nor gradients.
 """
 
 import jax
@@ -29,12 +29,12 @@ def total(x, mask, *, axis_name=None):
 
 
 def mean(x, mask, *, count=None, axis_name=None):
-    """Σ x·mask / count: the only token reducer of the code base.
+    """Σ x·mask / count: the only token reducer in this code base.
 
-    x [...]; mask broadcasts to x; `count` [] is the denominator when it is known (the
-    valid tokens of a whole minibatch of which x is a part), else Σ mask. With
-    `axis_name` the sum, and a count that was not given, are summed over devices before
-    the one division; a `count` that was given is already global.
+    x [...]; mask broadcasts to x; `count` [] is the denominator, Σ mask by default.
+    Give it when x is part of a larger minibatch whose valid tokens are counted already.
+    With `axis_name` the sum and the default count are summed over devices before the
+    division; a given `count` must already be global.
 
     Returns [], 0 when nothing is valid.
     """
@@ -52,7 +52,7 @@ def var(x, mask, *, axis_name=None):
 
 
 def whiten(x, mask, *, shift_mean=True, axis_name=None):
-    """(x − mean) / √(var + 1e-8), with the mean kept when `shift_mean` is False.
+    """(x − mean) / √(var + 1e-8); `shift_mean=False` adds the mean back.
 
     Population variance, ε inside the root: "The N Implementation Details of RLHF with
     PPO", detail 18. x and mask [B, T]. Returns [B, T], 0 at ignored positions.
@@ -64,23 +64,23 @@ def whiten(x, mask, *, shift_mean=True, axis_name=None):
 
 
 def positions(mask):
-    """Position of each token among the valid ones of its row, 0 before the first.
+    """Position of each token among its row's valid ones: max(Σ_{s ≤ t} mask_s − 1, 0).
 
-    max(Σ_{s ≤ t} mask_s − 1, 0), so left padding moves nothing. mask [B, T] → [B, T].
+    0 before the first, so left padding shifts nothing. mask [B, T] → [B, T].
     """
     return jnp.maximum(jnp.cumsum(mask.astype(jnp.int32), axis=-1) - 1, 0)
 
 
 def last_valid(mask):
-    """Index of each row's last valid position; 0 for a row with none. [B, T] → [B]."""
+    """Index of each row's last valid position, 0 if there is none. [B, T] → [B]."""
     index = jnp.arange(mask.shape[-1])
     return jnp.max(jnp.where(mask != 0, index, 0), axis=-1)
 
 
 def up_to_first(hit):
-    """1 up to and including the first True of each row, 0 after; all 1 if none.
+    """1 up to and including the first True of each row, then 0; all 1 without a True.
 
-    hit [B, T] bool, for instance `tokens == eos`. Returns [B, T] int32.
+    hit [B, T] bool, such as `tokens == eos`. Returns [B, T] int32.
     """
     hit = hit.astype(jnp.int32)
     before = jnp.cumsum(hit, axis=-1) - hit

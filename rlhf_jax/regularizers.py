@@ -1,7 +1,7 @@
-"""Penalties that hold weights near where they began.
+"""Penalties on the distance of the weights from where they started.
 
-Both trees have one structure; the anchor is data and carries no gradient. Sums, not
-means: a coefficient means the same whatever the size of the network.
+Both trees have the same structure; no gradient flows to the anchor. Sums, not means, so
+that the pull on a weight does not depend on the size of the network.
 """
 
 import jax

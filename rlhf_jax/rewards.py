@@ -1,7 +1,7 @@
-"""What a response is worth: scores, their terms, scales and ensembles.
+"""Rewards of a response: scores, penalties, scales and ensembles.
 
-B rows, T response tokens, E ensemble members. A score is one number a response; a
-reward is one number a token. Rewards are data: they carry no gradient into a loss.
+B rows, T response tokens, E ensemble members. A score is one number per response, a
+reward one number per token. Rewards are data: no gradient flows through them.
 """
 
 from typing import NamedTuple
@@ -13,13 +13,13 @@ from rlhf_jax import kl, masking, trees
 
 
 def at_last(scores, mask):
-    """scores [B] at the last valid token of each row of mask [B, T]; 0 elsewhere.
+    """Puts scores [B] at the last valid token of each row of mask [B, T].
 
-    A row with no valid token gets zeros. Returns [B, T] float32.
+    Returns [B, T] float32, 0 elsewhere and in rows without a valid token.
     """
     slot = jnp.arange(mask.shape[-1])[None, :]
     hit = (slot == masking.last_valid(mask)[:, None]) & (mask != 0)
-    # float32 whatever the scores are: scattered into integers, fractions vanish.
+    # float32 whatever the scores are: an integer array would drop fractions.
     scores = jnp.broadcast_to(jnp.asarray(scores, jnp.float32)[:, None], mask.shape)
     return jnp.where(hit, scores, 0.0)
 
@@ -31,7 +31,7 @@ def kl_regularized(scores, policy_logps, reference_logps, mask, *, beta):
     of RLHF with PPO", detail 17.
 
     Args: scores [B]; log-probs [B, T] at the sampling temperature, nats; mask [B, T] of
-    the response up to and including EOS; beta in score units a nat.
+    the response up to and including EOS; beta in score units per nat.
     Returns [B, T], 0 at ignored positions.
     """
     return at_last(scores, mask) - beta * kl.k1(
@@ -42,11 +42,11 @@ def kl_regularized(scores, policy_logps, reference_logps, mask, *, beta):
 def chi2_regularized(scores, policy_logps, reference_logps, mask, *, beta, weight=1.0):
     """r_t = −β ((1 − w)·log z_t + w·(z_t − 1)) + [t is the last valid token] · score.
 
-    z = π/ρ of the token drawn. On samples of π the penalty's mean is a sum over states
-    of (1 − w)·KL + w·χ²: the gradient of ½χ²(π‖ρ) is E_π[(z − 1)·∇log π], as that of
-    KL is E_π[log z·∇log π]. w = ½ is the mixture of Huang et al. 2024,
-    arXiv:2407.13399 (χPO), w = 0 is `kl_regularized` bit for bit. χ² has no chain rule:
-    this is the sum over tokens, not the divergence of whole responses.
+    z = π/ρ of the sampled token. On samples of π the mean penalty is a sum over states
+    of (1 − w)·KL + w·χ²: the gradient of ½χ²(π‖ρ) is E_π[(z − 1)·∇log π], just as that
+    of KL is E_π[log z·∇log π]. w = ½ is the mixture of Huang et al. 2024,
+    arXiv:2407.13399 (χPO); w = 0 equals `kl_regularized` bit for bit. χ² has no chain
+    rule: this is a sum over tokens, not the divergence of whole responses.
 
     Args as in `kl_regularized`; weight [] in [0, 1], may be traced. Returns [B, T].
     """
@@ -56,15 +56,15 @@ def chi2_regularized(scores, policy_logps, reference_logps, mask, *, beta, weigh
 
 
 def bounded(scores, *, bound):
-    """b·tanh(s/b) = b·(2σ(2s/b) − 1): slope 1 at 0, and never beyond ±b.
+    """b·tanh(s/b) = b·(2σ(2s/b) − 1): slope 1 at 0, bounded by ±b.
 
     Reward shaping against reward hacking: a sigmoid of the centred reward, after Fu et
-    al. 2025, "Reward Shaping to Mitigate Reward Hacking in RLHF", arXiv:2502.18770. At
-    b = 2 it is 4·(σ(s) − ½), their σ(s) but for a shift and a factor. The scores are
-    taken to be centred: normalised rewards are, on the initial policy's samples.
+    al. 2025, "Reward Shaping to Mitigate Reward Hacking in RLHF", arXiv:2502.18770.
+    b = 2 gives 4·(σ(s) − ½), their σ(s) up to a shift and a factor. Scores should be
+    centred, as rewards normalised on the initial policy's samples are.
 
     Args: scores [...]; bound [] > 0, may be traced; inf changes nothing, bit for bit.
-    Returns float32 like scores.
+    Returns float32 with the shape of scores.
     """
     scores = jnp.asarray(scores, jnp.float32)
     finite = jnp.isfinite(bound)
@@ -75,20 +75,20 @@ def bounded(scores, *, bound):
 def lee(scores, policy_logps, reference_logps, mask, *, beta):
     """r_t = −β (log π_t − log ρ_t) + [t is the last valid token] · (1 − β) · score.
 
-    Lee et al. 2023, "RLAIF", arXiv:2309.00267: the objective (1 − β)·r − β·KL. Its β is
-    `kl_regularized`'s β/(1 + β): never compare the two at one value.
+    Lee et al. 2023, "RLAIF", arXiv:2309.00267: the objective (1 − β)·r − β·KL. Its β
+    corresponds to β/(1 + β) of `kl_regularized`; do not compare the two at equal β.
     """
     scores = (1.0 - beta) * jnp.asarray(scores, jnp.float32)
     return kl_regularized(scores, policy_logps, reference_logps, mask, beta=beta)
 
 
 def missing_eos(scores, ended, *, penalty, mode="replace"):
-    """Scores of responses that never ended: −|penalty|, or score − |penalty|.
+    """Penalises responses without EOS: score −|penalty|, or score − |penalty|.
 
     "The N+ Implementation Details of RLHF with PPO" replaces the score by −1; TRL
-    subtracts 1. To replace keeps a response without EOS from outranking a whole one
-    when −|penalty| is no more than the least score: size 1 for scores in [−1, 1]. Only
-    the size of `penalty` counts, for both papers' signs are about; it never pays.
+    subtracts 1. With "replace", a response without EOS never outranks a complete one if
+    −|penalty| is at most the lowest score: size 1 for scores in [−1, 1]. The sign of
+    `penalty` is ignored, since both conventions are in use.
 
     Args: scores [B]; ended [B] bool; mode "replace" or "subtract". Returns [B].
     """
@@ -100,16 +100,16 @@ def missing_eos(scores, ended, *, penalty, mode="replace"):
 
 
 def length_penalty(scores, mask, *, weight, free=0):
-    """score − weight · max(length − free, 0), the length in valid tokens.
+    """score − weight · max(length − free, 0), length in valid tokens.
 
-    Args: scores [B]; mask [B, T]; weight in score units a token. Returns [B].
+    Args: scores [B]; mask [B, T]; weight in score units per token. Returns [B].
     """
     length = masking.zero(mask, mask).sum(-1).astype(jnp.float32)
     return jnp.asarray(scores, jnp.float32) - weight * jnp.maximum(length - free, 0.0)
 
 
 class Affine(NamedTuple):
-    """A change of scale: gain · score + bias."""
+    """An affine map of scores: gain · score + bias."""
 
     gain: jax.Array  # [] or [E]
     bias: jax.Array  # [] or [E]
@@ -119,10 +119,10 @@ def fit(scores, mask=None, *, unit_std=True, axis_name=None):
     """The Affine that gives `scores` mean 0 and, with `unit_std`, population std 1.
 
     "The N Implementation Details of RLHF with PPO", detail 9, so that the KL
-    coefficient keeps its meaning; with `unit_std=False` the bias alone, as in "N+",
-    detail 10. Scores that are all equal keep their gain of 1.
+    coefficient means the same for every reward; `unit_std=False` fits the bias only, as
+    in "N+", detail 10. If all scores are equal the gain is 1.
 
-    Args: scores [B], or [E, B] with one scale a member; mask like scores.
+    Args: scores [B], or [E, B] with one scale per member; mask like scores.
     """
     scores = jnp.asarray(scores, jnp.float32)
     mask = jnp.ones_like(scores) if mask is None else mask
@@ -132,14 +132,14 @@ def fit(scores, mask=None, *, unit_std=True, axis_name=None):
         )
     center = masking.mean(scores, mask, axis_name=axis_name)
     variance = masking.var(scores, mask, axis_name=axis_name)
-    # The mean of equal scores is off by a rounding, which is not a spread.
-    spread = variance > 1e-12 * jnp.square(center)
-    gain = jnp.where(spread & unit_std, jax.lax.rsqrt(variance), 1.0)
+    # Equal scores have a variance of about 0: the mean is rounded.
+    varies = variance > 1e-12 * jnp.square(center)
+    gain = jnp.where(varies & unit_std, jax.lax.rsqrt(variance), 1.0)
     return Affine(gain, -gain * center)
 
 
 def apply(affine, scores):
-    """gain · score + bias. scores [B], or [E, B] with a scale a member."""
+    """gain · score + bias. scores [B], or [E, B] with one scale per member."""
     gain, bias = affine
     if gain.ndim == 1:
         gain, bias = gain[:, None], bias[:, None]
@@ -147,13 +147,13 @@ def apply(affine, scores):
 
 
 def ensemble(scores, *, how="mean", k=1.0):
-    """One score a response from E judges: their mean, minimum, or mean − k · std.
+    """One score per response from E members: mean, minimum, or mean − k · std.
 
     Coste et al. 2023, "Reward Model Ensembles Help Mitigate Overoptimization",
-    arXiv:2310.02743. Bring the members to one scale first (`fit`, `apply`).
+    arXiv:2310.02743. Normalise each member first (`fit`, `apply`).
 
-    Args: scores [E, B]; how "mean", "min" or "lower"; k ≥ 0, used by "lower", with the
-    population standard deviation. Returns [B].
+    Args: scores [E, B]; how "mean", "min" or "lower"; k ≥ 0 is used by "lower", with
+    the population standard deviation. Returns [B].
     """
     scores = jnp.asarray(scores, jnp.float32)
     if how == "mean":
@@ -166,7 +166,8 @@ def ensemble(scores, *, how="mean", k=1.0):
 
 
 def whiten(rewards, mask, *, axis_name=None):
-    """Rewards at unit variance, their mean kept: a shift would change what is optimal.
+    """Scales rewards to unit variance and keeps their mean: a shift would change the
+    optimal policy.
 
     "The N Implementation Details of RLHF with PPO", detail 18. [B, T] → [B, T].
     """

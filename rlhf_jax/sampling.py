@@ -1,9 +1,9 @@
-"""Generation: a prompt in one pass, then a loop that stops when every row has ended.
+"""Generation: one pass over the prompt, then a loop until every row has ended.
 
-A generator is anything whose `apply` knows two methods: `prefill(tokens, mask, length)`
-→ (logits [B, V], memory) and `step(token [B], position [B], memory)` → the same; for
-several responses a prompt also `repeat(copies, memory)` → the memory of each row as
-often, side by side.
+A generator is anything whose `apply` has two methods: `prefill(tokens, mask, length)` →
+(logits [B, V], memory), and `step(token [B], position [B], memory)` → the same. For
+several responses per prompt it also needs `repeat(copies, memory)` → the memory with
+each row repeated.
 
 Legend: B rows, P prompt tokens, T new tokens, V vocabulary.
 """
@@ -20,19 +20,19 @@ from rlhf_jax.types import Rollout
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How to sample; hyperparameters of the program, not of the data."""
+    """How to sample; static under jit."""
 
     max_new_tokens: int
-    min_new_tokens: int = 0  # no end token is drawn before this many others
-    uniform_from: int = 0  # a row stops at a length drawn from here to max; 0: at max
+    min_new_tokens: int = 0  # no end token before this many others
+    uniform_from: int = 0  # cut rows at a length uniform from here to max; 0: at max
     temperature: float = 1.0  # 0: greedy
     top_k: int = 0  # 0: off
     top_p: float = 1.0  # 1: off
     eos_ids: tuple[int, ...] = ()
     pad_id: int = 0
-    vocab_limit: int | None = None  # ids from here on are never drawn
-    sampler: str = "gumbel"  # or "inverse": one uniform a row, faster on CPU
-    stop_axis: str | None = None  # a vmapped axis whose members stop together
+    vocab_limit: int | None = None  # ids from here on are never sampled
+    sampler: str = "gumbel"  # or "inverse": one uniform per row, faster on CPU
+    stop_axis: str | None = None  # vmapped axis whose members share the stop test
 
     def __post_init__(self):
         if self.max_new_tokens < 1:
@@ -50,70 +50,62 @@ class Config:
             raise ValueError(f"top_p={self.top_p}: needs to lie in (0, 1]")
         if self.pad_id in self.eos_ids:
             raise ValueError(
-                f"pad_id={self.pad_id} is an end token too: the end of a response "
-                "could not be told from padding; choose another pad_id"
+                f"pad_id={self.pad_id} is also an end token: the end of a response "
+                "would look like padding; choose another pad_id"
             )
         if self.sampler not in ("gumbel", "inverse"):
             raise ValueError(f"sampler={self.sampler!r}: choose 'gumbel' or 'inverse'")
 
 
 class _State(NamedTuple):
-    time: jax.Array  # [] int32, tokens drawn so far
-    logits: jax.Array  # [B, V], of the token to come
+    time: jax.Array  # [] int32, tokens sampled so far
+    logits: jax.Array  # [B, V], of the next token
     memory: Any
     tokens: jax.Array  # [B, T] int32
     mask: jax.Array  # [B, T] int32
     logps: jax.Array  # [B, T] float32
     sampler_logps: jax.Array  # [B, T] float32
     ended: jax.Array  # [B] bool
-    lengths: Any = ()  # [B] int32, at which rows stop; (): after T tokens
+    lengths: Any = ()  # [B] int32, where rows are cut; (): at T tokens
 
     @property
     def running(self):
-        """[B] bool: which rows draw another token."""
+        """[B] bool: which rows sample another token."""
         if isinstance(self.lengths, tuple):
             return ~self.ended
         return ~self.ended & (self.time < self.lengths)
 
 
 def row_keys(key, row_ids):
-    """A key a row, from its global id: samples do not depend on how rows are dealt."""
+    """One key per row, from its global id: samples do not depend on the layout."""
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(row_ids)
 
 
 def generate(model, params, prompts, keys, *, config, copies=1):
-    """Continue left-padded prompts until each row draws an end token, or T tokens.
+    """Continues left-padded prompts until each row samples an end token, or T tokens.
 
-    With `uniform_from` = u a row is cut at a length of its own, uniform in u..T and
-    drawn from its key; without `eos_ids` nothing else stops it (StackLLaMA's answers).
+    With `uniform_from` = u each row is also cut at a length uniform in u..T, drawn from
+    its key; without `eos_ids` only that stops it (as in StackLLaMA).
 
-    `logps` are log softmax(logits / temperature) of the whole vocabulary, what a full
-    forward pass gives (temperature 0: greedy, at temperature 1). `sampler_logps` are
-    those of the distribution that was drawn from: after top-k, top-p, `vocab_limit` and
-    `min_new_tokens` (greedy: 0). After its end a row holds `pad_id`, mask 0 and zeros.
-    Which token is drawn depends on the row's key, its time and its logits alone.
+    `logps` are log softmax(logits / temperature) over the whole vocabulary, as in a
+    full forward pass (at temperature 1 if greedy). `sampler_logps` are those of the
+    distribution sampled from, after top-k, top-p, `vocab_limit` and `min_new_tokens` (0
+    if greedy). After its end a row holds `pad_id`, mask 0 and zeros. A token depends on
+    the row's key, the time step and the row's logits only.
 
-    Args: model and params: a generator; prompts: `Prompts` [B, P], at least one valid
-    token a row; keys [B·copies]; config: a static `Config`; copies: how many responses
-    a prompt has, side by side: it is read once.
-    Returns `Rollout` of B·copies rows. No gradient flows through the draw.
+    Args: model and params: a generator; prompts: `Prompts` [B, P], with a valid token
+    in every row; keys [B·copies]; config: a static `Config`; copies: responses per
+    prompt, in adjacent rows; the prompt is read once. Returns `Rollout` of B·copies
+    rows. No gradient flows through sampling.
     """
-    length = prompts.tokens.shape[1] + config.max_new_tokens
-    logits, memory = model.apply(
-        {"params": params}, prompts.tokens, prompts.mask, length, method="prefill"
-    )
-    if copies > 1:
-        prompts, logits = jax.tree.map(
-            lambda x: jnp.repeat(x, copies, axis=0), (prompts, logits)
-        )
-        memory = model.apply({"params": params}, copies, memory, method="repeat")
+    prompts, logits, memory = _read(model, params, prompts, config, copies)
     start = prompts.mask.sum(-1).astype(jnp.int32)
     lengths = _lengths(keys, config)
     keys = _keys_of_times(keys, config.max_new_tokens)
 
     def advance(state):
         last = jnp.take(state.tokens, state.time - 1, axis=1)
-        # A row that has ended is fed id 0: its padding may lie beyond the vocabulary.
+        # Rows that have ended are fed id 0: pad_id may lie outside the vocabulary.
         logits, memory = model.apply(
             {"params": params},
             jnp.where(state.running, last, 0),
@@ -137,12 +129,26 @@ def generate(model, params, prompts, keys, *, config, copies=1):
     )
 
 
-def filtered(logits, *, config, time=None):
-    """Logits / temperature with −inf for what may not be drawn. [B, V] → [B, V].
+def _read(model, params, prompts, config, copies):
+    """(prompts, logits, memory) after reading the prompts, each in `copies` rows."""
+    length = prompts.tokens.shape[1] + config.max_new_tokens
+    logits, memory = model.apply(
+        {"params": params}, prompts.tokens, prompts.mask, length, method="prefill"
+    )
+    if copies > 1:
+        prompts, logits = jax.tree.map(
+            lambda x: jnp.repeat(x, copies, axis=0), (prompts, logits)
+        )
+        memory = model.apply({"params": params}, copies, memory, method="repeat")
+    return prompts, logits, memory
 
-    In this order: ids beyond `vocab_limit`, end tokens while `time` < `min_new_tokens`,
-    all but the `top_k` largest, all but the smallest set of probability ≥ `top_p`
-    (Holtzman et al. 2019, arXiv:1904.09751). Ties with the last one kept are kept.
+
+def filtered(logits, *, config, time=None):
+    """Logits / temperature, with −inf for tokens not to be sampled. [B, V] → [B, V].
+
+    Excluded, in this order: ids from `vocab_limit` on; end tokens while `time` <
+    `min_new_tokens`; all but the `top_k` largest; all but the smallest set with
+    probability ≥ `top_p` (Holtzman et al. 2019, arXiv:1904.09751). Ties are kept.
     """
     scaled = logits.astype(jnp.float32) / (config.temperature or 1.0)
     ids = jnp.arange(scaled.shape[-1])
@@ -162,11 +168,11 @@ def filtered(logits, *, config, time=None):
 
 
 def nucleus(scaled, top_p, *, least=None):
-    """True for the smallest set of largest probabilities whose sum reaches top_p, and
-    that holds at least `least` tokens.
+    """The smallest set of the likeliest tokens with probability top_p or more.
 
-    Bisection on the bits of the least probability kept, which order as the numbers do:
-    exact, and on CPU 12 times as fast as sorting. [B, V] → [B, V] bool.
+    It holds at least `least` tokens. The threshold is found by bisection on the bits of
+    a float, which sort like the number: exact, and 12 times as fast as sorting on CPU.
+    [B, V] → [B, V] bool.
     """
     probabilities = jax.nn.softmax(scaled, axis=-1)
 
@@ -174,8 +180,8 @@ def nucleus(scaled, top_p, *, least=None):
         least = jax.lax.bitcast_convert_type(bits, jnp.float32)
         return probabilities >= least[:, None]
 
-    def raise_bit(place, bits):
-        higher = bits | (1 << (30 - place))
+    def raise_bit(i, bits):
+        higher = bits | (1 << (30 - i))
         mass = jnp.where(kept(higher), probabilities, 0.0).sum(-1)
         enough = mass >= top_p
         if least is not None:
@@ -187,7 +193,7 @@ def nucleus(scaled, top_p, *, least=None):
 
 
 def _draw(state, keys, config):
-    """Draw the next token of every row from `state.logits` and write it down.
+    """Samples the next token of every row from `state.logits` and records it.
 
     keys [T, B].
     """
@@ -203,7 +209,7 @@ def _draw(state, keys, config):
     )
     running = state.running
 
-    def note(history, value):
+    def record(history, value):
         value = jnp.where(running, value, jnp.zeros((), value.dtype))
         return jax.lax.dynamic_update_index_in_dim(history, value, state.time, axis=1)
 
@@ -213,51 +219,52 @@ def _draw(state, keys, config):
         tokens=jax.lax.dynamic_update_index_in_dim(
             state.tokens, shown, state.time, axis=1
         ),
-        mask=note(state.mask, running.astype(jnp.int32)),
-        logps=note(state.logps, logps),
-        sampler_logps=note(state.sampler_logps, drawn_logps),
+        mask=record(state.mask, running.astype(jnp.int32)),
+        logps=record(state.logps, logps),
+        sampler_logps=record(state.sampler_logps, drawn_logps),
         ended=state.ended | (running & jnp.isin(token, jnp.array(config.eos_ids, int))),
     )
 
 
 def _lengths(keys, config):
-    """At which length each row is cut; () where none is. Of a key no time has."""
+    """The length at which each row is cut, () if none is; its key is no time step's."""
     if not config.uniform_from:
         return ()
     low, high = config.uniform_from, config.max_new_tokens
-    own = jax.vmap(jax.random.fold_in, (0, None))(keys, high)
-    return jax.vmap(lambda key: jax.random.randint(key, (), low, high + 1))(own)
+    length_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, high)
+    draw = jax.vmap(lambda key: jax.random.randint(key, (), low, high + 1))
+    return draw(length_keys)
 
 
 def _keys_of_times(keys, times):
-    """Each row's key for each step of time, before the loop: [B] → [T, B]."""
+    """Each row's key for each time step, computed before the loop: [B] → [T, B]."""
     fold = jax.vmap(jax.random.fold_in, (0, None))
     return jax.vmap(fold, (None, 0))(keys, jnp.arange(times))
 
 
 def _gumbel(keys, logits):
-    """argmax of logits + Gumbel noise: V random numbers a row."""
+    """argmax of logits + Gumbel noise: V random numbers per row."""
     return _argmax(logits + gumbel.gumbel(keys, logits.shape[-1]))
 
 
 def _argmax(scores):
     """The first id with the largest score. [B, V] → [B].
 
-    Two reductions that vectorise: on CPU three times as fast as `jnp.argmax`.
+    Two vectorised reductions, three times as fast as `jnp.argmax` on CPU.
     """
     ids = jnp.arange(scores.shape[-1])
     largest = scores == scores.max(-1, keepdims=True)
-    # Where all is NaN nothing is largest: the last id, which is an id.
+    # If all scores are NaN none is largest: return the last id, a valid one.
     return jnp.where(largest, ids[None], ids[-1]).min(-1)
 
 
 def _inverse(keys, logits):
-    """The first id whose cumulative probability exceeds one uniform number a row."""
+    """The first id whose cumulative probability exceeds one uniform draw per row."""
     uniform = jax.vmap(jax.random.uniform)(keys)[:, None]
     weights = jax.nn.softmax(logits, axis=-1)
     cumulative = jnp.cumsum(weights, axis=-1)
     index = (cumulative <= uniform * cumulative[:, -1:]).sum(-1)
-    # Rounding can push the product to the total: then the last possible id.
+    # The product can round up to the total; then take the last possible id.
     last = logits.shape[-1] - 1 - jnp.argmax(weights[:, ::-1] > 0, axis=-1)
     return jnp.minimum(index, last)
 

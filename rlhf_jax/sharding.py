@@ -1,12 +1,13 @@
-"""Which axis of a mesh each dimension of a parameter is cut along, by its path.
+"""Which mesh axis each dimension of a parameter is sharded over, by its path.
 
-A mesh has up to three axes: "data" and "fsdp" share out rows, "fsdp" and "tensor" cut
-parameters. FSDP cuts a matrix along the dimension that "tensor" leaves, so that both
-together hold each number once: Rajbhandari et al. 2020, "ZeRO", arXiv:1910.02054 (stage
-3); Shoeybi et al. 2019, "Megatron-LM", arXiv:1909.08053 (columns, then rows).
+A mesh has up to three axes: rows are sharded over "data" and "fsdp", parameters over
+"fsdp" and "tensor". FSDP shards the dimension of a matrix that "tensor" does not, so
+that together they hold each number once: Rajbhandari et al. 2020, "ZeRO",
+arXiv:1910.02054 (stage 3); Shoeybi et al. 2019, "Megatron-LM", arXiv:1909.08053
+(columns, then rows).
 
-Optimiser state, averages and critics carry the path of the parameter at their end, and
-are cut like it.
+The paths of optimiser state, averages and critics end with the path of a parameter, so
+they are sharded like it.
 """
 
 import math
@@ -17,10 +18,10 @@ import jax
 from rlhf_jax import trees
 
 AXES = ("data", "fsdp", "tensor")
-ROWS = ("data", "fsdp")  # the axes that share out rows
+ROWS = ("data", "fsdp")  # the axes that rows are sharded over
 
-# The end of a path → the axis of each dimension, the leading [L] of stacked layers
-# apart, which is never cut: a scan reads one layer of it at a time.
+# The end of a path → the axis of each dimension, without the leading [L] of stacked
+# layers. That one is never sharded: a scan reads one layer at a time.
 RULES = (
     (r"embedding/token", ("tensor", "fsdp")),  # [V, D]
     (r"embedding/(position|segment)", (None, "fsdp")),  # [T, D]
@@ -38,11 +39,12 @@ _RULES = tuple((re.compile(rf"(^|/){end}$"), axes) for end, axes in RULES)
 
 
 def spec(path, shape, sizes):
-    """The PartitionSpec of a leaf, and in words what of it had to stay whole.
+    """The PartitionSpec of a leaf, and the reason if a dimension cannot be sharded.
 
-    Args: path: as `trees.path_name` gives it; shape: of the leaf; sizes {axis: devices}
-    of a mesh. Returns (spec, reason): a dimension that its axis does not divide stays
-    whole, and `reason` names it, else it is "". What no rule knows is not cut.
+    Args: path, from `trees.path_name`; the leaf's shape; sizes: {axis: devices} of the
+    mesh. Returns (spec, reason): a dimension that its axis does not divide is not
+    sharded, and `reason` names it; otherwise `reason` is "". A leaf without a rule is
+    replicated.
     """
     axes = next((axes for end, axes in _RULES if end.search(path)), ())
     stacked = re.search(r"(^|/)layers/", path) is not None
@@ -62,23 +64,23 @@ def spec(path, shape, sizes):
 
 
 def specs(tree, sizes):
-    """{path: (spec, reason)} of every leaf of a pytree, as `spec` has them."""
+    """{path: (spec, reason)} for every leaf of a pytree: see `spec`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     named = [(trees.path_name(path), leaf) for path, leaf in leaves]
     return {name: spec(name, leaf.shape, sizes) for name, leaf in named}
 
 
 def rows(axis_names):
-    """The PartitionSpec of rows on a mesh with these axes: [B, ...] cut along B."""
+    """The PartitionSpec of rows [B, ...] on a mesh with these axes: sharded along B."""
     return jax.P(tuple(name for name in ROWS if name in axis_names))
 
 
-def spread(tree):
-    """A pytree of [B, ...] whose rows lie spread over the mesh that is traced for.
+def shard_rows(tree):
+    """Constrains the rows of a pytree [B, ...] to be sharded over the current mesh.
 
-    Rows that were picked out of all rows, by a permutation or for a micro-batch, lie
-    where the compiler likes: it may well compute all of them on every device. Where
-    nothing is traced for a mesh, or under `pmap`, this is the identity.
+    Rows selected by a permutation or for a micro-batch have no fixed sharding, and the
+    compiler may compute all of them on every device. Without a mesh, or under `pmap`,
+    this is the identity. Raises ValueError if the devices do not divide B.
     """
     mesh = jax.sharding.get_abstract_mesh()
     names = [name for name in ROWS if name in mesh.auto_axes]

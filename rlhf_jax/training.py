@@ -1,10 +1,10 @@
-"""The generic update: gradients accumulated to the global mean, applied when finite.
+"""The generic update: accumulate gradients of the global mean, apply them if finite.
 
-A loss is `loss(params, batch, count) -> (value, metrics)`, a masked mean over
-`count`, the number of valid tokens (or rows) of the whole minibatch: all devices and
-all micro-batches. What it returns are then shares: those of micro-batches and devices
-add up to the global mean and its gradient, which averaging ragged parts does not. A
-loss never asks which devices there are; only a metric named `*_max` is not a sum.
+A loss is `loss(params, batch, count) -> (value, metrics)`: a masked sum divided by
+`count`, the valid tokens (or rows) of the whole minibatch over all devices and
+micro-batches. It returns shares that add up to the global mean and its gradient;
+averaging the means of ragged parts would not. A loss knows nothing of devices. Metrics
+named `*_max` are maxima, all others add up.
 """
 
 from typing import Any, NamedTuple
@@ -17,12 +17,12 @@ from rlhf_jax import optim, sharding, trees
 
 
 class State(NamedTuple):
-    """What learning carries from one update to the next."""
+    """The learner's state from one update to the next."""
 
     params: Any
     opt_state: Any
     updates: jax.Array  # [] int32, updates applied
-    skipped: jax.Array  # [] int32, updates skipped in a row, because not finite
+    skipped: jax.Array  # [] int32, consecutive updates skipped as not finite
 
 
 def init(params, tx):
@@ -32,12 +32,12 @@ def init(params, tx):
 
 
 def gradients(loss, params, batch, *, count, micro_batches=1, axis_name=None):
-    """The gradient of the global mean, one micro-batch after another.
+    """The gradient of the global mean, accumulated over micro-batches.
 
-    Args: loss as in the module's docstring; batch: pytree of
-    [rows, ...] of this device; count [] global; micro_batches divides rows.
-    Returns (gradient pytree, metrics): the gradient is global, metrics are this
-    device's shares, for `whole`. One sum over devices is all that an update waits for.
+    Args: loss as in the module's docstring; batch: a pytree of this device's rows
+    [rows, ...]; count [] global; micro_batches must divide rows.
+    Returns (gradient pytree, metrics): the gradient is global, the metrics are this
+    device's shares, for `whole`. An update communicates once, to sum gradients.
     """
     rows = jax.tree.leaves(batch)[0].shape[0]
     if rows % micro_batches:
@@ -49,7 +49,7 @@ def gradients(loss, params, batch, *, count, micro_batches=1, axis_name=None):
 
     def one(part):
         if axis_name is None:
-            part = sharding.spread(part)
+            part = sharding.shard_rows(part)
         (_, metrics), grads = grad(params, part, count)
         return grads, metrics
 
@@ -72,17 +72,17 @@ def gradients(loss, params, batch, *, count, micro_batches=1, axis_name=None):
 
 
 def whole(metrics, axis_name):
-    """Global metrics from the shares of devices: {name: [...]} → {name: [...]}."""
+    """Global metrics from the devices' shares: {name: [...]} → {name: [...]}."""
     if axis_name is None:
         return metrics
     maxima = {name: x for name, x in metrics.items() if _is_maximum(name)}
     shares = {name: x for name, x in metrics.items() if name not in maxima}
-    found = jax.lax.psum(shares, axis_name)
-    return {**found, **(jax.lax.pmax(maxima, axis_name) if maxima else {})}
+    sums = jax.lax.psum(shares, axis_name)
+    return {**sums, **(jax.lax.pmax(maxima, axis_name) if maxima else {})}
 
 
 def _neutral(shapes):
-    """What `_combine` leaves unchanged: zeros, and −inf for a maximum."""
+    """The neutral element of `_combine`: zeros, and −inf for maxima."""
     grads, metrics = shapes
     start = {
         name: jnp.full(x.shape, -jnp.inf if _is_maximum(name) else 0.0, x.dtype)
@@ -92,7 +92,7 @@ def _neutral(shapes):
 
 
 def _combine(left, right):
-    """Shares of a mean add up; a maximum stays a maximum."""
+    """Adds two shares of a mean; maxima are combined by max."""
     metrics = {
         name: (jnp.maximum if _is_maximum(name) else jnp.add)(value, right[1][name])
         for name, value in left[1].items()
@@ -105,15 +105,14 @@ def _is_maximum(name):
 
 
 def apply(state, grads, tx, *, rate):
-    """θ ← θ − rate·tx(grads), or nothing at all when a gradient is not finite.
+    """θ ← θ − rate·tx(grads), or no change at all if a gradient is not finite.
 
-    Nothing raises inside compiled code: the update is skipped and counted, the host
-    reads `skipped` and decides. A gradient whose norm overflows is not finite either:
-    clipping would make zeros of it, and Adam's squares would hold inf for ever.
+    Compiled code cannot raise: the update is skipped and counted, and the host decides
+    by `skipped`. A gradient whose norm overflows counts as not finite: clipping would
+    turn it into zeros, and Adam's second moment would stay inf.
 
-    rate: a number, or a pytree of numbers whose leaves stand where parts of the
-    parameters do, each the rate of its part. Returns (state, metrics) with `grad_norm`,
-    NaN where a gradient is, and `finite` (1 or 0).
+    rate: a number, or a pytree prefix of the parameters with one rate per part. Returns
+    (state, metrics) with `grad_norm`, NaN if a gradient is, and `finite` (1 or 0).
     """
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     updates = jax.tree.map(
@@ -135,8 +134,8 @@ def make_step(loss, tx, *, config, count, micro_batches=1, axis_name=None):
     """A supervised step `(state, batch, hyper) -> (state, metrics)`.
 
     Args: loss as in the module's docstring; tx from `optim.transformation(config)`;
-    count(batch) -> [] the valid items on this device. `hyper` has `learning_rate` and
-    `total`.
+    count(batch) -> []: the valid items on this device. `hyper` has `learning_rate` and
+    `total`, as `Hyper` does.
     """
 
     def step(state, batch, hyper):

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 def lerp(a, b, weight):
     """(1 − weight)·a + weight·b, leaf by leaf; weight 0 and 1 are exact.
 
-    a and b: pytrees of one structure; weight: a number, or a pytree of numbers of that
-    structure. Returns a pytree in the type of `a`.
+    a and b: pytrees with the same structure; weight: a number, or a pytree of numbers
+    with that structure. Returns a pytree with the dtypes of `a`.
     """
     if jax.tree.structure(weight) != jax.tree.structure(a):
         weight = jax.tree.map(lambda _: weight, a)
@@ -20,16 +20,16 @@ def lerp(a, b, weight):
 
 def _lerp_leaf(a, b, weight):
     a, b = jnp.asarray(a), jnp.asarray(b)
-    # Mixed in float32 at least: a Python weight would take the type of bf16 leaves.
+    # At least float32: a Python float would be cast to the dtype of bf16 leaves.
     weight = jnp.asarray(weight, jnp.promote_types(jnp.result_type(a, b), jnp.float32))
     mixed = (1.0 - weight) * a + weight * b
-    # Where an end point is not finite, 0 · inf must not spread.
+    # If an end point is not finite, 0 · inf would be NaN.
     mixed = jnp.where(weight == 0.0, a, jnp.where(weight == 1.0, b, mixed))
     return mixed.astype(a.dtype)
 
 
 def where(condition, a, b):
-    """a where the traced scalar `condition` holds, else b, leaf by leaf."""
+    """a if the traced scalar `condition` is true, else b, leaf by leaf."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
@@ -39,7 +39,7 @@ def subtract(a, b):
 
 
 def dot(a, b):
-    """Σ a·b over every element of two pytrees, accumulated in float32. Returns []."""
+    """Σ a·b over all elements of two pytrees, accumulated in float32. Returns []."""
     parts = jax.tree.map(_dot_leaf, a, b)
     return jax.tree.reduce(operator.add, parts, jnp.zeros((), jnp.float32))
 
@@ -55,24 +55,23 @@ def norm(a):
     The gradient at 0 is 0.
     """
     square = dot(a, a)
-    # √ has no gradient at 0: take the root of something else there.
-    # Not `> 0`, which NaN fails too: the norm of NaN is NaN.
+    # √ has no gradient at 0, so take the root of 1 there. The test is `!= 0`, not
+    # `> 0`, so that the norm of NaN is NaN.
     return jnp.where(square != 0, jnp.sqrt(jnp.where(square != 0, square, 1.0)), 0.0)
 
 
 def copy(a):
-    """A pytree equal to `a` of which no leaf shares a buffer with it, nor with another
-    leaf of the result."""
+    """A copy of a pytree whose leaves share no buffers, with `a` or each other."""
     return jax.tree.map(lambda x: jnp.array(x, copy=True), a)
 
 
 def size(a):
-    """The number of elements of a pytree, as an int."""
+    """The number of elements in a pytree, as an int."""
     return sum(x.size for x in jax.tree.leaves(a))
 
 
 def finite(a):
-    """True when every element of every inexact leaf is finite. Returns [] bool."""
+    """True if every element of every floating-point leaf is finite. Returns [] bool."""
     checks = [
         jnp.isfinite(x).all()
         for x in jax.tree.leaves(a)
@@ -93,9 +92,9 @@ def path_name(path):
 
 
 def match(a, pattern):
-    """A pytree of bools: does the leaf's path match the regular expression anywhere?
+    """A pytree of bools: does the regular expression match anywhere in the leaf's path?
 
-    Raises ValueError when no leaf matches.
+    Raises ValueError if no leaf matches.
     """
     expression = re.compile(pattern)
     marks = jax.tree_util.tree_map_with_path(

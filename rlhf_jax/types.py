@@ -1,4 +1,4 @@
-"""Pytrees that travel between functions; every field with its shape.
+"""Pytrees that functions exchange; every field documents its shape.
 
 B rows, P prompt tokens, T response tokens, S = P + T. Masks hold 1 for valid and 0
 for ignored. Prompts are left-padded, responses right-padded.
@@ -13,25 +13,25 @@ Metrics = dict[str, jax.Array]
 
 
 class Prompts(NamedTuple):
-    """What a policy is asked to continue."""
+    """Prompts for a policy to continue."""
 
     tokens: jax.Array  # [B, P] int32, left-padded
     mask: jax.Array  # [B, P] int32
 
 
 class Rollout(NamedTuple):
-    """What a policy wrote, with both log-probabilities of every token it drew."""
+    """Sampled responses, with two log-probs for every token."""
 
     tokens: jax.Array  # [B, S] int32: prompt, then response, then padding
     mask: jax.Array  # [B, S] int32
     response_mask: jax.Array  # [B, T] int32, up to and including EOS
     logps: jax.Array  # [B, T] float32, nats, at the sampling temperature alone
     sampler_logps: jax.Array  # [B, T] float32, nats, after top-k and top-p
-    ended: jax.Array  # [B] bool, an end token was drawn
+    ended: jax.Array  # [B] bool, an end token was sampled
 
 
 class Tokens(NamedTuple):
-    """Text for supervised learning; `target_mask` picks the tokens that are learned."""
+    """Text for supervised learning; `target_mask` marks the tokens to learn."""
 
     tokens: jax.Array  # [B, T] int32
     mask: jax.Array  # [B, T] int32
@@ -39,7 +39,7 @@ class Tokens(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """Text with a class, for classifiers and classifier rewards."""
+    """Text with class labels, for classifiers and classifier rewards."""
 
     tokens: jax.Array  # [B, T] int32
     mask: jax.Array  # [B, T] int32
@@ -47,24 +47,24 @@ class Labelled(NamedTuple):
 
 
 class Preferences(NamedTuple):
-    """Pairs of texts; `preference` is the probability that `chosen` is better."""
+    """Preference pairs; `preference` is the probability that `chosen` is better."""
 
     chosen: jax.Array  # [B, T] int32, prompt and response
     chosen_mask: jax.Array  # [B, T] int32
     rejected: jax.Array  # [B, T] int32
     rejected_mask: jax.Array  # [B, T] int32
     preference: jax.Array  # [B] float32 in [0, 1]
-    margin: jax.Array | None = None  # [B] float32, by how much it should win; None: 0
+    margin: jax.Array | None = None  # [B] float32, margin to win by; None: 0
 
 
 class Pairs(NamedTuple):
-    """Sentences and their translations, by people or by a teacher; both right-padded.
+    """Sentences and their translations, human or a teacher's; both right-padded.
 
-    A row without a target is padding and counts nowhere.
+    A row without a target is padding and is ignored.
     """
 
     source: jax.Array  # [B, S] int32
     source_mask: jax.Array  # [B, S] int32
-    target: jax.Array  # [B, T] int32, the end included
+    target: jax.Array  # [B, T] int32, EOS included
     target_mask: jax.Array  # [B, T] int32
-    keys: jax.Array | None = None  # [B, 2] uint32, key data of each row's dropout
+    keys: jax.Array | None = None  # [B, 2] uint32, key data for each row's dropout

@@ -8,7 +8,7 @@ import tyro
 
 from rlhf_jax import huggingface
 from rlhf_jax.cli import command
-from rlhf_jax.data import tokenization
+from rlhf_jax.data import bpe
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder
 
@@ -39,7 +39,7 @@ def polite(prompts, completions, word, **kwargs):
 
 def tokenizer(folder, *, template=True):
     """A byte-level tokenizer; with a template it has turns, and pads with its EOS."""
-    made = tokenization.train_bpe(["say yes or no"] * 4, 262, folder)
+    made = bpe.train(["say yes or no"] * 4, 262, folder)
     if template:
         special = ["<|im_start|>", "<|im_end|>"]
         made.add_special_tokens({"additional_special_tokens": special})

@@ -71,7 +71,7 @@ def test_gae_in_exact_binary_fractions():
     np.testing.assert_array_equal(target, [[9.65625, 1.25, 4.0]])
 
 
-def test_gae_bootstraps_only_when_told():
+def test_gae_bootstraps_only_when_asked():
     rewards, values, mask = np.array([[1.0, 9.0]]), np.array([[0.5, 9.0]]), [[1, 0]]
     args = (rewards, values, np.array(mask))
     out, _ = advantages.gae(*args, gamma=0.5, lam=1.0)
@@ -231,12 +231,12 @@ def test_group_advantages_are_the_loops(name, rng):
     groups, st.floats(-5, 5, width=32, allow_subnormal=False), st.permutations(range(4))
 )
 def test_group_advantages_sum_to_0_and_ignore_a_shift(scores, shift, order):
-    spread = scores.std(1) > 0.1  # below that, rounding is a large part of the spread
+    varied = scores.std(1) > 0.1  # below that, rounding is a large part of the spread
     for name, fn in GROUPED.items():
         out = np.asarray(fn(scores))
         turned = np.asarray(fn(scores[:, list(order)]))
         moved = np.asarray(fn(scores + np.float32(shift)))
-        keep = spread if name == "group_normalized" else slice(None)
+        keep = varied if name == "group_normalized" else slice(None)
         close(out.sum(1)[keep], np.zeros(3)[keep], atol=1e-4)
         close(turned[keep], out[:, list(order)][keep], 1e-4, 1e-4)
         close(moved[keep], out[keep], 1e-4, 1e-4)

@@ -308,7 +308,7 @@ TABLE = {
     "rewards.ensemble": Row(
         "test_ensembles_by_hand",
         "test_ensembles_are_numpy_in_float64",
-        "test_caution_lowers_scores_and_members_may_change_places",
+        "test_lower_confidence_lowers_scores_and_members_may_be_permuted",
         NO_MASK,
         DATA,
     ),
@@ -364,7 +364,7 @@ TABLE = {
     "losses.nll": Row(
         TOKENS + "test_nll_by_hand",
         TOKENS + "test_nll_is_the_loop_over_tokens",
-        "test_rows_may_change_places",
+        "test_rows_may_be_permuted",
         LOSS_JUNK,
         LOSS_NUMERIC,
     ),
@@ -378,14 +378,14 @@ TABLE = {
     "losses.reinforce": Row(
         TOKENS + "test_reinforce_by_hand",
         TOKENS + "test_reinforce_is_the_loop_over_tokens",
-        "test_rows_may_change_places",
+        "test_rows_may_be_permuted",
         LOSS_JUNK,
         TOKENS + "test_a_step_raises_the_log_prob_of_a_good_token",
     ),
     "losses.entropy_bonus": Row(
         TOKENS + "test_entropy_bonus_by_hand",
         TOKENS + "test_entropy_bonus_is_minus_the_mean",
-        "test_rows_may_change_places",
+        "test_rows_may_be_permuted",
         LOSS_JUNK,
         LOSS_NUMERIC,
     ),
@@ -432,7 +432,7 @@ TABLE = {
         "test_gradient_is_one_minus_the_decay_for_the_parameters",
     ),
     "elastic_reset.init": Row(
-        "test_init_is_the_anchor_twice_in_buffers_of_its_own",
+        "test_init_copies_the_parameters_twice",
         EXACT,
         "test_init_of_bf16_keeps_the_anchor_and_averages_in_float32",
         NO_MASK,
@@ -705,14 +705,14 @@ TABLE = {
         NO_GRADIENT,
     ),
     "evaluation.translation.type_perplexity": Row(
-        "test_divergence_and_perplexity_at_their_ends",
+        "test_divergence_and_perplexity_at_their_extremes",
         "test_statistics_by_hand",
         "test_the_order_of_messages_does_not_matter",
         NO_MASK,
         NO_GRADIENT,
     ),
     "evaluation.translation.jensen_shannon": Row(
-        "test_divergence_and_perplexity_at_their_ends",
+        "test_divergence_and_perplexity_at_their_extremes",
         "test_statistics_by_hand",
         "test_human_text_does_not_diverge_from_itself",
         NO_MASK,

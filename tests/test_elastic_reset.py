@@ -47,7 +47,7 @@ def variant(request):
 # The pieces.
 
 
-def test_init_is_the_anchor_twice_in_buffers_of_its_own(initial):
+def test_init_copies_the_parameters_twice(initial):
     state = elastic_reset.init(initial)
     checks.same(state.average, initial)
     checks.same(state.initial, initial)

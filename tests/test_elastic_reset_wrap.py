@@ -46,7 +46,7 @@ def foreign_loop(optimizer, params, steps):
     return path, state
 
 
-def own_loop(optimizer, params, steps, *, decay, every):
+def loop(optimizer, params, steps, *, decay, every):
     """The same training with `update` called by hand."""
 
     @jax.jit
@@ -77,7 +77,7 @@ def test_wrap_does_what_update_does_in_a_foreign_loop(initial, every):
     adam = optax.adam(0.1)
     wrapped = elastic_reset.wrap(adam, decay=DECAY, every=every)
     path, state = foreign_loop(wrapped, initial, 7)
-    expected, elastic = own_loop(adam, initial, 7, decay=DECAY, every=every)
+    expected, elastic = loop(adam, initial, 7, decay=DECAY, every=every)
     for actual, goal in zip(path, expected, strict=True):
         one_rounding(actual, goal)
     one_rounding(state.elastic.average, elastic.average)
@@ -117,7 +117,7 @@ def test_wrap_leaves_masked_parameters_to_the_optimiser(initial, mask):
     wrapped = elastic_reset.wrap(adam, decay=DECAY, every=2, mask=mask)
     path, state = foreign_loop(wrapped, initial, 4)
     plain, _ = foreign_loop(adam, initial, 4)
-    expected, _ = own_loop(adam, initial, 4, decay=DECAY, every=2)
+    expected, _ = loop(adam, initial, 4, decay=DECAY, every=2)
     one_rounding(path[-1]["trunk"], expected[-1]["trunk"])
     checks.same(path[-1]["head"], plain[-1]["head"])
     assert trees.size(state.elastic.average) == initial["trunk"]["kernel"].size

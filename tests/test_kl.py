@@ -93,8 +93,8 @@ def test_chi2_is_unbiased_and_its_score_gradient_is_that_of_half_of_it():
 
 def test_chi2_stays_finite_where_the_reference_hardly_draws_at_all():
     gap = np.array([[9.0, 10.0, 500.0]], np.float32)
-    found = kl.chi2(np.zeros_like(gap), -gap)
-    close(found, np.expm1([[9.0, 10.0, 10.0]]), 1e-5)
+    result = kl.chi2(np.zeros_like(gap), -gap)
+    close(result, np.expm1([[9.0, 10.0, 10.0]]), 1e-5)
     close(kl.chi2(np.zeros_like(gap), -gap, most=2.0), np.expm1([[2.0] * 3]), 1e-5)
 
 

@@ -55,7 +55,7 @@ def test_jit_is_eager(name):
 
 
 @each
-def test_rows_may_change_places(name):
+def test_rows_may_be_permuted(name):
     loss, arrays, mask, _ = example(name)
     order = np.array([2, 0, 3, 1])
     turned = loss(*(x[order] for x in arrays), mask[order])

@@ -358,7 +358,7 @@ def test_ensembles_are_numpy_in_float64(rng, k):
 
 @examples
 @given(checks.floats((3, 4)))
-def test_caution_lowers_scores_and_members_may_change_places(scores):
+def test_lower_confidence_lowers_scores_and_members_may_be_permuted(scores):
     mean, low = rewards.ensemble(scores), rewards.ensemble(scores, how="lower")
     assert (np.asarray(rewards.ensemble(scores, how="min")) <= mean + 1e-5).all()
     assert (np.asarray(low) <= np.asarray(mean) + 1e-6).all()

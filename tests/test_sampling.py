@@ -93,7 +93,7 @@ def test_rows_and_seeds_draw_differently_and_time_moves_the_key():
     assert all(len(set(row)) > 3 for row in first.tolist())
 
 
-def test_rows_are_cut_at_lengths_of_their_own_and_draw_what_they_would(table):
+def test_rows_are_cut_at_different_lengths_and_draw_the_same_tokens(table):
     """Uniform in 2..6, from the row's key alone; what is drawn is that of no cut."""
     rows = 200
     same = Prompts(jnp.full((rows, P), 4), jnp.ones((rows, P), jnp.int32))
@@ -153,20 +153,20 @@ def nucleus(logits, top_p):
 def test_top_p_keeps_the_smallest_set_that_reaches_it(rng, top_p):
     logits = jnp.array(3 * rng.normal(size=(64, 50)), jnp.float32)
     allowed = sampling.filtered(logits, config=drawn(top_p=top_p))
-    for row, found in zip(logits, allowed, strict=True):
-        assert set(np.flatnonzero(np.isfinite(found))) == nucleus(row, top_p)
+    for row, result in zip(logits, allowed, strict=True):
+        assert set(np.flatnonzero(np.isfinite(result))) == nucleus(row, top_p)
         np.testing.assert_array_equal(
-            found[np.isfinite(found)], row[np.isfinite(found)]
+            result[np.isfinite(result)], row[np.isfinite(result)]
         )
 
 
 def test_top_k_then_top_p_of_what_is_left(rng):
     logits = jnp.array(3 * rng.normal(size=(16, 50)), jnp.float32)
     allowed = sampling.filtered(logits, config=drawn(top_k=5, top_p=0.7))
-    for row, found in zip(np.array(logits), np.array(allowed), strict=True):
+    for row, result in zip(np.array(logits), np.array(allowed), strict=True):
         best = np.argsort(-row)[:5]
         expected = {int(best[i]) for i in nucleus(row[best], 0.7)}
-        assert set(np.flatnonzero(np.isfinite(found))) == expected
+        assert set(np.flatnonzero(np.isfinite(result))) == expected
 
 
 def test_filters_that_are_off_leave_logits_over_temperature(rng):
@@ -267,9 +267,9 @@ def test_vmapped_members_stop_together_and_draw_as_if_alone(table, prompts):
         alone = generate(tables[i], prompts, member_keys[i], drawn())
         chex.assert_trees_all_equal(jax.tree.map(lambda x, i=i: x[i], rollouts), alone)
     # One predicate for all: the loop runs on every member and selects nothing.
-    apart = jax.vmap(functools.partial(run, settings=drawn()))
+    unshared = jax.vmap(functools.partial(run, settings=drawn()))
     assert loop_predicate(mapped, tables, member_keys).shape == ()
-    assert loop_predicate(apart, tables, member_keys).shape == (3,)
+    assert loop_predicate(unshared, tables, member_keys).shape == (3,)
 
 
 def loop_predicate(function, *inputs):
@@ -321,10 +321,10 @@ def test_copies_of_a_prompt_draw_what_repeated_prompts_draw(network, prompts):
     settings = drawn()
     every = type(prompts)(*(jnp.repeat(x, 3, axis=0) for x in prompts))
     run = functools.partial(sampling.generate, module, config=settings)
-    found = jax.jit(functools.partial(run, copies=3))(params, prompts, keys(3 * B))
+    result = jax.jit(functools.partial(run, copies=3))(params, prompts, keys(3 * B))
     expected = jax.jit(run)(params, every, keys(3 * B))
-    chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert len(np.unique(found.tokens[:3], axis=0)) == 3  # keys of their own
+    chex.assert_trees_all_close(result, expected, atol=1e-5, rtol=1e-5)
+    assert len(np.unique(result.tokens[:3], axis=0)) == 3  # keys of their own
 
 
 def test_a_prompt_is_read_once_for_all_its_copies(table, prompts):
@@ -360,7 +360,7 @@ def test_a_context_that_is_too_short_is_refused_with_its_numbers(network, prompt
         ({"top_k": -1}, "top_k=-1"),
         ({"top_p": 0.0}, "top_p=0.0"),
         ({"top_p": 1.1}, "top_p=1.1"),
-        ({"pad_id": EOS}, "pad_id=2 is an end token too"),
+        ({"pad_id": EOS}, "pad_id=2 is also an end token"),
         ({"sampler": "beam"}, "sampler='beam'"),
     ],
 )

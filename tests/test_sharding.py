@@ -91,11 +91,11 @@ def test_stacked_layers_are_never_cut_and_cuts_divide(axis, count, path):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_matrix_of_a_model_has_a_rule_of_its_own(name):
-    own = [re.compile(rf"(^|/){end}$") for end, _ in sharding.RULES[:-1]]
+def test_every_matrix_of_a_model_has_a_rule(name):
+    patterns = [re.compile(rf"(^|/){end}$") for end, _ in sharding.RULES[:-1]]
     for path, leaf in named(name).items():
         if leaf.ndim - ("layers/" in path) == 2:
-            assert any(rule.search(path) for rule in own), path
+            assert any(rule.search(path) for rule in patterns), path
             spec, reason = sharding.spec(path, leaf.shape, SIZES)
             assert "fsdp" in spec and reason == "", path
 
@@ -108,9 +108,9 @@ def test_optimiser_averages_adapters_and_critics_are_cut_like_their_parameters()
     )
     params = {"policy": shapes("llama"), "value": {"trunk": trunk}}
     state = jax.eval_shape(init, params, key=jax.random.key(0))
-    found = sharding.specs(state, SIZES)
+    result = sharding.specs(state, SIZES)
     by_end = {}
-    for path, (spec, _) in found.items():
+    for path, (spec, _) in result.items():
         if match := re.search(r"/((layers|embedding)/.*)$", path):
             by_end.setdefault(match[1], []).append(spec)
     assert len(by_end) == 10
@@ -127,9 +127,9 @@ def test_adapters_have_rules():
         rank=2,
         targets=("query", "down"),
     )
-    found = sharding.specs(made, SIZES)
-    assert len(found) == 4
-    assert all(len(spec) > 0 for spec, _ in found.values())
+    result = sharding.specs(made, SIZES)
+    assert len(result) == 4
+    assert all(len(spec) > 0 for spec, _ in result.values())
 
 
 # Bytes
@@ -146,13 +146,13 @@ def test_devices_hold_their_part_of_the_bytes(name, part):
     matrices = sum(x.nbytes for x in jax.tree.leaves(state.params) if x.size > 16)
     for tree in (state.params, state.opt_state[1].mu, state.opt_state[1].nu):
         for device in layout.devices:
-            own = sum(
+            size = sum(
                 shard.data.nbytes
                 for x in jax.tree.leaves(tree)
                 for shard in x.addressable_shards
                 if shard.device == device
             )
-            assert own == matrices / part + total - matrices
+            assert size == matrices / part + total - matrices
     assert matrices > 0.9 * total
     line = layout.describe(params)[0]
     shown = (matrices / part + total - matrices) / 1e6
@@ -173,20 +173,20 @@ def test_what_is_not_cut_is_described():
 # Rows
 
 
-def test_spread_is_the_identity_where_there_is_no_mesh():
+def test_shard_rows_is_the_identity_where_there_is_no_mesh():
     x = jnp.arange(6.0).reshape(3, 2)
-    assert sharding.spread({"x": x})["x"] is x
-    spread = jax.pmap(lambda y: sharding.spread(y), axis_name="data")
-    np.testing.assert_array_equal(spread(jnp.ones((4, 3))), np.ones((4, 3)))
+    assert sharding.shard_rows({"x": x})["x"] is x
+    mapped = jax.pmap(lambda y: sharding.shard_rows(y), axis_name="data")
+    np.testing.assert_array_equal(mapped(jnp.ones((4, 3))), np.ones((4, 3)))
 
 
 @pytest.mark.parametrize("name", ["fsdp", "fsdp:2,tensor:2", "data:2,fsdp:2"])
-def test_spread_rows_lie_on_all_that_share_them(name):
+def test_sharded_rows_lie_on_all_that_share_them(name):
     layout = parallel.layout(name)
 
     def step(x, *, axis_name):
         del axis_name
-        return sharding.spread(jnp.take(x, jnp.arange(7, -1, -1), axis=0))
+        return sharding.shard_rows(jnp.take(x, jnp.arange(7, -1, -1), axis=0))
 
     program = layout.compile(step, rows_in=(0,), rows_out=(0,), outputs=1)
     x = np.arange(16.0, dtype=np.float32).reshape(8, 2)
@@ -199,7 +199,7 @@ def test_rows_that_a_mesh_does_not_divide_are_named():
     layout = parallel.layout("fsdp")
 
     def step(x, *, axis_name):
-        return sharding.spread(x[:6])
+        return sharding.shard_rows(x[:6])
 
     program = layout.compile(step, rows_in=(0,), rows_out=(0,), outputs=1)
     with pytest.raises(ValueError, match=r"6 rows of a minibatch.*4 devices.*--layout"):

@@ -242,7 +242,7 @@ def test_the_step_is_the_same_eager(step, state):
 # Over devices.
 
 
-def spread(parts):
+def mapped_step(parts):
     """The step under `vmap(axis_name)`: rows [4, 2], state and metrics whole."""
     tx = optim.transformation(CONFIG)
     step = training.make_step(
@@ -258,7 +258,7 @@ def spread(parts):
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_named_axis_changes_nothing(step, state, parts):
-    program, whole = spread(parts), state
+    program, whole = mapped_step(parts), state
     for seed in range(5):
         batch = example(seed)
         rows = jax.tree.map(lambda x: x.reshape(4, 2, *x.shape[1:]), batch)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from rlhf_jax import huggingface
 from rlhf_jax.cli import command
-from rlhf_jax.data import tokenization
+from rlhf_jax.data import bpe
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder
 from rlhf_jax.runtime import loop, processes
@@ -61,7 +61,7 @@ def from_scratch(policy, texts, place, *, vocabulary, length, seed, console):
     if (place / "config.json").exists():
         return str(place)
     name = policy.removeprefix(SCRATCH)
-    words = tokenization.train_bpe(texts, vocabulary, place.with_name("tokenizer"))
+    words = bpe.train(texts, vocabulary, place.with_name("tokenizer"))
     shape = model_config.preset(name, vocab_size=len(words), max_length=length)
     model = decoder.Decoder(shape)
     start = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 4), jnp.int32))

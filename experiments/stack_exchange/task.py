@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from rlhf_jax import sampling
-from rlhf_jax.data import choices, ends, tokenization
+from rlhf_jax.data import choices, stop_tokens, tokenization
 from rlhf_jax.evaluation import drift
 from rlhf_jax.tasks import Task, classifiers, models
 from rlhf_jax.types import Tokens
@@ -153,7 +153,7 @@ def _judged(judge, rollout):
 
 
 def _sampling(config, model, tokenizer):
-    stops = ends.stop_ids(tokenizer)
+    stops = stop_tokens.stop_ids(tokenizer)
     cut = config.end == "length"
     return sampling.Config(
         max_new_tokens=config.longest,

@@ -1,7 +1,7 @@
-"""Learning from pairs without a reward model: DPO and IPO.
+"""Learning from preference pairs without a reward model: DPO and IPO.
 
-The policy's own log-probs are the reward: β(log π − log ρ), ρ the reference. Those of
-the reference are data: made once, or before each step, by `sequence_logps`.
+The implicit reward is β(log π − log ρ), ρ the reference. The reference's log-probs are
+data, computed once or before each step by `sequence_logps`.
 """
 
 from typing import NamedTuple
@@ -16,24 +16,24 @@ LOSSES = ("dpo", "ipo")
 
 
 class Batch(NamedTuple):
-    """Pairs, where their answers begin, and what the reference thinks of them."""
+    """Preference pairs with the reference's log-probs."""
 
     pairs: Preferences  # [B, T]
-    starts: jax.Array  # [B] int32, of both answers
+    starts: jax.Array  # [B] int32, where both answers begin
     reference: jax.Array  # [B, 2] float32, log-probs of chosen and rejected
 
 
 def sequence_logps(model, params, pairs, starts, *, mean=False):
     """log π(answer | prompt) of both answers: [B, 2] float32, nats.
 
-    Σ_t log π(token_t | tokens_<t) over the answer's tokens, its end included; their
-    mean where `mean`, as IPO has it (Azar et al. 2023). Both sides are one batch.
+    Σ_t log π(token_t | tokens_<t) over the answer's tokens, EOS included, or with
+    `mean` their mean, as IPO needs (Azar et al. 2023). Both sides run as one batch.
     """
     tokens = jnp.concatenate([pairs.chosen, pairs.rejected])
     mask = jnp.concatenate([pairs.chosen_mask, pairs.rejected_mask])
     first = jnp.expand_dims(jnp.concatenate([starts, starts]), 1)
-    place = jnp.expand_dims(jnp.arange(tokens.shape[1]), 0)
-    answer = (mask * (place >= first))[:, 1:]
+    position = jnp.expand_dims(jnp.arange(tokens.shape[1]), 0)
+    answer = (mask * (position >= first))[:, 1:]
     variables = {"params": params}
     hidden = model.apply(variables, tokens, mask, method="hidden")
     logits = model.apply(variables, hidden[:, :-1], method="unembed")
@@ -46,15 +46,15 @@ def sequence_logps(model, params, pairs, starts, *, mean=False):
 def make_loss(model, *, loss="dpo", beta, label_smoothing=0.0):
     """`loss(params, batch: Batch, count) -> ([], metrics)`.
 
-    `losses.dpo` on summed log-probs, or `losses.ipo` on means. Metrics under TRL's
+    `losses.dpo` on summed log-probs, or `losses.ipo` on mean ones. Metrics have TRL's
     names: rewards/{chosen, rejected, margins, accuracies}, logps/{chosen, rejected}.
     """
     if loss not in LOSSES:
         raise ValueError(f"loss={loss!r}: choose one of {LOSSES}")
     if loss == "ipo" and label_smoothing:
         raise ValueError(
-            f"label_smoothing={label_smoothing} is DPO's (cDPO); IPO takes soft labels "
-            "as a column preference"
+            f"label_smoothing={label_smoothing} is for DPO (cDPO); give IPO soft "
+            "labels in a column preference"
         )
 
     def value(params, batch, count):
@@ -84,15 +84,17 @@ def compare(
     label_smoothing=0.0,
     count=None,
 ):
-    """(loss [], metrics) of log-probs [B, 2] against the reference's [B, 2].
+    """(loss [], metrics) of log-probs [B, 2] of (chosen, rejected) and the reference's.
 
-    Args: preference [B], the probability that the first of two is better.
+    Args: reference [B, 2]; preference [B], the probability that `chosen` is better.
     """
     sides = (logps[:, 0], logps[:, 1], reference[:, 0], reference[:, 1])
     if loss == "ipo":
-        total, found = losses.ipo(*sides, beta=beta, preference=preference, count=count)
+        total, rewards = losses.ipo(
+            *sides, beta=beta, preference=preference, count=count
+        )
     else:
-        total, found = losses.dpo(
+        total, rewards = losses.dpo(
             *sides,
             beta=beta,
             label_smoothing=label_smoothing,
@@ -102,12 +104,12 @@ def compare(
     rows = jnp.ones(logps.shape[0])
     return total, {
         "loss": total,
-        **{f"rewards/{name}": found[name] for name in found},
+        **{f"rewards/{name}": value for name, value in rewards.items()},
         "logps/chosen": masking.mean(logps[:, 0], rows, count=count),
         "logps/rejected": masking.mean(logps[:, 1], rows, count=count),
     }
 
 
 def count(batch):
-    """The pairs of a batch on this device: the denominator of its loss. []."""
+    """The number of pairs on this device, for the loss's denominator. []."""
     return jnp.asarray(batch.starts.shape[0], jnp.float32)

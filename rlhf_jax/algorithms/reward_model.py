@@ -1,7 +1,7 @@
-"""Reward models: from pairs of texts (Bradley–Terry), or from labelled text.
+"""Reward models, from preference pairs (Bradley–Terry) or from labelled text.
 
-A model here maps (tokens, mask) to [B, labels], read at the last valid token: the EOS
-of a finished text ("The N+ Implementation Details", RM 8).
+A model here maps (tokens, mask) to [B, labels], read at the last valid token, which is
+the EOS of a complete text ("The N+ Implementation Details", RM 8).
 """
 
 import jax
@@ -12,10 +12,10 @@ from rlhf_jax.types import Preferences
 
 
 def make_pair_loss(model, *, margin=0.0):
-    """`loss(params, batch: Preferences, count) -> ([], metrics)`; soft labels welcome.
+    """`loss(params, batch: Preferences, count) -> ([], metrics)`, also for soft labels.
 
-    Chosen and rejected go through the model as one batch. A batch with margins of its
-    own is held to those. Metrics: `accuracy`, `margin`, and the loss.
+    Chosen and rejected run as one batch. `margin` applies if the batch has no margins.
+    Metrics: `accuracy`, `margin`, and the loss.
     """
 
     def loss(params, batch: Preferences, count):
@@ -47,12 +47,12 @@ def make_label_loss(model):
 
 
 def count(batch):
-    """The rows of a batch on this device: the denominator of its loss. []."""
+    """The number of rows on this device, for the loss's denominator. []."""
     return jnp.asarray(jax.tree.leaves(batch)[0].shape[0], jnp.float32)
 
 
 def score(model):
-    """`score(params, tokens, mask) -> [B]`: the scalar of a reward model."""
+    """`score(params, tokens, mask) -> [B]`: the score of a reward model."""
 
     def scalar(params, tokens, mask):
         return model.apply({"params": params}, tokens, mask)[:, 0]
@@ -63,11 +63,11 @@ def score(model):
 def probability(model, *, label):
     """`score(params, tokens, mask) -> [B]`: a classifier's P(label) in [0, 1].
 
-    With label "positive" what the IMDB task calls the semantic score.
+    P(positive) is the semantic score of the IMDB task.
     """
 
-    def chance(params, tokens, mask):
+    def label_probability(params, tokens, mask):
         logits = model.apply({"params": params}, tokens, mask)
         return jax.nn.softmax(logits, axis=-1)[:, label]
 
-    return chance
+    return label_probability

@@ -8,9 +8,9 @@ from rlhf_jax import logprobs, losses, masking
 def make_loss(model):
     """`loss(params, batch: Tokens, count) -> ([], metrics)`.
 
-    L = −1/N Σ log π(token_t | tokens_<t) over the tokens that `target_mask` picks (N+,
-    SFT: query and response, or completions alone). Metrics: `nll`, nats a token, and
-    `accuracy`, how often nothing was likelier than the target.
+    L = −1/N Σ log π(token_t | tokens_<t) over the N tokens in `target_mask` ("N+", SFT:
+    query and response, or completions only). Metrics: `nll` in nats per token, and
+    `accuracy`, the share of targets that no token was likelier than.
     """
 
     def loss(params, batch, count):
@@ -30,5 +30,5 @@ def make_loss(model):
 
 
 def count(batch):
-    """The targets of a batch on this device: the denominator of its loss. []."""
+    """The number of targets on this device, for the loss's denominator. []."""
     return batch.target_mask[:, 1:].sum()

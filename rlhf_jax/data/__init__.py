@@ -1,1 +1,1 @@
-"""Text in: where rows come from, how they become arrays, and in which order."""
+"""Data sets to arrays: reading rows, tokenising them, batching them."""

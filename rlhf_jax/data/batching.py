@@ -1,4 +1,4 @@
-"""Batches that are a function of the step: resuming needs nothing else."""
+"""Batches as a function of the step, so that resuming needs no other state."""
 
 import dataclasses
 import functools
@@ -9,12 +9,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Epochs:
-    """Endless shuffled passes over rows, cut into batches without losing a row.
+    """Endless shuffled epochs over rows, in batches that drop no row.
 
-    Pass e is the permutation drawn by PCG64 from (seed, e), and passes follow each
-    other without a gap, so a batch may hold the end of one and the start of the next.
-    With several hosts, `batch_size` counts the rows of all, and each host is told its
-    own contiguous share.
+    Epoch e is the permutation that PCG64 draws from (seed, e). Epochs follow each other
+    without a gap, so a batch may span two. With several hosts, `batch_size` counts the
+    rows of all hosts, and each host gets a contiguous share.
     """
 
     n_rows: int
@@ -27,7 +26,7 @@ class Epochs:
     def __post_init__(self):
         if self.n_rows < 1:
             raise ValueError(
-                f"n_rows={self.n_rows}: there is nothing to make batches of"
+                f"n_rows={self.n_rows}: there are no rows to make batches of"
             )
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}: at least 1 row is needed")
@@ -56,7 +55,7 @@ class Epochs:
         return rows
 
     def epoch(self, step):
-        """How many passes are complete when batch `step` begins, as a fraction."""
+        """The epochs completed when batch `step` begins, as a fraction."""
         return step * self.batch_size / self.n_rows
 
 
@@ -69,7 +68,7 @@ def _permutation(n_rows, seed, epoch):
 
 
 def take(tree, indices):
-    """Rows `indices` of every leaf [N, ...]; a list is a column of N and stays one."""
+    """Rows `indices` of every leaf [N, ...]; a list is a leaf and stays a list."""
 
     def pick(column):
         if isinstance(column, list):
@@ -80,21 +79,20 @@ def take(tree, indices):
 
 
 def by_width(rows, *, least=64):
-    """[(indices, rows cut to one width)]: right-padded rows, short ones by themselves.
+    """Groups right-padded rows by length: [(indices, rows cut to the group's width)].
 
-    Widths are `least`, twice that, and so on to the rows' own: at most half of a row is
-    padding where it is longer than `least`, and other data have the same shapes, so
-    that nothing is compiled for them. (`token_batching.edges` pads less, at widths that
-    belong to its data.)
+    Widths are `least` times powers of 2, at most L. So at most half of a row longer
+    than `least` is padding, and other data have the same shapes and need no
+    compilation. (`token_batches.edges` pads less, with widths specific to its data.)
 
     Args: rows: a pytree of arrays [N, L] with a field `mask`, 1s before 0s; least > 0.
-    Raises ValueError where padding is not on the right.
+    Raises ValueError if padding is not on the right.
     """
     mask = np.asarray(rows.mask)
     rises = (np.diff(mask, axis=-1) > 0).any(-1)
     if rises.any():
         row = int(rises.argmax())
-        raise ValueError(f"row {row} is not padded on its right: pad it there")
+        raise ValueError(f"row {row} is not padded on the right: pad it there")
     longest = mask.shape[-1]
     classes = np.maximum(np.ceil(np.log2(mask.sum(-1).clip(1) / least)), 0).astype(int)
 

@@ -1,7 +1,7 @@
-"""Questions with several answers, of which one is right, as texts and as arrays.
+"""Multiple-choice questions, as texts and as arrays.
 
-Rows hold question, choices (a list) and label (a position, from 0); or a text, which is
-made into a question: of several endings, which one is its own?
+Rows have the columns question, choices (a list) and label (an index, from 0), or a
+column text, from which a question is made: which of several endings is the right one?
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from rlhf_jax.data import sources, tokenization
 from rlhf_jax.types import Tokens
 
 _ENDINGS = 4
-_WORDS = 30  # of an ending, and twice as many of what stands before it
+_WORDS = 30  # of an ending; a prompt has twice as many
 
 
 class Questions(NamedTuple):
@@ -20,23 +20,23 @@ class Questions(NamedTuple):
 
     prompts: list[str]
     options: list[list[str]]  # at least two each
-    labels: list[int]  # the position of the right one
+    labels: list[int]  # the index of the right one
 
 
 class Options(NamedTuple):
-    """All options of all questions, one after another: R rows."""
+    """All options of all questions, concatenated: R rows."""
 
-    rows: Tokens  # [R, T], the option's tokens as targets
+    rows: Tokens  # [R, T], targets: the option's tokens
     lengths: np.ndarray  # [R] int, characters of the option
-    questions: np.ndarray  # [R] int, which question, ascending
+    questions: np.ndarray  # [R] int, the question's index, ascending
     labels: np.ndarray  # [Q] int
 
 
 def read(name, *, split, count, question="{question}"):
-    """At most `count` `Questions` of a data set, drawn blindly, always the same.
+    """At most `count` `Questions` of a data set, a random but fixed sample.
 
-    question: how a prompt is written around the question; texts are left as they are.
-    Raises ValueError for rows that are no questions.
+    question: the format of a prompt; texts are not formatted. Raises ValueError for
+    rows that are not multiple-choice questions.
     """
     rows = sources.load(name, split=split)
     where = f"{name}, split {split!r}"
@@ -49,22 +49,22 @@ def read(name, *, split, count, question="{question}"):
         return endings(list(_drawn(rows, count)["text"]))
     rows = _drawn(rows, count)
     prompts = [question.format(question=text) for text in rows["question"]]
-    found = Questions(prompts, [list(x) for x in rows["choices"]], list(rows["label"]))
-    for i, (options, label) in enumerate(zip(*found[1:], strict=True)):
+    choices, labels = [list(x) for x in rows["choices"]], list(rows["label"])
+    for i, (options, label) in enumerate(zip(choices, labels, strict=True)):
         if len(options) < 2 or not all(options) or label not in range(len(options)):
             raise ValueError(
                 f"{where}: row {i} of those drawn has choices {options} and label "
                 f"{label!r}: at least two are needed, none empty, label counted from 0"
             )
-    return found
+    return Questions(prompts, choices, labels)
 
 
 def endings(texts, *, options=_ENDINGS, seed=0):
-    """A question of each text: which of `options` endings is its own?
+    """A question per text: which of `options` endings continues it?
 
-    A text is cut in half at a blank, and what is near the cut is kept; the others are
-    the second halves of the texts behind it. What a language model of such texts can
-    tell, whatever it cannot answer.
+    Each text is cut in half at a blank, keeping the words near the cut; the wrong
+    endings are the second halves of the next texts. A language model of such texts can
+    do this even if it can answer no questions. Raises ValueError for too few texts.
     """
     halves = [_halves(text.split()) for text in texts if len(text.split()) >= 4]
     if len(halves) < options:
@@ -72,22 +72,21 @@ def endings(texts, *, options=_ENDINGS, seed=0):
             f"{len(halves)} texts of four words or more: {options} endings need as "
             "many; name a data set with more"
         )
-    rng, found = np.random.default_rng(seed), Questions([], [], [])
-    for i, (first, own) in enumerate(halves):
+    rng, questions = np.random.default_rng(seed), Questions([], [], [])
+    for i, (first, second) in enumerate(halves):
         offered = [halves[(i + k) % len(halves)][1] for k in range(1, options)]
         label = int(rng.integers(options))
-        offered.insert(label, own)
-        found.prompts.append(first)
-        found.options.append([f" {text}" for text in offered])
-        found.labels.append(label)
-    return found
+        offered.insert(label, second)
+        questions.prompts.append(first)
+        questions.options.append([f" {text}" for text in offered])
+        questions.labels.append(label)
+    return questions
 
 
 def tokens(tokenizer, questions, *, length):
-    """`Options` of at most `length` tokens a row: a prompt too long loses its start.
+    """`Options` with at most `length` tokens per row; long prompts lose their start.
 
-    The token that ends an answer is no part of an option. Raises ValueError for an
-    option that does not fit.
+    EOS is not a target. Raises ValueError for an option that does not fit.
     """
     counts = [len(options) for options in questions.options]
     prompts = [

@@ -1,21 +1,21 @@
-"""Conversations as text: what is asked, and what the assistant answers.
+"""Conversations as text: prompts, and the assistant's answers.
 
-A conversation is a list of {"role", "content"}, or one text in which turns begin with
+A conversation is a list of {"role", "content"}, or one text whose turns begin with
 "Human:" and "Assistant:" after a blank line, as in Anthropic's hh-rlhf. Lists are
-written by the tokenizer's chat template where it has one, else in those turns. The
-token that ends the last answer is left to `ends`.
+rendered by the tokenizer's chat template if it has one, otherwise as such turns. The
+token that ends the last answer is not part of the text: see `stop_tokens`.
 """
 
-from rlhf_jax.data import ends
+from rlhf_jax.data import stop_tokens
 
-CUE = "\n\nAssistant:"  # after it an assistant's turn begins
+CUE = "\n\nAssistant:"  # the start of an assistant's turn
 _TURNS = {"user": "\n\nHuman: ", "assistant": f"{CUE} ", "system": "\n\n"}
 
 
 def prompt(asked, tokenizer=None):
-    """The text that an assistant is to continue.
+    """The text for an assistant to continue.
 
-    asked: a list of messages that ends with the user's, or a text, returned as it is.
+    asked: a list of messages ending with the user's, or a text, returned unchanged.
     """
     if isinstance(asked, str):
         return asked
@@ -31,27 +31,29 @@ def prompt(asked, tokenizer=None):
 
 
 def split(conversation, tokenizer=None):
-    """(prompt, answer): the texts before and in the assistant's last turn."""
+    """(prompt, answer): the text before the assistant's last turn, and that turn."""
     if isinstance(conversation, str):
         asked, cue, answer = conversation.rpartition(CUE)
         if not cue:
-            raise ValueError(f"no turn of an assistant, which begins with {CUE!r}")
+            raise ValueError(
+                f"no assistant's turn in the text; it should begin with {CUE!r}"
+            )
         return asked + cue, answer
     _check(conversation, tokenizer)
     *asked, last = conversation
     if last["role"] != "assistant" or not asked:
         raise ValueError(
-            f"{len(conversation)} message(s), the last by {last['role']}; needed is an "
-            "assistant's answer to an earlier message"
+            f"{len(conversation)} message(s), the last by {last['role']}; the last one "
+            "must be an assistant's answer to an earlier message"
         )
     return prompt(asked, tokenizer), reply(asked, last["content"], tokenizer)
 
 
 def reply(asked, content, tokenizer=None):
-    """An assistant's words as they follow `prompt(asked)`, without the end of the turn.
+    """The assistant's answer as text after `prompt(asked)`, without the end of turn.
 
-    hh turns begin with a blank; a template has its own way with words, which is read
-    off the whole conversation where that begins with the prompt.
+    hh answers begin with a blank. A template may change the text, so its answer is cut
+    out of the rendered conversation, if that begins with the prompt.
     """
     if not _templated(tokenizer):
         return f" {content}"
@@ -65,20 +67,19 @@ def reply(asked, content, tokenizer=None):
 
 
 def parts(messages, tokenizer=None):
-    """[(text, is it the assistant's?), ...]: the conversation up to its last answer.
+    """The conversation up to its last answer: [(text, is it the assistant's?), ...].
 
-    Turns of the assistant are told apart from all else, each with the end of its turn
-    but the last. Where a template rewrites earlier turns (as some drop thoughts), the
-    last answer alone counts as the assistant's.
+    Every assistant's turn includes its end of turn, except the last. If the template
+    rewrites earlier turns (some drop reasoning), only the last answer is marked.
     """
     _check(messages, tokenizer)
     answers = [i for i, t in enumerate(messages) if i and t["role"] == "assistant"]
     if not answers:
         raise ValueError(
             f"{len(messages)} message(s) without an assistant's answer to an earlier "
-            "one, and nothing else is learned"
+            "one, so there is nothing to learn"
         )
-    found, done = [], ""
+    spans, done = [], ""
     end = _end(tokenizer) if _templated(tokenizer) else ""
     for i in answers:
         before = prompt(messages[:i], tokenizer)
@@ -87,15 +88,15 @@ def parts(messages, tokenizer=None):
             asked, answer = split(messages[: answers[-1] + 1], tokenizer)
             return [(asked, False), (answer, True)]
         last = i == answers[-1]
-        found.append((before[len(done) :], False))
-        found.append((answer if last else answer + end, True))
+        spans.append((before[len(done) :], False))
+        spans.append((answer if last else answer + end, True))
         done = before + answer + end
-    return found
+    return spans
 
 
 def _end(tokenizer):
     """The text of the token that ends a turn."""
-    return tokenizer.convert_ids_to_tokens(ends.end_id(tokenizer))
+    return tokenizer.convert_ids_to_tokens(stop_tokens.end_id(tokenizer))
 
 
 def _templated(tokenizer):
@@ -110,7 +111,7 @@ def _render(messages, tokenizer, *, add_generation_prompt):
 
 
 def _check(messages, tokenizer):
-    """Roles are the template's affair where there is one; contents are texts."""
+    """Checks messages; a chat template may have roles of its own."""
     if not messages:
         raise ValueError("a conversation without messages; it needs at least one")
     for turn in messages:
@@ -118,13 +119,13 @@ def _check(messages, tokenizer):
         known = role in _TURNS or (role and _templated(tokenizer))
         if not known or not isinstance(turn.get("content"), str):
             raise ValueError(
-                f"a message has role {role!r}; needed are role ({', '.join(_TURNS)}) "
-                "and content, a text"
+                f"a message has role {role!r}; it needs a role ({', '.join(_TURNS)}) "
+                "and a content, a text"
             )
 
 
 def _without_bos(text, tokenizer):
-    """Templates write BOS as text, which most tokenizers add to any text anyway."""
+    """The text without the template's BOS, if the tokenizer adds one anyway."""
     bos = tokenizer.bos_token
     adds = bos is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
     return text.removeprefix(bos) if adds else text

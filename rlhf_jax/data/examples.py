@@ -1,7 +1,7 @@
-"""Rows of a data set as texts to learn, and as prompts to answer.
+"""Rows of a data set as training texts, and as prompts.
 
-What a row is shows in its columns: `text`; `prompt` and `completion`; `messages`. A
-prompt is a text or a list of messages, and so is a completion.
+The columns determine the kind: `text`; `prompt` and `completion`; `messages`. Prompts
+and completions are texts or lists of messages.
 """
 
 from rlhf_jax.data import conversations, sources
@@ -10,10 +10,10 @@ LEARNED = ("messages", "completion", "text")  # kinds that supervised learning r
 
 
 def read(rows, tokenizer, *, cue=""):
-    """What is learned of each row: [[(text, is it learned?), ...], ...].
+    """The training text of each row, in spans: [[(text, is it learned?), ...], ...].
 
-    Of a `text` all of it; of `prompt` and `completion` the completion; of `messages`
-    the assistant's turns. cue: appended to prompts that are texts.
+    All of a `text` is learned; of `prompt` and `completion` the completion; of
+    `messages` the assistant's turns. cue: appended to prompts that are texts.
     """
     columns = rows.column_names
     kind = next((k for k in LEARNED if set(sources.KINDS[k]) <= set(columns)), None)
@@ -31,11 +31,11 @@ def read(rows, tokenizer, *, cue=""):
 
 
 def prompts(rows, tokenizer, *, cue=""):
-    """The text that each row asks an assistant to continue; a column `prompt`."""
+    """The prompt of each row as text, from a column `prompt`; cue as in `read`."""
 
     def text(asked):
-        found = conversations.prompt(asked, tokenizer)
-        return found + cue if isinstance(asked, str) else found
+        prompt = conversations.prompt(asked, tokenizer)
+        return prompt + cue if isinstance(asked, str) else prompt
 
     return _each(rows["prompt"], text)
 
@@ -56,10 +56,10 @@ def _completion(asked, completion, tokenizer, cue):
 
 
 def _each(rows, read):
-    found = []
+    results = []
     for i, row in enumerate(rows):
         try:
-            found.append(read(row))
+            results.append(read(row))
         except ValueError as error:
             raise ValueError(f"row {i} (counted from 0): {error}") from None
-    return found
+    return results

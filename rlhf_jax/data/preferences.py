@@ -1,4 +1,4 @@
-"""Preference pairs in the forms that data sets keep them in, as texts."""
+"""Preference pairs as texts, from the formats that data sets have."""
 
 import os
 from typing import NamedTuple
@@ -12,43 +12,43 @@ class Pairs(NamedTuple):
     prompts: list[str]
     chosen: list[str]
     rejected: list[str]
-    preference: list[float] | None = None  # that chosen is better; None: 1
-    margin: list[float] | None = None  # by how much it should win; None: 0
+    preference: list[float] | None = None  # probability that chosen wins; None: 1
+    margin: list[float] | None = None  # margin to win by; None: 0
 
 
 def read(rows, tokenizer=None, *, cue=""):
-    """`Pairs` from a data set with columns chosen and rejected, and perhaps prompt.
+    """`Pairs` from a data set with columns chosen, rejected and optionally prompt.
 
-    With a prompt, the two others are answers to it; without, they are conversations
-    that begin alike. Each is a text or a list of messages (see `conversations`). A
-    column `preference` holds soft labels, one `margin` margins. cue: appended to
-    prompts that are texts, for instance `conversations.CUE` where it is missing.
+    With a prompt, chosen and rejected are answers to it; without, they are
+    conversations with a common beginning. Each is a text or a list of messages (see
+    `conversations`). Optional columns: `preference` (soft labels) and `margin`. cue:
+    appended to prompts that are texts, such as `conversations.CUE` if they lack it.
     """
     columns = rows[:]
     for name in ("chosen", "rejected"):
         if name not in columns:
             raise ValueError(
                 f"columns {', '.join(columns)}: needed are chosen and rejected, and "
-                f"prompt where they are answers; name yours with columns {name}=..."
+                f"prompt if they are answers; name yours with columns {name}=..."
             )
     sides = columns["chosen"], columns["rejected"]
     asked = columns.get("prompt", [None] * len(sides[0]))
-    found = []
+    pairs = []
     for i, (prompt, *both) in enumerate(zip(asked, *sides, strict=True)):
         try:
             if prompt is None:
-                found.append(_shared(*both, tokenizer))
+                pairs.append(_shared(*both, tokenizer))
             else:
-                found.append(_answers(prompt, both, tokenizer, cue))
+                pairs.append(_answers(prompt, both, tokenizer, cue))
         except ValueError as error:
             raise ValueError(f"row {i} (counted from 0): {error}") from None
-    prompts, chosen, rejected = (list(column) for column in zip(*found, strict=True))
+    prompts, chosen, rejected = (list(column) for column in zip(*pairs, strict=True))
     extra = (_numbers(columns, name) for name in ("preference", "margin"))
     return Pairs(prompts, chosen, rejected, *extra)
 
 
 def _numbers(columns, name):
-    """A column of numbers as floats, None where there is no such column."""
+    """A column of numbers as floats, None if there is no such column."""
     if name not in columns:
         return None
     for i, value in enumerate(columns[name]):
@@ -56,7 +56,7 @@ def _numbers(columns, name):
             float(value)
         except (TypeError, ValueError):
             raise ValueError(
-                f"row {i} (counted from 0): {name} {value!r} is no number"
+                f"row {i} (counted from 0): {name} {value!r} is not a number"
             ) from None
     return [float(value) for value in columns[name]]
 
@@ -77,7 +77,7 @@ def _last(messages):
 
 
 def _shared(chosen, rejected, tokenizer):
-    """(prompt, chosen, rejected) of two conversations that begin alike."""
+    """(prompt, chosen, rejected) of two conversations with a common beginning."""
     if isinstance(chosen, str):
         prompt, _ = conversations.split(os.path.commonprefix([chosen, rejected]))
         return prompt, chosen[len(prompt) :], rejected[len(prompt) :]

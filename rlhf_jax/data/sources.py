@@ -1,8 +1,8 @@
-"""Rows of text from a hub name, a folder, or a file, through `datasets`.
+"""Rows of text from the hub, a folder or a file, through `datasets`.
 
-A folder holds a file a split (`train.jsonl.gz`, `validation.csv`, `test-00.parquet`)
-or what `save_to_disk` wrote. The kind of a data set shows in its columns; others pass
-through.
+A folder has one file per split (`train.jsonl.gz`, `validation.csv`, `test-00.parquet`)
+or is one that `save_to_disk` wrote. The columns determine the kind of a data set; other
+columns pass through.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import pathlib
 import re
 import tempfile
 
-KINDS = {  # the most telling first: a set is of the first kind whose columns it has
+KINDS = {  # most specific first: a data set is of the first kind whose columns it has
     "paired": ("question", "response_j", "response_k"),
     "choices": ("question", "choices", "label"),
     "preference": ("prompt", "chosen", "rejected"),
@@ -39,15 +39,19 @@ def load(
     revision=None,
     folder=None,
 ):
-    """The rows of a split as a `datasets.Dataset`, checked.
+    """The rows of a split as a checked `datasets.Dataset`.
 
-    Args: name_or_path: a folder, a file, or a data set on the hub; split: one, several
-    as "train+unsupervised", or a part as "train[:10%]"; joined splits keep the columns
-    that all of them have; columns: the names that are needed, or {needed: present} to
-    rename, by default those of any kind; config, revision: of a hub data set; folder:
-    inside the data set, where its rows lie. For a single file `split` names nothing but
-    a part. Raises ValueError for what cannot be found, has no rows, lacks columns, or
-    holds an empty text.
+    Args:
+      name_or_path: a folder, a file, or a data set on the hub.
+      split: one split, several ("train+unsupervised", keeping the columns they share),
+        or a part ("train[:10%]"). For a single file only the part matters.
+      columns: the columns needed, or {needed: present} to rename them; by default
+        those of any of `KINDS`.
+      config, revision: of a hub data set.
+      folder: the folder of the rows inside the data set.
+
+    Raises ValueError for a data set that cannot be found, has no rows, lacks columns or
+    has an empty text.
     """
     datasets = _datasets()
     path = pathlib.Path(name_or_path).expanduser()
@@ -70,7 +74,7 @@ def load(
 
 
 def kind(rows, where="the data set"):
-    """Which of `KINDS` the columns of a data set make it."""
+    """The kind of a data set, by its columns: a key of `KINDS`."""
     for name, needed in KINDS.items():
         if set(needed) <= set(rows.column_names):
             return name
@@ -82,14 +86,14 @@ def kind(rows, where="the data set"):
 
 
 def drop_shared(rows, other, *, column="text"):
-    """`rows` without those whose text `other` also has; both data sets, or lists."""
+    """`rows` without the texts that `other` also has; both data sets, or both lists."""
     known = set(_column(other, column))
     keep = [i for i, text in enumerate(_column(rows, column)) if text not in known]
     return _select(rows, keep)
 
 
 def drop_repeated(rows, *, column="text"):
-    """`rows` with the first of equal texts only; a data set, or a list."""
+    """`rows` without repeated texts, keeping the first; a data set or a list."""
     first = {}
     for i, text in enumerate(_column(rows, column)):
         first.setdefault(text, i)
@@ -105,7 +109,7 @@ def _select(rows, keep):
 
 
 def _datasets():
-    """`datasets`, imported when rows are first wanted (two seconds), and quiet."""
+    """`datasets`, without progress bars; imported on first use, as it takes 2 s."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -113,11 +117,11 @@ def _datasets():
 
 
 def _inside(path, folder, where):
-    """(the folder in a local data set where its rows lie, how it is called)."""
+    """(the folder of the rows in a local data set, a name for it in messages)."""
     if folder is None:
         return path, where
     if not (path / folder).is_dir():
-        raise ValueError(f"{where}: there is no folder {folder!r} in it")
+        raise ValueError(f"{where}: it has no folder {folder!r}")
     return path / folder, f"{where}, folder {folder!r}"
 
 
@@ -125,7 +129,7 @@ def _local(path, part, where):
     """One part of a split, from a file, a folder of files, or `save_to_disk`."""
     match = _PART.match(part.strip())
     if not match:
-        raise ValueError(f"{where}: no split can be called {part!r}")
+        raise ValueError(f"{where}: {part!r} is not a valid split name")
     if path.is_file():
         return _files([path], match["slice"], where)
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
@@ -138,12 +142,12 @@ def _local(path, part, where):
 
 
 def _known(name, splits, where):
-    """The split called `name`, or by another name for the same thing."""
+    """The split called `name` or an alias of it, such as dev for validation."""
     for candidate in (name, *_ALIASES.get(name, ())):
         if candidate in splits:
             return candidate
-    there = ", ".join(sorted(splits)) or "no .jsonl, .json, .csv or .parquet file"
-    raise ValueError(f"{where}: there is no {name!r}; there is {there}")
+    present = ", ".join(sorted(splits)) or "no .jsonl, .json, .csv or .parquet file"
+    raise ValueError(f"{where}: there is no {name!r}; there is {present}")
 
 
 def _files(files, part, where):
@@ -152,8 +156,7 @@ def _files(files, part, where):
     match = _FILE.match(files[0].name)
     if not match:
         raise ValueError(
-            f"{files[0]}: not a .jsonl, .json, .csv or .parquet file (.gz after it is "
-            "allowed)"
+            f"{files[0]}: not a .jsonl, .json, .csv or .parquet file (.gz may follow)"
         )
     if not any(file.stat().st_size for file in files):
         raise ValueError(f"{where}: {files[0]} is empty; give it at least one row")
@@ -177,13 +180,15 @@ def _saved(path, name, part, where):
     if isinstance(rows, datasets.DatasetDict):
         rows = rows[_known(name, rows, where)]
     if part:
-        raise ValueError(f"{where}: a part is not supported here; save it on its own")
+        raise ValueError(
+            f"{where}: a part of a saved split is not supported; save it separately"
+        )
     return rows
 
 
 @contextlib.contextmanager
 def _cache():
-    """Options of `load_dataset`: its own cache, or memory where that is read-only."""
+    """Options of `load_dataset`: memory instead of its cache if that is read-only."""
     folder = pathlib.Path(_datasets().config.HF_DATASETS_CACHE)
     while not folder.exists():
         folder = folder.parent
@@ -197,7 +202,7 @@ def _cache():
 def _hub(name, split, config, options):
     """A split of a data set on the hub, or of its copy in the local cache."""
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or _FILE.match(name):
-        raise ValueError(_missing(name, "not asked for: the name is a path's"))
+        raise ValueError(_missing(name, "not tried: the name looks like a path"))
     datasets = _datasets()
     settings = datasets.config
     offline = settings.HF_HUB_OFFLINE
@@ -214,34 +219,34 @@ def _hub(name, split, config, options):
 
 
 def _reachable(name):
-    """Whether the hub answers at all; asking for rows would take half a minute."""
+    """Does the hub answer? Asking for rows would take half a minute to fail."""
     import huggingface_hub
     from huggingface_hub import errors
 
     try:
         huggingface_hub.HfApi().dataset_info(name, timeout=10)
     except errors.HfHubHTTPError:
-        return True  # it did answer, and will tell `load_dataset` the same
-    except Exception:  # the network's: their class differs from release to release
+        return True  # it answered; `load_dataset` will raise the same error
+    except Exception:  # network errors, whose class differs between releases
         return False
     return True
 
 
 def _missing(name, reason):
-    """That `name` is nothing, and what stands nearby."""
+    """The message that `name` does not exist, with similar names if there are any."""
     path = pathlib.Path(name).expanduser().absolute()
     parent = next(p for p in path.parents if p.is_dir())
     wanted = path.relative_to(parent).parts[0]
-    near = difflib.get_close_matches(wanted, os.listdir(parent), n=3)
-    near = f"; in {parent} there is {', '.join(near)}" if near else ""
+    similar = difflib.get_close_matches(wanted, os.listdir(parent), n=3)
+    similar = f"; in {parent} there is {', '.join(similar)}" if similar else ""
     return (
         f"{name}: neither a folder, nor a file, nor a data set on the hub that can be "
-        f"reached ({reason}){near}; give a path that exists or a hub name"
+        f"reached ({reason}){similar}; give a path that exists or a hub name"
     )
 
 
 def _choose(rows, columns, where):
-    """Columns renamed to what is needed, and none of it missing."""
+    """Renames columns as needed. Raises ValueError if one is missing."""
     renames = columns if isinstance(columns, dict) else {c: c for c in columns or ()}
     for needed, present in renames.items():
         if present not in rows.column_names:

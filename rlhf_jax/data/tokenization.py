@@ -1,8 +1,8 @@
 """From texts to padded arrays and back, with any fast `transformers` tokenizer.
 
-Texts are encoded without special tokens, cut, and then put between those that the
-tokenizer places around a text: a cut never loses a BOS. Where an answer or a document
-ends, EOS is appended. Rows are counted from 0 in messages. All arrays are numpy int32.
+Texts are encoded without special tokens, truncated, and then framed by the tokenizer's
+special tokens, so truncation never loses a BOS. EOS is appended at the end of answers
+and documents. Messages count rows from 0. All arrays are numpy int32.
 
 Legend: N rows, L `length`.
 """
@@ -11,23 +11,23 @@ import numpy as np
 
 from rlhf_jax.types import Labelled, Preferences, Prompts, Tokens
 
-_CHUNK = 1000  # texts encoded at a time
+_CHUNK = 1000  # texts per call of the tokenizer
 
 
 def pad_id(tokenizer, stops=()):
-    """What stands at ignored positions: the pad token, else an id that is not EOS.
+    """The id for padding: the pad token, or else an id that ends no response.
 
-    A tokenizer without a pad token, or whose pad is its EOS or among `stops`, gets an
-    id of an ordinary token, which only masks can hide; the vocabulary does not grow.
+    If there is no pad token, or it is EOS or among `stops`, this is the id of an
+    ordinary token, hidden by masks; the vocabulary does not grow.
     """
-    ends = {tokenizer.eos_token_id, *stops}
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in ends:
+    stop_ids = {tokenizer.eos_token_id, *stops}
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in stop_ids:
         return tokenizer.pad_token_id
-    return next(i for i in range(len(tokenizer)) if i not in ends)
+    return next(i for i in range(len(tokenizer)) if i not in stop_ids)
 
 
 def eos_id(tokenizer):
-    """The end token, without which no answer can be told to be complete."""
+    """The id of EOS. Raises ValueError if there is none: answers could not end."""
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"the tokenizer {tokenizer.name_or_path!r} has no end token; set "
@@ -39,7 +39,7 @@ def eos_id(tokenizer):
 def prompts(tokenizer, texts, *, length, side="left", truncate="left"):
     """`Prompts` [N, L], padded on `side`.
 
-    truncate: "left" keeps the end of a prompt that is too long, "right" its beginning,
+    truncate: "left" cuts the beginning of a prompt that is too long, "right" its end,
     "error" raises.
     """
     before, _ = _frame(tokenizer)
@@ -52,12 +52,11 @@ def prompts(tokenizer, texts, *, length, side="left", truncate="left"):
 
 
 def sft(tokenizer, completions, *, length, prompts=None, truncate="right"):
-    """`Tokens` [N, L], right-padded, to be learned: texts, each with its EOS.
+    """`Tokens` [N, L] for supervised learning, right-padded: texts with EOS.
 
-    With `prompts`, a completion follows its prompt, encoded apart from it as in
-    generation, and alone is learned; without, all of the text is. truncate: "right"
-    cuts the end, EOS with it; "left" the beginning, of the prompt where there is one;
-    "error" raises.
+    With `prompts`, each completion follows its prompt, is encoded separately as in
+    generation, and only it is learned. truncate: "right" cuts the end and with it EOS,
+    "left" the beginning (of the prompt, if any), "error" raises.
     """
     before, _ = _frame(tokenizer)
     answers = _with_eos(tokenizer, completions)
@@ -78,12 +77,14 @@ def sft(tokenizer, completions, *, length, prompts=None, truncate="right"):
 
 
 def packed(tokenizer, texts, *, length):
-    """`Tokens` [N, L] without padding: documents, each with its EOS, one after another
-    and cut every `length` tokens; what is left over at the end is dropped."""
+    """`Tokens` [N, L] without padding: documents with EOS, concatenated and cut.
+
+    The incomplete row at the end is dropped. Raises ValueError if there is no other.
+    """
     before, _ = _frame(tokenizer)
     end = np.array([eos_id(tokenizer)], np.int32)
     stream = []
-    for chunk in _chunks(texts):
+    for chunk in chunks(texts):
         rows = _ids(tokenizer, chunk)
         stream.append(np.concatenate([x for row in rows for x in (before, row, end)]))
     stream = np.concatenate([end[:0], *stream])
@@ -99,9 +100,9 @@ def packed(tokenizer, texts, *, length):
 
 
 def classification(tokenizer, texts, labels, *, length, truncate="right", eos=False):
-    """`Labelled` [N, L], right-padded, in the tokenizer's own special tokens.
+    """`Labelled` [N, L], right-padded, with the tokenizer's special tokens.
 
-    eos: append EOS, where the classifier is to judge complete generated texts.
+    eos: append EOS instead, for classifiers that score complete generated texts.
     """
     labels = np.asarray(labels)
     _same_length(texts=texts, labels=labels)
@@ -120,13 +121,13 @@ def classification(tokenizer, texts, labels, *, length, truncate="right", eos=Fa
 
 
 def spans(tokenizer, rows, *, length, truncate="right", end=None):
-    """`Tokens` [N, L], right-padded, of texts in parts, of which some are learned.
+    """`Tokens` [N, L], right-padded, from texts in parts, only some of them learned.
 
-    Parts are encoded apart, as in generation; after the last stands `end`, by default
-    EOS, learned like it. truncate: "right" cuts the end, "left" the beginning of a
-    row that is too long, "error" raises. A row may be left with nothing to learn.
+    Parts are encoded separately, as in generation. `end`, by default EOS, follows the
+    last part and is learned if that is. truncate: "right" cuts the end of a long row,
+    "left" the beginning, "error" raises. A row may be left with nothing to learn.
 
-    Args: rows: a list of [(text, is it learned?), ...], one list a row.
+    Args: rows: one list [(text, is it learned?), ...] per row.
     """
     before, _ = _frame(tokenizer)
     end = np.array([eos_id(tokenizer) if end is None else end], np.int32)
@@ -141,7 +142,7 @@ def spans(tokenizer, rows, *, length, truncate="right", end=None):
             what = f"row {i}: the text has {len(before) + len(ids)} tokens"
             ids, kept = (_cut(x, room, truncate, what, length) for x in (ids, kept))
         tokens.append(np.concatenate([before, ids]))
-        # A BOS is learned no more than a prompt is, where there is one.
+        # BOS is a target only if the whole row is.
         first = int(all(flags))
         targets.append(np.concatenate([np.full(len(before), first, np.int32), kept]))
     padded, mask = _pad(tokens, length, pad_id(tokenizer), "right")
@@ -159,14 +160,14 @@ def pairs(
     truncate="left",
     end=None,
 ):
-    """`Preferences` [N, L], right-padded: a prompt, an answer, its EOS.
+    """`Preferences` [N, L], right-padded: prompt, answer, EOS.
 
-    preference: [N], how probable it is that `chosen` is better; 1 by default.
-    truncate: "left" cuts the beginning of the prompt, the same in both rows, and the
-    ends of answers that are still too long; "right" the ends; "error" raises.
-    end: what ends an answer, by default EOS; (): nothing does.
+    preference: [N], the probability that `chosen` is better, by default 1. truncate:
+    "left" cuts the beginning of the prompt, equally in both rows, and then the ends of
+    answers that are still too long; "right" cuts the ends; "error" raises. end: ids
+    that end an answer, by default EOS; () for none.
     """
-    found, _ = pairs_from(
+    preferences, _ = pairs_from(
         tokenizer,
         prompts,
         chosen,
@@ -176,7 +177,7 @@ def pairs(
         truncate=truncate,
         end=end,
     )
-    return found
+    return preferences
 
 
 def pairs_from(
@@ -190,7 +191,7 @@ def pairs_from(
     truncate="left",
     end=None,
 ):
-    """(`Preferences`, starts [N] int32): `pairs`, and where both answers begin."""
+    """(`Preferences`, starts [N] int32): `pairs`, and where the answers begin."""
     _same_length(prompts=prompts, chosen=chosen, rejected=rejected)
     before, _ = _frame(tokenizer)
     questions = _encode(tokenizer, prompts)
@@ -207,7 +208,7 @@ def pairs_from(
 
 
 def texts(tokenizer, tokens, mask):
-    """The text of every row's valid tokens, special ones left out: list of str."""
+    """The text of each row's valid tokens, without special tokens: a list of str."""
     rows = [
         np.asarray(row)[np.asarray(valid) != 0].tolist()
         for row, valid in zip(np.asarray(tokens), np.asarray(mask), strict=True)
@@ -217,46 +218,14 @@ def texts(tokenizer, tokens, mask):
     )
 
 
-def train_bpe(texts, vocab_size, folder):
-    """A byte-level BPE tokenizer learned from texts, saved in `folder` and returned.
-
-    Its special tokens are <pad> (0) and <eos> (1), then come the 256 bytes, then what
-    was merged: at most `vocab_size` tokens in all, fewer when the texts are short.
-    """
-    import tokenizers
-    import transformers
-
-    special = ["<pad>", "<eos>"]
-    if vocab_size < 256 + len(special):
-        raise ValueError(
-            f"vocab_size={vocab_size}: the bytes and special tokens alone are "
-            f"{256 + len(special)}"
-        )
-    level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    model = tokenizers.Tokenizer(tokenizers.models.BPE())
-    model.pre_tokenizer = level
-    model.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=special,
-        initial_alphabet=sorted(level.alphabet()),
-        show_progress=False,
-    )
-    model.train_from_iterator(_chunks(texts), trainer)
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=model, pad_token="<pad>", eos_token="<eos>"
-    )
-    tokenizer.save_pretrained(folder)
-    return tokenizer
-
-
-def _chunks(texts):
+def chunks(texts):
+    """Yields the texts in lists of at most 1,000."""
     for start in range(0, len(texts), _CHUNK):
         yield list(texts[start : start + _CHUNK])
 
 
 def _ids(tokenizer, texts):
-    """Token ids of a few texts, without special tokens: list of int32 arrays."""
+    """Token ids of a few texts, without special tokens: a list of int32 arrays."""
     encoded = tokenizer(
         texts, add_special_tokens=False, return_attention_mask=False, verbose=False
     )
@@ -264,12 +233,12 @@ def _ids(tokenizer, texts):
 
 
 def _encode(tokenizer, texts):
-    """Token ids of all texts, without special tokens: list of int32 arrays."""
+    """Token ids of all texts, without special tokens: a list of int32 arrays."""
     if isinstance(texts, str):
         raise ValueError(f"a list of texts is needed, not one: {texts[:40]!r}")
     if not len(texts):
         raise ValueError("no texts were given; at least one row is needed")
-    return [row for chunk in _chunks(texts) for row in _ids(tokenizer, chunk)]
+    return [row for chunk in chunks(texts) for row in _ids(tokenizer, chunk)]
 
 
 def _frame(tokenizer):
@@ -278,7 +247,7 @@ def _frame(tokenizer):
     text = tokenizer("a", add_special_tokens=False)["input_ids"]
     starts = range(len(whole) - len(text) + 1)
     start = next((i for i in starts if whole[i : i + len(text)] == text), None)
-    if start is None:  # the text is encoded otherwise next to special tokens
+    if start is None:  # the text is encoded differently beside special tokens
         start, text = len(whole), []
     parts = whole[:start], whole[start + len(text) :]
     return tuple(np.array(part, np.int32) for part in parts)
@@ -292,12 +261,12 @@ def _with_eos(tokenizer, texts, end=None):
 def _same_length(**columns):
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise ValueError(f"the columns differ in length: {told}; need as many of each")
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise ValueError(f"the columns differ in length: {listed}; give equally many")
 
 
 def _cut(row, room, truncate, what, length):
-    """`row` cut to `room` tokens, or an error that begins with `what`."""
+    """`row` truncated to `room` tokens, or a ValueError that begins with `what`."""
     if truncate not in ("left", "right", "error"):
         raise ValueError(
             f"truncate={truncate!r}: choose 'left' (keep the end), 'right' (keep the "
@@ -312,7 +281,7 @@ def _cut(row, room, truncate, what, length):
 
 
 def _fit(rows, before, after, length, truncate, noun):
-    """Rows between special tokens, what is too long cut so that `length` holds it."""
+    """Rows framed by special tokens, truncated to fit into `length`."""
     room = length - len(before) - len(after)
     fitted = []
     for i, row in enumerate(rows):
@@ -324,7 +293,7 @@ def _fit(rows, before, after, length, truncate, noun):
 
 
 def _join(before, question, answers, length, truncate, i):
-    """([special tokens, question, answer] for each answer, where the answers begin)."""
+    """(rows of special tokens, question and answer, one per answer; their start)."""
     longest = len(before) + len(question) + max(map(len, answers))
     if longest > length:
         what = f"row {i}: prompt and answer have {longest} tokens"
@@ -363,7 +332,7 @@ def _probabilities(preference, count):
 
 
 def _pad(rows, length, pad, side):
-    """Rows of different lengths as (tokens [N, L], mask [N, L]), padded on `side`."""
+    """Rows as (tokens [N, L], mask [N, L]), padded on `side`."""
     if side not in ("left", "right"):
         raise ValueError(f"side={side!r}: choose 'left' or 'right'")
     lengths = np.array([len(row) for row in rows])[:, None]

@@ -1,7 +1,7 @@
-"""Best of n: a policy that answers with the best of n samples of another one.
+"""Best of n: a policy that returns the best of n samples of another policy.
 
-It trains nothing, and is a point on the front of reward against drift. All of it is
-read off N ≥ 4n samples a prompt. Numpy; M prompts, N samples of each.
+It needs no training and is a point on the reward–drift front. Everything is estimated
+from N ≥ 4n samples per prompt. Numpy; M prompts, N samples each.
 """
 
 import math
@@ -13,15 +13,15 @@ from scipy import special
 def weights(scores, n):
     """w_i: the probability that sample i is the best of n of its prompt's N samples.
 
-    n of the N are drawn without replacement; equals share. With c(≤) and c(<) the
-    numbers of samples that score no more, and less, than i,
+    The n are drawn without replacement, and ties share. With c(≤) and c(<) the numbers
+    of samples that score at most as much as i, and less than i,
 
-        w_i = (C(c(≤), n) − C(c(<), n)) / C(N, n) / (c(≤) − c(<)),
+        w_i = (C(c(≤), n) − C(c(<), n)) / C(N, n) / (c(≤) − c(<)).
 
-    so that Σ_i w_i·f_i is an unbiased estimate of E[f(best of n)], of less variance
-    than one draw (Nakano et al. 2021, "WebGPT", arXiv:2112.09332, for f the score).
+    Σ_i w_i·f_i is an unbiased estimate of E[f(best of n)] with less variance than a
+    single draw (Nakano et al. 2021, "WebGPT", arXiv:2112.09332, for f the score).
 
-    Args: scores [M, N]; 1 ≤ n ≤ N. Returns [M, N] float64, rows summing to 1.
+    Args: scores [M, N]; 1 ≤ n ≤ N. Returns [M, N] float64; rows sum to 1.
     """
     less, most = _ranks(scores, n)
     total = special.comb(np.shape(scores)[1], n)
@@ -29,37 +29,37 @@ def weights(scores, n):
 
 
 def ties(scores, n):
-    """The probability that the best of n is not alone: another one scores the same.
+    """The probability that the best of n is tied with another sample.
 
-    Samples that are the same score the same, so duplicates count. Where it passes a few
-    per cent best of n is less than it says, and the KL bound far from the KL.
+    Duplicates are tied too. Above a few per cent, the effective n is smaller than n and
+    the KL bound far from the KL.
 
     Args as in `weights`. Returns [M].
     """
     less, most = _ranks(scores, n)
     alone = special.comb(less, n - 1) / special.comb(np.shape(scores)[1], n)
-    return np.maximum(1.0 - alone.sum(-1), 0.0)  # a sum of shares, to rounding
+    return np.maximum(1.0 - alone.sum(-1), 0.0)  # the sum may be rounded above 1
 
 
 def kl_bound(n):
-    """log n − (n − 1)/n ≥ KL(best of n ‖ π₀), nats a sample.
+    """log n − (n − 1)/n ≥ KL(best of n ‖ π₀), in nats per sample.
 
-    It is met where no two samples score the same; with few possible answers the
-    divergence is smaller. Beirami et al. 2024, "Theoretical guarantees on the best-of-n
-    alignment policy", arXiv:2401.01879.
+    Equality holds if no two samples score the same; with few possible answers the KL is
+    smaller. Beirami et al. 2024, "Theoretical guarantees on the best-of-n alignment
+    policy", arXiv:2401.01879.
     """
     if n < 1:
-        raise ValueError(f"n={n}: the best of at least 1 sample is meant")
+        raise ValueError(f"n={n}: needs to be at least 1")
     return math.log(n) - (n - 1) / n
 
 
 def _ranks(scores, n):
-    """How many of the row score less than each, and no more than each: [M, N] twice."""
+    """For each sample, how many of its row score less, and how many at most as much."""
     scores = np.asarray(scores, np.float64)
     if not 1 <= n <= scores.shape[1]:
         raise ValueError(
-            f"the best of n={n} cannot be read off {scores.shape[1]} samples a prompt; "
-            "draw more"
+            f"the best of n={n} cannot be estimated from {scores.shape[1]} samples per "
+            "prompt; draw more"
         )
     ordered = np.sort(scores, axis=-1)
     less, most = np.empty(scores.shape), np.empty(scores.shape)

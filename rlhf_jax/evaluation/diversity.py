@@ -1,26 +1,26 @@
-"""What a batch of samples looks like: how varied, how long, how often the same.
+"""Diversity, length and repetition of samples.
 
-A policy that fell onto one good sentence scores well on reward and on likelihood; these
-numbers show it. Numpy; tokens and mask [N, T], rows are samples.
+A policy that has collapsed onto one good sentence does well on reward and likelihood,
+but not on these. Numpy; tokens and mask [N, T], rows are samples.
 """
 
 import numpy as np
 
 
 def duplicate_share(tokens, mask):
-    """1 − (different samples)/(samples): 0 when all differ, (N − 1)/N when none does.
+    """1 − (distinct samples)/(samples): 0 if all differ, (N − 1)/N if none does.
 
-    Two samples are the same when their valid tokens are.
+    Only valid tokens are compared.
     """
     rows = _sequences(tokens, mask)
     return 1.0 - len(set(rows)) / len(rows) if rows else 0.0
 
 
 def distinct(tokens, mask, *, n):
-    """Different n-grams over all n-grams of the samples, in (0, 1]; 0 without any.
+    """Distinct n-grams over all n-grams of the samples, in (0, 1]; 0 without any.
 
-    Li et al. 2016, arXiv:1510.03055. It falls with the number of samples: compare equal
-    numbers only.
+    Li et al. 2016, arXiv:1510.03055. It decreases with the number of samples, so
+    compare equal numbers only.
     """
     grams = [
         row[i : i + n]
@@ -31,8 +31,11 @@ def distinct(tokens, mask, *, n):
 
 
 def repeated_share(tokens, mask, *, n):
-    """Share of a sample's n-grams that it holds already, mean over samples that have
-    any: gushing in circles, which `distinct` cannot tell from samples being alike."""
+    """The share of a sample's n-grams that repeat earlier ones, averaged over samples.
+
+    Samples without n-grams are skipped. It shows repetition within a sample, which
+    `distinct` cannot distinguish from samples being alike.
+    """
     shares = []
     for row in _sequences(tokens, mask):
         grams = [row[i : i + n] for i in range(len(row) - n + 1)]
@@ -47,9 +50,9 @@ def lengths(mask):
 
 
 def entropy_per_token(entropies, mask):
-    """Mean of the policy's exact entropies over the tokens it drew, nats a token.
+    """The mean of the policy's exact entropies over the response, nats per token.
 
-    entropies [N, T], as `logprobs.entropy` gives them at the response positions.
+    entropies [N, T]: `logprobs.entropy` at the response positions.
     """
     mask = np.asarray(mask) != 0
     return float(np.asarray(entropies, np.float64)[mask].mean()) if mask.any() else 0.0

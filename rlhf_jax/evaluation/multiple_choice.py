@@ -1,8 +1,7 @@
-"""Multiple choice: which of the answers offered does a policy find the likeliest?
+"""Multiple choice: which option does a policy find the likeliest?
 
-How capabilities of a base model are read without generating anything (ARC, BoolQ, PIQA
-as EleutherAI's harness has them). R options of all questions, one after another; Q
-questions.
+This measures capabilities of a base model without generation (ARC, BoolQ, PIQA, as in
+EleutherAI's harness). Q questions; R options of all questions, concatenated.
 """
 
 import numpy as np
@@ -11,24 +10,24 @@ import numpy as np
 def pick(totals, lengths, questions):
     """argmax over a question's options of log π(option | question) / length: [Q] int.
 
-    With lengths in characters it is the harness' `acc_norm`, with ones its `acc`. The
-    first of equals is picked; a NaN counts as −inf, as an option never to be picked.
+    With lengths in characters this is the harness's `acc_norm`, with ones its `acc`.
+    The first of ties is picked; NaN counts as −inf.
 
-    Args: totals [R], nats; lengths [R] > 0; questions [R] int, 0 to Q − 1, ascending
-    and each of them there. Returns the position of the pick among its own options.
+    Args: totals [R], nats; lengths [R] > 0; questions [R] int, ascending, with every
+    number from 0 to Q − 1. Returns the index of the pick among the question's options.
     """
     totals, questions = np.asarray(totals, np.float64), np.asarray(questions)
     starts = np.flatnonzero(np.diff(questions, prepend=-1))
     scores = totals / np.asarray(lengths, np.float64)
     scores = np.where(np.isnan(scores), -np.inf, scores)
     best = np.maximum.reduceat(scores, starts)
-    place = np.arange(len(scores)) - starts[questions]
-    hits = np.where(scores == best[questions], place, len(scores))
+    index = np.arange(len(scores)) - starts[questions]
+    hits = np.where(scores == best[questions], index, len(scores))
     return np.minimum.reduceat(hits, starts)
 
 
 def chance(questions):
-    """What a blind guess scores: the mean of 1 / options over questions, a float.
+    """The accuracy of guessing: the mean of 1 / options over questions, a float.
 
     questions [R] as in `pick`.
     """

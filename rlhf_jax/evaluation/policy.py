@@ -1,7 +1,6 @@
-"""What a policy is worth and what it has lost: its measurement on fixed inputs.
+"""Measuring a policy on fixed inputs: samples, KL, entropy, NLL of text, answers.
 
-Arrays and callables in, numbers out. Programs are compiled once and serve every
-method and seed, since the weights are arguments.
+Weights are arguments, so each program is compiled once for all methods and seeds.
 """
 
 import functools
@@ -11,16 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax import logprobs, masking, sampling
-from rlhf_jax.algorithms.policy_gradient import collect
+from rlhf_jax.models import responses
 from rlhf_jax.types import Prompts, Tokens
 
-_ROWS = 128  # drawn at once, by everyone who draws: one shape is one program
+_ROWS = 128  # sampled at a time by every caller: one shape, one program
 
 
 def prompt_rows(prompts, key):
-    """What `draw` reads: (tokens, mask, key data), a key for each row. [N, ...] each.
+    """The rows that `draw` takes: (tokens, mask, key data), [N, ...] each.
 
-    Keys travel as plain integers, for typed keys cannot be cut and padded on the host.
+    Keys are passed as plain integers: typed keys cannot be sliced and padded on the
+    host.
     """
     rows = np.arange(prompts.tokens.shape[0])
     return (*prompts, np.asarray(jax.random.key_data(sampling.row_keys(key, rows))))
@@ -41,22 +41,22 @@ def make_draw(model, *, config):
 
 @functools.lru_cache(maxsize=8)
 def compile_draw(model, layout, config):
-    """`draw` of `make_draw` for any number of rows, compiled once for all who ask."""
+    """`make_draw` for any number of rows, compiled once and shared by all callers."""
     return layout.over_rows(make_draw(model, config=config), whole=1, chunk=_ROWS)
 
 
 def make_compare(model, *, config):
     """`compare(params, initial, rollout) -> (divergence [B], entropy [B])`, in nats.
 
-    Σ_t KL(π(·|s_t) ‖ π₀(·|s_t)) and Σ_t H(π(·|s_t)), exact, over the whole vocabulary
-    at every state that was visited, at the sampling temperature.
+    Σ_t KL(π(·|s_t) ‖ π₀(·|s_t)) and Σ_t H(π(·|s_t)), exact over the vocabulary at every
+    state of the rollout, at the sampling temperature.
     """
     temperature = config.temperature or 1.0
 
     def compare(params, initial, rollout):
         valid = rollout.response_mask
-        policy = _response_logits(model, params, rollout)
-        reference = _response_logits(model, initial, rollout)
+        policy = responses.logits(model, params, rollout)
+        reference = responses.logits(model, initial, rollout)
         divergence = logprobs.divergence(policy, reference, temperature=temperature)
         entropy = logprobs.entropy(policy, temperature=temperature)
         return (
@@ -67,14 +67,9 @@ def make_compare(model, *, config):
     return compare
 
 
-def _response_logits(model, params, rollout):
-    hidden = collect.before_responses(model, params, rollout)
-    return model.apply({"params": params}, hidden, method="unembed")
-
-
 def make_text_nll(model):
-    """`text_nll(params, Tokens) -> (Σ NLL [B], tokens [B])` on text the policy did not
-    write; nats, over the positions `target_mask` picks."""
+    """`text_nll(params, Tokens) -> (Σ NLL [B] in nats, tokens [B])` of given text, over
+    the tokens in `target_mask`."""
 
     def text_nll(params, text: Tokens):
         logits = model.apply({"params": params}, text.tokens, text.mask)
@@ -86,20 +81,21 @@ def make_text_nll(model):
 
 
 def make_logps(model):
-    """`logps(params, (tokens, mask)) -> [B, T]` of each token given those before it in
-    its row; 0 for the first."""
+    """`logps(params, (tokens, mask)) -> [B, T]`: the log-prob of each token given its
+    prefix; 0 for the first."""
 
     def logps(params, rows):
         tokens, mask = rows
         logits = model.apply({"params": params}, tokens, mask)
-        found = logprobs.of_tokens(logits[:, :-1], tokens[:, 1:])
-        return jnp.pad(found, ((0, 0), (1, 0)))
+        token_logps = logprobs.of_tokens(logits[:, :-1], tokens[:, 1:])
+        return jnp.pad(token_logps, ((0, 0), (1, 0)))
 
     return logps
 
 
 def make_answer(model, *, config):
-    """`answer(params, (tokens, mask)) -> (tokens [B, T], mask [B, T])`, greedily."""
+    """`answer(params, (tokens, mask)) -> (tokens [B, T], mask [B, T])`, by greedy
+    decoding."""
 
     def answer(params, rows):
         tokens, mask = rows
@@ -114,11 +110,10 @@ def make_answer(model, *, config):
 
 
 def halves(values, weights=None):
-    """Means over all rows, over the even rows and over the odd ones.
+    """Means over all rows, the even rows and the odd rows.
 
-    The two halves serve selection and report: a checkpoint is chosen on one and read
-    on the other. Args: values [N]; weights [N], for instance token counts.
-    Returns (all, even, odd) floats.
+    A checkpoint is selected on one half and reported on the other. Args: values [N];
+    weights [N], such as token counts. Returns (all, even, odd) floats.
     """
     values = np.asarray(values, np.float64)
     if weights is None:

@@ -1,8 +1,8 @@
-"""How good a translation is, by BLEU in two forms, and how a message's language drifts.
+"""BLEU of translations in two variants, and statistics of language drift in messages.
 
-BLEU (Papineni et al. 2002) compares strings and is `sacrebleu`'s, with its defaults
-named. Statistics of messages are numpy, of ids; tokens and mask [N, T], rows are
-messages, right-padded, up to and including EOS.
+BLEU (Papineni et al. 2002) of strings is computed by `sacrebleu`. Message statistics
+are numpy on ids; tokens and mask [N, T], rows are messages, right-padded, up to and
+including EOS.
 """
 
 import math
@@ -14,37 +14,35 @@ from rlhf_jax.evaluation import diversity
 
 
 class Bleu(NamedTuple):
-    """A corpus' score and what it is made of: BP · exp(mean of log precisions)."""
+    """A corpus's score, BP · exp(mean of log precisions), and its parts."""
 
     score: float  # 0 to 100
     precisions: tuple[float, ...]  # of 1- to 4-grams, 0 to 100
-    brevity_penalty: float  # 1 when not shorter than the references
+    brevity_penalty: float  # 1 if not shorter than the references
     length: int  # tokens of the hypotheses
     reference_length: int
     signature: str  # of sacrebleu: how it was computed
 
 
 def tokenized_bleu(hypotheses, references):
-    """BLEU of words as they stand, split at spaces: multi-bleu's, the papers' form.
+    """BLEU of words split at spaces, as multi-bleu and the papers compute it.
 
-    One reference each, no smoothing, case as given; Lu et al. 2020, arXiv:2003.12694,
-    score lower-case Moses tokens with subwords put together, which is what
-    `Subwords.decode` writes and `Parallel.words` holds. Compare it with no number of
-    `sacre_bleu`: other tokens are counted.
+    One reference each, no smoothing, case-sensitive. Lu et al. 2020, arXiv:2003.12694,
+    score lower-case Moses tokens with subwords joined, as in `Subwords.decode` and
+    `Parallel.words`. Not comparable with `sacre_bleu`, which tokenises differently.
 
-    Args: two lists of as many strings. Returns `Bleu`.
+    Args: two lists of strings of equal length. Returns `Bleu`.
     """
     return _bleu(hypotheses, references, tokenize="none", smooth_method="none")
 
 
 def sacre_bleu(hypotheses, references, *, lowercase=False):
-    """sacreBLEU's standard: its own tokens (13a), exponential smoothing.
+    """sacreBLEU with its defaults: 13a tokens, exponential smoothing.
 
-    Both sides are ordinary text. A model that writes lower case, put together by
-    `moses.plain`, loses every capital to references as they came; with `lowercase`
-    both sides are lowered first. The signature says which it was.
+    Both sides are ordinary text. With `lowercase` both are lowered first, as is fair to
+    a model of lower-case text (detokenised by `moses.plain`). The signature records it.
 
-    Args: two lists of as many strings. Returns `Bleu`.
+    Args: two lists of strings of equal length. Returns `Bleu`.
     """
     return _bleu(hypotheses, references, lowercase=lowercase)
 
@@ -55,22 +53,22 @@ def _bleu(hypotheses, references, **settings):
     if len(hypotheses) != len(references) or not len(references):
         raise ValueError(
             f"{len(hypotheses)} hypotheses and {len(references)} references: give one "
-            "of each a sentence, and at least one"
+            "of each per sentence, and at least one"
         )
-    metric = BLEU(force=True, **settings)  # force: words apart are what is meant
-    found = metric.corpus_score(list(hypotheses), [list(references)])
+    metric = BLEU(force=True, **settings)  # force: no warning that text is tokenised
+    result = metric.corpus_score(list(hypotheses), [list(references)])
     return Bleu(
-        score=found.score,
-        precisions=tuple(found.precisions),
-        brevity_penalty=found.bp,
-        length=found.sys_len,
-        reference_length=found.ref_len,
+        score=result.score,
+        precisions=tuple(result.precisions),
+        brevity_penalty=result.bp,
+        length=result.sys_len,
+        reference_length=result.ref_len,
         signature=str(metric.get_signature()),
     )
 
 
 def stutter(tokens, mask):
-    """Share of tokens that equal the one before them, of those that have one."""
+    """The share of tokens that repeat the previous token, among those that have one."""
     tokens, mask = np.asarray(tokens), np.asarray(mask) != 0
     pairs = mask[:, 1:] & mask[:, :-1]
     same = pairs & (tokens[:, 1:] == tokens[:, :-1])
@@ -78,21 +76,23 @@ def stutter(tokens, mask):
 
 
 def frequencies(tokens, mask, *, size):
-    """How often each id occurs, as shares: [size], zeros where nothing is valid."""
+    """The relative frequency of each id: [size], all 0 if no token is valid."""
     valid = np.asarray(tokens)[np.asarray(mask) != 0]
     counts = np.bincount(valid, minlength=size).astype(np.float64)
     return counts / max(counts.sum(), 1.0)
 
 
 def type_perplexity(shares):
-    """exp H of shares [V]: how many ids are in use, were all used alike; 1 to V."""
+    """exp H of shares [V]: the effective number of ids in use, 1 to V."""
     used = shares[shares > 0]
     return float(np.exp(-(used * np.log(used)).sum()))
 
 
 def jensen_shannon(first, second):
-    """½ KL(p‖m) + ½ KL(q‖m), m = (p + q)/2, of shares [V]: 0 when equal, log 2 when
-    they have nothing in common; nats."""
+    """½ KL(p‖m) + ½ KL(q‖m), m = (p + q)/2, of shares [V], in nats.
+
+    0 if they are equal, log 2 if they are disjoint.
+    """
     middle = (first + second) / 2
 
     def half(shares):
@@ -103,20 +103,20 @@ def jensen_shannon(first, second):
 
 
 def message_statistics(tokens, mask, references, references_mask, *, size, eos, unk):
-    """What shows that a language is being bent, under its metric names.
+    """Metrics of language drift in messages, under their names.
 
-    EOS is not counted as a token of a message. `message/length_ratio` is over the
-    references, `message/unigram_divergence` the Jensen–Shannon divergence of how often
-    ids are used from the references', in nats; `message/types` counts different ids.
-    Differences in frequency and types depend on how much text there is: compare as many
-    messages with as many references.
+    EOS does not count as a token. `message/length_ratio` is relative to the references;
+    `message/unigram_divergence` is the Jensen–Shannon divergence of the frequencies of
+    ids from the references', in nats; `message/types` counts distinct ids. Frequencies
+    and types depend on the amount of text: compare equally many messages and
+    references.
 
-    Args: messages and references [N, T] ids, each with its mask; size: of the
+    Args: messages and references: ids [N, T], each with its mask; size of the
     vocabulary. Returns {name: float}.
     """
     ended = ((np.asarray(tokens) == eos) & (np.asarray(mask) != 0)).any(-1)
-    mask = _before(tokens, mask, eos)
-    references_mask = _before(references, references_mask, eos)
+    mask = _without_eos(tokens, mask, eos)
+    references_mask = _without_eos(references, references_mask, eos)
     shares = frequencies(tokens, mask, size=size)
     human = frequencies(references, references_mask, size=size)
     length = diversity.lengths(mask).mean()
@@ -136,7 +136,7 @@ def message_statistics(tokens, mask, references, references_mask, *, size, eos, 
     }
 
 
-def _before(tokens, mask, eos):
-    """The mask without EOS and what follows it."""
+def _without_eos(tokens, mask, eos):
+    """The mask without EOS and everything after it."""
     ended = np.cumsum(np.asarray(tokens) == eos, axis=-1) > 0
     return ((np.asarray(mask) != 0) & ~ended).astype(np.int32)

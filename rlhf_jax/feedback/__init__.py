@@ -1,1 +1,1 @@
-"""Where scores come from when they are not JAX: functions of the user."""
+"""Scores that are not computed in JAX: user-defined reward functions."""

@@ -1,7 +1,7 @@
-"""Reward functions that users hand in: `fn(prompts, completions, **columns)`.
+"""User-defined reward functions: `fn(prompts, completions, **columns)`.
 
-Plain strings go in, one float a completion comes out. What else comes out is an error
-that names the completion and the value, before it reaches any weight.
+They take plain strings and return one float per completion. Anything else raises an
+error that names the completion and the value, before it can affect any weight.
 """
 
 import importlib
@@ -18,10 +18,10 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def load(name):
-    """The function that `module:function` names, modules of the current folder too.
+    """The function named by `module:function`, also from the current folder.
 
-    Raises ValueError when there is no such module or function; what a module raises
-    while it is imported, it raises here.
+    Raises ValueError if there is no such module or function. Errors raised while the
+    module is imported are passed on.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
@@ -32,20 +32,20 @@ def load(name):
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        # What the module itself wants to import is its own affair.
+        # A missing import of the module itself is its own error.
         if not f"{module}.".startswith(f"{error.name}."):
             raise
         raise ValueError(
             f"--reward {name}: there is no module {error.name!r} in this folder or "
             "among the installed packages"
         ) from error
-    function = getattr(found, attribute, None)
+    function = getattr(imported, attribute, None)
     if function is None:
         raise ValueError(
-            f"--reward {name}: {found.__file__} has no function {attribute!r}; define "
-            f"it there as def {attribute}(prompts, completions, **columns)"
+            f"--reward {name}: {imported.__file__} has no function {attribute!r}; "
+            f"define it there as def {attribute}(prompts, completions, **columns)"
         )
     if not callable(function):
         raise ValueError(
@@ -56,25 +56,25 @@ def load(name):
 
 
 def checked(function, name):
-    """`function` with its result checked: [N] float32, all finite, one a completion."""
+    """`function` with a checked result: [N] float32, finite, one per completion."""
 
     def score(prompts, completions, **columns):
         try:
-            found = _call(function, prompts, completions, columns)
+            values = _call(function, prompts, completions, columns)
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
+            frame = traceback.extract_tb(error.__traceback__)[-1]
             raise ValueError(
                 f"the reward {name} raised {type(error).__name__}: {error} (in "
-                f"{place.filename}, line {place.lineno}), given {len(completions)} "
+                f"{frame.filename}, line {frame.lineno}), given {len(completions)} "
                 f"completions {list(completions[:1])}... and columns {sorted(columns)}"
             ) from error
-        return check(found, completions, name)
+        return check(values, completions, name)
 
     return score
 
 
 def _call(function, prompts, completions, columns):
-    """By name, as TRL does, where one parameter is `completions`; else by place."""
+    """Calls by name, as TRL does, if a parameter is `completions`; else by position."""
     try:
         known = inspect.signature(function).parameters
     except (TypeError, ValueError):  # a builtin
@@ -86,19 +86,20 @@ def _call(function, prompts, completions, columns):
     return function(completions=completions, **asked, **columns)
 
 
-def check(found, completions, name):
-    """`found` as [N] float32, when it is one finite number a completion.
+def check(rewards, completions, name):
+    """The rewards as [N] float32.
 
-    Raises ValueError, which names the completion and the value, when it is not.
+    Raises ValueError, naming the completion and the value, unless they are one finite
+    number per completion.
     """
     wanted = f"a list of {len(completions)} numbers"
-    if isinstance(found, str | bytes | Mapping):
-        kind = type(found).__name__
+    if isinstance(rewards, str | bytes | Mapping):
+        kind = type(rewards).__name__
         raise ValueError(f"the reward {name} returned {kind}, not {wanted}")
     try:
-        values = list(found)
+        values = list(rewards)
     except TypeError as error:
-        kind = type(found).__name__
+        kind = type(rewards).__name__
         raise ValueError(f"the reward {name} returned {kind}, not {wanted}") from error
     if len(values) != len(completions):
         raise ValueError(
@@ -117,7 +118,7 @@ def check(found, completions, name):
 
 
 def _number(value):
-    """A Python, numpy, JAX or torch number that float32 can hold; NaN for all else."""
+    """A Python, numpy, JAX or torch number as a float; NaN if not a float32."""
     if getattr(value, "ndim", 0) or isinstance(value, str | bytes):
         return math.nan
     try:

@@ -1,4 +1,4 @@
-"""Hugging Face model directories in and out, without torch."""
+"""Loading and saving Hugging Face model directories, without torch."""
 
 from rlhf_jax.huggingface.directories import load, load_tokenizer, save
 

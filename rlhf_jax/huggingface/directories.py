@@ -1,8 +1,7 @@
-"""Model directories in and out: config.json, model.safetensors, the tokenizer's files.
+"""Loading and saving model directories: config.json, weights, tokenizer files.
 
-What `save` writes, `transformers` opens unchanged. `huggingface_names` holds the names
-of tensors, `huggingface_configs` reads a config.json, `huggingface_describe` writes it,
-`huggingface_weights` does the files.
+`transformers` opens what `save` writes. `names` has the names of tensors, `read_config`
+and `write_config` translate config.json, `weights` reads and writes tensors.
 """
 
 import dataclasses
@@ -12,53 +11,52 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.huggingface import names, weights, write_config
-from rlhf_jax.huggingface import read_config as configs
+from rlhf_jax.huggingface import names, read_config, weights, write_config
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
 from rlhf_jax.runtime import files
 
 _DOWNLOADS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-_SHARD = 5_000_000_000  # bytes, where transformers splits too
+_SHARD = 5_000_000_000  # bytes, the default of transformers
 
 
 def load(path, *, revision=None, dtype=None, sharding=None):
-    """Read a model of a family in `names.CLASSES`: `(model, params, tokenizer)`.
+    """Loads a model of a family in `names.CLASSES`: `(model, params, tokenizer)`.
 
     Args:
-      path: a directory, or a name on the Hugging Face hub at `revision`. One whose
-        architecture ends in ForSequenceClassification becomes a `heads.Classifier`;
-        encoders (DistilBERT, BERT, RoBERTa) are read as classifiers only.
-      dtype: the type parameters are held in and computed in, float32 unless given,
-        whatever is on disk. To train in bfloat16, load float32 and give the model
+      path: a directory, or a name on the Hugging Face hub at `revision`. An
+        architecture that ends in ForSequenceClassification becomes a
+        `heads.Classifier`; encoders (DistilBERT, BERT, RoBERTa) must have one.
+      dtype: of parameters and compute, by default float32 whatever is on disk. To train
+        in bfloat16, load float32 and give the model
         `dataclasses.replace(model.config, dtype="bfloat16")`.
-      sharding: where parameters live: a `jax.sharding.Sharding`, a pytree of them, or
-        a callable (path, shape) → Sharding, path like "layers/mlp/up/kernel" (of a
-        classifier "trunk/layers/..."). They go there one by one as they are read: the
-        host holds the parameters that stay on it and twice the largest of them.
+      sharding: of the parameters: a `jax.sharding.Sharding`, a pytree of them, or a
+        function (path, shape) → Sharding, with paths such as "layers/mlp/up/kernel"
+        ("trunk/layers/..." for a classifier). Parameters are moved one by one as they
+        are read: the host holds those that stay on it, and twice the largest.
 
-    Embedding and tokenizer are as on disk: where it has no padding token, or pads with
-    its end token, `data.tokenization.pad_id` says what to pad with instead. Raises
-    ValueError naming every tensor that is missing, misshapen or left over.
+    Embedding and tokenizer are as on disk; if the tokenizer has no padding token, or
+    pads with EOS, pad with `data.tokenization.pad_id`. Raises ValueError naming every
+    tensor that is missing, misshapen or left over.
     """
     folder = _resolve(path, revision)
     described = _read_json(folder / "config.json")
     dtype = jnp.dtype("float32" if dtype is None else dtype)
     try:
-        config = dataclasses.replace(configs.read(described), dtype=dtype.name)
+        config = dataclasses.replace(read_config.read(described), dtype=dtype.name)
         model = _model(config, described)
     except KeyError as error:
         raise ValueError(f"{folder}/config.json has no {error}") from None
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-    shapes = _shapes(model)
+    shapes = weights.shapes_of(model)
     params = weights.read(
         folder,
         shapes,
         described["model_type"],
         config.heads,
         dtype,
-        weights.placing(shapes, sharding),
+        weights.device_put(shapes, sharding),
     )
     return model, params, load_tokenizer(folder)
 
@@ -70,14 +68,14 @@ def _model(config, described):
         return heads.Classifier(config, described.get("num_labels") or len(labels))
     if isinstance(config, model_config.Encoder):
         raise ValueError(
-            f"its architecture is {architecture!r}; of {described['model_type']} "
-            "a …ForSequenceClassification can be read"
+            f"its architecture is {architecture!r}; of {described['model_type']} only "
+            "…ForSequenceClassification is supported"
         )
     return decoder.Decoder(config)
 
 
 def load_tokenizer(path, *, revision=None):
-    """The tokenizer of a directory or of a hub name, as it stands there."""
+    """The tokenizer of a directory or hub name, unchanged."""
     import transformers
 
     folder = _resolve(path, revision)
@@ -91,16 +89,16 @@ def load_tokenizer(path, *, revision=None):
 
 
 def save(path, model, params, tokenizer, *, max_shard_bytes=_SHARD):
-    """Write a decoder or a classifier as a directory that `transformers` opens.
+    """Writes a decoder or a classifier as a directory that `transformers` opens.
 
-    Parameters keep their type; beyond `max_shard_bytes` they go to several files. A
-    decoder head's bias, which `transformers` has no place for, is written as
-    "score.bias" when it is not 0. The directory appears whole or not at all; an older
-    model in its place is replaced, anything else refused.
+    Parameters keep their dtype; above `max_shard_bytes` they are split into several
+    files. `transformers` has no bias in a decoder's head; a non-zero one is written as
+    "score.bias". The directory is written atomically. It replaces an older model;
+    anything else in its place raises ValueError.
     """
     path = pathlib.Path(path)
     if not isinstance(model, decoder.Decoder | heads.Classifier):
-        raise ValueError(f"{type(model).__name__} has no form on disk: save a Decoder")
+        raise ValueError(f"{type(model).__name__} has no file format: save a Decoder")
     if path.exists() and not _replaceable(path):
         raise ValueError(f"{path} holds something other than a model: name a new path")
     described = _describe(model, params, tokenizer)
@@ -109,8 +107,8 @@ def save(path, model, params, tokenizer, *, max_shard_bytes=_SHARD):
         weights.write(fresh, params, kind, count, max_shard_bytes)
         tokenizer.save_pretrained(fresh)
         _write_json(fresh / "config.json", described)
-        ends = {key: described[key] for key in described if key.endswith("_token_id")}
-        _write_json(fresh / "generation_config.json", ends)
+        tokens = {key: described[key] for key in described if key.endswith("_token_id")}
+        _write_json(fresh / "generation_config.json", tokens)
         files.remove(path)
 
 
@@ -130,14 +128,14 @@ def _describe(model, params, tokenizer):
         token_id = getattr(tokenizer, f"{token}_token_id")
         if f"{token}_token_id" in described:
             continue  # RoBERTa's positions depend on it
-        # transformers wants an embedding row for padding, and builds none.
+        # transformers requires an embedding row for the padding token.
         known = token_id is not None and token_id < model.config.vocab_size
         described[f"{token}_token_id"] = token_id if known else None
     return described
 
 
 def _replaceable(path):
-    """Is this an empty directory or a model's? A run's has a config.json as well."""
+    """Is this an empty or a model directory? A run directory has a config.json too."""
     files = (path / weights.WEIGHTS, path / weights.INDEX)
     model = (path / "config.json").is_file() and any(map(pathlib.Path.is_file, files))
     return path.is_dir() and (model or not any(path.iterdir()))
@@ -150,7 +148,7 @@ def _resolve(path, revision):
         return folder
     text = str(path)
     if text.startswith(("/", ".", "~")) or text.count("/") > 1:
-        raise ValueError(f"no model directory {text}: give one that has a config.json")
+        raise ValueError(f"no model directory {text}: give one with a config.json")
     import huggingface_hub
 
     try:
@@ -159,9 +157,9 @@ def _resolve(path, revision):
         )
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"no directory {text!r} here, nor could the hub give one "
-            f"({_first_line(error)}): give a model directory, or with a connection "
-            f"fetch it once by `hf download {text}`"
+            f"no directory {text!r} here, and the hub did not give one "
+            f"({_first_line(error)}): give a model directory, or fetch the model while "
+            f"online with `hf download {text}`"
         ) from None
     return pathlib.Path(downloaded)
 
@@ -172,16 +170,12 @@ def _first_line(error):
 
 def _read_json(file):
     if not file.is_file():
-        raise ValueError(f"{file.parent} is no model directory: it has no {file.name}")
+        raise ValueError(
+            f"{file.parent} is not a model directory: it has no {file.name}"
+        )
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _write_json(file, content):
     text = json.dumps(content, indent=2, sort_keys=True)
     file.write_text(text + "\n", encoding="utf-8")
-
-
-def _shapes(model):
-    """The parameter tree as shapes and types, without computing anything."""
-    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    return jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]

@@ -1,9 +1,10 @@
-"""Adapters of one module in a file that is three layers here: query, key and value.
+"""Adapters of fused modules, which hold our query, key and value layers in one.
 
-GPT-2's c_attn and GPT-NeoX's query_key_value have one A, which serves each of our
-three, and one B, of which each has its outputs. Ours need not share an A: then they
-stand side by side, x [A_q A_k] diag(B_q, B_k), a rank as large as theirs together. Both
-ways are exact. A is [L, inputs, r] and B [L, r, outputs], numpy arrays.
+GPT-2's c_attn and GPT-NeoX's query_key_value have one A, shared by our three layers,
+and one B, in which each layer has its outputs. In the other direction our layers may
+have different A: they are concatenated, x [A_q A_k] diag(B_q, B_k), and the ranks add
+up. Both directions are exact. A is [L, inputs, r] and B is [L, r, outputs], numpy
+arrays.
 """
 
 import numpy as np
@@ -14,23 +15,22 @@ _FUSED = (names.THIRDS, names.HEAD_THIRDS)
 
 
 def parts(form):
-    """How many layers of ours a tensor of a form holds."""
+    """How many of our layers share a tensor of this form."""
     return 3 if any(form in joined for joined in _FUSED) else 1
 
 
 def take(down, up, form, heads):
-    """A module's (A, B) as the part `form` has them.
+    """The (A, B) of one part of a module: the inverse of `join`.
 
-    What only other parts use is left out, so that what `join` put side by side comes
-    apart again: a part without any has rank 0.
+    Ranks that only other parts use are dropped; a part without an adapter has rank 0.
     """
-    own = up[:, :, _outputs(form, up.shape[-1], heads)]
-    foreign = ~(own != 0).any((0, 2)) & (up != 0).any((0, 2))
-    return down[:, :, ~foreign], own[:, ~foreign]
+    part = up[:, :, _outputs(form, up.shape[-1], heads)]
+    unused = ~(part != 0).any((0, 2)) & (up != 0).any((0, 2))
+    return down[:, :, ~unused], part[:, ~unused]
 
 
 def join(pairs, heads):
-    """The (A, B) of a module of {form: (A, B)}, its parts; absent parts get zeros."""
+    """The (A, B) of a module from its parts {form: (A, B)}; absent parts get zeros."""
     (first, *others), ups = zip(*pairs.values(), strict=True)
     if parts(next(iter(pairs))) == 1:
         return first, ups[0]
@@ -47,7 +47,7 @@ def join(pairs, heads):
 
 
 def _outputs(form, count, heads):
-    """Which of a module's `count` outputs belong to a part."""
+    """The indices of a part's outputs among a module's `count` outputs."""
     every = np.arange(count)
     if form in names.THIRDS:
         return every.reshape(3, -1)[names.THIRDS.index(form)]

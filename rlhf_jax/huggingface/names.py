@@ -1,6 +1,6 @@
-"""How Hugging Face names what a network is made of: one table of tensors a family.
+"""Hugging Face's names of parameters: one table of tensors per family.
 
-A family is the `model_type` of a config.json; `huggingface_configs` reads the rest.
+A family is the `model_type` of a config.json; `read_config` reads the rest.
 """
 
 import re
@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 
 class Tensor(NamedTuple):
-    """One parameter here, and where it stands in a file."""
+    """One of our parameters, and its tensor in a file."""
 
     path: str  # in our tree; leaves under "layers/" are stacked
-    name: str  # in the file, {} being the layer
-    form: str = "same"  # "transposed", or a part of what THIRDS or HEAD_THIRDS join
+    name: str  # in the file; {} stands for the layer
+    form: str = "same"  # or "transposed", or a part named in THIRDS or HEAD_THIRDS
 
 
-# How transformers names the classes of a family.
+# Prefixes of a family's classes in transformers.
 CLASSES = {
     "gpt2": "GPT2",
     "gpt_neox": "GPTNeoX",
@@ -29,24 +29,24 @@ CLASSES = {
     "bert": "Bert",
     "roberta": "Roberta",
 }
-# A class whose name is not the family's with ForCausalLM or the like behind it.
+# Classes whose name is not the prefix followed by ForCausalLM or the like.
 OTHER_CLASSES = {
     "GPT2ForCausalLM": "GPT2LMHeadModel",
     "Gemma3ForSequenceClassification": "Gemma3TextForSequenceClassification",
 }
 
-THIRDS = ("query", "key", "value")  # side by side in the columns (GPT-2)
-HEAD_THIRDS = ("head_query", "head_key", "head_value")  # the rows of each head (NeoX)
+THIRDS = ("query", "key", "value")  # concatenated along columns (GPT-2)
+HEAD_THIRDS = ("head_query", "head_key", "head_value")  # rows, head by head (NeoX)
 
-# Names and forms of the leaves of a module. torch.nn.Linear keeps [outputs, inputs],
-# our kernels are [inputs, outputs], as GPT-2's Conv1D is.
+# Names and forms of a module's leaves. torch.nn.Linear has [outputs, inputs]; our
+# kernels and GPT-2's Conv1D have [inputs, outputs].
 _LINEAR = (("kernel", "weight", "transposed"), ("bias", "bias", "same"))
 _CONV1D = (("kernel", "weight", "same"), ("bias", "bias", "same"))
 _NORM = (("scale", "weight", "same"), ("bias", "bias", "same"))
 
 
 def _table(prefix, tables, kinds):
-    """Tensors of modules {ours: theirs}, theirs without the prefix."""
+    """Tensors of modules {our path: their name without the prefix}."""
     embeddings = (
         Tensor(f"embedding/{ours}", f"{prefix}.{theirs}.weight")
         for ours, theirs in tables.items()
@@ -60,7 +60,7 @@ def _table(prefix, tables, kinds):
 
 
 def _fused(name, parts):
-    """Query, key and value that share one tensor."""
+    """Query, key and value in one tensor."""
     return tuple(
         Tensor(f"layers/attention/{ours}/{leaf}", f"{name}.{torch_leaf}", part)
         for ours, part in zip(THIRDS, parts, strict=True)
@@ -69,7 +69,7 @@ def _fused(name, parts):
 
 
 def _llama(norms):
-    """Llama and its kin, which differ in the norms around the feed-forward layer."""
+    """Llama and its relatives, which differ in the norms around the MLP."""
     return _table(
         "model",
         {"token": "embed_tokens"},
@@ -101,7 +101,7 @@ def _llama(norms):
 
 
 _LLAMA = _llama({"mlp_norm": "post_attention_layernorm"})
-_GEMMA = _llama(  # what is Llama's second norm by its name is a third one here
+_GEMMA = _llama(  # post_attention_layernorm is Llama's mlp_norm, but not here
     {
         "attention_post_norm": "post_attention_layernorm",
         "mlp_norm": "pre_feedforward_layernorm",
@@ -186,7 +186,7 @@ _DISTILBERT = _table(
 
 
 def _bert(prefix):
-    """BERT and RoBERTa, whose trunks differ in their prefix."""
+    """BERT and RoBERTa, which differ in their prefix."""
     layer = "encoder.layer.{}"
     return _table(
         prefix,
@@ -220,7 +220,7 @@ def _bert(prefix):
 
 
 def _heads(pooler, head):
-    """The two layers between an encoder and its classes."""
+    """The pooler and head of an encoder."""
     return tuple(
         Tensor(f"{ours}/{leaf}", f"{theirs}.{torch_leaf}", form)
         for ours, theirs in (("pooler", pooler), ("head", head))
@@ -228,7 +228,7 @@ def _heads(pooler, head):
     )
 
 
-OPTIONAL = "score.bias"  # 0 when absent; `transformers` has no place for it
+OPTIONAL = "score.bias"  # 0 if absent; `transformers` has no such parameter
 _SCORE = (
     Tensor("head/kernel", "score.weight", "transposed"),
     Tensor("head/bias", OPTIONAL),
@@ -254,21 +254,28 @@ TENSORS = {
 }
 
 _PREFIX = re.compile(r"^(model|transformer|gpt_neox|distilbert|bert|roberta)\.")
-_OTHER = (  # names that not all files have
+_OTHER = (  # alternative spellings in some files
     (re.compile(r"^embed_out\."), "lm_head."),
     (re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"),
     (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"),
 )
-# Causal masks, rotary tables and positions that older files carry along.
+# Causal masks, rotary tables and positions, stored in older files.
 _BUFFERS = re.compile(
     r"\.(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$|"
     r"embeddings\.position_ids$"
 )
 
 
+def inner(path):
+    """A parameter's path without the "trunk/" that classifiers put before it."""
+    return path.removeprefix("trunk/")
+
+
 def short(name):
-    """A tensor's name in one spelling, without the prefix that a bare trunk's files
-    leave out."""
+    """A tensor's name in its standard spelling, without the model's prefix.
+
+    Files of a bare trunk lack that prefix.
+    """
     name = _PREFIX.sub("", name)
     for other, known in _OTHER:
         name = other.sub(known, name)
@@ -276,5 +283,5 @@ def short(name):
 
 
 def is_buffer(name):
-    """Is this a constant that older files store beside the weights?"""
+    """Is this one of the constants that older files store with the weights?"""
     return _BUFFERS.search(name) is not None

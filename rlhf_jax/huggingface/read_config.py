@@ -1,6 +1,6 @@
-"""The configuration that a config.json describes, family by family.
+"""From a config.json to our configuration, for each family (`model_type`).
 
-A family is a `model_type`; the way back is `huggingface_describe`.
+`write_config` is the inverse.
 """
 
 from rlhf_jax.huggingface import names
@@ -21,7 +21,10 @@ _ACTIVATIONS = {
 
 
 def read(described):
-    """The configuration that a config.json describes, given as a dictionary."""
+    """The configuration of a config.json, given as a dictionary.
+
+    Raises ValueError for unsupported families and settings, KeyError for missing keys.
+    """
     kind = described.get("model_type")
     if kind not in names.CLASSES:
         raise ValueError(f"model_type {kind!r} is not one of {tuple(names.CLASSES)}")
@@ -34,7 +37,7 @@ def read(described):
 
 
 def _refuse(described, *plain):
-    """Raise for a setting that computes otherwise; plain: (key, the one value)."""
+    """Raises ValueError for unsupported settings; plain: (key, supported value)."""
     for key, value in plain:
         if described.get(key, value) != value:
             raise ValueError(f"config.json has {key}={described[key]!r}: not supported")
@@ -116,7 +119,7 @@ def _from_llama(described):
 
 
 def _window(described):
-    """How far a token sees, and in which layers: (None, None) for everywhere."""
+    """(window, the layers that have it), as fields of `Decoder`; (None, None): none."""
     kind, layers = described["model_type"], range(described["num_hidden_layers"])
     window = described.get("sliding_window", 4096)
     if kind == "mistral":
@@ -145,7 +148,7 @@ def _from_gemma(described):
         _refuse(described, ("use_bidirectional_attention", False))
     second = described["model_type"] == "gemma2"
     rope, near = _rope(described), {}
-    if not second:  # one kind of rotation for far-sighted layers, one for the others
+    if not second:  # layers with and without a window have different rotations
         near = rope.get("sliding_attention") or {}
         rope = rope.get("full_attention") or rope
         _refuse(near, ("rope_type", "default"))

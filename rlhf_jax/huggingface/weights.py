@@ -1,7 +1,7 @@
-"""Tensors of safetensors files to parameter trees and back, each one accounted for.
+"""Between safetensors files and parameter trees, with every tensor accounted for.
 
-Reading goes parameter by parameter: one is put together on the host, placed, and
-forgotten. Writing goes file by file.
+Parameters are read one by one: each is assembled on the host, moved to its devices, and
+freed. They are written file by file.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import json
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -20,13 +21,13 @@ from rlhf_jax.huggingface import names
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _LISTED = 8  # faults of one kind that a message names
-_REPEATED = {"lm_head.weight"}  # a copy of a tied embedding, or of no use to a trunk
+_IGNORED = {"lm_head.weight"}  # a copy of a tied embedding, or unused by a classifier
 
 
 class _Source(NamedTuple):
-    names: tuple[str, ...]  # one, or one a layer
+    names: tuple[str, ...]  # one, or one per layer
     form: str
-    shape: tuple[int, ...]  # of each of them in the file
+    shape: tuple[int, ...]  # of each in the file
 
 
 class _Written(NamedTuple):
@@ -35,19 +36,19 @@ class _Written(NamedTuple):
     parts: dict  # {form: (path, layer or None)}
 
 
-# In
+# Reading
 
 
-def read(folder, shapes, family, heads, dtype, place):
-    """The parameters in a directory, each placed as soon as it is read.
+def read(folder, shapes, family, heads, dtype, put):
+    """The parameters in a directory, each moved to its devices as soon as it is read.
 
-    Every tensor's name and shape is checked before any is read. On the host stand at
-    most one parameter in `dtype`, one tensor of a file, and what `place` keeps there.
+    All names and shapes are checked before any tensor is read. The host holds at most
+    one parameter in `dtype`, one tensor of a file, and what `put` keeps there.
 
     Args: folder; shapes: our tree, of anything with a shape; family: a key of
-    `names.TENSORS`; heads: of its attention; dtype; place: (path, numpy array) → what
-    stands in the tree. Raises ValueError naming all that is missing, misshapen or left
-    over.
+    `names.TENSORS`; heads: the number of attention heads; dtype; put: (path, numpy
+    array) → leaf, as `device_put` makes it. Raises ValueError naming all tensors that
+    are missing, misshapen or left over.
     """
     files = _files(folder)
     shapes_of = dict(zip(trees.paths(shapes), jax.tree.leaves(shapes), strict=True))
@@ -59,21 +60,28 @@ def read(folder, shapes, family, heads, dtype, place):
             file: stack.enter_context(safetensors.safe_open(folder / file, "np"))
             for file in {file for file, _ in files.values()}
         }
-        found = {name: (opened[file], full) for name, (file, full) in files.items()}
-        _check(folder, sources, found)
+        tensors = {name: (opened[file], full) for name, (file, full) in files.items()}
+        _check(folder, sources, tensors)
         leaves = [
-            place(path, _read_leaf(found, sources[path], leaf.shape, dtype, heads))
+            put(path, _read_leaf(tensors, sources[path], leaf.shape, dtype, heads))
             for path, leaf in shapes_of.items()
         ]
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
-def placing(shapes, sharding):
-    """`place(path, array)`: the array on the devices `sharding` says.
+def shapes_of(model):
+    """A model's parameter tree as shapes and dtypes, without computing anything."""
+    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    return jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
+
+
+def device_put(shapes, sharding):
+    """A function (path, array) → the array on the devices of its sharding.
 
     sharding: None for the default device, a `jax.sharding.Sharding`, a pytree of them,
-    or a callable (path, shape) → Sharding. shapes: the tree, of anything with a shape.
-    On many hosts each places the part that its own devices hold.
+    or a function (path, shape) → Sharding. shapes: the tree, of anything with a shape.
+    Each host puts the shards of its local devices. Raises ValueError for what is not a
+    Sharding or does not fit a shape.
     """
     if sharding is None:
         return lambda path, array: _put(array, None)
@@ -94,37 +102,35 @@ def placing(shapes, sharding):
                 f"{path} {leaf.shape} cannot be laid out as {one}: {error}"
             ) from None
     of = dict(zip(paths, each, strict=True))
-    return lambda path, array: _spread(array, of[path])
+    return lambda path, array: _shard(array, of[path])
 
 
-def _spread(array, sharding):
-    places = sharding.addressable_devices_indices_map(array.shape)
-    parts = [_put(array[index], device) for device, index in places.items()]
+def _shard(array, sharding):
+    shards = sharding.addressable_devices_indices_map(array.shape)
+    parts = [_put(array[index], device) for device, index in shards.items()]
     return jax.make_array_from_single_device_arrays(array.shape, sharding, parts)
 
 
 def _put(array, device):
-    """On the device, and there already, so that the array here can be forgotten. On a
-    CPU it may be the array itself."""
-    there = jax.device_put(array, device).block_until_ready()
-    gc.collect(0)  # when jax lets go of what it has copied
-    return there
+    """The array on a device, once copied, so that the host's memory can be freed.
 
-
-def _inner(path):
-    return path.removeprefix("trunk/")
+    On a CPU it may be the array itself.
+    """
+    copied = jax.device_put(array, device).block_until_ready()
+    gc.collect(0)  # makes jax release what it has copied
+    return copied
 
 
 def _is_stacked(path):
-    return _inner(path).startswith("layers/")
+    return names.inner(path).startswith("layers/")
 
 
 def _tensor(path, family):
-    """Where a parameter stands in a file."""
+    """The `names.Tensor` of a parameter. Raises ValueError if the family has none."""
     table = names.TENSORS[family]
-    if _inner(path) not in table:
-        raise ValueError(f"{family} has no place for the parameter {path}")
-    return table[_inner(path)]
+    if names.inner(path) not in table:
+        raise ValueError(f"{family} has no parameter {path}")
+    return table[names.inner(path)]
 
 
 def _source(path, shape, family):
@@ -151,34 +157,34 @@ def _files(folder):
         listed = [WEIGHTS]
     else:
         raise ValueError(
-            f"{folder} has no {WEIGHTS}: save it once more with transformers' "
+            f"{folder} has no {WEIGHTS}: save the model again with transformers' "
             "save_pretrained, which writes safetensors"
         )
-    found = {}
+    tensors = {}
     for file in listed:
         if not (folder / file).is_file():
             raise ValueError(f"{folder} lacks {file}, which {INDEX} names")
         with safetensors.safe_open(folder / file, "np") as content:
-            found |= {names.short(name): (file, name) for name in content.keys()}
-    return found
+            tensors |= {names.short(name): (file, name) for name in content.keys()}
+    return tensors
 
 
-def _check(folder, sources, found):
-    """Raise one ValueError that names every tensor that does not fit."""
+def _check(folder, sources, tensors):
+    """Raises one ValueError that names every tensor that does not fit."""
     wanted = {name: source for source in sources.values() for name in source.names}
-    missing = set(wanted) - set(found) - {names.OPTIONAL}
+    missing = set(wanted) - set(tensors) - {names.OPTIONAL}
     misshapen = []
-    for name in sorted(set(wanted) & set(found)):
-        file, full = found[name]
+    for name in sorted(set(wanted) & set(tensors)):
+        file, full = tensors[name]
         shape = tuple(file.get_slice(full).get_shape())
         if shape != wanted[name].shape:
             misshapen.append(f"{name} is {shape}, not {wanted[name].shape}")
-    spare = set(found) - set(wanted) - _REPEATED
+    spare = set(tensors) - set(wanted) - _IGNORED
     left_over = {name for name in spare if not names.is_buffer(name)}
     faults = {"missing": missing, "misshapen": misshapen, "left over": left_over}
     if any(faults.values()):
-        said = "; ".join(f"{kind}: {_list(of)}" for kind, of in faults.items() if of)
-        raise ValueError(f"{folder}: the tensors do not fit config.json; {said}")
+        listed = "; ".join(f"{kind}: {_list(of)}" for kind, of in faults.items() if of)
+        raise ValueError(f"{folder}: the tensors do not fit config.json; {listed}")
 
 
 def _list(faults):
@@ -187,19 +193,19 @@ def _list(faults):
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _read_leaf(found, source, shape, dtype, heads):
-    """One parameter of our tree, its layers stacked: numpy, of `shape` and `dtype`."""
+def _read_leaf(tensors, source, shape, dtype, heads):
+    """One parameter of our tree, layers stacked: a numpy array."""
     leaf = np.zeros(shape, dtype)
     layers = leaf if len(shape) > len(source.shape) else leaf[None]
     for layer, name in zip(layers, source.names, strict=True):
-        if name in found:
-            file, full = found[name]
+        if name in tensors:
+            file, full = tensors[name]
             layer[...] = _take(file.get_tensor(full), source.form, heads)
     return leaf
 
 
 def _take(array, form, heads):
-    """What a parameter has of a tensor in a file."""
+    """A parameter's part of a tensor in a file."""
     if form == "transposed":
         return array.T
     if form in names.THIRDS:
@@ -211,14 +217,14 @@ def _take(array, form, heads):
     return array
 
 
-# Out
+# Writing
 
 
 def write(folder, params, family, heads, max_shard_bytes):
-    """Write a decoder's or a classifier's parameters as the family's files have them.
+    """Writes the parameters of a decoder or classifier as the family's tensor files.
 
-    One file, or several of at most `max_shard_bytes` and an index (a tensor larger than
-    that stands alone). A decoder head's bias of 0 is left out.
+    One file, or several of at most `max_shard_bytes` with an index; a larger tensor has
+    a file of its own. A decoder head's bias is omitted if it is 0.
     """
     leaves = dict(zip(trees.paths(params), jax.tree.leaves(params), strict=True))
     shards = _shards(_plan(leaves, family), max_shard_bytes)
@@ -228,7 +234,7 @@ def write(folder, params, family, heads, max_shard_bytes):
         if len(shards) > 1:
             file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         tensors = {
-            # safetensors writes memory as it lies.
+            # safetensors ignores strides.
             tensor.name: np.ascontiguousarray(_make(leaves, tensor, heads))
             for tensor in shard
         }
@@ -241,7 +247,7 @@ def write(folder, params, family, heads, max_shard_bytes):
 
 
 def _plan(leaves, family):
-    """Every tensor of the files, and which parameters it is made of."""
+    """Every tensor of the files, and the parameters that it consists of."""
     parts, sizes = {}, {}
     for path, leaf in leaves.items():
         tensor = _tensor(path, family)
@@ -282,11 +288,14 @@ def _make(leaves, tensor, heads):
 
 
 def _on_host(leaf, layer):
-    """One layer of a parameter. From an accelerator it comes alone, for jax would keep
-    a copy of all that is fetched at once."""
+    """One layer of a parameter as numpy.
+
+    From an accelerator only this layer is fetched: jax would cache a copy of the whole
+    parameter.
+    """
     if layer is None:
         return np.asarray(leaf)
-    near = not isinstance(leaf, jax.Array) or all(
+    on_cpu = not isinstance(leaf, jax.Array) or all(
         device.platform == "cpu" for device in leaf.devices()
     )
-    return np.asarray(leaf)[layer] if near else np.asarray(leaf[layer])
+    return np.asarray(leaf)[layer] if on_cpu else np.asarray(leaf[layer])

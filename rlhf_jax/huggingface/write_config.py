@@ -1,37 +1,36 @@
-"""The config.json of a configuration, for the family that it belongs to.
+"""From our configuration to a config.json: the inverse of `read_config`.
 
-Which one that is follows from its branches: Mistral is a Llama with a window, Qwen2 one
-whose queries, keys and values have a bias and whose output has none, Qwen3 one that
-normalises each head, Gemma one that also normalises what a layer adds. The way back is
-`huggingface_configs`.
+The family follows from the branches of the configuration: Mistral is a Llama with a
+window, Qwen2 has biases in queries, keys and values but not in the attention output,
+Qwen3 normalises each head, and Gemma also normalises the updates of a layer.
 """
 
 import dataclasses
 
-from rlhf_jax.huggingface import read_config as configs
+from rlhf_jax.huggingface import read_config
 from rlhf_jax.models import config
 
 _GEMMA_ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh"}
 
 
 def family(c):
-    """The family a configuration can be saved as. Raises ValueError when none fits."""
+    """The family to save a configuration as. Raises ValueError if none fits."""
     facts = _facts(c)
-    odd = {
+    wrong = {
         name: {key: wanted[key] for key in wanted if facts[key] != wanted[key]}
         for name, wanted in _needs(c).items()
     }
-    nearest = min(odd, key=lambda name: len(odd[name]))
-    if odd[nearest]:
+    nearest = min(wrong, key=lambda name: len(wrong[name]))
+    if wrong[nearest]:
         raise ValueError(
             "no Hugging Face family has this configuration; the nearest, "
-            f"{nearest}, needs {odd[nearest]}"
+            f"{nearest}, needs {wrong[nearest]}"
         )
     return nearest
 
 
 def _facts(c):
-    """The fields of a configuration, each in one spelling."""
+    """The fields of a configuration and properties derived from them."""
     facts = dataclasses.asdict(c)
     if isinstance(c, config.Encoder):
         return facts | {"segmented": c.segments > 0, "offset": c.first_position > 0}
@@ -40,13 +39,13 @@ def _facts(c):
         "output_bias": bias,
         "partial": c.rotary_dim not in (None, c.head_dim),
         "sliding": c.window is not None,
-        "rotated_near": c.window is None or c.window_theta is not None,
+        "window_rotation": c.window is None or c.window_theta is not None,
         "mixed": not (all(c.in_window()) or c.window is None),
     }
 
 
 def _needs(c):
-    """What each family demands of the `_facts`, the plainest family first."""
+    """The `_facts` that each family requires, the simplest family first."""
     if isinstance(c, config.Encoder):
         bert = dict(pooling="tanh", segmented=True)
         plain = dict(pooling="relu", segmented=False, offset=False, norm_eps=1e-12)
@@ -72,7 +71,7 @@ def _needs(c):
         name: getattr(c, name) for name in ("score_dim", "score_cap", "logit_cap")
     }
     gemma |= dict(mlp_bias=False)
-    third = dict(head_norm=True, window_theta=c.window_theta, rotated_near=True)
+    third = dict(head_norm=True, window_theta=c.window_theta, window_rotation=True)
     return {
         "gpt2": gpt2 | square | dict(sliding=False),
         "llama": even | dict(sliding=False),
@@ -86,14 +85,14 @@ def _needs(c):
 
 
 def describe(c):
-    """The fields of a config.json for a configuration: the inverse of `read`."""
+    """The fields of config.json: the inverse of `read_config.read`."""
     kind = family(c)
     common = {"model_type": kind, "vocab_size": c.vocab_size}
     if isinstance(c, config.Encoder):
         return common | (_to_distil(c) if kind == "distilbert" else _to_bert(c))
     common["tie_word_embeddings"] = c.tied
     special = {"gpt2": _to_gpt2, "gpt_neox": _to_neox}
-    if kind in configs.GEMMA:
+    if kind in read_config.GEMMA:
         return common | _to_gemma(c, kind)
     return common | special.get(kind, _to_llama)(c)
 
@@ -111,10 +110,10 @@ def _to_gpt2(c):
 
 
 def _to_neox(c):
-    turned = c.rotary_dim or c.head_dim
-    part = turned / c.head_dim
-    if int(part * c.head_dim) != turned:  # transformers rounds down what it reads
-        part = (turned + 0.5) / c.head_dim
+    rotated = c.rotary_dim or c.head_dim
+    part = rotated / c.head_dim
+    if int(part * c.head_dim) != rotated:  # transformers rounds down
+        part = (rotated + 0.5) / c.head_dim
     rope = _to_rope(c) | {"partial_rotary_factor": part}
     return _sizes(c) | {
         "rope_parameters": rope,
@@ -139,7 +138,7 @@ def _to_llama(c):
     if c.window is None:
         return described
     described["sliding_window"] = c.window
-    if family(c) in configs.QWEN:
+    if family(c) in read_config.QWEN:
         described["use_sliding_window"] = True
         described["layer_types"] = _layer_types(c)
     return described

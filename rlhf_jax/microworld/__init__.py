@@ -1,7 +1,8 @@
-"""A small language whose truth is known exactly: the embedded default data.
+"""A small synthetic language with a known ground truth: the built-in default data.
 
-`world = microworld.create(seed=0)`; then `corpus`, `reviews`, `skills` and `judging`
-write text, `gold`, `likelihood` and `people` judge it. numpy only; rows are vectorised.
+Start from `world = microworld.create(seed=0)`. `corpus`, `reviews`, `skills` and
+`judging` generate text; `gold`, `likelihood` and `people` score it. It is vectorised
+numpy.
 """
 
 from rlhf_jax.microworld import (

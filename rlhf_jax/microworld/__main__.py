@@ -1,4 +1,4 @@
-"""`python -m rlhf_jax.microworld --seed 0`: look at a world."""
+"""`python -m rlhf_jax.microworld --seed 0` prints samples of a world."""
 
 import argparse
 
@@ -36,8 +36,8 @@ def _print_reviews(world, rng, rows):
             f"  {scores[i]:.2f}", world.decode(prompts[i]), "|", world.decode(words[i])
         )
     print(f"\ngold: mean {scores.mean():.3f}, sd {scores.std():.3f}, by flaw:")
-    for kind, found in zip(grammar.FLAWS, flaws.T, strict=True):
-        print(f"  {kind:12s} {found.mean():6.1%}  {scores[found].mean():.3f}")
+    for kind, flawed in zip(grammar.FLAWS, flaws.T, strict=True):
+        print(f"  {kind:12s} {flawed.mean():6.1%}  {scores[flawed].mean():.3f}")
     parts = gold.components(world, prompts, words, valid)
     print("components:", {name: round(float(x.mean()), 2) for name, x in parts.items()})
 
@@ -45,8 +45,8 @@ def _print_reviews(world, rng, rows):
 def _print_skills(world):
     print("\nskills")
     for kind in skills.KINDS:
-        found = skills.items(world, kind, "test", 2)
-        for question, answer in zip(*found[::2], strict=True):
+        items = skills.items(world, kind, "test", 2)
+        for question, answer in zip(*items[::2], strict=True):
             print(f"  {kind:12s}", world.decode(question), "->", world.decode(answer))
 
 

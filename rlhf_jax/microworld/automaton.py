@@ -1,11 +1,12 @@
-"""A finite-state writer with a memory and a noise channel: sampling and likelihood.
+"""A probabilistic finite automaton with a memory and a noise channel.
 
-N rows, T tokens, K nodes, A memory values, G groups of rows, D word distributions,
-V words, Z slots. A state is (node, memory). A step moves along an arc, which keeps the
-memory or redraws it from `recall[group, memory]`, and writes a word from the
-distribution of the new state; with probability `noise` the word is replaced by one
-drawn uniformly from all V − 1 words that are not padding. A slot is a word that every
-row fills in for itself (the title of its film). Writing stops at the end word.
+It samples texts and computes their exact likelihood. N rows, T tokens, K nodes, A
+memory values, G groups of rows, D word distributions, V words, Z slots. A state is
+(node, memory). A step follows an arc, which keeps the memory or redraws it from
+`recall[group, memory]`, and emits a word from the distribution of the new state. With
+probability `noise` the word is replaced by one drawn uniformly from the V − 1 words
+that are not padding. A slot is a placeholder with a value per row, such as the title of
+a film. A text stops at the end word.
 """
 
 import dataclasses
@@ -19,15 +20,15 @@ from rlhf_jax.microworld.draws import Draws
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Automaton:
-    """Arcs are sorted by source; every node has at least one, probabilities sum to 1.
+    """Arcs are sorted by source; every node has at least one, with probabilities sum 1.
 
-    The last node is where a text has ended: it must loop and write `end_id`.
+    The last node is the end of a text: it must loop and emit `end_id`.
     """
 
     source: np.ndarray  # [arcs] int
     target: np.ndarray  # [arcs] int
     weight: np.ndarray  # [arcs] float, probability given the source
-    redraws: np.ndarray  # [arcs] bool, the memory is drawn anew
+    redraws: np.ndarray  # [arcs] bool, the memory is redrawn
     recall: np.ndarray  # [G, A, A] float, rows sum to 1
     writes: np.ndarray  # [K, A] int, the word distribution of a state
     words: np.ndarray  # [D, V + Z] float, rows sum to 1
@@ -38,11 +39,11 @@ class Automaton:
 
 
 def sample(machine, rng, *, node, memory, group, slots, length):
-    """Write one text a row.
+    """Samples one text per row.
 
-    node, memory, group [N] int: where each row starts, and which `recall` it uses;
-    slots [N, Z] int: the words its slots stand for. Returns tokens [N, length] int32,
-    mask [N, length] int32 (up to and including the end word), and the nodes passed
+    node, memory, group [N] int: each row's initial state, and the `recall` it uses;
+    slots [N, Z] int: the words of its slots. Returns tokens [N, length] int32, mask
+    [N, length] int32 (up to and including the end word), and the nodes visited
     [N, length] (−1 after the end). Rows that have not ended by `length` are cut.
     """
     first = np.searchsorted(machine.source, np.arange(len(machine.writes)))
@@ -73,7 +74,7 @@ def log_prob(machine, tokens, mask, *, node, memory, group, slots, block=64):
 
     α_t(j, b) = L(token_t | j, b) Σ_{i,a} α_{t−1}(i, a) P(i → j, a → b), with
     L(x | state) = (1 − noise)·words[state, x] + noise/(V − 1). A row without the end
-    word gets the probability of all texts that begin so. Padding is scored as noise.
+    word gets the probability of all texts with this prefix. Padding counts as noise.
 
     tokens, mask [N, T]; the rest as in `sample`. Returns [N] float64. Rabiner 1989,
     "A Tutorial on Hidden Markov Models", section III A, with scaling.
@@ -89,10 +90,10 @@ def log_prob(machine, tokens, mask, *, node, memory, group, slots, block=64):
 
 def _forward(machine, tokens, mask, node, memory, group, slots):
     rows, values = len(tokens), machine.recall.shape[-1]
-    # Nodes that can be reached now.
-    live, place = np.unique(node.astype(np.int64), return_inverse=True)
+    # `live`: the nodes reachable at this step.
+    live, index = np.unique(node.astype(np.int64), return_inverse=True)
     alpha = np.zeros((len(live), values, rows))
-    alpha[place, memory, np.arange(rows)] = 1.0
+    alpha[index, memory, np.arange(rows)] = 1.0
     total = np.zeros(rows)
     for t in range(int(mask.any(0).sum())):
         flat = alpha.reshape(len(live), -1)
@@ -111,11 +112,11 @@ def _forward(machine, tokens, mask, node, memory, group, slots):
 
 @functools.lru_cache(maxsize=512)
 def _moves(machine, before):
-    """Where texts go from the nodes `before`, an int64 array's bytes; kept, for texts
-    of any content pass the same nodes.
+    """The transitions from the nodes `before`, the bytes of an int64 array.
 
-    Returns (live, keep, fresh, redraw): the nodes reached; [live, before] probabilities
-    of arcs that keep the memory; the nodes where it is drawn anew, and [fresh, before].
+    Cached, as all texts pass the same nodes. Returns (live, keep, fresh, redraw): the
+    nodes reached; probabilities [live, before] of arcs that keep the memory; the nodes
+    where it is redrawn; and probabilities [fresh, before] of those arcs.
     """
     before = np.frombuffer(before, np.int64)
     leaving = np.isin(machine.source, before)
@@ -127,7 +128,7 @@ def _moves(machine, before):
 
 
 def _matrix(machine, chosen, targets, sources):
-    """[targets, sources] probabilities of the chosen arcs."""
+    """The probabilities of the chosen arcs, sparse [targets, sources]."""
     row = np.searchsorted(targets, machine.target[chosen])
     column = np.searchsorted(sources, machine.source[chosen])
     shape = len(targets), len(sources)
@@ -135,7 +136,7 @@ def _matrix(machine, chosen, targets, sources):
 
 
 def _likelihood(machine, words, slots):
-    """[D, N]: how likely each distribution writes each row's word."""
+    """[D, N]: the probability that each distribution emits each row's word."""
     written = machine.words[:, words]
     for z in range(slots.shape[1]):
         filled = machine.words[:, machine.size + z, None] * (slots[:, z] == words)
@@ -144,7 +145,7 @@ def _likelihood(machine, words, slots):
 
 
 def _corrupt(machine, rng, words):
-    """The noise channel; padding is never written."""
+    """The noise channel; it never emits padding."""
     other = rng.integers(machine.size - 1, size=len(words))
     other += other >= machine.pad_id
     return np.where(rng.random(len(words)) < machine.noise, other, words)

@@ -1,11 +1,11 @@
-"""The banks that worlds draw their words from; no word stands in two of them."""
+"""The word banks that worlds draw from; no word is in two of them."""
 
 
 def _words(text):
     return tuple(text.split())
 
 
-# Titles are a first part and a last part.
+# A title is a first part followed by a last part.
 FIRST = _words(
     "moon river ash silver winter north glass iron salt ember thorn star wind gold "
     "stone cloud rose storm"
@@ -46,10 +46,10 @@ AGREE = _words("also moreover besides meanwhile")
 CONTRAST = _words("yet though however although still")
 OPENERS = _words("overall finally altogether ultimately honestly clearly")
 
-# Praise in one world, blame in another.
+# Adjectives that praise in some worlds and blame in others.
 AMBIVALENT = _words("quiet strange loud slow dark cold wild raw long simple odd heavy")
 
-# What praises (1) and what blames (-1), by strength.
+# Words of praise (1) and blame (-1), by strength.
 ADJECTIVES = {
     1: {
         1: _words("fine decent pleasant solid neat tidy smooth nice"),
@@ -89,7 +89,7 @@ ADVICE = {
     -1: dict.fromkeys(_words("skip avoid dodge"), 2),
 }
 
-# Words that every world has.
+# Words in every world.
 FIXED = {
     "number": tuple(map(str, range(100))),
     "copula": _words("was felt seemed looked"),
@@ -102,7 +102,7 @@ FIXED = {
     "label": ("A", "B"),
 }
 
-# Onsets and endings of the two toy languages.
+# Onsets and rhymes of the two toy languages.
 TOY = (
     (_words("ka lo mi su te ro na vi"), _words("ki lu mo pa ta")),
     (_words("bre dro gla spe tri sko fle kru"), _words("n sk lm x rt")),

@@ -1,4 +1,4 @@
-"""The pretraining corpus: reviews, skills and judging texts in one stream."""
+"""The pretraining corpus: a mixture of reviews, skills and judging texts."""
 
 import dataclasses
 import hashlib
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlhf_jax.microworld import judging, layout, reviews, skills
+from rlhf_jax.microworld import judging, padding, reviews, skills
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Shares of the kinds of text; shares that do not fit the length go to the rest."""
+    """Shares of the kinds of text; a kind too long for a row has none."""
 
     reviews: float = 0.45
     skills: float = 0.35
@@ -19,21 +19,22 @@ class Mixture:
 
 
 class Text(NamedTuple):
-    """Field by field what `types.Tokens` holds."""
+    """The fields of `types.Tokens`."""
 
     tokens: np.ndarray  # [N, L] int32, right-padded
     mask: np.ndarray  # [N, L] int32
-    target_mask: np.ndarray  # [N, L] int32: every word but the first
+    target_mask: np.ndarray  # [N, L] int32: all words but the first
 
 
 def sample(world, rng, rows, *, length=64, mixture=Mixture(), split="train"):
-    """`rows` of text, shuffled; each starts with bos and ends with eos.
+    """Random rows of text; each starts with bos and ends with eos.
 
-    A row holds one review, one judging text, or as many short skill texts as fit.
-    Judging texts need 93 tokens: shorter rows leave their share to the others.
+    A row holds one review, one judging text, or as many skill texts as fit. Judging
+    texts need 93 tokens; shorter rows have none. Raises ValueError for rows too short
+    for reviews.
     """
     if length < reviews.WIDTH + reviews.RESPONSE:
-        raise ValueError(f"length {length} is too short for reviews: 49 or more")
+        raise ValueError(f"length={length} is too short for reviews; use 49 or more")
     share = [mixture.reviews, mixture.skills, mixture.judging]
     if length < judging.WIDTH:
         share[2] = 0.0
@@ -52,9 +53,9 @@ def sample(world, rng, rows, *, length=64, mixture=Mixture(), split="train"):
 
 
 def digest(world):
-    """A short name of everything that decides the corpus, for caches of what it made.
+    """A short digest of the corpus, as a cache key.
 
-    It is read off a small sample, so that any change of words or grammar changes it.
+    It hashes a small sample, so that any change of words or grammar changes it.
     """
     text = sample(world, np.random.default_rng(0), 256, length=96)
     return hashlib.sha256(text.tokens.tobytes()).hexdigest()[:16]
@@ -62,7 +63,7 @@ def digest(world):
 
 def _reviews(world, rng, n, *, split, length):
     prompt = reviews.prompts(world, rng, n, split=split)[:2]
-    return layout.join(prompt, reviews.sample(world, rng, *prompt, length=length))
+    return padding.join(prompt, reviews.sample(world, rng, *prompt, length=length))
 
 
 def _judging(world, rng, n, *, split, length):
@@ -70,9 +71,9 @@ def _judging(world, rng, n, *, split, length):
 
 
 def _skills(world, rng, n, *, split, length):
-    """Questions with their answers, several in a row."""
-    many = length // (skills.WIDTH + skills.ANSWER)
-    counts = rng.multinomial(n * many, skills.SHARES)
+    """Questions with their answers, several per row."""
+    per_row = length // (skills.WIDTH + skills.ANSWER)
+    counts = rng.multinomial(n * per_row, skills.SHARES)
     parts = [
         skills.items(world, kind, split, count, rng=rng)
         for kind, count in zip(skills.KINDS, counts, strict=True)
@@ -80,9 +81,9 @@ def _skills(world, rng, n, *, split, length):
     question, question_mask, answer, answer_mask = (
         np.concatenate(fields) for fields in zip(*parts, strict=True)
     )
-    order = rng.permutation(n * many)
+    order = rng.permutation(n * per_row)
     rows = [
         np.concatenate(pair, axis=1)[order].reshape(n, -1)
         for pair in ((question, answer), (question_mask, answer_mask))
     ]
-    return layout.join(tuple(rows))
+    return padding.join(tuple(rows))

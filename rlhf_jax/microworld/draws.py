@@ -1,13 +1,13 @@
-"""Draws from many small distributions at once."""
+"""Sampling from many small categorical distributions at once."""
 
 import numpy as np
 
 
 class Draws:
-    """Distributions of any sizes stored end to end, drawn from by their number."""
+    """Categorical distributions of any sizes, concatenated; sampled by their index."""
 
     def __init__(self, weights, start):
-        """weights [W] ≥ 0; start [D] int ascending: where each distribution begins."""
+        """weights [W] ≥ 0; start [D] int ascending: the first index of each."""
         self.start = np.append(start, len(weights))
         total = np.concatenate([[0.0], np.cumsum(weights)])
         self.low = total[self.start[:-1]]
@@ -16,11 +16,11 @@ class Draws:
 
     @classmethod
     def of_rows(cls, table):
-        """One distribution a row of table [D, size]."""
+        """One distribution per row of table [D, size]."""
         return cls(np.ravel(table), np.arange(len(table)) * np.shape(table)[1])
 
     def __call__(self, rng, which):
-        """[N] positions inside the distributions `which` [N]."""
+        """Samples [N], indices within the distributions `which` [N]."""
         point = self.low[which] + rng.random(len(which)) * self.width[which]
-        found = np.searchsorted(self.upper, point, side="right")
-        return np.minimum(found, self.start[which + 1] - 1) - self.start[which]
+        index = np.searchsorted(self.upper, point, side="right")
+        return np.minimum(index, self.start[which + 1] - 1) - self.start[which]

@@ -1,9 +1,9 @@
-"""The gold reward: what the people of a microworld truly prefer, in [0, 1].
+"""The gold reward: the true preferences of a microworld's people, in [0, 1].
 
     gold = Π_i component_i ^ weight_i,   0 without an end word
 
-Every component lies in [0, 1] and saturates, so that more of a good thing stops
-paying, and a review that fails in one respect fails. N rows, T response tokens.
+Every component lies in [0, 1] and saturates, so more of a good thing stops paying; a
+review that fails in one respect fails as a whole. N rows, T response tokens.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ from rlhf_jax.microworld import grammar, reviews
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Exponents of the components; the default is the gold of training reports."""
+    """Exponents of the components; the defaults are the gold reward of experiments."""
 
     valence: float = 1.0  # praise, by mean strength of distinct judging words
     grammar: float = 2.0  # few words out of place, adjectives that fit their aspect
-    topic: float = 1.0  # the right film and people, aspects the genre cares for
+    topic: float = 1.0  # the right film and people, aspects relevant to the genre
     aspects: float = 1.0  # three distinct aspects, none repeated
     adjectives: float = 1.0  # distinct adjectives
     coverage: float = 1.0  # a verdict, and aspects of more than one topic
@@ -29,10 +29,10 @@ class Weights:
 
 
 FIRST = Weights()
-# Other people: what they want is the same, how much of each is not.
+# A second population with the same components, weighted differently.
 SECOND = Weights(valence=0.6, grammar=1.0, topic=2.0, coverage=1.5, restraint=1.5)
 
-# Worth of none, one, two, three or more distinct words of a kind.
+# The score for 0, 1, 2, and 3 or more distinct words of a kind.
 _ASPECTS, _ADJECTIVES = np.array([[0.4, 0.75, 0.9, 1.0], [0.0, 0.75, 0.9, 1.0]])
 
 
@@ -71,7 +71,7 @@ def components(world, prompts, responses, response_mask):
 
 
 def errors(world, words):
-    """[N] words of each padded row that no grammatical review would have there."""
+    """[N] the number of ungrammatical words in each padded row."""
     return _reader(world.lexicon, world.grammar).read(words)[1]
 
 
@@ -81,26 +81,29 @@ def adjectives(words):
 
 
 def verdicts(words):
-    """Ids of all words that give a verdict."""
+    """Ids of all words that express a verdict."""
     roles = ("praise_noun", "blame_noun", "praise_advice", "blame_advice")
     return np.concatenate([words[role] for role in roles])
 
 
 def _moods(words, count):
-    """Mean signed strength of distinct judging words of the body, and the verdict's."""
+    """(mood, sign of the verdict): the mean signed strength of distinct judging words.
+
+    The body counts twice as much as the verdict.
+    """
     value = words.polarity * words.strength
     final = np.zeros(len(value), bool)
     final[verdicts(words)] = True
     present = (count > 0) & (value != 0)
     body = (present & ~final) @ value / np.maximum((present & ~final).sum(1), 1)
     verdict = (present & final) @ value
-    heard = present.any(1)
-    mean = np.where(heard, (2 * body + np.clip(verdict, -2, 2)) / 3, 0.0)
+    judged = present.any(1)
+    mean = np.where(judged, (2 * body + np.clip(verdict, -2, 2)) / 3, 0.0)
     return mean, np.sign(verdict)
 
 
 def _topic(world, info, count):
-    """Share of aspects the genre cares for, halved by each wrong title or name."""
+    """The share of relevant aspects, halved by each wrong title or name."""
     words, films = world.lexicon, world.films
     relevant = np.minimum(world.grammar.relevance[info.genre], 1.0)
     named = count[:, words["aspect"]]
@@ -114,7 +117,7 @@ def _topic(world, info, count):
 
 
 def _distinct(count, worth):
-    """Enough distinct words, times the share that is not repetition."""
+    """The score for distinct words, times the share of words that are not repeats."""
     distinct, total = (count > 0).sum(1), count.sum(1)
     fresh = np.where(total > 0, distinct / np.maximum(total, 1), 1.0)
     return worth[np.minimum(distinct, 3)] * fresh
@@ -130,7 +133,7 @@ def _coverage(words, count, verdict):
 
 
 def _gushing(reader, states):
-    """Piled adjectives, repeated adverbs, exclamations after the first."""
+    """Counts piled adjectives, repeated adverbs, and exclamations after the first."""
     piled = (states == reader.index["more"]).sum(1)
     adverb = states == reader.index["adverb"]
     repeated = (adverb[:, 1:] & adverb[:, :-1]).sum(1)
@@ -139,16 +142,16 @@ def _gushing(reader, states):
 
 
 def _misfits(world, info, words):
-    """Adjectives that do not fit the topic of the aspect they describe."""
+    """Counts adjectives that do not fit the topic of the aspect they describe."""
     lexicon = world.lexicon
     topic = lexicon.topic[words]
     steps = np.arange(words.shape[1])
     last = np.maximum.accumulate(np.where(topic >= 0, steps, -1), axis=1)
-    heard = np.take_along_axis(topic, np.maximum(last, 0), axis=1)
+    current = np.take_along_axis(topic, np.maximum(last, 0), axis=1)
     opening = lexicon.topic[lexicon["aspect"][info.aspect]]
-    heard = np.where(last >= 0, heard, opening[:, None])
+    current = np.where(last >= 0, current, opening[:, None])
     following = np.append(topic[:, 1:], np.full_like(topic[:, :1], -1), axis=1)
-    described = np.where(following >= 0, following, heard)
+    described = np.where(following >= 0, following, current)
     fits = lexicon.fits[words, described]
     return (np.isin(words, adjectives(lexicon)) & ~fits).sum(1)
 
@@ -160,7 +163,7 @@ def _counts(words, size):
 
 
 class _Reader:
-    """A deterministic reader of word classes that counts what it did not expect."""
+    """A deterministic automaton over word classes that counts unexpected words."""
 
     def __init__(self, lexicon, edges):
         states = sorted({state for edge in edges for state in edge})
@@ -171,7 +174,7 @@ class _Reader:
         for role, ids in lexicon.roles.items():
             self.classes[ids] = classes.get(_class(role), len(classes))
         self.classes[lexicon.id("<eos>")] = classes["end"]
-        # An unexpected word is read as the first state of its class, or skipped.
+        # An unexpected word leads to the first state of its class, or is skipped.
         self.next = np.repeat(stuck, len(classes) + 1, axis=1)
         for state in reversed(states):
             self.next[:, classes[_class(state)]] = self.index[state]
@@ -181,7 +184,7 @@ class _Reader:
             self.next[entry], self.expects[entry] = self.index[target], True
 
     def read(self, words):
-        """States [N, T] (−1 at padding) and unexpected words [N] of padded words."""
+        """(states [N, T], −1 at padding, and the number of unexpected words [N])."""
         classes, valid = self.classes[words], words != 0
         states = np.full(words.shape, -1)
         errors, state = np.zeros((2, len(words)), int)
@@ -200,7 +203,7 @@ def _reader(lexicon, review_grammar):
 
 
 def _class(name):
-    """The word class of a reading state or of a role."""
+    """The word class of a reader state or of a role."""
     same = {"mild": "adverb", "strong": "adverb", "agree": "connective"}
     same |= {"contrast": "connective"}
     plain = name.removeprefix("praise_").removeprefix("blame_")

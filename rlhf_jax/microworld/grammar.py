@@ -1,16 +1,17 @@
-"""The grammar of reviews: clauses, connectives and a verdict as a finite-state writer.
+"""The grammar of reviews: clauses, connectives and a verdict, as an automaton.
 
-The sentiment c ∈ {praise, blame} of the running clause and the number n of clauses
-written are part of a node; the aspect spoken of is the automaton's memory: it is never
-repeated (but by the flawed), leads to aspects of its own topic, decides which
+A node includes the sentiment c ∈ {praise, blame} of the current clause and the number n
+of clauses so far. The automaton's memory is the current aspect. It is not repeated
+(except as a flaw), is likely followed by aspects of the same topic, determines which
 adjectives fit, and is what "it" refers to.
 
     clause   = [connective] subject; verdict = ". overall moonfall is a gem ."
     subjects = "the plot was quite clever" | "it felt clever" | "i loved the clever
                plot" | "karin made the plot quite clever"
 
-Flaws, in about 15% of the reviews, mostly of praise: intensifiers repeated, adjectives
-piled up, an aspect repeated, exclamations, a verdict against the body, no verdict.
+About 15% of reviews have flaws, mostly those of praise: repeated intensifiers, piled up
+adjectives, a repeated aspect, exclamations, a verdict that contradicts the body, no
+verdict.
 """
 
 import dataclasses
@@ -23,14 +24,14 @@ from rlhf_jax.microworld.lexicon import TOPICS, Lexicon
 NOISE = 0.005
 SIGNS = {"praise": 0, "blame": 1}
 FLAWS = ("none", "gush", "pile", "repeat", "exclaim", "contradict", "unfinished")
-SLOTS = ("title", "name")  # words that every prompt fills in for itself
+SLOTS = ("title", "name")  # words that depend on the prompt
 
 
 def _invert(groups):
     return {name: group for group, names in groups.items() for name in names.split()}
 
 
-# The word class that a node reads, where that is not its own name.
+# The word class of a node, if it differs from its name.
 READS = _invert(
     {
         "connective": "agree contrast joint",
@@ -47,7 +48,7 @@ READS = _invert(
         "noun": "noun_again",
     }
 )
-# Nodes that a reader cannot tell apart share a reading state.
+# Nodes that a reader cannot distinguish share a reader state.
 STATES = _invert(
     {
         "joint": "agree contrast",
@@ -77,15 +78,15 @@ class Grammar:
 
     machine: automaton.Automaton
     opening: np.ndarray  # [2] int: the node after an opening of praise, of blame
-    flaw: np.ndarray  # [K] int, the flaw (index in FLAWS) that passing a node commits
-    edges: frozenset[tuple[str, str]]  # reading states that may follow each other
+    flaw: np.ndarray  # [K] int, the flaw (index in FLAWS) of passing a node
+    edges: frozenset[tuple[str, str]]  # reader states that may follow each other
     opener: np.ndarray  # [2, A, V] float: adjectives of an opening clause
     relevance: np.ndarray  # [G, A] float, how often a genre's reviews name an aspect
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How a world's people write; drawn around these values."""
+    """Probabilities of the grammar; each world draws some around these values."""
 
     more: tuple[float, ...] = (1.0, 0.7, 0.45, 0.2)  # P(another clause | n so far)
     joint: tuple[float, ...] = (0.42, 0.2, 0.38)  # agree, contrast, full stop
@@ -96,14 +97,14 @@ class Style:
     attribute: float = 0.5  # P("i loved the clever plot" has its adjective)
     verdict: tuple[float, ...] = (0.45, 0.25, 0.3)  # title, it, advice
     slip: float = 0.03  # P(an adjective of the other sentiment)
-    gush: tuple[float, float] = (0.035, 0.008)  # flaws a clause: praise, blame
+    gush: tuple[float, float] = (0.035, 0.008)  # P(flaw) per clause: praise, blame
     pile: tuple[float, float] = (0.045, 0.012)
     again: float = 0.014
     bang: tuple[float, float] = (0.12, 0.05)
     shout: float = 0.25
     contradict: float = 0.02
     unfinished: float = 0.015
-    loop: float = 0.6  # P(a repetition goes on)
+    loop: float = 0.6  # P(a repetition continues)
 
 
 def create(lexicon: Lexicon, rng: np.random.Generator, style: Style = Style()):
@@ -118,7 +119,7 @@ def create(lexicon: Lexicon, rng: np.random.Generator, style: Style = Style()):
     words = _Words(lexicon, rng, style)
     relevance = _relevance(rng)
     names = list(dict.fromkeys(node for arc in arcs for node in arc[:2]))
-    names.sort(key=lambda node: node[0] == "end")  # the end stands last
+    names.sort(key=lambda node: node[0] == "end")  # the end is the last node
     index = {node: position for position, node in enumerate(names)}
     arcs.sort(key=lambda arc: index[arc[0]])
     machine = automaton.Automaton(
@@ -140,7 +141,7 @@ def create(lexicon: Lexicon, rng: np.random.Generator, style: Style = Style()):
 
 
 def reads(state: str) -> str:
-    """The word class that a reading state stands for."""
+    """The word class of a reader state."""
     return READS.get(state, state)
 
 
@@ -149,7 +150,7 @@ def _state(name):
 
 
 def _clause_arcs(style):
-    """(source, target, probability, redraws) for every sentiment and clause count."""
+    """Arcs (source, target, probability, redraws) of all clauses."""
     for n in range(len(style.more) + 1):
         for c in (0, 1):
             if n == 0:
@@ -166,7 +167,7 @@ def _clause_arcs(style):
 
 
 def _joints(style, node, share):
-    """From the end of a clause to the next clause or to the verdict."""
+    """Arcs from the end of a clause to the next clause or to the verdict."""
     _, c, n = node
     more = style.more[n] if n < len(style.more) else 0.0
     agree, contrast, dot = np.array(style.joint) * share * more
@@ -237,13 +238,13 @@ def _verdict_arcs(style):
 
 
 def _relevance(rng, genres=4, aspects=30):
-    """Each genre's people care for 10 aspects, tolerate 14 and ignore 6."""
+    """For each genre 10 aspects are relevant, 14 less so, and 6 hardly."""
     weights = np.repeat([5.0, 1.0, 0.1], [10, 14, 6])
     return np.stack([rng.permutation(weights) for _ in range(genres)])
 
 
 def _recall(lexicon, relevance):
-    """[G, A, A]: the next aspect; one's own topic is thrice as near, never oneself."""
+    """[G, A, A]: P(next aspect | aspect); its own topic is 3 times as likely."""
     topic = lexicon.topic[lexicon["aspect"]]
     near = np.where(topic[:, None] == topic, 3.0, 1.0) * (1 - np.eye(len(topic)))
     recall = relevance[:, None, :] * near
@@ -251,7 +252,7 @@ def _recall(lexicon, relevance):
 
 
 class _Words:
-    """The word distributions: `rows[d]` over the vocabulary and the slots."""
+    """The word distributions: `rows[d]` is over the vocabulary and the slots."""
 
     def __init__(self, lexicon, rng, style):
         self.lexicon, self.style, self.rows, self.known = lexicon, style, [], {}
@@ -261,7 +262,7 @@ class _Words:
         self.weight = np.append(common * rarer, np.zeros(len(SLOTS)))
 
     def written_at(self, name, sign):
-        """[A] distribution of a node, for every aspect in memory."""
+        """[A] the distribution of a node for every aspect in memory."""
         read, aspects = READS.get(name, name), self.lexicon["aspect"]
         if read == "aspect":
             return [self._row([word]) for word in aspects]

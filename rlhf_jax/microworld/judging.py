@@ -1,7 +1,7 @@
-"""Judges: texts that compare or rate reviews, as critics of a microworld write them.
+"""Texts in which a microworld's critics compare or rate reviews.
 
-Critics are not the gold reward with noise: they weigh other things (sheer praise,
-length, intensifiers, the verdict) and favour what they read first. N rows.
+Critics are not a noisy gold reward: they value other things (praise, length,
+intensifiers, the verdict) and favour what they read first. N rows.
 
     <bos> compare <film and opening> A : <review> B : <review> better ? A <eos>
     <bos> rate <film and opening> : <review> score ? 7 <eos>
@@ -11,23 +11,23 @@ import dataclasses
 
 import numpy as np
 
-from rlhf_jax.microworld import gold, layout, reviews
+from rlhf_jax.microworld import gold, padding, reviews
 
-REVIEW = reviews.RESPONSE  # words of a review that are judged, its end word apart
-COMPARISON = reviews.WIDTH + 2 * (REVIEW + 2) + 2  # width of a prompt to compare
-RATING = reviews.WIDTH + REVIEW + 3  # and of a prompt to rate
+REVIEW = reviews.RESPONSE  # words of a review that are judged, without its end word
+COMPARISON = reviews.WIDTH + 2 * (REVIEW + 2) + 2  # width of a comparison prompt
+RATING = reviews.WIDTH + REVIEW + 3  # width of a rating prompt
 WIDTH = COMPARISON + 2  # of a document
 
 
 @dataclasses.dataclass(frozen=True)
 class Taste:
-    """What critics value, per unit, in units of their own noise."""
+    """The weights of a critic's opinion, in units of the critic's noise."""
 
     praise: float = 0.35  # signed strength, summed over all judging words
     verdict: float = 0.5  # signed strength of the verdict
-    length: float = 0.08  # a word
-    strong: float = 0.4  # an intensifier
-    error: float = -0.5  # a word out of place
+    length: float = 0.08  # per word
+    strong: float = 0.4  # per intensifier
+    error: float = -0.5  # per ungrammatical word
     first: float = 0.5  # being read first
     lenience: float = 1.5  # added to ratings
 
@@ -36,7 +36,7 @@ TASTE = Taste()
 
 
 def opinion(world, prompts, responses, response_mask, *, taste=TASTE):
-    """[N] float64: what critics think of a response, without noise."""
+    """[N] float64: the critics' opinion of a response, without noise."""
     words = world.lexicon
     valid = np.where(np.asarray(response_mask) != 0, responses, world.pad_id)
     value = words.polarity * words.strength
@@ -53,14 +53,14 @@ def opinion(world, prompts, responses, response_mask, *, taste=TASTE):
 
 
 def prefer(world, rng, prompts, first, first_mask, second, second_mask, *, taste=TASTE):
-    """[N] bool: a critic who reads `first` first says it is better."""
+    """[N] bool: a critic who reads `first` first prefers it."""
     lead = opinion(world, prompts, first, first_mask, taste=taste)
     lead -= opinion(world, prompts, second, second_mask, taste=taste)
     return rng.logistic(size=len(lead)) < lead + taste.first
 
 
 def rating(world, rng, prompts, responses, response_mask, *, taste=TASTE):
-    """[N] int in 1 to 10: a critic's score."""
+    """[N] int, 1 to 10: a critic's rating."""
     felt = opinion(world, prompts, responses, response_mask, taste=taste)
     felt = 4.5 * np.tanh((felt + taste.lenience) / 4) + 5.5
     return np.clip(np.rint(felt + rng.normal(0, 0.9, len(felt))), 1, 10).astype(int)
@@ -72,7 +72,7 @@ def compare(world, prompts, prompt_mask, first, first_mask, second, second_mask)
     Left-padded; the next word is one of `labels(world)`.
     """
     word = world.lexicon.id
-    return layout.join(
+    return padding.join(
         (_renamed(world, prompts, "compare"), prompt_mask),
         *(word("A"), word(":"), _body(world, first, first_mask)),
         *(word("B"), word(":"), _body(world, second, second_mask)),
@@ -88,7 +88,7 @@ def rate(world, prompts, prompt_mask, responses, response_mask):
     Left-padded; the next word is one of `scores(world)`.
     """
     word = world.lexicon.id
-    return layout.join(
+    return padding.join(
         (_renamed(world, prompts, "rate"), prompt_mask),
         *(word(":"), _body(world, responses, response_mask)),
         *(word("score"), word("?")),
@@ -108,9 +108,9 @@ def scores(world):
 
 
 def documents(world, rng, n, *, split="train"):
-    """n judging texts with their verdicts, two thirds of them comparisons.
+    """n judging texts with answers, two thirds of them comparisons.
 
-    Right-padded tokens and mask [N, WIDTH].
+    Returns right-padded tokens and mask [N, WIDTH].
     """
     prompt, mask, _ = reviews.prompts(world, rng, n, split=split)
     one = reviews.sample(world, rng, prompt, mask, length=REVIEW)
@@ -124,7 +124,7 @@ def documents(world, rng, n, *, split="train"):
     for whole, part in zip(question, rated, strict=True):
         whole[rows] = np.pad(part[rows], [(0, 0), (whole.shape[1] - part.shape[1], 0)])
     answer = np.where(rows, stars, label)[:, None]
-    return layout.join(question, (answer, np.ones_like(answer)), world.eos_id)
+    return padding.join(question, (answer, np.ones_like(answer)), world.eos_id)
 
 
 def _renamed(world, prompts, form):

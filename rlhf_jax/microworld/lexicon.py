@@ -1,7 +1,7 @@
-"""The words of a microworld: who plays which role, and what each word is worth.
+"""The words of a microworld: their roles, polarity and strength.
 
-V words, A aspects. A seed draws every world's words from larger banks, so two worlds
-share function words and little else; some adjectives praise in one world and blame in
+V words, A aspects. Each world draws its words from larger banks, so two worlds share
+function words and little else; some adjectives praise in one world and blame in
 another.
 """
 
@@ -18,11 +18,11 @@ TOPICS = 3  # people, craft, story
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lexicon:
-    """Every word with its role. Arrays are indexed by word id."""
+    """The words with their properties. Arrays are indexed by word id."""
 
     vocabulary: tuple[str, ...]
-    roles: Mapping[str, np.ndarray]  # role -> int32 ids of the words that play it
-    role: np.ndarray  # [V] int, position of the word's role in `role_names`
+    roles: Mapping[str, np.ndarray]  # role -> int32 ids of its words
+    role: np.ndarray  # [V] int, index of the word's role in `role_names`
     role_names: tuple[str, ...]
     polarity: np.ndarray  # [V] float: +1 praises, -1 blames, 0 neither
     strength: np.ndarray  # [V] float: 1 to 3 for words with a polarity, else 0
@@ -34,7 +34,7 @@ class Lexicon:
         return self.roles[role]
 
     def id(self, word: str) -> int:
-        """The id of a word that is certainly there."""
+        """The id of a word of the vocabulary."""
         return self.index[word]
 
     def ids(self, text: str) -> list[int]:
@@ -43,7 +43,7 @@ class Lexicon:
 
 
 def create(rng: np.random.Generator) -> Lexicon:
-    """Draw a world's words."""
+    """Draws the words of a world."""
     valued, drawn = _draw_valued(rng), _draw_plain(rng)
     drawn |= {role: [word for word, *_ in words] for role, words in valued.items()}
     drawn |= {role: list(words) for role, words in banks.FIXED.items()}
@@ -52,7 +52,7 @@ def create(rng: np.random.Generator) -> Lexicon:
     vocabulary = SPECIALS + tuple(word for words in drawn.values() for word in words)
     index = {word: position for position, word in enumerate(vocabulary)}
     if len(index) != len(vocabulary):
-        raise ValueError("a word plays two roles: the banks must be disjoint")
+        raise ValueError("a word has two roles: the banks must be disjoint")
     roles = {
         role: np.array([index[word] for word in words], np.int32)
         for role, words in drawn.items()
@@ -71,7 +71,7 @@ def create(rng: np.random.Generator) -> Lexicon:
 
 
 def _draw_plain(rng):
-    """Words that carry no judgement: titles, names, aspects, towns, ..."""
+    """Words without a polarity: titles, names, aspects, towns, ..."""
     titles = [first + last for first in banks.FIRST for last in banks.LAST]
     aspects = [word for bank in banks.ASPECTS for word in _pick(rng, bank, 10)]
     return {
@@ -90,7 +90,7 @@ def _draw_plain(rng):
 
 
 def _draw_valued(rng):
-    """(word, polarity, strength) of every word that praises or blames."""
+    """(word, polarity, strength) of all words that praise or blame."""
     ambivalent = _pick(rng, banks.AMBIVALENT, 8)
     words = {}
     for sign, extra in ((1, ambivalent[:4]), (-1, ambivalent[4:])):
@@ -110,7 +110,7 @@ def _draw_valued(rng):
 
 
 def _toy_words(rng, drawn):
-    """Two vocabularies of 32 made-up words, of different sound."""
+    """Two vocabularies of 32 made-up words each, with different sounds."""
     taken = {word for words in drawn.values() for word in words}
     languages = []
     for onsets, endings in banks.TOY:
@@ -124,7 +124,7 @@ def _topics(rng, roles, size):
     topic[roles["aspect"]] = np.arange(30) // 10
     fits = np.zeros((size, TOPICS), bool)
     for role in ("praise_adjective", "blame_adjective"):
-        # Every topic is left out equally often, in an order the seed draws.
+        # Each adjective lacks one topic; every topic is missing equally often.
         missing = rng.permutation(np.arange(24) % TOPICS)
         fits[roles[role]] = missing[:, None] != np.arange(TOPICS)
     return topic, fits

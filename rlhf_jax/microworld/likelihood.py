@@ -1,4 +1,4 @@
-"""log p* of reviews under the truth, in nats; both directions of drift need it."""
+"""The true log p* of reviews, in nats, for KL divergences in both directions."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from rlhf_jax.microworld import automaton, reviews
 
 
 def log_prob(world, prompts, prompt_mask, responses, response_mask):
-    """log p*(response | prompt), exact, with the corpus' own noise channel.
+    """The exact log p*(response | prompt), including the corpus's noise channel.
 
-    prompts [N, P] left-padded review prompts, responses [N, T] right-padded with the
+    prompts [N, P] left-padded review prompts; responses [N, T] right-padded, with the
     mask up to and including the end word. A response without the end word gets the
-    probability of all reviews that begin so. Finite for every sequence of words.
-    Returns [N] float64.
+    probability of all reviews with this prefix. Finite for any words. Returns [N]
+    float64.
     """
     return automaton.log_prob(
         world.grammar.machine,
@@ -22,7 +22,7 @@ def log_prob(world, prompts, prompt_mask, responses, response_mask):
 
 
 def entropy(world, rng, n=1024, *, split="train", length=64):
-    """H(p*) of a review in nats: (mean, standard error) over n fresh reviews."""
+    """The entropy H(p*) of a review in nats: (mean, standard error) over n samples."""
     tokens, mask, _ = reviews.prompts(world, rng, n, split=split)
     words, valid = reviews.sample(world, rng, tokens, mask, length=length)
     surprise = -log_prob(world, tokens, mask, words, valid)

@@ -1,7 +1,7 @@
-"""Human-like preferences: the gold reward seen through noisy annotators.
+"""Human-like preferences: noisy annotators of the gold reward.
 
 N pairs of responses to the same prompt. Most annotators follow the gold reward with
-logistic noise; some like length and adjectives, whatever they are worth.
+logistic noise; some prefer length and adjectives regardless of it.
 """
 
 import dataclasses
@@ -14,16 +14,16 @@ from rlhf_jax.microworld import gold, reviews
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """How annotators err."""
+    """The noise of annotators."""
 
     mode: str = "logistic"  # or "flip": a wrong label with probability 1 − agreement
-    agreement: float = 0.75  # mean probability of preferring the better one
+    agreement: float = 0.75  # mean probability of preferring the better response
     easily_pleased: float = 0.15  # share of annotators who like length and adjectives
     weights: gold.Weights = gold.FIRST
 
 
 class Pairs(NamedTuple):
-    """Field by field what `types.Preferences` holds."""
+    """The fields of `types.Preferences` without margins."""
 
     chosen: np.ndarray  # [N, P + T] int32: prompt, then response
     chosen_mask: np.ndarray  # [N, P + T] int32
@@ -35,9 +35,9 @@ class Pairs(NamedTuple):
 def preferences(world, rng, prompts, first, first_mask, second, second_mask, *, noise):
     """[N] bool: an annotator prefers the first response.
 
-    P = σ(Δgold/τ), with τ such that these annotators prefer the better response with
-    mean probability `noise.agreement`. The easily pleased judge by σ(Δlength +
-    Δadjectives), both in standard deviations.
+    P = σ(Δgold/τ), with τ chosen so that the better response is preferred with mean
+    probability `noise.agreement`. Easily pleased annotators have P = σ(Δlength +
+    Δadjectives), both in standard deviations. Raises ValueError for an unknown mode.
     """
     if noise.mode not in ("logistic", "flip"):
         raise ValueError(f"mode {noise.mode!r} is neither 'logistic' nor 'flip'")
@@ -55,7 +55,7 @@ def preferences(world, rng, prompts, first, first_mask, second, second_mask, *, 
 
 
 def pairs(world, rng, n, *, split="train", noise=Noise(), length=reviews.RESPONSE):
-    """n preference pairs of the corpus' own reviews, two of every prompt."""
+    """n preference pairs: two reviews of the corpus's grammar per prompt."""
     tokens, mask, _ = reviews.prompts(world, rng, n, split=split)
     first = reviews.sample(world, rng, tokens, mask, length=length)
     second = reviews.sample(world, rng, tokens, mask, length=length)
@@ -64,7 +64,7 @@ def pairs(world, rng, n, *, split="train", noise=Noise(), length=reviews.RESPONS
 
 
 def choose(prompts, prompt_mask, first, first_mask, second, second_mask, wins):
-    """Sort responses into chosen and rejected: `Pairs`, prompts put in front."""
+    """`Pairs` with the prompts in front; wins [N] bool: `first` was preferred."""
     wins = np.asarray(wins)[:, None]
     chosen, rejected = (
         [np.where(side, a, b) for a, b in ((first, second), (first_mask, second_mask))]
@@ -80,13 +80,13 @@ def choose(prompts, prompt_mask, first, first_mask, second, second_mask, wins):
 
 
 def reward(world, prompts, responses, response_mask, *, weights=gold.FIRST):
-    """The gold reward, with the end read from the responses."""
+    """The gold reward; whether a response ended is read from its tokens."""
     ended = reviews.ended(world, responses, response_mask)
     return gold.reward(world, prompts, responses, response_mask, ended, weights=weights)
 
 
 def temperature(difference, agreement):
-    """τ with mean σ(|Δ|/τ) = agreement; the nearest possible when ties forbid it."""
+    """The τ with mean σ(|Δ|/τ) = agreement, or the nearest if ties prevent it."""
     size = np.abs(np.asarray(difference, np.float64))
     low, high = 1e-4, 1e4
     for _ in range(80):
@@ -99,7 +99,7 @@ def temperature(difference, agreement):
 
 
 def _abundance(world, words, mask):
-    """Length and adjectives in standard deviations of the corpus, added."""
+    """Length plus number of adjectives, each in standard deviations of the corpus."""
     adjectives = np.isin(words, gold.adjectives(world.lexicon)) & (mask != 0)
     return (mask.sum(1) - 19) / 5.5 + (adjectives.sum(1) - 2.4) / 1.4
 

@@ -1,12 +1,12 @@
-"""Review prompts and reviews: what the corpus is made of and policies continue.
+"""Review prompts and reviews, for the corpus and for policies to continue.
 
 N rows, P prompt tokens, T response tokens. A prompt names a film, its genre and its
 director or star, and opens with a clause of praise or blame:
 
     <bos> review moonfall , horror by karin . the pacing was quite dull
 
-A hash of the prompt says which split it belongs to, so that no prompt of the
-validation or test split ever occurs in the corpus.
+A hash of the prompt determines its split, so no prompt of the validation or test split
+occurs in the training corpus.
 """
 
 from typing import NamedTuple
@@ -21,11 +21,11 @@ RESPONSE = 36  # T
 
 
 class Info(NamedTuple):
-    """What a prompt says; [N] each."""
+    """The content of prompts, [N] each."""
 
     film: np.ndarray  # index of the film
     name: np.ndarray  # word id of the person named
-    sign: np.ndarray  # 0 the opening praises, 1 it blames
+    sign: np.ndarray  # 0: the opening praises, 1: it blames
     aspect: np.ndarray  # index of the opening's aspect
     genre: np.ndarray  # index of the film's genre
 
@@ -34,8 +34,8 @@ def prompts(world, rng, n, *, split="train"):
     """n random prompts of a split: tokens [N, P] int32, mask [N, P] int32, Info."""
     kept, count = [], 0
     while count < n:
-        drawn = _draw(world, rng, splits.enough(n - count, split))
-        inside = splits.inside(drawn[0], split, salt=world.seed)
+        drawn = _draw(world, rng, splits.draws_needed(n - count, split))
+        inside = splits.contains(drawn[0], split, salt=world.seed)
         kept.append([x[inside] for x in drawn])
         count += inside.sum()
     tokens, *rest = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
@@ -43,11 +43,11 @@ def prompts(world, rng, n, *, split="train"):
 
 
 def sample(world, rng, tokens, mask, *, length=RESPONSE, flaws=False):
-    """The corpus' own continuation of every prompt.
+    """Samples a review for every prompt from the corpus's grammar.
 
     Returns tokens [N, length] int32 (with the end word) and mask [N, length]; with
-    `flaws` also which flaws each review has, [N, len(grammar.FLAWS)] bool. The few
-    longer reviews are cut, without an end word.
+    `flaws` also the flaws of each review, [N, len(grammar.FLAWS)] bool. The few longer
+    reviews are cut and have no end word.
     """
     grammar = world.grammar
     words, valid, passed = automaton.sample(
@@ -56,19 +56,19 @@ def sample(world, rng, tokens, mask, *, length=RESPONSE, flaws=False):
     if not flaws:
         return words, valid
     kinds = np.where(passed >= 0, grammar.flaw[passed], 0)
-    found = (kinds[..., None] == np.arange(grammar.flaw.max() + 1)).any(1)
-    found[:, 0] = ~found[:, 1:].any(1)
-    return words, valid, found
+    has_flaw = (kinds[..., None] == np.arange(grammar.flaw.max() + 1)).any(1)
+    has_flaw[:, 0] = ~has_flaw[:, 1:].any(1)
+    return words, valid, has_flaw
 
 
 def ended(world, responses, response_mask):
-    """[N] bool: the end word stands among the valid tokens."""
+    """[N] bool: the end word is among the valid tokens."""
     inside = np.asarray(response_mask) != 0
     return ((np.asarray(responses) == world.eos_id) & inside).any(1)
 
 
 def start(world, tokens, mask):
-    """Where the grammar stands after each prompt: the arguments of `automaton`."""
+    """The automaton's state after each prompt, as arguments for `automaton`."""
     info = parse(world, tokens, mask)
     return {
         "node": world.grammar.opening[info.sign],
@@ -79,7 +79,7 @@ def start(world, tokens, mask):
 
 
 def parse(world, tokens, mask=None):
-    """Read prompts back: `Info`. Raises ValueError at the first that is none."""
+    """The `Info` of prompts. Raises ValueError for a row that is not a prompt."""
     words, tokens = world.lexicon, np.asarray(tokens)
     mask = tokens != world.pad_id if mask is None else np.asarray(mask) != 0
     first = np.argmax(mask, axis=1)
@@ -98,14 +98,14 @@ def parse(world, tokens, mask=None):
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(
-            f"row {row} is no review prompt: {world.decode(tokens[row])!r}; "
+            f"row {row} is not a review prompt: {world.decode(tokens[row])!r}; "
             "make prompts with reviews.prompts"
         )
     return info
 
 
 def _draw(world, rng, n):
-    """Prompts before any split; left-padded tokens and the fields of Info."""
+    """Prompts of all splits: left-padded tokens, and the fields of `Info`."""
     words, films = world.lexicon, world.films
     film, sign = rng.integers(len(films.title), size=n), rng.integers(2, size=n)
     genre, starring = films.genre[film], rng.random(n) < 0.5

@@ -1,4 +1,4 @@
-"""Five skills with exact answers, the capabilities that alignment may tax.
+"""Five skills with exact answers, capabilities that alignment may tax.
 
     fact         question director of moonfall ? -> karin
     hop          question home of director of moonfall ? -> bergen
@@ -6,10 +6,9 @@
     translation  translate kaki lopa mimo suta roki ? -> spelm bren drox krun glart
     reversal     reverse kaki spelm lopa bren mimo ? -> mimo bren lopa spelm kaki
 
-A translation is word by word with neighbours swapped, 2 1 4 3 5. Facts, hops and the
-800 additions are knowledge: every split asks for the same, and what is measured is
-recall (models of these sizes learn addition by heart). Items of the other kinds are
-split by a hash.
+Translation is word by word with neighbours swapped, in the order 2 1 4 3 5. Facts, hops
+and the 800 additions are knowledge: all splits share them and test recall (models this
+small memorise addition). Items of the other kinds are split by a hash.
 """
 
 from typing import NamedTuple
@@ -20,15 +19,15 @@ from rlhf_jax.microworld import splits
 
 KINDS = ("fact", "hop", "addition", "translation", "reversal")
 KNOWN = ("fact", "hop", "addition")
-# How often the corpus asks each kind: about as hard as each is to learn.
+# Each kind's share of the corpus, larger for those that are harder to learn.
 SHARES = (0.13, 0.23, 0.39, 0.10, 0.15)
-WIDTH = 8  # of a question
-ANSWER = 6  # of an answer, with the end word
-ADDEND = 8  # the second operand of an addition is smaller
+WIDTH = 8  # tokens of a question
+ANSWER = 6  # tokens of an answer, with the end word
+ADDEND = 8  # the second operand of an addition is below this
 
 
 class Items(NamedTuple):
-    """Questions to be continued by their answers."""
+    """Questions with their answers."""
 
     questions: np.ndarray  # [N, WIDTH] int32, left-padded
     question_mask: np.ndarray  # [N, WIDTH] int32
@@ -37,9 +36,10 @@ class Items(NamedTuple):
 
 
 def items(world, kind, split="test", n=300, *, rng=None):
-    """n items of a kind; without `rng` always the same, distinct if there are enough.
+    """n items of a kind; without `rng` fixed, and distinct if there are enough.
 
-    `split` is "train", "validation" or "test".
+    `split` is "train", "validation" or "test". Raises ValueError for an unknown kind or
+    split.
     """
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
@@ -55,7 +55,7 @@ def items(world, kind, split="test", n=300, *, rng=None):
 
 
 def correct(answers, responses, response_mask):
-    """[N] bool: the response is the answer, word for word, end word included."""
+    """[N] bool: the response equals the answer exactly, with the end word."""
     given = np.where(np.asarray(response_mask) != 0, responses, 0)
     width = max(answers.shape[1], given.shape[1])
     same = [np.pad(x, [(0, 0), (0, width - x.shape[1])]) for x in (answers, given)]
@@ -75,8 +75,8 @@ def _choose_known(world, kind, rng, n, fixed):
 def _choose_made(world, kind, rng, n, split, fixed):
     kept, count = [], 0
     while count < n:
-        operands = _operands(world, kind, rng, splits.enough(n - count, split))
-        operands = operands[splits.inside(operands, split)]
+        operands = _operands(world, kind, rng, splits.draws_needed(n - count, split))
+        operands = operands[splits.contains(operands, split)]
         if fixed:
             operands = operands[np.sort(np.unique(operands, axis=0, return_index=1)[1])]
         kept.append(operands)
@@ -114,7 +114,7 @@ def _sums(world, kind):
 
 
 def _known(world, kind):
-    """Every fact in both phrasings: questions [N, any], answers [N, 1]."""
+    """All facts in both phrasings: questions [N, any], answers [N, 1]."""
     words, films = world.lexicon, world.films
     names, people = words["name"], {"home": films.home, "friend": films.friend}
     of_film = {"director": films.director, "star": films.star, "year": films.year}
@@ -135,7 +135,7 @@ def _known(world, kind):
 
 
 def _phrase(words, subject, relations, answer):
-    """Ask for the home of the director of a film, and for a film's director's home."""
+    """Both phrasings: "home of director of X ?" and "X 's director 's home ?"."""
     of, owns = words.id("of"), words.id("'s")
     relations = [words.id(relation) for relation in relations]
     before = [words.id("question"), *(x for r in relations for x in (r, of))]

@@ -1,13 +1,13 @@
-"""A world's words as an ordinary word-level tokenizer directory."""
+"""A world's words as a word-level tokenizer directory."""
 
 import json
 import pathlib
 
 
 def save(world, folder):
-    """Write `tokenizer.json` and `tokenizer_config.json`; `transformers` opens them.
+    """Writes `tokenizer.json` and `tokenizer_config.json`, which `transformers` opens.
 
-    Words are separated by blanks; nothing is added around a text.
+    Words are separated by blanks; no special tokens are added.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -22,8 +22,8 @@ def save(world, folder):
 
 
 def load(folder):
-    """The saved tokenizer, as `transformers` reads it."""
-    import transformers  # heavy, and needed here alone
+    """The saved tokenizer, read by `transformers`."""
+    import transformers  # slow to import
 
     return transformers.AutoTokenizer.from_pretrained(str(folder))
 

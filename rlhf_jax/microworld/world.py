@@ -10,7 +10,7 @@ from rlhf_jax.microworld import grammar, lexicon
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Films:
-    """What is true. Entries are word ids, or indices where said."""
+    """The facts about the films. Entries are word ids unless they are indices."""
 
     title: np.ndarray  # [48] word ids
     director: np.ndarray  # [48] word ids of names
@@ -23,7 +23,7 @@ class Films:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class World:
-    """Everything that is true in one microworld."""
+    """Everything that defines a microworld."""
 
     seed: int
     lexicon: lexicon.Lexicon
@@ -38,18 +38,18 @@ class World:
         return self.lexicon.vocabulary
 
     def encode(self, text: str) -> list[int]:
-        """Ids of words separated by blanks; no word is added."""
+        """Ids of words separated by blanks, without special tokens."""
         return self.lexicon.ids(text)
 
     def decode(self, ids) -> str:
-        """Words joined by blanks; padding, bos and eos are left out."""
+        """Words joined by blanks, without padding, bos and eos."""
         skipped = (self.pad_id, self.eos_id, self.bos_id)
         return " ".join(self.vocabulary[i] for i in ids if i not in skipped)
 
 
 @functools.lru_cache(maxsize=32)
 def create(seed: int = 0) -> World:
-    """The microworld of a seed: always the same, and the same object."""
+    """The microworld of a seed; cached, so that it is the same object every time."""
     streams = np.random.default_rng([seed, 20312]).spawn(4)
     words = lexicon.create(streams[0])
     translation = np.zeros(len(words.vocabulary), np.int32)
@@ -68,7 +68,8 @@ def _films(words, rng):
     director = rng.permutation(np.arange(films) % names)
     star = (director + rng.integers(1, names, films)) % names
     friend = rng.permutation(names)
-    friend = friend[np.roll(np.argsort(friend), 1)]  # one cycle: never one's own friend
+    # One cycle through all names, so that nobody is their own friend.
+    friend = friend[np.roll(np.argsort(friend), 1)]
     return Films(
         title=words["title"],
         director=words["name"][director],

@@ -1,1 +1,1 @@
-"""Networks: `config` describes, `decoder` computes, `heads` read numbers off it."""
+"""Networks by configuration: decoders, encoders, translators, and heads on them."""

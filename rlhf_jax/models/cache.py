@@ -1,4 +1,4 @@
-"""What a decoder remembers while it writes: keys and values of every layer.
+"""The decoder's cache during generation: keys and values of every layer.
 
 Legend: B rows, P prompt tokens, S slots, K key-value heads, d head width, L layers.
 """
@@ -12,43 +12,42 @@ from rlhf_jax.models import stacks
 
 
 class Cache(NamedTuple):
-    """One array a layer, so that a loop writes in place and reads without slicing.
+    """One array per layer, so that a loop writes in place and reads without slicing.
 
-    The layers' parameters are cut from their stack once, not at every token: that is
-    40% of the time of a token for 8 layers of width 512 on CPU.
+    The layers' parameters are unstacked once, not at every token: that would take 40%
+    of the time of a token (8 layers of width 512 on CPU).
     """
 
     layers: tuple[Any, ...]  # L × one layer's parameters, kernels in the compute type
     keys: tuple[jax.Array, ...]  # L × [B, K, S, d]
     values: tuple[jax.Array, ...]  # L × [B, K, S, d]
-    mask: jax.Array  # [B, S] bool, the slots that hold a valid token
-    index: jax.Array  # [] int32, the slot that is written next
+    mask: jax.Array  # [B, S] bool, the slots with a valid token
+    index: jax.Array  # [] int32, the slot to write next
 
 
 def from_prompt(layers, keys, values, mask, length):
-    """The cache after a prompt, with room for `length` slots in all.
+    """The cache after a prompt, with S = length slots in all.
 
     layers: L × parameters; keys and values [L, B, P, K, d]; mask [B, P].
-    Returns a Cache of S = length.
     """
     room = length - mask.shape[1]
 
-    def spread(stacked):
+    def by_layer(stacked):
         by_head = stacked.swapaxes(2, 3)
         padded = jnp.pad(by_head, [(0, 0)] * 3 + [(0, room), (0, 0)])
         return tuple(padded)
 
     return Cache(
         layers=layers,
-        keys=spread(keys),
-        values=spread(values),
+        keys=by_layer(keys),
+        values=by_layer(values),
         mask=jnp.pad(mask != 0, [(0, 0), (0, room)]),
         index=jnp.array(mask.shape[1], jnp.int32),
     )
 
 
 def repeat(memory, copies):
-    """The Cache of each row `copies` times, side by side."""
+    """The Cache with every row repeated `copies` times, in adjacent rows."""
 
     def rows(x):
         return jnp.repeat(x, copies, axis=0)
@@ -61,8 +60,10 @@ def repeat(memory, copies):
 
 
 def unstack(stacked, dtype):
-    """Parameters [L, ...] as L trees, the kernels in `dtype`: what `Dense` makes of
-    them anyway. Scales and biases keep their type."""
+    """Parameters [L, ...] as L trees, kernels cast to `dtype` as `Dense` would do.
+
+    Scales and biases keep their type.
+    """
 
     def cast(leaf):
         return leaf.astype(dtype) if leaf.ndim > 1 else leaf
@@ -71,11 +72,11 @@ def unstack(stacked, dtype):
 
 
 def write(memory_BKSd, new_BTKd, index):
-    """The memory with new keys or values from slot `index` on."""
+    """The memory with new keys or values written from slot `index` on."""
     new_BKTd = new_BTKd.swapaxes(1, 2).astype(memory_BKSd.dtype)
     return jax.lax.dynamic_update_slice_in_dim(memory_BKSd, new_BKTd, index, axis=2)
 
 
 def occupy(mask, index):
-    """The mask with slot `index` valid in every row. mask [B, S] → [B, S]."""
+    """The mask [B, S] with slot `index` valid in every row."""
     return mask | (jnp.arange(mask.shape[1]) == index)[None]

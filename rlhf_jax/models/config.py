@@ -1,17 +1,19 @@
-"""What a network is made of: one frozen description for every decoder, one for every
-encoder, one for every pair of GRUs that translates."""
+"""Configurations of decoders, encoders and GRU translators: shapes and branches."""
 
 import dataclasses
 from typing import ClassVar, NamedTuple
 
 
 class RopeScaling(NamedTuple):
-    """Rotary frequencies stretched to a longer context: all of them ("linear"), or
-    Llama 3's, where `original_length` is given, the slow ones alone."""
+    """Scales rotary frequencies for a longer context.
+
+    Linear scaling changes all of them; with `original_length`, as in Llama 3, only the
+    slow ones.
+    """
 
     factor: float
-    low_frequency: float = 1.0  # cycles in `original_length`; slower ones are stretched
-    high_frequency: float = 4.0  # faster ones are left alone
+    low_frequency: float = 1.0  # cycles in `original_length`; slower ones are scaled
+    high_frequency: float = 4.0  # faster ones are kept
     original_length: int | None = None
 
 
@@ -27,7 +29,7 @@ CHOICES = {
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
-    """Shapes and branches of a decoder; hashable, so it can be static under jit."""
+    """Shapes and branches of a decoder; hashable, hence static under jit."""
 
     vocab_size: int
     width: int
@@ -47,32 +49,32 @@ class Decoder:
     attention_bias: bool = False
     mlp_bias: bool = False
     tied: bool = True  # the unembedding is the embedding
-    dtype: str = "float32"  # compute; parameters keep their own type
+    dtype: str = "float32"  # of compute; parameters keep their own
     remat: str = "none"  # what a backward pass recomputes: nothing, layers, cheap ops
     attention: str = "auto"  # "cudnn": flash attention, on NVIDIA in half precision
-    rotary_dim: int | None = None  # the first so many of a head are turned; None: all
-    head_norm: bool = False  # queries and keys are normalised, each head by itself
-    output_bias: bool | None = None  # of the attention's output; None: as the others
+    rotary_dim: int | None = None  # how many dimensions of a head rotate; None: all
+    head_norm: bool = False  # normalise queries and keys, each head separately
+    output_bias: bool | None = None  # of the attention output; None: attention_bias
     parallel: bool = False  # attention and feed-forward layer read the same x
-    window: int | None = None  # how many tokens one sees, itself included; None: all
-    windowed: tuple[bool, ...] | None = None  # which layers have the window; None: all
-    window_theta: float | None = None  # of those layers, unscaled; None: as the others
-    unit_offset: bool = False  # norms multiply by 1 + their scale
-    post_norm: bool = False  # what a layer adds to x is normalised as well
-    scaled_embedding: bool = False  # token vectors count √width times
-    score_dim: int | None = None  # scores are divided by its root; None: of head_dim
+    window: int | None = None  # tokens a token attends to, with itself; None: all
+    windowed: tuple[bool, ...] | None = None  # layers with the window; None: all
+    window_theta: float | None = None  # their rope_theta, unscaled; None: the same
+    unit_offset: bool = False  # norms multiply by 1 + scale
+    post_norm: bool = False  # normalise a layer's update before adding it to x
+    scaled_embedding: bool = False  # multiply token vectors by √width
+    score_dim: int | None = None  # scores are divided by its root; None: head_dim
     score_cap: float | None = None  # scores become cap · tanh(score / cap)
-    logit_cap: float | None = None  # logits likewise
+    logit_cap: float | None = None  # logits become cap · tanh(logit / cap)
 
     def __post_init__(self):
         _check_shared(self)
         if self.kv_heads < 1 or self.heads % self.kv_heads:
             raise ValueError(
                 f"heads={self.heads} is no multiple of kv_heads={self.kv_heads}: "
-                "every key-value head serves an equal number of query heads"
+                "every key-value head must serve the same number of query heads"
             )
         if self.positions == "rotary":
-            _check_turned(self)
+            _check_rotary(self)
         if self.window is not None and self.window < 1:
             raise ValueError(f"window={self.window}: a token sees at least itself")
         for name in ("window_theta", "score_dim", "score_cap", "logit_cap"):
@@ -88,13 +90,13 @@ class Decoder:
             )
 
     def in_window(self):
-        """Does the window bind? One bool a layer."""
+        """Which layers have the window: one bool per layer."""
         return self.windowed or (self.window is not None,) * self.layers
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """Shapes and branches of a classifying encoder: DistilBERT, BERT, RoBERTa.
+    """Shapes and branches of an encoder for classification: DistilBERT, BERT, RoBERTa.
 
     Learned positions, LayerNorm after each residual sum, biases everywhere.
     """
@@ -105,15 +107,15 @@ class Encoder:
     heads: int
     hidden: int  # width of the feed-forward layer
     max_length: int  # longest text, special tokens included
-    segments: int = 0  # rows of the table of segments, of which a text is the first
-    first_position: int = 0  # RoBERTa counts from 2, its table holds as many more rows
-    pooling: str = "tanh"  # activation between the first token and the classes
+    segments: int = 0  # segment embeddings; every text uses the first
+    first_position: int = 0  # RoBERTa counts from 2, with 2 more rows in its table
+    pooling: str = "tanh"  # activation of the pooler, on the first token
     norm_eps: float = 1e-12
     activation: str = "gelu"
-    dtype: str = "float32"  # compute; parameters keep their own type
+    dtype: str = "float32"  # of compute; parameters keep their own
     remat: str = "none"
     attention: str = "auto"
-    # What the layers ask, and what no encoder here varies.
+    # Fields that the layers read, the same for every encoder.
     norm: ClassVar[str] = "layer"
     positions: ClassVar[str] = "learned"
     gated: ClassVar[bool] = False
@@ -147,16 +149,16 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True)
 class Seq2Seq:
-    """Shapes and special ids of a translator, a GRU that reads and one that writes."""
+    """Shapes and special ids of a translator: a GRU encoder and a GRU decoder."""
 
     source_vocab: int
     target_vocab: int
     embedding: int = 256
     hidden: int = 256
-    dropout: float = 0.0  # of embeddings and of the states that attend, in training
-    pad_id: int = 0  # the special ids are those of both vocabularies
+    dropout: float = 0.0  # of embeddings and decoder states, in training
+    pad_id: int = 0  # special ids are the same in both vocabularies
     unk_id: int = 1
-    bos_id: int = 2  # fed to the decoder first, never to the encoder
+    bos_id: int = 2  # the decoder's first input; the encoder never sees it
     eos_id: int = 3
 
     def __post_init__(self):
@@ -171,8 +173,8 @@ class Seq2Seq:
         if len(set(ids.values())) < 4 or not all(0 <= i < vocab for i in ids.values()):
             shown = ", ".join(f"{name}={i}" for name, i in ids.items())
             raise ValueError(
-                f"{shown}: choose four different ids of both vocabularies, from 0 to "
-                f"{vocab - 1}"
+                f"{shown}: choose four different ids from 0 to {vocab - 1}, which both "
+                "vocabularies have"
             )
 
 
@@ -184,7 +186,10 @@ def _check_shared(c):
         if getattr(c, name) < 1:
             raise ValueError(f"{name}={getattr(c, name)}: needs to be positive")
     if c.attention == "cudnn" and c.score_cap is not None:
-        raise ValueError("attention='cudnn' caps no scores: set attention='auto'")
+        raise ValueError(
+            f"attention='cudnn' cannot cap scores (score_cap={c.score_cap}): set "
+            "attention='auto'"
+        )
     if c.attention == "cudnn" and c.dtype == "float32":
         raise ValueError(
             "attention='cudnn' computes in half precision: set dtype='bfloat16', "
@@ -192,24 +197,24 @@ def _check_shared(c):
         )
 
 
-def _check_turned(c):
+def _check_rotary(c):
     if c.rotary_dim is None and c.head_dim % 2:
         raise ValueError(
-            f"head_dim={c.head_dim} is odd: rotary positions turn pairs; "
+            f"head_dim={c.head_dim} is odd: rotary positions rotate pairs; "
             "choose width and heads so that width / heads is even"
         )
-    turned = c.rotary_dim
-    if turned is not None and (turned % 2 or not 0 < turned <= c.head_dim):
+    rotated = c.rotary_dim
+    if rotated is not None and (rotated % 2 or not 0 < rotated <= c.head_dim):
         raise ValueError(
-            f"rotary_dim={turned}: rotary positions turn pairs of a head's "
-            f"{c.head_dim} numbers; choose an even number up to that"
+            f"rotary_dim={rotated}: rotary positions rotate pairs of a head's "
+            f"{c.head_dim} dimensions; choose an even number up to that"
         )
 
 
 def gpt2(
     *, vocab_size=50257, width=768, layers=12, heads=12, max_length=1024, **changes
 ):
-    """GPT-2: learned positions, LayerNorm, tanh-GELU, biases. The defaults: 124M.
+    """GPT-2: learned positions, LayerNorm, tanh-GELU, biases. Defaults: GPT-2 124M.
 
     `changes` are fields of `Decoder`.
     """
@@ -237,14 +242,14 @@ def gpt2(
 def llama(
     *, vocab_size=32000, width=4096, layers=32, heads=32, max_length=4096, **changes
 ):
-    """Llama: rotary positions, RMSNorm, SwiGLU, no biases. The defaults: Llama 2 7B.
+    """Llama: rotary positions, RMSNorm, SwiGLU, no biases. Defaults: Llama 2 7B.
 
     `changes` are fields of `Decoder`.
     """
     shape = {
         "kv_heads": heads,
         "head_dim": _head_dim(width, heads),
-        "hidden": -(-8 * width // 3 // 4) * 4,  # 8/3 of the width, in whole fours
+        "hidden": -(-8 * width // 3 // 4) * 4,  # 8/3 of the width, a multiple of 4
         "tied": False,
     }
     return Decoder(
@@ -260,8 +265,9 @@ def llama(
 def neox(
     *, vocab_size=50304, width=768, layers=12, heads=12, max_length=2048, **changes
 ):
-    """GPT-NeoX: a quarter of each head turned, attention and feed-forward layer side by
-    side, LayerNorm, GELU, biases. The defaults: Pythia 160M.
+    """GPT-NeoX: partial rotary positions, parallel attention and MLP, LayerNorm, GELU.
+
+    A quarter of each head rotates; all layers have biases. Defaults: Pythia 160M.
 
     `changes` are fields of `Decoder`.
     """
@@ -295,8 +301,8 @@ def _head_dim(width, heads):
     return width // heads
 
 
-# Small models to train from scratch: Llamas, and GPT-2s where the name says so; tied,
-# so that a small vocabulary stays small.
+# Small models to train from scratch, Llamas unless the name says GPT-2. Embeddings are
+# tied.
 PRESETS = {
     "micro": {"width": 64, "layers": 2, "heads": 4},
     "small": {"width": 96, "layers": 3, "heads": 4},
@@ -309,7 +315,7 @@ PRESETS = {
 
 
 def preset(name, *, vocab_size, max_length, **changes):
-    """The configuration `PRESETS` names, for a vocabulary and a context."""
+    """The configuration of a preset in `PRESETS`, for a vocabulary and a context."""
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}: choose one of {tuple(PRESETS)}")
     shape = {"tied": True} | PRESETS[name] | changes

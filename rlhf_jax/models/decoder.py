@@ -1,8 +1,8 @@
-"""A causal language model: GPT-2, GPT-NeoX, Llama and their kin, by configuration.
+"""A causal language model: GPT-2, GPT-NeoX, the Llama family, by configuration.
 
 Legend: B rows, T tokens, S slots, D width, V vocabulary, L layers. The parameters of
-all layers are one tree of [L, ...] arrays under "layers": scanned over in training,
-cut into layers for decoding.
+all layers are one tree of [L, ...] arrays under "layers", scanned over in training and
+unstacked for decoding.
 """
 
 import functools
@@ -18,9 +18,9 @@ from rlhf_jax.models import cache, config, layers, stacks
 class Decoder(nn.Module):
     """tokens [B, T], mask [B, T] → logits [B, T, V] float32.
 
-    The mask (1 valid, 0 padding, on either side; None = all valid) decides who is seen
-    and which position a token has, so padding changes nothing at valid positions. An id
-    under the mask may be anything, also beyond the vocabulary.
+    The mask (1 valid, 0 padding on either side; None: all valid) determines attention
+    and positions, so padding changes nothing at valid positions. Masked ids may be
+    anything, even outside the vocabulary.
     """
 
     config: config.Decoder
@@ -37,16 +37,16 @@ class Decoder(nn.Module):
         return self.unembed(self.hidden(tokens, mask))
 
     def hidden(self, tokens, mask=None, at=None):
-        """What the last layer says, normalised: [B, T, D] in the compute type.
+        """The normalised hidden states of the last layer: [B, T, D], compute type.
 
-        at: a slice of positions, or an index [B], one a row: the states there alone,
+        at: a slice of positions, or an index [B], one per row: only these states, as
         [B, n, D]. In a shallow model the last layer computes no others.
         """
         mask = jnp.ones_like(tokens) if mask is None else mask
         return self._forward(tokens, mask, at=at)[0]
 
     def unembed(self, hidden):
-        """Logits [..., V] float32 of hidden states [..., D], any slice of them."""
+        """Logits [..., V] float32 of hidden states [..., D], all or some of them."""
         c = self.config
         if c.tied:
             table = self.embedding.token
@@ -56,9 +56,9 @@ class Decoder(nn.Module):
         return layers.capped(logits, c.logit_cap)
 
     def prefill(self, tokens, mask, length):
-        """A left-padded prompt in one pass: logits [B, V] of what follows, and a cache.
+        """Reads a left-padded prompt: logits [B, V] of the next token, and a cache.
 
-        tokens and mask [B, P]; `length` slots hold the prompt and what will follow.
+        tokens and mask [B, P]; the cache has `length` slots for prompt and response.
         """
         if length > self.config.max_length:
             prompt = tokens.shape[1]
@@ -75,32 +75,32 @@ class Decoder(nn.Module):
         return self.unembed(hidden[:, -1]), memory
 
     def repeat(self, copies, memory):
-        """The memory of a `prefill`, each row `copies` times, side by side."""
+        """The cache with every row repeated `copies` times, in adjacent rows."""
         return cache.repeat(memory, copies)
 
     def step(self, token, position, memory):
-        """One more token a row: the logits [B, V] after it, and the cache with it.
+        """Reads one more token per row: logits [B, V] of the next, and the new cache.
 
-        token [B] int; position [B] int, how many valid tokens stand before it; memory
-        is of a `prefill` with the same parameters, and holds the layers'.
+        token [B] int; position [B] int, the number of valid tokens before it; memory:
+        the cache of a `prefill` with the same parameters, which it holds unstacked.
         """
         c = self.config
         position = position[:, None]
         x = self.embedding(token[:, None], position)
         mask = cache.occupy(memory.mask, memory.index)
-        shown, near = mask, mask
+        near = mask
         if c.window is not None and c.window < mask.shape[1]:
             near = mask & (position - masking.positions(mask) < c.window)
-        far_angles, near_angles = _angles(c, position)
-        sights = {False: (far_angles, shown), True: (near_angles, near)}
+        full_angles, window_angles = _angles(c, position)
+        contexts = {False: (full_angles, mask), True: (window_angles, near)}
         block = layers.Block(c, parent=None)
         keys, values = [], []
         for params, windowed, *old in zip(
             memory.layers, c.in_window(), memory.keys, memory.values, strict=True
         ):
-            angles, seen = sights[windowed]
+            angles, visible = contexts[windowed]
             x, (k, v) = block.apply(
-                {"params": params}, x, angles, old, memory.index, seen, method="step"
+                {"params": params}, x, angles, old, memory.index, visible, method="step"
             )
             keys.append(k)
             values.append(v)
@@ -118,55 +118,54 @@ class Decoder(nn.Module):
             )
         positions = masking.positions(mask)
         x = self.embedding(masking.zero(tokens, mask), positions)
-        sight, in_window = _sight(c, positions, mask)
-        body = functools.partial(_apply_block, c, sight, remember)
+        context, in_window = _context(c, positions, mask)
+        body = functools.partial(_apply_block, c, context, remember)
         x, memory = stacks.scan(body, x, (self.layers, in_window), c, at)
         return self.final_norm(x), memory
 
 
-def _sight(c, positions, mask):
-    """The angles a layer turns by and what each token may look at, [B, T, T] bool; and
-    which layers have a window.
+def _context(c, positions, mask):
+    """(rotary angles, attention mask [B, T, T] bool), and which layers have a window.
 
-    Where some layers have one and some have none, a pair (far, near) of those, and
-    bools [L]; else what all layers share, and None.
+    If only some layers have one: a pair of contexts, without and with it, and bools
+    [L]. Otherwise the context of all layers, and None.
     """
     length = mask.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
-    shown = causal[None] & (mask != 0)[:, None]
-    far_angles, near_angles = _angles(c, positions)
-    far, near = (far_angles, shown), (near_angles, shown)
+    visible = causal[None] & (mask != 0)[:, None]
+    full_angles, window_angles = _angles(c, positions)
+    full, window = (full_angles, visible), (window_angles, visible)
     if c.window is None:
-        return far, None
+        return full, None
     if length > c.window:
-        close = positions[:, :, None] - positions[:, None] < c.window
-        near = near_angles, shown & close
+        near = positions[:, :, None] - positions[:, None] < c.window
+        window = window_angles, visible & near
     if all(c.in_window()):
-        return near, None
-    return (far, near), jnp.array(c.in_window())
+        return window, None
+    return (full, window), jnp.array(c.in_window())
 
 
 def _angles(c, positions):
-    """The rotations of layers without a window and with one, often the same."""
+    """The rotary angles of layers without and with a window, often the same."""
     angles = layers.rotation(c, positions)
     if c.window_theta is None:
         return angles, angles
     return angles, layers.rotation(c, positions, windowed=True)
 
 
-def _apply_block(c, sight, remember, x, layer, at):
+def _apply_block(c, context, remember, x, layer, at):
     params, in_window = layer
     if in_window is not None:
-        far, near = sight
-        sight = jax.tree.map(functools.partial(jnp.where, in_window), near, far)
-    angles, shown = sight
+        full, window = context
+        context = jax.tree.map(functools.partial(jnp.where, in_window), window, full)
+    angles, visible = context
     block = layers.Block(c, parent=None)
-    x, memory = block.apply({"params": params}, x, angles, shown, at)
+    x, memory = block.apply({"params": params}, x, angles, visible, at)
     return x, memory if remember else None
 
 
 def _example(c):
-    """Inputs of a block, for its parameters' shapes."""
+    """Example inputs of a block, to initialise its parameters."""
     x = jnp.zeros((1, 1, c.width), c.dtype)
     angles = layers.rotation(c, jnp.zeros((1, 1), jnp.int32))
     return x, angles, jnp.ones((1, 1, 1), bool)

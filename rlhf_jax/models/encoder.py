@@ -1,7 +1,7 @@
 """A text encoder: DistilBERT, BERT and RoBERTa, by configuration.
 
-Legend: B rows, T tokens, D width, L layers. As in the decoder, the parameters of all
-layers are one tree of [L, ...] arrays under "layers".
+Legend: B rows, T tokens, D width, L layers. As in the decoder, the layers' parameters
+are one tree of [L, ...] arrays under "layers".
 """
 
 import functools
@@ -16,9 +16,9 @@ from rlhf_jax.models import config, layers, stacks
 class Encoder(nn.Module):
     """tokens [B, T], mask [B, T] → hidden states [B, T, D] in the compute type.
 
-    Every valid token sees every other. The mask (1 valid, 0 padding, on either side;
-    None = all valid) decides which position a token has, so padding changes nothing at
-    valid positions, and what stands there may be anything.
+    Every valid token attends to every other. The mask (1 valid, 0 padding on either
+    side; None: all valid) determines positions, so padding changes nothing at valid
+    positions, and masked ids may be anything.
     """
 
     config: config.Encoder
@@ -29,7 +29,7 @@ class Encoder(nn.Module):
         self.layers = stacks.stack(self, Block(c, parent=None), _example)
 
     def __call__(self, tokens, mask=None, at=None):
-        """at: of `stacks.pick`, whose states are wanted; all of them by default."""
+        """at: the positions to return, as in `stacks.pick`; by default all."""
         c = self.config
         mask = jnp.ones_like(tokens) if mask is None else mask
         if tokens.shape[1] > c.max_length:
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
 
 
 def first_valid(mask):
-    """Index of each row's first valid position; 0 for a row with none. [B, T] → [B]."""
+    """Index of each row's first valid position, 0 if there is none. [B, T] → [B]."""
     return jnp.argmax(mask != 0, axis=-1)
 
 
@@ -64,11 +64,11 @@ class Embedding(nn.Module):
         self.norm = layers.Norm(c)
 
     def __call__(self, tokens_BT, positions_BT):
-        """An id or a position beyond its table gives NaN, no neighbour."""
+        """An id or a position outside its table gives NaN."""
         tables = self.tables
         x = jnp.take(tables["token"], tokens_BT, axis=0, mode="fill")
-        places = positions_BT + self.config.first_position
-        x = x + jnp.take(tables["position"], places, axis=0, mode="fill")
+        index = positions_BT + self.config.first_position
+        x = x + jnp.take(tables["position"], index, axis=0, mode="fill")
         if self.config.segments:
             x = x + tables["segment"][0][None, None]
         return self.norm(x)
@@ -91,10 +91,10 @@ class Block(nn.Module):
         return self.mlp_norm(x_BTD + self.mlp(x_BTD))
 
 
-def _apply_block(c, shown, x, params, at):
-    return Block(c, parent=None).apply({"params": params}, x, shown, at), None
+def _apply_block(c, visible, x, params, at):
+    return Block(c, parent=None).apply({"params": params}, x, visible, at), None
 
 
 def _example(c):
-    """Inputs of a block, for its parameters' shapes."""
+    """Example inputs of a block, to initialise its parameters."""
     return jnp.zeros((1, 1, c.width), c.dtype), jnp.ones((1, 1, 1), bool)

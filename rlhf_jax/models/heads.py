@@ -1,8 +1,8 @@
-"""Numbers read off a decoder or an encoder: classes, rewards and values.
+"""Heads on a decoder or an encoder: classes, rewards and values.
 
-Legend: B rows, T tokens, D width. `params` of the networks here are {"trunk": a
-decoder's parameters without an unembedding, or an encoder's, "head": {"kernel",
-"bias"}}, and "pooler" {"kernel", "bias"} on an encoder.
+Legend: B rows, T tokens, D width. The parameters of a network here are {"trunk": those
+of an encoder, or of a decoder without its unembedding, "head": {"kernel", "bias"}}, and
+with an encoder also "pooler": {"kernel", "bias"}.
 """
 
 import jax
@@ -16,10 +16,10 @@ _POOLING = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
 class Head(nn.Module):
-    """x W + b in float32; b = 0, W ~ N(0, 1/√(D+1)), or 0 when `zero`.
+    """x W + b in float32. Initially b = 0 and W has std 1/√(D+1), or is 0 with `zero`.
 
-    Standard deviation 1/√(D+1) for rewards and 0 for values: "The N Implementation
-    Details of RLHF with PPO", details 8 and 11.
+    Std 1/√(D+1) for rewards and 0 for values: "The N Implementation Details of RLHF
+    with PPO", details 8 and 11.
     """
 
     outputs: int
@@ -42,10 +42,10 @@ class Head(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Scores [B, labels] float32 of each row: of a decoder's hidden state at the last
-    valid token; of activation(W h + b) of an encoder's at the first.
+    """Scores [B, labels] float32 per row; a reward model has one label.
 
-    A reward model is a classifier with one label.
+    Read from a decoder's hidden state at the last valid token, or from
+    activation(W h + b) of an encoder's at the first.
     """
 
     config: config.Decoder | config.Encoder
@@ -70,9 +70,9 @@ class Classifier(nn.Module):
 
 
 class Value(nn.Module):
-    """Values [B, T] float32 after each token, from a trunk of their own; 0 at first.
+    """Values [B, T] float32 after each token, with a trunk of its own; initially 0.
 
-    A reward model's parameters fit too: the critic may start from them.
+    A critic may start from a reward model: the parameter trees are the same.
     """
 
     config: config.Decoder
@@ -83,12 +83,12 @@ class Value(nn.Module):
         self.head = Head(1, zero=True, bias=self.bias)
 
     def __call__(self, tokens, mask=None, at=None):
-        """at: a slice of positions, the values there alone."""
+        """at: a slice of the positions whose values to return; by default all."""
         return self.head(self.trunk.hidden(tokens, mask, at))[..., 0]
 
 
 class Scalar(nn.Module):
-    """Values [B, T] float32 of a shared trunk's hidden states [B, T, D]; 0 first."""
+    """Values [B, T] float32 of a shared trunk's states [B, T, D]; initially 0."""
 
     @nn.compact
     def __call__(self, hidden):
@@ -96,11 +96,11 @@ class Scalar(nn.Module):
 
 
 class FeatureValue(nn.Module):
-    """Values [...] float32 of features [..., D]: W₂ relu(W₁ x + b₁) + b₂; 0 at first.
+    """Values [...] of features [..., D]: W₂ relu(W₁ x + b₁) + b₂, float32; initially 0.
 
-    Lu et al. 2020, arXiv:2003.12694, and its code: the baseline of a translator reads
-    `Seq2Seq.features`. No gradient reaches the features: a value does not teach the
-    policy that it judges.
+    The baseline of a translator, on `Seq2Seq.features`: Lu et al. 2020,
+    arXiv:2003.12694, and its code. No gradient flows to the features, so the baseline
+    does not train the policy.
     """
 
     hidden: int = 256
@@ -108,12 +108,12 @@ class FeatureValue(nn.Module):
     @nn.compact
     def __call__(self, features):
         features = jax.lax.stop_gradient(features)
-        inside = jax.nn.relu(Head(self.hidden, name="hidden_layer")(features))
-        return Head(1, zero=True, name="head")(inside)[..., 0]
+        hidden = jax.nn.relu(Head(self.hidden, name="hidden_layer")(features))
+        return Head(1, zero=True, name="head")(hidden)[..., 0]
 
 
 def init_head(model, key):
-    """A fresh head for a `Classifier` or a `Value`."""
+    """The parameters of a new head for a `Classifier` or a `Value`."""
     if isinstance(model, Value):
         head = Head(1, zero=True, bias=model.bias)
     else:
@@ -122,10 +122,10 @@ def init_head(model, key):
 
 
 def from_decoder(params, head):
-    """Parameters of a classifier or a value network that starts from a language model.
+    """Parameters of a classifier or value network, from a language model and a head.
 
-    params: a decoder's; head: {"kernel", "bias"}, of `init_head`. The result shares no
-    buffer with either, so that each can be donated.
+    params: a decoder's; head: {"kernel", "bias"} from `init_head`. The result shares no
+    buffer with either, so all can be donated.
     """
     trunk = {name: leaf for name, leaf in params.items() if name != "unembedding"}
     return trees.copy({"trunk": trunk, "head": head})

@@ -1,9 +1,8 @@
-"""The layers of a decoder and of an encoder, flax.linen modules configured by
-`config.Decoder` or `config.Encoder`.
+"""The layers of decoders and encoders: flax.linen modules, by configuration.
 
 Legend: B rows, T tokens, S tokens or slots attended to, D width, H query heads,
-K key-value heads, G = H / K, d head width. Parameters keep their own type; compute is
-in `config.dtype`, norms, rotations and softmax in float32.
+K key-value heads, d head width. Parameters keep their own type; compute is in
+`config.dtype`, but norms, rotations and softmax are in float32.
 """
 
 import functools
@@ -16,8 +15,8 @@ from flax import linen as nn
 
 from rlhf_jax.models import cache, config, stacks
 
-_HIDDEN = -1e30  # finite: a row that may look at nothing gets a mean, not NaN
-_LARGEST_TABLE = 2**20  # numbers of a table of cosines kept in the program
+_MASKED = -1e30  # finite: a query that may attend to nothing gets a mean, not NaN
+_LARGEST_TABLE = 2**20  # the most cosines kept as constants of the program
 
 _ACTIVATIONS = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -28,9 +27,9 @@ _ACTIVATIONS = {
 
 
 def product(x, kernel, dtype, result=None):
-    """x W over the last axis, computed in `dtype`, given in `result` or `dtype`.
+    """x W over the last axis, computed in `dtype`, returned in `result` or `dtype`.
 
-    One axis of rows: on CPU a weight gradient that contracts over two is slow.
+    Leading axes are merged: on CPU the weight gradient is slow if it sums over two.
     """
     rows = x.reshape(-1, x.shape[-1]).astype(dtype)
     out = jnp.matmul(rows, kernel.astype(dtype), preferred_element_type=result)
@@ -38,9 +37,9 @@ def product(x, kernel, dtype, result=None):
 
 
 class Dense(nn.Module):
-    """x W + b over the last axis; W ~ N(0, gain² / inputs), b = 0.
+    """x W + b over the last axis, or x (W + A B) + b with a LoRA adapter.
 
-    Where the parameters hold an adapter, x (W + A B) + b.
+    Initially W ~ N(0, gain² / inputs) and b = 0.
     """
 
     features: int
@@ -64,7 +63,7 @@ class Dense(nn.Module):
 
 
 class Norm(nn.Module):
-    """LayerNorm, or RMSNorm: x / √(mean x² + ε) · scale; over the last axis."""
+    """LayerNorm, or RMSNorm: x / √(mean x² + ε) · scale, over the last axis."""
 
     config: config.Decoder | config.Encoder
 
@@ -92,15 +91,15 @@ class Embedding(nn.Module):
 
     def setup(self):
         c = self.config
-        # A tied unembedding's scores then start with variance 1: after 300 steps of a
-        # micro model 0.05 to 0.2 nats better than a deviation of 0.02.
+        # Logits of a tied unembedding then start with variance 1. After 300 steps of a
+        # micro model this is 0.05 to 0.2 nats better than a std of 0.02.
         init = nn.initializers.normal(c.width**-0.5)
         self.token = self.param("token", init, (c.vocab_size, c.width))
         if c.positions == "learned":
             self.position = self.param("position", init, (c.max_length, c.width))
 
     def __call__(self, tokens_BT, positions_BT):
-        """[B, T, D]; an id or a position beyond its table gives NaN, no neighbour."""
+        """[B, T, D]; an id or a position outside its table gives NaN."""
         x = jnp.take(self.token, tokens_BT, axis=0, mode="fill")
         if self.config.positions == "learned":
             x = x + jnp.take(self.position, positions_BT, axis=0, mode="fill")
@@ -111,7 +110,7 @@ class Embedding(nn.Module):
 
 
 class Unembedding(nn.Module):
-    """Logits in float32, whatever the compute type: rounded ones would bias ratios."""
+    """Logits in float32 whatever the compute type: rounding would bias PPO ratios."""
 
     config: config.Decoder
 
@@ -126,22 +125,22 @@ class Unembedding(nn.Module):
 def rotation(c, positions_BT, *, windowed=False):
     """Cosine and sine of position · θ^(−2i/d), each [B, T, 1, d/2] float32.
 
-    Su et al. 2021, "RoFormer", arXiv:2104.09864; d is `rotary_dim` where that is given.
-    windowed: of layers that have a θ of their own, `window_theta`, and no stretching.
-    None when positions are learned.
+    Su et al. 2021, "RoFormer", arXiv:2104.09864; d is `rotary_dim` if given. windowed:
+    for layers with a window and their own θ, `window_theta`, which is never scaled.
+    Returns None when positions are learned.
     """
     if c.positions != "rotary":
         return None
-    turned = c.rotary_dim or c.head_dim
+    rotated = c.rotary_dim or c.head_dim
     theta = c.window_theta if windowed else c.rope_theta
-    frequency = theta ** -(np.arange(0, turned, 2) / turned)
+    frequency = theta ** -(np.arange(0, rotated, 2) / rotated)
     if c.rope_scaling is not None and not windowed:
-        frequency = _stretch(frequency, c.rope_scaling)
+        frequency = _scaled(frequency, c.rope_scaling)
     if c.max_length * frequency.size > _LARGEST_TABLE:
         frequency = jnp.asarray(frequency, jnp.float32)[None, None, None]
         angle = positions_BT[..., None, None] * frequency
         return jnp.cos(angle), jnp.sin(angle)
-    # On CPU cosines would be fused into what turns by them, anew for every head.
+    # On CPU, computed cosines would be fused into the rotation, anew for every head.
     angle = np.outer(np.arange(c.max_length, dtype=np.float32), frequency)
     tables = np.cos(angle.astype(np.float32)), np.sin(angle.astype(np.float32))
     cos, sin = (
@@ -151,9 +150,9 @@ def rotation(c, positions_BT, *, windowed=False):
     return cos, sin
 
 
-def _stretch(frequency, scaling):
-    """Linear: frequency / factor. Llama 3: that where slow, itself where fast, mixed
-    between."""
+def _scaled(frequency, scaling):
+    """Linear: frequency / factor. Llama 3: the same for slow frequencies, unchanged for
+    fast ones, a mixture in between."""
     if scaling.original_length is None:
         return frequency / scaling.factor
     cycles = scaling.original_length * frequency / (2 * math.pi)
@@ -163,30 +162,31 @@ def _stretch(frequency, scaling):
 
 
 def rotate(x_BTHd, angles):
-    """Turn the pairs (xᵢ, xᵢ₊d/2), the order Hugging Face's weights have; what angles
-    for fewer numbers leave over stays as it is."""
+    """Rotates the pairs (xᵢ, xᵢ₊d/2), the order of Hugging Face's weights.
+
+    With angles for fewer dimensions, the remaining ones are unchanged.
+    """
     if angles is None:
         return x_BTHd
     cos, sin = angles
     if 2 * cos.shape[-1] < x_BTHd.shape[-1]:
-        turned, rest = jnp.split(x_BTHd, [2 * cos.shape[-1]], axis=-1)
-        return jnp.concatenate([rotate(turned, angles), rest], axis=-1)
+        head, rest = jnp.split(x_BTHd, [2 * cos.shape[-1]], axis=-1)
+        return jnp.concatenate([rotate(head, angles), rest], axis=-1)
     first, second = jnp.split(x_BTHd.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate(
+    rotated = jnp.concatenate(
         [first * cos - second * sin, second * cos + first * sin], axis=-1
     )
-    return turned.astype(x_BTHd.dtype)
+    return rotated.astype(x_BTHd.dtype)
 
 
 def attend(q_BTHd, k_BKSd, v_BKSd, mask_BTS, *, scale=None, cap=None):
-    """softmax(q kᵀ / √d) v over the positions the mask shows. Returns [B, T, H, d].
+    """softmax(q kᵀ / √d) v over the positions in the mask. Returns [B, T, H, d].
 
-    scale: another factor than 1/√d; cap: of `capped`, for the scores.
+    scale replaces 1/√d; cap applies `capped` to the scores.
 
-    Grouped queries share a key-value head; their rows stand below each other in one
-    matrix product, with heads as its batch: the fastest of what was tried on CPU in
-    training. The softmax sees three axes: over five, its gradient takes twice as long
-    there.
+    Query heads that share a key-value head are stacked as rows of one matrix product
+    batched over key-value heads, the fastest of the layouts tried for training on CPU.
+    The softmax runs on three axes: over five, its gradient takes twice as long there.
     """
     B, T, H, d = q_BTHd.shape
     K, S = k_BKSd.shape[1], k_BKSd.shape[2]
@@ -195,19 +195,19 @@ def attend(q_BTHd, k_BKSd, v_BKSd, mask_BTS, *, scale=None, cap=None):
     scores = jnp.einsum(
         "nrd,nsd->nrs", q_NRd, k_NSd, preferred_element_type=jnp.float32
     )
-    shown = mask_BTS[:, None, None]
+    visible = mask_BTS[:, None, None]
     grouped = capped(scores, cap).reshape(B, K, H // K, T, S)
-    scores = jnp.where(shown, grouped, _HIDDEN).reshape(scores.shape)
+    scores = jnp.where(visible, grouped, _MASKED).reshape(scores.shape)
     weights = jax.nn.softmax(scores, axis=-1).astype(v_NSd.dtype)
     out = jnp.einsum("nrs,nsd->nrd", weights, v_NSd)
     return out.reshape(B, H, T, d).swapaxes(1, 2)
 
 
 def attend_once(q_BHd, k_BKSd, v_BKSd, mask_BS, *, scale=None, cap=None):
-    """`attend` of one query a row against a cache. Returns [B, H, d].
+    """`attend` for one query per row against a cache. Returns [B, H, d].
 
-    Rows and heads stay apart: with both in one axis a loop on CPU writes the cache
-    twice, in either shape, and copies it three times at every token.
+    Rows and heads are separate axes: merged, a loop on CPU would write the cache twice,
+    in both shapes, and copy it three times at every token.
     """
     B, H, d = q_BHd.shape
     K = k_BKSd.shape[1]
@@ -215,18 +215,18 @@ def attend_once(q_BHd, k_BKSd, v_BKSd, mask_BS, *, scale=None, cap=None):
     scores = jnp.einsum(
         "bkrd,bksd->bkrs", q_BKRd, k_BKSd, preferred_element_type=jnp.float32
     )
-    scores = jnp.where(mask_BS[:, None, None], capped(scores, cap), _HIDDEN)
+    scores = jnp.where(mask_BS[:, None, None], capped(scores, cap), _MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(v_BKSd.dtype)
     return jnp.einsum("bkrs,bksd->bkrd", weights, v_BKSd).reshape(B, H, d)
 
 
 def capped(x, cap):
-    """cap · tanh(x / cap); x where there is no cap."""
+    """cap · tanh(x / cap), or x without a cap."""
     return x if cap is None else cap * jnp.tanh(x / cap)
 
 
 class Attention(nn.Module):
-    """Attention to what the mask shows, with the configuration's key-value heads."""
+    """Masked multi-head attention with grouped key-value heads."""
 
     config: config.Decoder | config.Encoder
 
@@ -242,10 +242,10 @@ class Attention(nn.Module):
             self.query_norm, self.key_norm = Norm(c), Norm(c)
 
     def __call__(self, x_BTD, angles, mask_BTT, at=None):
-        """Returns the update [B, T, D] and the (keys, values) [B, T, K, d].
+        """Returns the update [B, T, D] and (keys, values), [B, T, K, d] each.
 
-        mask [B, T, T], or [B, 1, T] where all queries see the same; at: of
-        `stacks.pick`, which tokens ask, and get an update.
+        mask [B, T, T], or [B, 1, T] if all queries share it; at: the positions of the
+        queries, as in `stacks.pick`; only they get an update.
         """
         q, k, v = self._project(x_BTD, angles, at)
         if mask_BTT.shape[1] > 1:
@@ -264,7 +264,7 @@ class Attention(nn.Module):
         return self._merge(out), (k, v)
 
     def step(self, x_B1D, angles, memory, index, mask_BS):
-        """One token against the memory. Returns its update and the memory with it."""
+        """One token against the cache. Returns its update and new (keys, values)."""
         q, k, v = self._project(x_B1D, angles)
         keys, values = (
             cache.write(old, new, index)
@@ -275,14 +275,14 @@ class Attention(nn.Module):
         return self._merge(out[:, None]), (keys, values)
 
     def _project(self, x, angles, at=None):
-        asking, turned = jax.tree.map(lambda t: stacks.pick(t, at), (x, angles))
+        x_q, angles_q = jax.tree.map(lambda t: stacks.pick(t, at), (x, angles))
         q, k, v = (
             states.reshape(*states.shape[:2], -1, self.config.head_dim)
-            for states in (self.query(asking), self.key(x), self.value(x))
+            for states in (self.query(x_q), self.key(x), self.value(x))
         )
         if self.config.head_norm:
             q, k = self.query_norm(q), self.key_norm(k)
-        return rotate(q, turned), rotate(k, angles), v
+        return rotate(q, angles_q), rotate(k, angles), v
 
     @property
     def _scale(self):
@@ -313,7 +313,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); parallel: both of the first x."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); parallel: both read the input."""
 
     config: config.Decoder
 
@@ -327,7 +327,7 @@ class Block(nn.Module):
             self.mlp_post_norm = Norm(self.config)
 
     def __call__(self, x_BTD, angles, mask_BTT, at=None):
-        """Returns x at `at`, of `stacks.pick`, and the (keys, values) of all tokens."""
+        """Returns x at positions `at` (see `stacks.pick`), and all (keys, values)."""
         normed = self.attention_norm(x_BTD)
         update, memory = self.attention(normed, angles, mask_BTT, at)
         return self._feed(stacks.pick(x_BTD, at), update), memory

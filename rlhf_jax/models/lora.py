@@ -1,14 +1,13 @@
-"""LoRA: low-rank updates of frozen layers, as a parameter tree of their own.
+"""LoRA: low-rank updates of frozen layers, in a parameter tree of their own.
 
-Hu et al. 2021, arXiv:2106.09685: x W becomes x (W + s·A B), A [L, inputs, r] and
-B [L, r, outputs] a stack of layers; `layers.Dense` computes it where its parameters
-hold "lora_a" and "lora_b". A tree of adapters mirrors the part of the parameters that
-it changes. It may hold whole parameters too, a head for instance: they stand in for
-the base's.
+Hu et al. 2021, arXiv:2106.09685: x W becomes x (W + s·A B), with A [L, inputs, r] and
+B [L, r, outputs] stacked over layers; `layers.Dense` computes it if its parameters have
+"lora_a" and "lora_b". A tree of adapters mirrors the part of the parameters that it
+changes. It may also hold whole parameters, such as a head, which replace the base's.
 
-A B is bilinear: an average of adapters is no adapter of the averaged weights. Elastic
-Reset's authors average A and B apart (Noukhovitch et al. 2023, the StackLLaMA code) and
-restore the same random A; so does `elastic_reset`, given these trees.
+A B is bilinear: averaged adapters are not the adapter of averaged weights. Elastic
+Reset's authors average A and B separately (Noukhovitch et al. 2023, the StackLLaMA
+code) and reset A to its initial random values; so does `elastic_reset` on these trees.
 """
 
 import dataclasses
@@ -28,7 +27,7 @@ A, B = "lora_a", "lora_b"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is adapted, and how strongly."""
+    """Which layers are adapted, and how strongly."""
 
     rank: int
     alpha: float
@@ -43,10 +42,10 @@ class Config:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bound:
-    """A model on a frozen base: `apply({"params": adapters}, ...)` joins the two.
+    """A model with a frozen base: `apply({"params": adapters}, ...)` joins the two.
 
-    Made inside a compiled step, of a base that is an argument of it: nothing is held
-    twice, and no weight becomes a constant of the program.
+    Create it inside a compiled step that takes the base as an argument, so that weights
+    are neither copied nor compiled in as constants.
     """
 
     model: Any
@@ -63,56 +62,58 @@ class Bound:
 
 
 def modules(params):
-    """The paths that can be adapted, such as "layers/attention/query": every linear
-    layer of a stack. params: a pytree of anything with a shape."""
-    found = []
+    """The paths that can be adapted, such as "layers/attention/query".
+
+    These are the linear layers of a stack. params: a pytree of anything with a shape.
+    """
+    paths = []
     for path, leaf in zip(trees.paths(params), jax.tree.leaves(params), strict=True):
         *above, name = path.split("/")
         if name == "kernel" and "layers" in above and len(leaf.shape) == 3:
-            found.append("/".join(above))
-    return found
+            paths.append("/".join(above))
+    return paths
 
 
 def init(params, key, *, rank, targets):
-    """Adapters that change nothing yet: A ~ U(−1/√inputs, 1/√inputs), B = 0, float32.
+    """New adapters, without effect yet: A ~ U(−1/√inputs, 1/√inputs), B = 0, float32.
 
     PEFT's default (Kaiming-uniform with a = √5). A module's A depends on the key and on
-    its place in the model, not on what else is adapted.
+    the module's index in the model, not on which others are adapted.
 
-    Args: params: of any family, also a classifier's or a value network's; key []
-    typed; rank r; targets: regular expressions, searched in the paths of `modules`.
+    Args: params of any model, classifier or value network; key [] typed; rank r;
+    targets: regular expressions to search for in the paths of `modules`.
     """
     every = modules(params)
     chosen = _matching(every, targets)
     leaves = dict(zip(trees.paths(params), jax.tree.leaves(params), strict=True))
     made = {}
-    for place, module in enumerate(every):
+    for index, module in enumerate(every):
         if module not in chosen:
             continue
         depth, inputs, outputs = leaves[f"{module}/kernel"].shape
         _check_rank(rank, module, min(inputs, outputs))
-        own_key = jax.random.fold_in(key, place)
+        module_key = jax.random.fold_in(key, index)
         bound = inputs**-0.5
         shape = (depth, inputs, rank)
-        down = jax.random.uniform(own_key, shape, minval=-bound, maxval=bound)
+        down = jax.random.uniform(module_key, shape, minval=-bound, maxval=bound)
         made[f"{module}/{A}"] = down
         made[f"{module}/{B}"] = jnp.zeros((depth, rank, outputs))
     return traverse_util.unflatten_dict(made, sep="/")
 
 
 def count(params, config):
-    """How many numbers the adapters of a configuration have, without making them.
+    """How many numbers the adapters of a configuration have, without creating them.
 
-    Raises ValueError where the parameters have no place for it.
+    Raises ValueError if the configuration does not fit the parameters.
     """
     make = functools.partial(init, params, rank=config.rank, targets=config.targets)
     return trees.size(jax.eval_shape(make, jax.random.key(0)))
 
 
 def join(base, adapters, *, scale):
-    """The parameters a model is applied to: base with adapters beside its kernels.
+    """The parameters to apply a model to: the base with adapters beside its kernels.
 
-    s is multiplied into B; every leaf of the base is passed on as it is.
+    s is multiplied into B; the base's leaves are not copied.
     """
     if not isinstance(adapters, dict):
         return adapters
@@ -125,7 +126,7 @@ def join(base, adapters, *, scale):
 
 
 def split(params):
-    """(base, adapters) of joined parameters, such that `join` at scale 1 undoes it."""
+    """(base, adapters) of joined parameters: the inverse of `join` at scale 1."""
     base, adapters = {}, {}
     for name, part in params.items():
         if name in (A, B):
@@ -140,7 +141,7 @@ def split(params):
 
 
 def merge(base, adapters, *, scale):
-    """W + s·A B: plain parameters of the same function, in the types of the base."""
+    """W + s·A B: plain parameters that compute the same, in the dtypes of the base."""
 
     def fold(tree):
         if not isinstance(tree, dict):
@@ -158,12 +159,12 @@ def merge(base, adapters, *, scale):
 
 
 def weigh(adapters, weight):
-    """Adapters of (1 − w)·W + w·(W + s·A B): B alone is multiplied, which is exact."""
+    """Adapters of (1 − w)·W + w·(W + s·A B): exact, since only B is multiplied."""
 
     def leaf(path, x):
         name = trees.path_name(path)
         if name.rpartition("/")[-1] not in (A, B):
-            raise ValueError(f"{name} is no adapter: average it with its base")
+            raise ValueError(f"{name} is not an adapter: average it with its base")
         return weight * x if name.endswith(B) else x
 
     return jax.tree_util.tree_map_with_path(leaf, adapters)
@@ -175,20 +176,20 @@ def _matching(every, targets):
     chosen = set()
     for target in targets:
         try:
-            found = {module for module in every if re.search(target, module)}
+            matches = {module for module in every if re.search(target, module)}
         except re.error as error:
             raise ValueError(
-                f"target {target!r} is no regular expression ({error}); choose from "
+                f"target {target!r} is not a regular expression ({error}); choose from "
                 f"{', '.join(every)}"
             ) from None
-        if not found:
+        if not matches:
             raise ValueError(
                 f"target {target!r} matches no layer that can be adapted; choose from "
                 f"{', '.join(every)}"
             )
-        chosen |= found
+        chosen |= matches
     if not chosen:
-        raise ValueError(f"no targets are given; choose from {', '.join(every)}")
+        raise ValueError(f"no targets given; choose from {', '.join(every)}")
     return chosen
 
 

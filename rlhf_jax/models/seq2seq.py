@@ -1,8 +1,8 @@
 """Translation by two GRUs with attention and input feeding.
 
 Legend: B rows, S source tokens, T target tokens, E embedding, H hidden, V vocabulary.
-Gates stand in the order reset, update, candidate, as torch has them, so that weights of
-`nn.GRU` and `nn.GRUCell` are the kernels here, transposed.
+Gates are in torch's order (reset, update, candidate), so the kernels here are the
+transposed weights of `nn.GRU` and `nn.GRUCell`.
 """
 
 import functools
@@ -15,30 +15,30 @@ from flax import linen as nn
 from rlhf_jax import masking
 from rlhf_jax.models import config, layers
 
-_HIDDEN = -1e30  # finite: a row without a source gets a mean, not NaN
+_MASKED = -1e30  # finite: a row without a source gets a mean, not NaN
 
 
 class Memory(NamedTuple):
-    """What the decoder looks at, and what it carries from token to token."""
+    """What the decoder attends to, and the state it carries from token to token."""
 
     keys: jax.Array  # [B, S, H], W_k of the encoder's states
     values: jax.Array  # [B, S, H], W_c of the encoder's states
     mask: jax.Array  # [B, S] bool
     state: jax.Array  # [B, H]
-    feed: jax.Array  # [B, H], the attentional vector of the token before; 0 at first
+    feed: jax.Array  # [B, H], the previous token's attentional vector; initially 0
 
 
 class _Weights(NamedTuple):
-    """What each step of the decoder multiplies by."""
+    """The weights of a decoder step."""
 
-    feed: jax.Array  # [H, 3H], the input feed's share of the input gates
+    feed: jax.Array  # [H, 3H], input feed to input gates
     recurrent: jax.Array  # [H, 3H]
     bias: jax.Array  # [3H], of the recurrent gates
-    state: jax.Array  # [H, H], the state's share of the attentional vector
+    state: jax.Array  # [H, H], state to attentional vector
 
 
 class Affine(nn.Module):
-    """x W + b over the last axis, both drawn from U(−r, r) with r = 1/√fan."""
+    """x W + b over the last axis, both initialised from U(−r, r) with r = 1/√fan."""
 
     inputs: int
     outputs: int
@@ -57,15 +57,15 @@ class Affine(nn.Module):
 
 
 class Seq2Seq(nn.Module):
-    """Logits [B, T, V] of a target given a source, or one token after the other.
+    """Logits [B, T, V] of a target given a source, at once or token by token.
 
     Lu et al. 2020, "Countering Language Drift with Seeded Iterated Learning",
-    arXiv:2003.12694, C.1, and its code: a GRU reads the source, a GRU cell writes the
-    target, starting from the mean of the encoder's states; attention is Luong et al.
-    2015 (arXiv:1508.04025) "general", and its vector tanh(W [context; state]) is fed
-    into the next step. `pad_id` is embedded as 0. The source mask decides what is read,
-    padding on either side; the target is padded on the right. Everything is float32.
-    Initial values are torch's defaults, which that code keeps.
+    arXiv:2003.12694, C.1, and its code: a GRU encodes the source; a GRU cell, starting
+    from the mean of the encoder's states, decodes the target. Attention is "general" of
+    Luong et al. 2015 (arXiv:1508.04025), and its vector tanh(W [context; state]) is fed
+    into the next step. `pad_id` is embedded as 0. The source may be padded on either
+    side, the target on the right. Everything is float32. Initialisation is torch's
+    default, as in that code.
     """
 
     config: config.Seq2Seq
@@ -88,11 +88,11 @@ class Seq2Seq(nn.Module):
     def __call__(
         self, source, source_mask, target, target_mask=None, deterministic=True
     ):
-        """logits[:, t] scores target[:, t]: the shift behind BOS happens in here.
+        """Logits of the target: logits[:, t] scores target[:, t].
 
-        source and source_mask [B, S], target [B, T]; ids where `source_mask` or
-        `target_mask` is 0 may be anything. Unless deterministic, embeddings and the
-        decoder's states that attend are dropped by the rng "dropout".
+        The target is shifted behind BOS in here. source and source_mask [B, S], target
+        [B, T]; masked ids may be anything. Unless deterministic, dropout with the rng
+        "dropout" applies to embeddings and to the decoder states that attend.
         """
         batch = (source, source_mask, target, target_mask)
         return self.unembed(self.hidden(*batch, deterministic=deterministic))
@@ -100,10 +100,10 @@ class Seq2Seq(nn.Module):
     def features(
         self, source, source_mask, target, target_mask=None, deterministic=True
     ):
-        """(logits, features [B, T, E+H]): the embedding of the token fed in, and the
-        input feed.
+        """(logits, features [B, T, E+H]) with features for a value function.
 
-        What a value function reads before each token: nothing of the token itself.
+        They are the embedding of the previous token and the input feed: what is known
+        before each token.
         """
         hidden, fed_BTE = self._teach(
             source, source_mask, target, target_mask, deterministic
@@ -112,15 +112,15 @@ class Seq2Seq(nn.Module):
         return self.unembed(hidden), jnp.concatenate([fed_BTE, feed], axis=-1)
 
     def hidden(self, source, source_mask, target, target_mask=None, deterministic=True):
-        """The attentional vectors [B, T, H] that `unembed` makes logits of."""
+        """The attentional vectors [B, T, H], from which `unembed` computes logits."""
         return self._teach(source, source_mask, target, target_mask, deterministic)[0]
 
     def unembed(self, hidden):
-        """Logits [..., V] of attentional vectors [..., H], any slice of them."""
+        """Logits [..., V] of attentional vectors [..., H], all or some of them."""
         return self.unembedding(hidden)
 
     def encode(self, source, source_mask, deterministic=True):
-        """States [B, S, H] of the encoder; at padding, the state before it."""
+        """The encoder's states [B, S, H]; padding keeps the state before it."""
         x_BSE = self._embed(self.source, masking.zero(source, source_mask))
         gates = self.encoder_input(self._drop(x_BSE, deterministic))
         valid = source_mask != 0
@@ -131,25 +131,25 @@ class Seq2Seq(nn.Module):
         return jax.lax.scan(read, start, inputs)[1].swapaxes(0, 1)
 
     def prefill(self, tokens, mask, length):
-        """Reads a source, writes after BOS: logits [B, V] of the first token, memory.
+        """Encodes a source and decodes BOS: logits [B, V] of the first token, memory.
 
-        tokens and mask [B, S]; `length`, room for source and target, is nothing to it.
+        tokens and mask [B, S]; `length` is ignored: the memory needs no room to grow.
         """
         del length
-        memory = self._look(self.encode(tokens, mask), mask)
+        memory = self._memory(self.encode(tokens, mask), mask)
         return self.step(jnp.full(tokens.shape[:1], self.config.bos_id), None, memory)
 
     def step(self, token, position, memory):
-        """One more token [B] a row: the logits [B, V] after it, and the memory."""
+        """Decodes one more token [B] per row: logits [B, V] of the next, and memory."""
         del position
         gates = self._gates(self._embed(self.target, token))
         carry, feed = _advance(self._weights(), memory, _carry(memory), (gates, None))
         return self.unembed(feed), memory._replace(state=carry[0], feed=carry[1])
 
     def _teach(self, source, source_mask, target, target_mask, deterministic):
-        """Attentional vectors [B, T, H], and the embeddings [B, T, E] fed in."""
+        """Teacher forcing: attentional vectors [B, T, H], embeddings [B, T, E]."""
         states = self.encode(source, source_mask, deterministic=deterministic)
-        memory = self._look(states, source_mask)
+        memory = self._memory(states, source_mask)
         if target_mask is not None:
             target = masking.zero(target, target_mask)
         bos = self.config.bos_id
@@ -164,7 +164,7 @@ class Seq2Seq(nn.Module):
         return hidden.swapaxes(0, 1), fed_BTE
 
     def _embed(self, table, tokens):
-        """Vectors [..., E]; 0 for padding, NaN for an id beyond the table."""
+        """Vectors [..., E]; 0 for padding, NaN for an id outside the table."""
         vectors = jnp.take(table, tokens, axis=0, mode="fill")
         return masking.zero(vectors, (tokens != self.config.pad_id)[..., None])
 
@@ -172,7 +172,7 @@ class Seq2Seq(nn.Module):
         return self.dropout(x, deterministic=deterministic)
 
     def _gates(self, x):
-        """The embedding's share of the input gates, bias included: [..., 3H]."""
+        """The embedding's contribution to the input gates, with bias: [..., 3H]."""
         inputs = self.decoder_input
         out = layers.product(x, inputs.kernel[: self.config.embedding], "float32")
         return out + jnp.broadcast_to(inputs.offset, out.shape)
@@ -185,11 +185,11 @@ class Seq2Seq(nn.Module):
             state=self.combine.kernel[self.config.hidden :],
         )
 
-    def _look(self, states_BSH, mask):
+    def _memory(self, states_BSH, mask):
         """The memory before the first token.
 
-        (W_k s) · h = s · (W_kᵀ h), and W_c Σ a h = Σ a W_c h: what the source alone
-        decides is multiplied once, for all positions at once.
+        Products that depend on the source only are computed once, for all positions:
+        (W_k s) · h = s · (W_kᵀ h), and W_c Σ a h = Σ a W_c h.
         """
         valid = mask != 0
         count = jnp.maximum(valid.sum(-1, keepdims=True), 1)
@@ -223,21 +223,21 @@ def cell(inputs, recurrent, state):
 def attend(query, keys, values, mask):
     """Σ_s a_s v_s with a = softmax over the valid s of query · key_s.
 
-    Luong et al. 2015, arXiv:1508.04025, with the products that need no query made
-    before. query [B, H], keys and values [B, S, H], mask [B, S]. Returns [B, H], 0
-    where nothing is valid.
+    Luong et al. 2015, arXiv:1508.04025; products without the query are already in keys
+    and values. query [B, H], keys and values [B, S, H], mask [B, S]. Returns [B, H], 0
+    if nothing is valid.
     """
     valid = mask != 0
-    # What does not change from step to step is taken out of a loop by the compiler.
+    # Loop-invariant: the compiler hoists it out of the scan over tokens.
     keys = masking.zero(keys, valid[..., None])
     values = masking.zero(values, valid[..., None])
     scores = jnp.einsum("bsh,bh->bs", keys, query)
-    weights = jax.nn.softmax(jnp.where(valid, scores, _HIDDEN), axis=-1)
+    weights = jax.nn.softmax(jnp.where(valid, scores, _MASKED), axis=-1)
     return jnp.einsum("bs,bsh->bh", weights, values)
 
 
 def _read(weights, state, inputs):
-    """The encoder's step: padding leaves the state as it is."""
+    """One encoder step; padding leaves the state unchanged."""
     (kernel, bias), (gates, valid) = weights, inputs
     new = cell(gates, state @ kernel + bias[None], state)
     state = jnp.where(valid[:, None], new, state)
@@ -249,22 +249,22 @@ def _carry(memory):
 
 
 def _advance(weights, memory, carry, inputs):
-    """The decoder's step: the cell, attention from its new state, the vector of both.
+    """One decoder step: GRU cell, attention from its new state, attentional vector.
 
-    carry (state, feed) [B, H]; inputs: the token's gates [B, 3H], and what dropout
-    multiplies the state by that attends, [B, H] or None.
+    carry (state, feed) [B, H]; inputs: the token's gates [B, 3H], and the dropout mask
+    of the attending state, [B, H] or None.
     """
     (state, feed), (gates, kept) = carry, inputs
     recurrent = state @ weights.recurrent + weights.bias[None]
     state = cell(gates + feed @ weights.feed, recurrent, state)
-    shown = state if kept is None else state * kept
-    context = attend(shown, memory.keys, memory.values, memory.mask)
-    feed = jnp.tanh(context + shown @ weights.state)
+    query = state if kept is None else state * kept
+    context = attend(query, memory.keys, memory.values, memory.mask)
+    feed = jnp.tanh(context + query @ weights.state)
     return (state, feed), feed
 
 
-def _uniform(reach):
+def _uniform(bound):
     def init(key, shape):
-        return jax.random.uniform(key, shape, minval=-reach, maxval=reach)
+        return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
     return init

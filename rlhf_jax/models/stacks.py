@@ -1,4 +1,4 @@
-"""Layers on top of each other: their parameters in one tree, and running through them.
+"""Stacks of layers: parameters stacked in one tree, and the loop over them.
 
 Legend: B rows, T tokens, L layers.
 """
@@ -8,7 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-_SHALLOW = 6  # so few layers run 10 to 20% faster on CPU without a loop around them
+_SHALLOW = 6  # up to so many layers are unrolled: 10 to 20% faster on CPU
 
 _REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -17,12 +17,11 @@ _REMAT = {
 
 
 def scan(body, x, stacked, c, at=None):
-    """(x at `at`, outputs [L, ...]) of `body(x, layer, at) -> (x, output)`, layer after
-    layer.
+    """Runs `body(x, layer, at) -> (x, output)` over the layers.
 
-    stacked: [L, ...]; at: of `pick`. The last layer of a shallow model gets it, and
-    computes nothing else; all others get None. `c.remat` says what a backward pass
-    recomputes.
+    Returns (x at positions `at`, outputs [L, ...]). stacked: [L, ...]; at: as in
+    `pick`. Only the last layer of a shallow model gets it, and computes nothing else;
+    all others get None. `c.remat` chooses what a backward pass recomputes.
     """
     deep = c.layers > _SHALLOW
 
@@ -30,7 +29,7 @@ def scan(body, x, stacked, c, at=None):
         each = functools.partial(body, at=at)
         if c.remat == "none":
             return each
-        # In a loop nothing could be merged with what was computed the first time.
+        # Inside a scan, common-subexpression elimination cannot undo the remat.
         return jax.checkpoint(each, prevent_cse=not deep, policy=_REMAT[c.remat])
 
     if deep:
@@ -46,19 +45,19 @@ def scan(body, x, stacked, c, at=None):
 
 
 def unstack(stacked):
-    """L trees of one layer each; the gradient is put together once, not added up."""
+    """L trees of one layer each; the gradient is concatenated once, not added up."""
     leaves, treedef = jax.tree.flatten(stacked)
-    cut = [jax.lax.split(leaf, (1,) * leaf.shape[0]) for leaf in leaves]
+    pieces = [jax.lax.split(leaf, (1,) * leaf.shape[0]) for leaf in leaves]
     return [
         treedef.unflatten(piece[0] for piece in layer)
-        for layer in zip(*cut, strict=True)
+        for layer in zip(*pieces, strict=True)
     ]
 
 
 def pick(x, at):
-    """What [B, T, ...] has at some positions of T; everything where `at` is None.
+    """x [B, T, ...] at some positions of T; all of x if `at` is None.
 
-    at: a slice, or an index [B], one a row: T then is 1.
+    at: a slice, or an index [B], one per row, which gives [B, 1, ...].
     """
     if at is None:
         return x
@@ -68,19 +67,20 @@ def pick(x, at):
 
 
 def stack(module, block, example):
-    """The parameters of all `block`s of a module, each leaf [L, ...], as "layers".
+    """A module's parameter "layers": those of all its `block`s, leaves [L, ...].
 
-    example: configuration → inputs of a block, for the shapes.
+    example(config): example inputs of a block. Raises ValueError if the parameters
+    given have another number of layers.
     """
     depth = block.config.layers
     if not module.has_variable("params", "layers"):
         return module.param("layers", _init_stack, block, example)
-    # `param` would refuse what `models.lora` adds to them.
-    found = module.get_variable("params", "layers")
-    given = jax.tree.leaves(found)[0].shape[0]
+    # `param` would refuse the leaves that `models.lora` adds.
+    stacked = module.get_variable("params", "layers")
+    given = jax.tree.leaves(stacked)[0].shape[0]
     if given != depth:
-        raise ValueError(f"parameters of {given} layers, and layers={depth}")
-    return found
+        raise ValueError(f"parameters of {given} layers, but layers={depth}")
+    return stacked
 
 
 def _init_stack(key, block, example):

@@ -9,7 +9,7 @@ import numpy as np
 
 from rlhf_jax import huggingface, trees
 from rlhf_jax.cli import options as cli_options
-from rlhf_jax.data import ends
+from rlhf_jax.data import stop_tokens
 from rlhf_jax.huggingface import adapters as hf_adapters
 from rlhf_jax.models import decoder, heads, lora
 from rlhf_jax.runtime import metrics_log
@@ -132,7 +132,7 @@ def export(folder, model, params, tokenizer, console):
     huggingface.save(folder, model, plain, tokenizer)
     file = folder / "generation_config.json"
     if isinstance(model, decoder.Decoder) and file.exists():
-        stops = list(ends.stop_ids(tokenizer))
+        stops = list(stop_tokens.stop_ids(tokenizer))
         said = json.loads(file.read_text(encoding="utf-8"))
         said["eos_token_id"] = stops[0] if len(stops) == 1 else stops
         metrics_log.write_json(file, said)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlhf_jax.cli import recipes
-from rlhf_jax.data import ends, preferences, tokenization
+from rlhf_jax.data import preferences, stop_tokens, tokenization
 from rlhf_jax.tasks import models
 from rlhf_jax.types import Preferences
 
@@ -32,7 +32,7 @@ def read(config, model, tokenizer, *, margin=0.0, ended=True):
             *texts[:3],
             length=length,
             preference=texts.preference,
-            end=ends.end_id(tokenizer) if ended else (),
+            end=stop_tokens.end_id(tokenizer) if ended else (),
         )
         margins = np.full(len(starts), margin) if texts.margin is None else texts.margin
         pairs = pairs._replace(margin=np.asarray(margins, np.float32))

@@ -9,7 +9,7 @@ import functools
 import numpy as np
 
 from rlhf_jax import sampling
-from rlhf_jax.data import ends, examples, sources, tokenization
+from rlhf_jax.data import examples, sources, stop_tokens, tokenization
 from rlhf_jax.tasks import Task
 from rlhf_jax.types import Tokens
 
@@ -26,7 +26,7 @@ def create(
     by default the held-out completions, or the prompts themselves; draw: fields of
     `sampling.Config`.
     """
-    stops = ends.stop_ids(tokenizer)
+    stops = stop_tokens.stop_ids(tokenizer)
     room = model.config.max_length - lengths[1]
     if room < 1 or (lengths[0] or 1) > room:
         asked = f"prompts of {lengths[0]} and " if lengths[0] else "a prompt and "
@@ -106,7 +106,7 @@ def _written(tokenizer, held, asked, texts, length, cue):
             tokenizer, asked, length=length, side="right", truncate="left"
         )
         return _useful(Tokens(*found, found.mask), "prompts")
-    end = ends.end_id(tokenizer)
+    end = stop_tokens.end_id(tokenizer)
     found = tokenization.spans(tokenizer, rows, length=length, end=end)
     return _useful(found, "texts")
 

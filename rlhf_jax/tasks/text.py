@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from rlhf_jax import huggingface, optim, sampling
-from rlhf_jax.data import sources, tokenization
+from rlhf_jax.data import bpe, sources, tokenization
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
 from rlhf_jax.tasks import Joined, Reward, Task, classifiers, pretraining
@@ -167,9 +167,7 @@ def _from_scratch(config, dataset, preset, layout, cache, report, signals):
         )
     else:
         report("learning a tokenizer ...")
-        tokenizer = tokenization.train_bpe(
-            texts, config.vocabulary, folder / "tokenizer"
-        )
+        tokenizer = bpe.train(texts, config.vocabulary, folder / "tokenizer")
     shape = model_config.preset(preset, vocab_size=len(tokenizer), max_length=length)
     model = decoder.Decoder(shape)
 

@@ -83,16 +83,16 @@ def test_tuning_learns_the_reference_from_the_teachers_messages():
     checks.same(moved.sender, student.sender)
 
 
-def test_a_student_comes_to_say_what_its_teacher_says():
-    student, found = sil.init(other(), TX), []
+def test_a_student_learns_to_imitate_its_teacher():
+    student, result = sil.init(other(), TX), []
     fast = HYPER._replace(learning_rate=jnp.asarray(0.05))
     for _ in range(60):
         student, metrics = programs()[0](student, teacher(), pairs(), fast)
-        found.append(float(metrics["nll"]))
-    assert found[-1] < 0.2 * found[0]
+        result.append(float(metrics["nll"]))
+    assert result[-1] < 0.2 * result[0]
 
 
-def test_a_student_begins_where_it_is_told_with_moments_of_its_own():
+def test_a_student_starts_from_the_given_agents_with_new_moments():
     student = sil.init(other(), TX)
     checks.same(sil.agents(student), other())
     for state in student:

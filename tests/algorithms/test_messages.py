@@ -31,7 +31,7 @@ def speak(params, batch, **changes):
     return program(**changes)(params, batch.source, batch.source_mask, keys)
 
 
-def test_every_message_that_is_heard_ends_and_keeps_what_was_drawn():
+def test_every_message_heard_ends_and_otherwise_equals_the_draw():
     batch = tiny_game.batch(rows=32, blank=0)
     said = speak(tiny_game.params()["sender"], batch)
     assert 0 < said.ended.mean() < 1  # both kinds occur
@@ -84,8 +84,8 @@ def test_logps_are_those_of_the_draw():
         said = drawn.tokens[:, -4:], drawn.response_mask
         return drawn.logps, messages.logps(sender, weights, *source, *said)
 
-    drawn, found = both()
-    close(found, drawn, 1e-5, 1e-5)
+    drawn, result = both()
+    close(result, drawn, 1e-5, 1e-5)
 
 
 def _uniform(rows=3, tokens=4, vocab=8):
@@ -100,8 +100,8 @@ def _uniform(rows=3, tokens=4, vocab=8):
 
 def test_logps_and_loss_of_a_sender_that_knows_nothing():
     model, pairs = _uniform()
-    found = messages.logps(model, {}, *pairs[:4])
-    close(found, -np.log(8) * pairs.target_mask)
+    result = messages.logps(model, {}, *pairs[:4])
+    close(result, -np.log(8) * pairs.target_mask)
     loss = messages.make_loss(model)
     value, metrics = loss({}, pairs, messages.count(pairs))
     close(value, np.log(8))
@@ -141,12 +141,12 @@ def test_junk_reaches_neither_value_nor_gradient():
 
 def test_the_loss_is_the_mean_over_all_target_tokens():
     batch, params = pairs(), tiny_game.params()["sender"]
-    found = jax.jit(
+    result = jax.jit(
         functools.partial(messages.logps, tiny_game.NETWORKS.sender, params)
     )(*batch[:4])
-    found = np.asarray(found, np.float64)
+    result = np.asarray(result, np.float64)
     total, tokens = 0.0, 0
-    for row, length in zip(found, batch.target_mask.sum(-1), strict=True):
+    for row, length in zip(result, batch.target_mask.sum(-1), strict=True):
         total, tokens = total - row[:length].sum(), tokens + length
     close(likelihood()(params, batch)[0], total / tokens, 1e-5, 1e-6)
 
@@ -158,23 +158,23 @@ def test_a_step_along_the_gradient_makes_translations_likelier():
     assert likelihood()(moved, batch)[0] < before
 
 
-def test_dropout_is_drawn_row_by_row_from_keys_of_their_own():
+def test_dropout_is_drawn_for_each_row_from_its_key():
     model = tiny_game.translator(tiny_game.FRENCH, tiny_game.ENGLISH, dropout=0.5)
     params, plain = tiny_game.params()["sender"], pairs()
     data = jax.random.key_data(sampling.row_keys(jax.random.key(0), np.arange(4)))
 
     @jax.jit
     def rows(batch):
-        return jax.vmap(messages._dropped, (None, None, 0))(model, params, batch)
+        return jax.vmap(messages._dropout_logps, (None, None, 0))(model, params, batch)
 
-    found = rows(plain._replace(keys=data))
+    result = rows(plain._replace(keys=data))
     again = rows(plain._replace(keys=data))
-    np.testing.assert_array_equal(found, again)
+    np.testing.assert_array_equal(result, again)
     turned = jax.tree.map(lambda x: x[::-1], plain._replace(keys=data))
-    close(rows(turned)[::-1], found, 1e-6, 1e-6)
+    close(rows(turned)[::-1], result, 1e-6, 1e-6)
     other = rows(plain._replace(keys=data[::-1]))
-    assert (np.asarray(other) != np.asarray(found)).any()
-    assert not np.asarray(found)[plain.target_mask == 0].any()
+    assert (np.asarray(other) != np.asarray(result)).any()
+    assert not np.asarray(result)[plain.target_mask == 0].any()
 
 
 def test_sentence_means_by_hand():

@@ -25,8 +25,8 @@ def sampled():
     """A state off its reference and the Sample of a rollout; nothing is whitened."""
     state, *_, data = tiny.recorded(PPO)
     config = dataclasses.replace(PPO, whiten_advantages="none")
-    found = policy_gradient.targets(data, 0.3, tiny.traced(), config=config)
-    return state, update.Sample(data, found)
+    result = policy_gradient.targets(data, 0.3, tiny.traced(), config=config)
+    return state, update.Sample(data, result)
 
 
 # Minibatches.
@@ -112,8 +112,8 @@ def test_metrics_are_what_their_names_say():
         state, tiny.FROZEN, tiny.batch(3), tiny.traced(tiny.HYPER)
     )
     valid = np.asarray(rollout.response_mask)
-    own = tiny.logps_by_hand(state.learner.params["policy"]["table"], rollout)
-    gap = own - tiny.logps_by_hand(state.elastic.initial["table"], rollout)
+    logps = tiny.logps_by_hand(state.learner.params["policy"]["table"], rollout)
+    gap = logps - tiny.logps_by_hand(state.elastic.initial["table"], rollout)
     divergence, mean_score = gap.sum(-1).mean(), np.asarray(scores).mean()
     coef = tiny.HYPER.kl_coef
     expected = {
@@ -123,7 +123,7 @@ def test_metrics_are_what_their_names_say():
         "objective/scores": mean_score,
         "objective/non_score_reward": -coef * divergence,
         "objective/rlhf_reward": mean_score - coef * divergence,
-        "objective/entropy": -own.sum(-1).mean(),
+        "objective/entropy": -logps.sum(-1).mean(),
         "response/length": valid.sum(-1).mean(),
         "response/ended": np.asarray(rollout.ended).mean(),
         "optim/learning_rate": tiny.HYPER.learning_rate,

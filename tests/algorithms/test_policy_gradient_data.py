@@ -67,9 +67,9 @@ def test_the_reference_is_the_initial_weights_or_the_average(average):
     chosen = state.elastic.average if average else state.elastic.initial
     expected = tiny.logps_by_hand(chosen["table"], rollout)
     close(data.reference_logps, expected, rtol=1e-5, atol=1e-6)
-    own = tiny.logps_by_hand(state.learner.params["policy"]["table"], rollout)
-    close(data.logps, own, rtol=1e-5, atol=1e-6)
-    assert np.abs(own - expected).max() > 0.1
+    logps = tiny.logps_by_hand(state.learner.params["policy"]["table"], rollout)
+    close(data.logps, logps, rtol=1e-5, atol=1e-6)
+    assert np.abs(logps - expected).max() > 0.1
 
 
 def test_values_are_those_of_the_state_before_each_token():
@@ -105,18 +105,18 @@ def test_a_missing_end_is_paid_for(mode, of_unended):
 def test_ppo_advantages_are_gae_on_shaped_rewards(lam):
     config = dataclasses.replace(PPO, whiten_advantages="none")
     data = tiny.recorded(PPO)[3]
-    found = targets(config, data, gamma=0.9, lam=lam)
+    result = targets(config, data, gamma=0.9, lam=lam)
     expected = gae_by_hand(shaped_by_hand(config, data), data, 0.9, lam)
-    close(found.advantages, expected[0], rtol=1e-5, atol=1e-6)
-    close(found.returns, expected[1], rtol=1e-5, atol=1e-6)
+    close(result.advantages, expected[0], rtol=1e-5, atol=1e-6)
+    close(result.returns, expected[1], rtol=1e-5, atol=1e-6)
 
 
 def test_reinforce_is_gae_with_lambda_1_whatever_lambda_says():
     config = tiny.config("reinforce")
     data = tiny.recorded(PPO)[3]
-    found = targets(config, data, gamma=0.9, lam=0.3)
+    result = targets(config, data, gamma=0.9, lam=0.3)
     shaped = shaped_by_hand(config, data)
-    close(found.advantages, gae_by_hand(shaped, data, 0.9, 1.0)[0], 1e-5, 1e-6)
+    close(result.advantages, gae_by_hand(shaped, data, 0.9, 1.0)[0], 1e-5, 1e-6)
     # λ = 1: the discounted return less the value, whitened by nobody.
     discounted = np.zeros_like(shaped)
     for t in range(tiny.NEW):
@@ -124,7 +124,7 @@ def test_reinforce_is_gae_with_lambda_1_whatever_lambda_says():
         discounted[:, t] = (shaped[:, t:] * later).sum(-1)
     valid = np.asarray(data.response_mask)
     expected = (discounted - np.asarray(data.values)) * valid
-    close(found.advantages, expected, rtol=1e-5, atol=1e-6)
+    close(result.advantages, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
@@ -132,7 +132,7 @@ def test_reinforce_is_gae_with_lambda_1_whatever_lambda_says():
 def test_group_advantages_compare_the_candidates_of_a_prompt(algorithm, kl_in):
     config = tiny.config(algorithm, kl_in=kl_in)
     data = tiny.recorded(RLOO)[3]
-    found = targets(config, data)
+    result = targets(config, data)
     totals = shaped_by_hand(config, data).sum(-1)
     expected = np.zeros_like(totals)
     for first in range(0, len(totals), 2):
@@ -144,22 +144,22 @@ def test_group_advantages_compare_the_candidates_of_a_prompt(algorithm, kl_in):
             else:
                 expected[first + k] = (pair[k] - pair.mean()) / (pair.std() + 1e-6)
     valid = np.asarray(data.response_mask)
-    close(found.advantages, expected[:, None] * valid, rtol=1e-5, atol=1e-5)
-    assert not found.returns.any()
+    close(result.advantages, expected[:, None] * valid, rtol=1e-5, atol=1e-5)
+    assert not result.returns.any()
 
 
 @pytest.mark.parametrize("mode", ["rollout", "minibatch", "none"])
 def test_advantages_are_whitened_over_the_rollout_or_later_or_never(mode):
     config = dataclasses.replace(PPO, whiten_advantages=mode)
     data = tiny.recorded(PPO)[3]
-    found = targets(config, data, gamma=0.9, lam=0.6)
+    result = targets(config, data, gamma=0.9, lam=0.6)
     plain, returns = gae_by_hand(shaped_by_hand(config, data), data, 0.9, 0.6)
     expected = tiny.whitened(plain, data.response_mask) if mode == "rollout" else plain
-    close(found.advantages, expected, rtol=1e-5, atol=1e-5)
-    close(found.returns, returns, rtol=1e-5, atol=1e-6)
+    close(result.advantages, expected, rtol=1e-5, atol=1e-5)
+    close(result.returns, returns, rtol=1e-5, atol=1e-6)
 
 
-def test_ppo_whitens_over_the_rollout_unless_told_otherwise():
+def test_ppo_whitens_over_the_rollout_by_default():
     assert PPO.whitening == "rollout" and RLOO.whitening == "none"
     assert tiny.config("reinforce").whitening == "none"
 
@@ -171,5 +171,5 @@ def test_whitened_rewards_keep_their_mean():
     valid = np.asarray(data.response_mask)
     inside = shaped[valid != 0]
     scaled = (tiny.whitened(shaped, valid) + inside.mean()) * valid
-    found = targets(config, data, gamma=0.9, lam=0.6)
-    close(found.advantages, gae_by_hand(scaled, data, 0.9, 0.6)[0], 1e-5, 1e-5)
+    result = targets(config, data, gamma=0.9, lam=0.6)
+    close(result.advantages, gae_by_hand(scaled, data, 0.9, 0.6)[0], 1e-5, 1e-5)

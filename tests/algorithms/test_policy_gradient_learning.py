@@ -74,7 +74,7 @@ def fresh(config, dtype):
 @pytest.mark.parametrize(
     "dtype, bound", [("float32", 1e-5), ("bfloat16", 2e-2)], ids=lambda x: str(x)
 )
-def test_a_fresh_rollout_is_its_own_reference(dtype, bound):
+def test_a_fresh_rollout_has_ratio_one(dtype, bound):
     metrics, data, drawn = fresh(tiny.config(), dtype)
     assert metrics["ratio_error_max"] <= bound
     assert np.abs(data.logps - data.reference_logps).max() <= bound

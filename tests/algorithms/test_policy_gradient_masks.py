@@ -15,7 +15,7 @@ from checks import close
 
 from rlhf_jax import sampling
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.algorithms.policy_gradient import restrict
+from rlhf_jax.algorithms.policy_gradient import token_mask
 from rlhf_jax.runtime import parallel
 from rlhf_jax.types import Prompts
 
@@ -42,9 +42,9 @@ def mask_by_hand(logits, top_p, least):
 def test_the_mask_is_the_nucleus_no_smaller_than_it_may_be(rng, top_p, least):
     config = tiny.config(masked=True, mask_top_p=top_p, mask_least=least)
     logits = 2 * rng.normal(size=(3, 4, tiny.VOCAB)).astype(np.float32)
-    found = np.asarray(restrict.allowed(jnp.asarray(logits), config=config))
+    result = np.asarray(token_mask.allowed(jnp.asarray(logits), config=config))
     for row, mask in zip(
-        logits.reshape(-1, tiny.VOCAB), found.reshape(-1, tiny.VOCAB), strict=True
+        logits.reshape(-1, tiny.VOCAB), result.reshape(-1, tiny.VOCAB), strict=True
     ):
         assert set(np.flatnonzero(mask)) == mask_by_hand(row, top_p, least)
 
@@ -53,15 +53,15 @@ def test_an_end_token_is_never_all_there_is():
     """Where no response may end yet, a mask of the end alone would leave nothing."""
     config = tiny.config(masked=True, mask_top_p=0.5, mask_least=1)
     logits = jnp.zeros((1, tiny.VOCAB)).at[0, tiny.EOS].set(50.0)
-    assert restrict.allowed(logits, config=config).sum() >= 2
+    assert token_mask.allowed(logits, config=config).sum() >= 2
 
 
 def test_masks_survive_packing_and_what_was_drawn_is_allowed(rng):
     mask = jnp.asarray(rng.integers(0, 2, (2, 3, tiny.VOCAB)), bool)
     tokens = jnp.asarray(rng.integers(0, tiny.VOCAB, (2, 3)))
-    found = restrict.unpack(restrict.pack(mask, tokens), tiny.VOCAB)
+    result = token_mask.unpack(token_mask.pack(mask, tokens), tiny.VOCAB)
     drawn = np.arange(tiny.VOCAB) == np.asarray(tokens)[..., None]
-    np.testing.assert_array_equal(found, np.asarray(mask) | drawn)
+    np.testing.assert_array_equal(result, np.asarray(mask) | drawn)
 
 
 def start(config):
@@ -102,15 +102,15 @@ def test_only_what_the_mask_allows_is_drawn():
 
 def test_copies_of_a_prompt_are_drawn_under_the_mask_of_each():
     weights = [tiny_models.draw(tiny.DECODER, seed=seed) for seed in (0, 1)]
-    model, pair = restrict.Restricted(tiny.DECODER, MASKED), restrict.Pair(*weights)
+    model, pair = token_mask.Masked(tiny.DECODER, MASKED), token_mask.Pair(*weights)
     batch = tiny.batch()
     prompts = Prompts(batch.tokens, batch.mask)
     every = Prompts(*(jnp.repeat(x, 2, axis=0) for x in prompts))
     keys = sampling.row_keys(jax.random.key(3), jnp.arange(len(every.tokens)))
     run = functools.partial(sampling.generate, model, config=MASKED.sampling)
-    found = jax.jit(functools.partial(run, copies=2))(pair, prompts, keys)
+    result = jax.jit(functools.partial(run, copies=2))(pair, prompts, keys)
     expected = jax.jit(run)(pair, every, keys)
-    chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-5)
+    chex.assert_trees_all_close(result, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_log_probs_are_normalised_over_the_mask_and_the_penalty_is_not():
@@ -127,9 +127,9 @@ def test_log_probs_are_normalised_over_the_mask_and_the_penalty_is_not():
     expected *= np.asarray(drawn.response_mask)
     close(data.logps, expected, rtol=1e-5, atol=1e-6)
     close(drawn.logps, expected, rtol=1e-5, atol=1e-6)
-    own = tiny.logps_by_hand(table, drawn)
-    close(data.unmasked, own, rtol=1e-5, atol=1e-6)
-    assert (expected - own).max() > 0.1
+    unmasked = tiny.logps_by_hand(table, drawn)
+    close(data.unmasked, unmasked, rtol=1e-5, atol=1e-6)
+    assert (expected - unmasked).max() > 0.1
     close(
         data.reference_logps,
         tiny.logps_by_hand(state.elastic.initial["table"], drawn),

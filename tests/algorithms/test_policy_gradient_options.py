@@ -30,27 +30,27 @@ HYPER = tiny.HYPER
 def dealt(**changes):
     config = dataclasses.replace(TOKENS, **changes)
     state, drawn, *_ = tiny.recorded(PPO)
-    found = update.deals(state, drawn.response_mask, config=config)
-    return np.asarray(found), np.asarray(drawn.response_mask)
+    result = update.deals(state, drawn.response_mask, config=config)
+    return np.asarray(result), np.asarray(drawn.response_mask)
 
 
 def test_every_epoch_deals_every_valid_token_once_and_evenly():
-    found, valid = dealt()
-    assert found.shape == (2, 3, *valid.shape)
-    for epoch in found:
+    result, valid = dealt()
+    assert result.shape == (2, 3, *valid.shape)
+    for epoch in result:
         np.testing.assert_array_equal(epoch.sum(0), valid)
         sizes = epoch.sum((1, 2))
         assert sizes.max() - sizes.min() <= 1
-    assert (found[0] != found[1]).any()
+    assert (result[0] != result[1]).any()
 
 
 def test_surplus_tokens_are_dropped_from_the_end():
     """RL4LMs fills a buffer of so many transitions, response after response."""
-    found, valid = dealt(transitions=9)
+    result, valid = dealt(transitions=9)
     flat = valid.ravel()
     kept = (flat * (np.cumsum(flat) <= 9)).reshape(valid.shape)
     assert kept.sum() == 9 < valid.sum()
-    for epoch in found:
+    for epoch in result:
         np.testing.assert_array_equal(epoch.sum(0), kept)
         assert list(epoch.sum((1, 2))) == [3, 3, 3]
 
@@ -148,11 +148,11 @@ def test_a_reference_that_moves_every_so_often(decay):
 def test_a_bounded_reward_is_learned_from_and_not_shown():
     data = tiny.recorded(PPO)[3]
     config = dataclasses.replace(PPO, whiten_advantages="none")
-    found = policy_gradient.targets(
+    result = policy_gradient.targets(
         data, 0.0, tiny.traced(reward_bound=0.5, lam=1.0), config=config
     )
     last = np.asarray(data.response_mask).sum(-1) - 1
-    paid = np.asarray(found.returns)[np.arange(tiny.ROWS), last]
+    paid = np.asarray(result.returns)[np.arange(tiny.ROWS), last]
     close(paid, 0.5 * np.tanh(np.asarray(data.scores) / 0.5), rtol=1e-5, atol=1e-6)
     plain, bounded = run(HYPER), run(HYPER._replace(reward_bound=0.5))
     shown = [named[0]["objective/scores"] for _, named in (plain, bounded)]
@@ -167,7 +167,7 @@ def test_a_bounded_reward_is_learned_from_and_not_shown():
 def test_chi_square_in_place_of_kl(weight):
     data = tiny.recorded(PPO)[3]
     config = dataclasses.replace(PPO, whiten_advantages="none")
-    found = policy_gradient.targets(
+    result = policy_gradient.targets(
         data,
         0.3,
         tiny.traced(chi2_weight=weight, lam=1.0, gamma=0.0),
@@ -179,7 +179,7 @@ def test_chi_square_in_place_of_kl(weight):
     expected = -0.3 * penalty * valid
     last = valid.sum(-1) - 1
     expected[np.arange(tiny.ROWS), last] += np.asarray(data.scores)
-    close(found.returns, expected, rtol=1e-5, atol=1e-5)
+    close(result.returns, expected, rtol=1e-5, atol=1e-5)
 
 
 # Rejection sampling fine-tuning.
@@ -188,11 +188,11 @@ def test_chi_square_in_place_of_kl(weight):
 def test_rsf_learns_from_the_best_of_each_prompt_alone():
     config = tiny.config("rsf")
     data = tiny.recorded(tiny.config("rloo"))[3]
-    found = policy_gradient.targets(data, 0.0, tiny.traced(), config=config)
+    result = policy_gradient.targets(data, 0.0, tiny.traced(), config=config)
     scores = np.asarray(data.scores).reshape(-1, 2)
     best = 2.0 * (np.arange(2) == scores.argmax(-1)[:, None]).reshape(-1, 1)
     valid = np.asarray(data.response_mask)
-    np.testing.assert_array_equal(found.advantages, best * valid)
+    np.testing.assert_array_equal(result.advantages, best * valid)
     assert not config.learns_value and config.whitening == "none"
 
 
@@ -270,10 +270,10 @@ def test_devices_stop_after_the_same_pass():
         low, high = (limit, high) if passes == 2 else (low, limit)
     for limit, passes in ((0.99 * low, 2), (1.01 * high, 3)):
         whole, metrics = alone(state, drawn, scores, limited(limit))
-        found, named = shared(state, *rows, limited(limit))
+        result, named = shared(state, *rows, limited(limit))
         assert named["policy/passes"] == metrics["policy/passes"] == passes
         for x, y in zip(
-            jax.tree.leaves(found.learner), jax.tree.leaves(whole.learner), strict=True
+            jax.tree.leaves(result.learner), jax.tree.leaves(whole.learner), strict=True
         ):
             close(x, y, rtol=1e-5, atol=1e-5)
         for name in metrics:

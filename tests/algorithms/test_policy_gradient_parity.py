@@ -40,9 +40,9 @@ def example(name):
     """(config, params, sample): a rollout of weights that have moved on since."""
     config = named(name)
     state, *_, data = tiny.recorded(config)
-    found = policy_gradient.targets(data, jnp.float32(COEF), HYPER, config=config)
+    result = policy_gradient.targets(data, jnp.float32(COEF), HYPER, config=config)
     params = tiny.shake(state.learner.params, 7, size=0.5)
-    return config, params, update.Sample(data, found)
+    return config, params, update.Sample(data, result)
 
 
 @functools.cache

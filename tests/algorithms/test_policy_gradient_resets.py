@@ -131,7 +131,7 @@ def test_the_average_is_the_recursion_over_iterations():
 
 
 @pytest.mark.parametrize("clock, ticks", [("epoch", 2), ("update", 4)])
-def test_the_average_ticks_on_the_clock_it_is_told(clock, ticks):
+def test_the_average_ticks_on_the_configured_clock(clock, ticks):
     """Two epochs of two updates, of which the first moves θ and the others have rate 0:
     after n ticks θ̄ is at dⁿ·θ₀ + (1 − dⁿ)·θ."""
     optimizer = optim.Config(schedule="linear")

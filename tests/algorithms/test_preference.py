@@ -42,13 +42,13 @@ def by_hand(params, mean):
     table = np.asarray(params["table"], np.float64)
     table = table - np.log(np.exp(table).sum(-1, keepdims=True))
     sides = (PAIRS.chosen, PAIRS.chosen_mask), (PAIRS.rejected, PAIRS.rejected_mask)
-    found = np.zeros((ROWS, 2))
+    result = np.zeros((ROWS, 2))
     for k, (tokens, mask) in enumerate(sides):
         for row in range(ROWS):
             places = [t for t in range(STARTS[row], LENGTH) if mask[row, t]]
             terms = [table[tokens[row, t - 1], tokens[row, t]] for t in places]
-            found[row, k] = np.mean(terms) if mean else np.sum(terms)
-    return found
+            result[row, k] = np.mean(terms) if mean else np.sum(terms)
+    return result
 
 
 def batch(reference):
@@ -103,14 +103,14 @@ def test_the_gradient_at_the_reference_is_the_papers():
     pairs = PAIRS._replace(preference=np.ones(ROWS, np.float32))
     data = batch(logps(params))._replace(pairs=pairs)
     loss = preference.make_loss(tiny.BIGRAM, beta=BETA)
-    found = jax.jit(jax.grad(lambda p: loss(p, data, jnp.float32(ROWS))[0]))(params)
+    result = jax.jit(jax.grad(lambda p: loss(p, data, jnp.float32(ROWS))[0]))(params)
 
     def gap(params):
         both = logps(params)
         return (both[:, 0] - both[:, 1]).mean()
 
     wanted = jax.tree.map(lambda g: -0.5 * BETA * g, jax.jit(jax.grad(gap))(params))
-    close(found["table"], wanted["table"], rtol=1e-5, atol=1e-6)
+    close(result["table"], wanted["table"], rtol=1e-5, atol=1e-6)
 
 
 def test_a_step_down_the_gradient_prefers_what_was_chosen():
@@ -132,14 +132,14 @@ def test_shares_add_up_to_the_same_loss_and_gradient(kind):
 
     def run(params, part, axis_name=None):
         loss = preference.make_loss(tiny.BIGRAM, **KINDS[kind])
-        found = jax.value_and_grad(loss, has_aux=True)(params, part, jnp.float32(ROWS))
-        return found if axis_name is None else jax.lax.psum(found, axis_name)
+        result = jax.value_and_grad(loss, has_aux=True)(params, part, jnp.float32(ROWS))
+        return result if axis_name is None else jax.lax.psum(result, axis_name)
 
     whole = jax.jit(run)(params, data)
     halves = jax.tree.map(lambda x: np.asarray(x).reshape(2, -1, *x.shape[1:]), data)
-    spread = functools.partial(run, axis_name=checks.AXIS)
-    spread = jax.jit(jax.vmap(spread, (None, 0), axis_name=checks.AXIS))
-    parts = spread(params, halves)
+    mapped = functools.partial(run, axis_name=checks.AXIS)
+    mapped = jax.jit(jax.vmap(mapped, (None, 0), axis_name=checks.AXIS))
+    parts = mapped(params, halves)
     for half in range(2):
         jax.tree.map(lambda x, y, i=half: close(x[i], y, 1e-5, 1e-6), parts, whole)
 
@@ -152,14 +152,14 @@ def test_the_reference_is_data():
         lambda r: loss(params, batch(0)._replace(reference=r), jnp.float32(ROWS))[0]
     )
     tables = (tiny.policy_params(seed=seed) for seed in (1, 2))
-    found = [jax.jit(value)(logps(table)) for table in tables]
-    assert found[0][0] != found[1][0]
-    assert not np.any(found[0][1])
+    result = [jax.jit(value)(logps(table)) for table in tables]
+    assert result[0][0] != result[1][0]
+    assert not np.any(result[0][1])
 
 
 def test_what_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="loss='kto': choose one of"):
         preference.make_loss(None, loss="kto", beta=BETA)
-    with pytest.raises(ValueError, match="label_smoothing=0.1 is DPO's"):
+    with pytest.raises(ValueError, match="label_smoothing=0.1 is for DPO"):
         preference.make_loss(None, loss="ipo", beta=BETA, label_smoothing=0.1)
     assert preference.count(batch(np.zeros((ROWS, 2)))) == ROWS

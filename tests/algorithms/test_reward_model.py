@@ -200,7 +200,7 @@ def test_the_score_is_the_scalar_and_the_probability_the_softmax():
 
 
 @pytest.mark.parametrize("kind", ["pairs", "labels"])
-def test_fifty_steps_tell_the_texts_apart(kind):
+def test_fifty_steps_separate_the_texts(kind):
     _, _, history = fitted(kind)
     assert history[0]["loss"] > 0.4 and history[-1]["loss"] < 0.1
     assert history[-1]["accuracy"] == 1.0

@@ -22,9 +22,9 @@ def texts(seed=0, rows=tiny.ROWS):
     """Texts padded on either side, of which the second half or so is learned."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(2, tiny.VOCAB, (rows, LENGTH)).astype(np.int32)
-    starts, ends = rng.integers(0, 3, rows), rng.integers(5, LENGTH + 1, rows)
+    starts, stops = rng.integers(0, 3, rows), rng.integers(5, LENGTH + 1, rows)
     slot = np.arange(LENGTH)
-    mask = ((slot >= starts[:, None]) & (slot < ends[:, None])).astype(np.int32)
+    mask = ((slot >= starts[:, None]) & (slot < stops[:, None])).astype(np.int32)
     return Tokens(tokens, mask, mask * (slot >= 4))
 
 

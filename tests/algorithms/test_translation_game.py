@@ -74,12 +74,12 @@ def round_():
 def test_rewards_and_the_receivers_loss_are_the_loops_over_the_german():
     said, loss, rewards, counts = round_()
     batch = tiny_game.batch()
-    found = jax.jit(functools.partial(messages.logps, tiny_game.NETWORKS.receiver))(
+    result = jax.jit(functools.partial(messages.logps, tiny_game.NETWORKS.receiver))(
         tiny_game.params()["receiver"], said.heard, said.mask, *batch[2:4]
     )
-    found = np.asarray(found, np.float64)
+    result = np.asarray(result, np.float64)
     total, tokens = 0.0, 0
-    for row, mask, reward in zip(found, batch.target_mask, rewards, strict=True):
+    for row, mask, reward in zip(result, batch.target_mask, rewards, strict=True):
         length = mask.sum()
         close(reward, row[:length].sum() / max(length, 1), 1e-5, 1e-6)
         total, tokens = total - row[:length].sum(), tokens + length
@@ -112,15 +112,15 @@ def jacobians():
     """
     said = round_()[0]
     batch = tiny_game.batch()
-    told = (batch.source, batch.source_mask, said.drawn, said.mask)
+    inputs = (batch.source, batch.source_mask, said.drawn, said.mask)
     networks, old = tiny_game.NETWORKS, tiny_game.params()["sender"]
     moved = jax.tree.map(_bend, old)
 
     def tokens(params):
         logits, features = networks.sender.apply(
-            {"params": params["sender"]}, *told, method="features"
+            {"params": params["sender"]}, *inputs, method="features"
         )
-        fixed = networks.sender.apply({"params": moved}, *told)
+        fixed = networks.sender.apply({"params": moved}, *inputs)
         # The baseline teaches the sender's features nothing.
         features = jax.lax.stop_gradient(features)
         return (
@@ -183,11 +183,11 @@ def test_the_senders_gradient_is_the_loop_over_sentences_and_tokens(changes):
 def test_kl_is_against_the_initial_sender_or_the_average():
     """The average is the sender itself here: no divergence, however strong."""
     params = {name: tiny_game.params()[name] for name in ("sender", "value")}
-    found = [
+    result = [
         persuasion()(params, tiny_game.traced(HYPER._replace(kl_coef=1.0, **change)))
         for change in ({"reference_average": False}, {"reference_average": True})
     ]
-    initial, average = (metrics["objective/kl"] for (_, metrics), _ in found)
+    initial, average = (metrics["objective/kl"] for (_, metrics), _ in result)
     assert initial > 0.01 and abs(average) < 1e-6
 
 
@@ -277,8 +277,8 @@ def test_rows_of_padding_may_hold_anything():
         source_mask=np.where(valid, batch.source_mask, 1),
         target=np.where(valid, batch.target, 6),
     )
-    found = [programs()[0](tiny_game.start(), b, hyper) for b in (batch, junk)]
-    (clean, named), (dirty, other) = found
+    result = [programs()[0](tiny_game.start(), b, hyper) for b in (batch, junk)]
+    (clean, named), (dirty, other) = result
     checks.same(plain(dirty), plain(clean))
     checks.same(other, named)
 
@@ -290,11 +290,11 @@ def test_steps_draw_new_messages_and_the_same_state_the_same_ones():
     state = tiny_game.start()
     later = state._replace(iteration=state.iteration + 1)
     batch = tiny_game.batch()
-    found = [
+    result = [
         programs()[0](s, batch, tiny_game.traced(HYPER))[1]["objective/scores"]
         for s in (state, later)
     ]
-    assert found[0] != found[1]
+    assert result[0] != result[1]
 
 
 def test_one_program_serves_every_method():
@@ -374,7 +374,7 @@ def test_reset_to_the_average_alone_lets_the_average_go_on():
     checks.same(state.elastic.average, held.elastic.average)
 
 
-def test_with_decay_1_the_average_stands_still_and_play_does_not_know():
+def test_with_decay_1_the_average_is_constant_and_play_unchanged():
     still, moving = (played(decay=d)[0][-1] for d in (1.0, 0.5))
     checks.same(still.elastic.average, game.agents(tiny_game.params()))
     checks.same(still.learner, moving.learner)
@@ -400,11 +400,11 @@ def test_devices_that_share_the_rows_learn_what_one_learns():
         config=tiny_game.CONFIG,
         axis_name=checks.AXIS,
     )
-    spread = jax.jit(jax.vmap(step, in_axes=(None, 0, None), axis_name=checks.AXIS))
+    mapped = jax.jit(jax.vmap(step, in_axes=(None, 0, None), axis_name=checks.AXIS))
     batch = tiny_game.batch()
     halves = jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), batch)
     alone, named = programs()[0](tiny_game.start(), batch, hyper)
-    both, metrics = spread(tiny_game.start(), halves, hyper)
+    both, metrics = mapped(tiny_game.start(), halves, hyper)
     for device in range(2):
         mine = jax.tree.map(lambda x, d=device: x[d], both.learner.params)
         jax.tree.map(lambda a, b: close(a, b, 1e-4, 1e-6), mine, alone.learner.params)

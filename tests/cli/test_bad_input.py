@@ -17,7 +17,7 @@ import small_study
 
 from experiments import sentiment
 from rlhf_jax import huggingface
-from rlhf_jax.data import tokenization
+from rlhf_jax.data import bpe
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder
 from rlhf_jax.runtime import files
@@ -262,7 +262,7 @@ def model_folder(tmp_path_factory):
     (home / "text").mkdir()
     rows(home / "text" / "train.jsonl", TEXTS)
     rows(home / "text" / "test.jsonl", [f"series {text}" for text in TEXTS])
-    tokenizer = tokenization.train_bpe(TEXTS, 300, home / "tokenizer")
+    tokenizer = bpe.train(TEXTS, 300, home / "tokenizer")
     model = decoder.Decoder(
         model_config.gpt2(
             vocab_size=len(tokenizer), max_length=24, width=8, layers=1, heads=2

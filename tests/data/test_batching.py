@@ -84,7 +84,7 @@ def test_take_picks_rows_of_arrays_and_of_lists():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(n_rows=0, batch_size=2), "n_rows=0: there is nothing"),
+        (dict(n_rows=0, batch_size=2), "n_rows=0: there are no rows"),
         (dict(n_rows=4, batch_size=0), "batch_size=0: at least 1"),
         (
             dict(n_rows=4, batch_size=3, process_count=2),
@@ -119,5 +119,5 @@ def test_rows_of_one_width_lose_padding_alone(lengths, least):
 
 def test_rows_padded_on_the_left_are_refused():
     mask = np.array([[1, 1, 0], [0, 1, 1]])
-    with pytest.raises(ValueError, match="row 1 is not padded on its right"):
+    with pytest.raises(ValueError, match="row 1 is not padded on the right"):
         batching.by_width(Tokens(mask, mask, mask))

@@ -50,8 +50,8 @@ def prepared(given, config):
 def test_texts_words_and_ids_tell_the_same(prepared, given):
     tune = prepared.sets["tune"]
     assert tune.languages == ("fr", "en", "de") and len(tune) == 3
-    for place, name in enumerate(tune.languages):
-        assert tune.texts[name] == [row[place] for row in TRIPLES]
+    for index, name in enumerate(tune.languages):
+        assert tune.texts[name] == [row[index] for row in TRIPLES]
         assert tune.words[name] == moses.words(tune.texts[name], name)
         padded = corpora.pad(tune.ids[name], range(3), length=30)
         decoded = prepared.subwords.decode(name, *padded)
@@ -99,9 +99,7 @@ def test_padding_is_masked_and_the_row_of_none_is_all_padding():
     np.testing.assert_array_equal(tokens, [[6, 7, 3, 0], [0] * 4, [5, 3, 0, 0]])
     np.testing.assert_array_equal(mask, [[1, 1, 1, 0], [0] * 4, [1, 1, 0, 0]])
     assert tokens.dtype == mask.dtype == np.int32
-    with pytest.raises(
-        ValueError, match=r"row 2 .* has 3 ids with its EOS, and length=2"
-    ):
+    with pytest.raises(ValueError, match=r"row 2 .* has 3 ids with EOS, but length=2"):
         corpora.pad(ids, [0, 2], length=2)
 
 
@@ -130,7 +128,7 @@ def everything(made):
     return sets, made.facts, made.subwords.encoder.to_str()
 
 
-def test_what_was_prepared_is_found_again_and_not_made_again(
+def test_prepared_data_are_read_from_the_cache(
     given, config, prepared, tmp_path, monkeypatch
 ):
     sets = {"tune": given[:1], "teach": given[::-1]}
@@ -207,11 +205,11 @@ def test_real_captions_survive_the_way_to_ids_and_back(data_folder):
 
 def test_a_corpus_of_few_rows_is_drawn_blindly_and_always_the_same(given, config):
     few = dataclasses.replace(given[0], rows=2)
-    found = [
+    result = [
         corpora.prepare({"few": (few,), "all": given[:1]}, config=config).sets
         for _ in range(2)
     ]
-    assert len(found[0]["few"]) == 2 < len(found[0]["all"])
-    assert found[0]["few"].texts == found[1]["few"].texts
-    kept = found[0]["few"].texts["en"]
-    assert [t for t in found[0]["all"].texts["en"] if t in kept] == kept  # in order
+    assert len(result[0]["few"]) == 2 < len(result[0]["all"])
+    assert result[0]["few"].texts == result[1]["few"].texts
+    kept = result[0]["few"].texts["en"]
+    assert [t for t in result[0]["all"].texts["en"] if t in kept] == kept  # in order

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import small_recipes
 
-from rlhf_jax.data import conversations, ends, examples, tokenization
+from rlhf_jax.data import conversations, examples, stop_tokens, tokenization
 
 datasets = pytest.importorskip("datasets")
 
@@ -32,12 +32,12 @@ def read(tokenizer, *rows, **options):
     return examples.read(datasets.Dataset.from_list(list(rows)), tokenizer, **options)
 
 
-def test_a_turn_ends_in_the_templates_own_token(plain, chatty):
-    assert ends.end_of_turn(plain) is None
-    assert ends.end_id(plain) == plain.eos_token_id
+def test_a_turn_ends_with_the_templates_token(plain, chatty):
+    assert stop_tokens.end_of_turn(plain) is None
+    assert stop_tokens.end_id(plain) == plain.eos_token_id
     turn = chatty.convert_tokens_to_ids("<|im_end|>")
-    assert ends.end_of_turn(chatty) == ends.end_id(chatty) == turn
-    assert ends.stop_ids(chatty) == tuple(sorted({turn, chatty.eos_token_id}))
+    assert stop_tokens.end_of_turn(chatty) == stop_tokens.end_id(chatty) == turn
+    assert stop_tokens.stop_ids(chatty) == tuple(sorted({turn, chatty.eos_token_id}))
 
 
 def test_a_model_directory_may_name_more_stops(tmp_path):
@@ -46,14 +46,14 @@ def test_a_model_directory_may_name_more_stops(tmp_path):
         file = tmp_path / "generation_config.json"
         file.write_text(json.dumps({"eos_token_id": said}))
         words.name_or_path = str(tmp_path)
-        own = {ends.end_of_turn(words), words.eos_token_id}
-        assert set(ends.stop_ids(words)) == own | more
+        ids = {stop_tokens.end_of_turn(words), words.eos_token_id}
+        assert set(stop_tokens.stop_ids(words)) == ids | more
 
 
 def test_padding_is_no_end(chatty):
     """This tokenizer pads with its EOS, as GPT-2's users make it do."""
     assert chatty.pad_token_id == chatty.eos_token_id
-    stops = ends.stop_ids(chatty)
+    stops = stop_tokens.stop_ids(chatty)
     assert tokenization.pad_id(chatty, stops) not in stops
 
 
@@ -68,12 +68,12 @@ def test_the_kinds_of_rows(plain):
 
 
 def test_every_turn_of_the_assistant_is_learned(chatty):
-    found = conversations.parts(CHAT, chatty)
+    result = conversations.parts(CHAT, chatty)
     whole = chatty.apply_chat_template(CHAT, tokenize=False)
-    assert "".join(text for text, _ in found) + "<|im_end|>\n" == whole
-    learned = [text for text, learned in found if learned]
+    assert "".join(text for text, _ in result) + "<|im_end|>\n" == whole
+    learned = [text for text, learned in result if learned]
     assert learned == ["one<|im_end|>", "two"]
-    assert conversations.parts([*CHAT, USER], chatty) == found  # a question is left
+    assert conversations.parts([*CHAT, USER], chatty) == result  # a question is left
 
 
 def test_a_template_that_rewrites_history_teaches_the_last_answer(chatty):
@@ -83,26 +83,26 @@ def test_a_template_that_rewrites_history_teaches_the_last_answer(chatty):
             "{% for m in messages %}{% if loop.last or m['role'] == 'user' %}"
             "<|im_start|>{{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
         )
-        found = conversations.parts(CHAT, chatty)
-        assert [learned for _, learned in found] == [False, True]
-        assert found[1][0].endswith("two")
+        result = conversations.parts(CHAT, chatty)
+        assert [learned for _, learned in result] == [False, True]
+        assert result[1][0].endswith("two")
     finally:
         chatty.chat_template = kept
 
 
 def test_parts_become_the_tokens_of_the_template(chatty):
     rows = read(chatty, {"messages": CHAT}, {"messages": [USER, SECOND]})
-    end = ends.end_id(chatty)
-    found = tokenization.spans(chatty, rows, length=200, end=end)
+    end = stop_tokens.end_id(chatty)
+    result = tokenization.spans(chatty, rows, length=200, end=end)
     for i, chat in enumerate((CHAT, [USER, SECOND])):
         said = chatty.apply_chat_template(chat, tokenize=False)
         wanted = chatty(said.rstrip("\n"), add_special_tokens=False)["input_ids"]
-        valid = found.mask[i] != 0
-        assert found.tokens[i][valid].tolist() == wanted
-        learned = found.tokens[i][found.target_mask[i] != 0]
+        valid = result.mask[i] != 0
+        assert result.tokens[i][valid].tolist() == wanted
+        learned = result.tokens[i][result.target_mask[i] != 0]
         text = "one<|im_end|>two<|im_end|>" if i == 0 else "two<|im_end|>"
         assert chatty.decode(learned) == text
-    assert not np.any(found.target_mask & ~found.mask)
+    assert not np.any(result.target_mask & ~result.mask)
 
 
 def test_parts_that_are_too_long_are_cut_as_asked(plain):
@@ -122,24 +122,24 @@ def test_parts_that_are_too_long_are_cut_as_asked(plain):
 def test_whole_texts_are_learned_as_sft_has_them(plain):
     texts = ["good", "so so"]
     rows = [[(text, True)] for text in texts]
-    found = tokenization.spans(plain, rows, length=9)
+    result = tokenization.spans(plain, rows, length=9)
     for ours, theirs in zip(
-        found, tokenization.sft(plain, texts, length=9), strict=True
+        result, tokenization.sft(plain, texts, length=9), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_pairs_say_where_their_answers_begin(plain):
-    found, starts = tokenization.pairs_from(
+    result, starts = tokenization.pairs_from(
         plain, ["abc", "a"], ["d", "ef"], ["e", "f"], length=6, end=7
     )
     assert starts.tolist() == [3, 1]
     for row, start in enumerate(starts):
         np.testing.assert_array_equal(
-            found.chosen[row, :start], found.rejected[row, :start]
+            result.chosen[row, :start], result.rejected[row, :start]
         )
-    ends_at = [row[mask != 0][-1] for row, mask in zip(*found[:2], strict=True)]
-    assert ends_at == [7, 7]
+    last = [row[mask != 0][-1] for row, mask in zip(*result[:2], strict=True)]
+    assert last == [7, 7]
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ def test_lines_are_lowered_normalised_and_cut_into_words(language, line, words):
     assert moses.words([line], language) == [words]
 
 
-def test_words_that_stand_apart_already_stay_what_they_are():
-    apart = ["it 's bob 's ( a ) dog , he said .", "l' eau n' est pas là ."]
-    for line, language in zip(apart, ("en", "fr"), strict=True):
+def test_tokenised_words_are_unchanged():
+    tokenized = ["it 's bob 's ( a ) dog , he said .", "l' eau n' est pas là ."]
+    for line, language in zip(tokenized, ("en", "fr"), strict=True):
         assert moses.words([line], language, tokenized=True) == [line]
         assert moses.words([line], language) != [line]  # why the flag is there
 

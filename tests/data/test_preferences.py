@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlhf_jax.data import conversations, preferences, sources, tokenization
+from rlhf_jax.data import bpe, conversations, preferences, sources, tokenization
 
 datasets = pytest.importorskip("datasets")
 
@@ -60,7 +60,7 @@ def test_a_label_that_is_no_number_names_its_row(value):
         {"prompt": "a", "chosen": "b", "rejected": "c", "preference": p}
         for p in ((0.5, None) if value is None else ("0.5", value))
     ]
-    with pytest.raises(ValueError, match="row 1 .* preference .* is no number"):
+    with pytest.raises(ValueError, match="row 1 .* preference .* is not a number"):
         read(*rows)
 
 
@@ -117,7 +117,7 @@ def test_bos_is_kept_where_the_tokenizer_does_not_add_it():
     [
         (
             {"chosen": "no turns", "rejected": "no turns at all"},
-            r"row 0 .* no turn of an assistant, which begins with",
+            r"row 0 .* no assistant's turn in the text; it should begin with",
         ),
         (
             {"chosen": [USER, GOOD], "rejected": [SYSTEM, USER, BAD]},
@@ -134,7 +134,7 @@ def test_bos_is_kept_where_the_tokenizer_does_not_add_it():
         ),
         (
             {"prompt": [{"role": "bot", "content": "x"}], "chosen": "", "rejected": ""},
-            "role 'bot'; needed are role",
+            "role 'bot'; it needs a role",
         ),
         ({"prompt": [], "chosen": "a", "rejected": "b"}, "without messages"),
     ],
@@ -166,7 +166,7 @@ def test_real_pairs(data_folder):
 def test_real_pairs_become_arrays(data_folder, tmp_path):
     rows = sources.load(data_folder / "dpo_en_demo", split="train[:50]")
     pairs = preferences.read(rows)
-    tokenizer = tokenization.train_bpe(pairs.prompts, 300, tmp_path)
+    tokenizer = bpe.train(pairs.prompts, 300, tmp_path)
     arrays = tokenization.pairs(tokenizer, *pairs[:3], length=128)
     assert arrays.chosen.shape == arrays.rejected_mask.shape == (50, 128)
     assert (arrays.chosen[:, 0] == arrays.rejected[:, 0]).all()

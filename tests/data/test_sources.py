@@ -50,7 +50,7 @@ def test_a_folder_inside_holds_the_rows(folder):
     (folder / "data" / "rl").mkdir(parents=True)
     write_lines(folder / "data" / "rl" / "train.jsonl", ROWS[:1])
     assert len(sources.load(folder, folder="data/rl")) == 1
-    with pytest.raises(ValueError, match="no folder 'data/reward' in it"):
+    with pytest.raises(ValueError, match="has no folder 'data/reward'"):
         sources.load(folder, folder="data/reward")
 
 
@@ -146,7 +146,7 @@ def says(message, *arguments, **options):
     return str(caught.value)
 
 
-def test_a_missing_path_is_told_with_its_neighbours(folder):
+def test_the_error_for_a_missing_path_names_similar_paths(folder):
     path = folder.parent / "rosw"
     text = says("neither a folder, nor a file, nor a data set on the hub", path)
     assert str(path) in text
@@ -178,7 +178,7 @@ def test_an_unreachable_hub_is_noticed_before_rows_are_asked_for(monkeypatch):
     assert datasets.config.HF_HUB_OFFLINE is False
 
 
-def test_a_split_that_is_not_there_is_told_with_those_that_are(folder):
+def test_the_error_for_a_missing_split_lists_the_splits(folder):
     says("there is no 'test'; there is train, unsupervised, val", folder, split="test")
     (folder.parent / "empty").mkdir()
     says("there is no .jsonl, .json, .csv or .parquet file", folder.parent / "empty")
@@ -195,7 +195,7 @@ def test_a_broken_file_is_named(folder):
     says("test.jsonl cannot be read", folder, split="test")
 
 
-def test_a_wrong_column_is_told_with_those_that_are_there(folder):
+def test_the_error_for_a_missing_column_lists_the_columns(folder):
     text = says("no column 'prompt'", folder, columns=("prompt",))
     assert "there is text, label, rating" in text
     assert "columns={'prompt': 'your column'}" in text
@@ -205,7 +205,7 @@ def test_a_wrong_column_is_told_with_those_that_are_there(folder):
 
 
 @pytest.mark.parametrize("blank", ["", "  \n", None])
-def test_an_empty_text_is_told_with_its_row(folder, blank):
+def test_the_error_for_an_empty_text_names_its_row(folder, blank):
     rows = [{"text": "a"}, {"text": "b"}, {"text": blank}]
     write_lines(folder / "test.jsonl", rows)
     says("row 2 (counted from 0) has no text", folder, split="test")

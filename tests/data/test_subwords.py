@@ -70,8 +70,8 @@ def test_each_merge_was_of_a_most_frequent_pair(encoder):
     for pair in learned:
         counts = collections.Counter()
         for word, times in words.items():
-            for found in zip(cut[word], cut[word][1:], strict=False):
-                counts[found] += times
+            for adjacent in zip(cut[word], cut[word][1:], strict=False):
+                counts[adjacent] += times
         assert counts[pair] == max(counts.values()) >= 2
         cut = {word: joined(symbols, pair) for word, symbols in cut.items()}
 
@@ -87,7 +87,7 @@ def test_words_are_cut_by_the_earliest_merge_that_fits(encoder):
 
 def test_what_is_learned_does_not_depend_on_the_process():
     code = (
-        "from rlhf_jax.data import subwords; import sys; "
+        "from rlhf_jax.data.translation import subwords; import sys; "
         f"sys.stdout.write(subwords.learn({LINES!r}, merges=30).to_str())"
     )
     said = {
@@ -115,8 +115,8 @@ def test_ids_are_decoded_to_the_words_they_are_of(pieces):
         ids = pieces.encode(language, lines)
         assert (ids.ids >= 3).all() and (ids.ids < pieces.size(language)).all()
         assert (ids.ids != subwords.UNK).all()
-        ends = [ids.row(i).tolist().index(subwords.EOS) for i in range(len(lines))]
-        np.testing.assert_array_equal(np.array(ends) + 1, ids.lengths())
+        last = [ids.row(i).tolist().index(subwords.EOS) for i in range(len(lines))]
+        np.testing.assert_array_equal(np.array(last) + 1, ids.lengths())
         longest = ids.lengths().max()
         rows = [[*ids.row(i), *[0] * longest][:longest] for i in range(len(lines))]
         assert pieces.decode(language, rows) == lines

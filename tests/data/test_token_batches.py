@@ -18,9 +18,9 @@ def batches(lengths, tokens=24, classes=3, **changes):
     return token_batches.TokenBatches(lengths, tokens=tokens, edges=edges, **changes)
 
 
-def one_pass(made, pass_=0):
-    start = sum(made.steps(p) for p in range(pass_))
-    return [made.batch(start + i) for i in range(made.steps(pass_))]
+def one_epoch(made, epoch=0):
+    start = sum(made.steps(p) for p in range(epoch))
+    return [made.batch(start + i) for i in range(made.steps(epoch))]
 
 
 @checks.examples
@@ -28,8 +28,8 @@ def one_pass(made, pass_=0):
 def test_each_row_comes_once_a_pass_in_batches_within_the_tokens(lengths, tokens, seed):
     made = batches(lengths, tokens, seed=seed)
     lengths = np.array(lengths)
-    for pass_ in range(2):
-        rows = [row[row >= 0] for row, _ in one_pass(made, pass_)]
+    for epoch in range(2):
+        rows = [row[row >= 0] for row, _ in one_epoch(made, epoch)]
         assert sorted(np.concatenate(rows).tolist()) == list(range(len(lengths)))
         assert all(0 < lengths[row].sum() <= tokens for row in rows)
 
@@ -51,7 +51,7 @@ def test_batches_have_the_shapes_that_were_announced(lengths):
     made = batches(lengths, multiple=4)
     lengths = np.array(lengths)
     seen = set()
-    for rows, edge in one_pass(made):
+    for rows, edge in one_epoch(made):
         assert lengths[rows[rows >= 0]].max() <= edge
         assert len(rows) % 4 == 0 and (rows[: (rows >= 0).sum()] >= 0).all()
         seen.add((len(rows), edge))
@@ -66,12 +66,12 @@ def padded(lengths, chosen):
 @checks.examples
 @given(st.lists(st.integers(1, 8), min_size=1, max_size=12), st.integers(1, 4))
 def test_no_other_edges_pad_less(lengths, classes):
-    found = token_batches.edges(lengths, classes)
-    assert list(found) == sorted(set(found)) and found[-1] == max(lengths)
+    result = token_batches.edges(lengths, classes)
+    assert list(result) == sorted(set(result)) and result[-1] == max(lengths)
     values = sorted(set(lengths))
     others = itertools.combinations(values[:-1], min(classes, len(values)) - 1)
     best = min(padded(lengths, [*other, values[-1]]) for other in others)
-    assert padded(lengths, found) == best
+    assert padded(lengths, result) == best
 
 
 def test_edges_by_hand():
@@ -85,20 +85,20 @@ def test_a_batch_is_filled_while_the_sum_stays_within():
     made = token_batches.TokenBatches(
         [3, 3, 4, 1, 5, 5], tokens=10, edges=(5,), shuffle=False
     )
-    found = [rows[rows >= 0].tolist() for rows, _ in one_pass(made)]
-    assert found == [[0, 1, 2], [3, 4], [5]]
+    result = [rows[rows >= 0].tolist() for rows, _ in one_epoch(made)]
+    assert result == [[0, 1, 2], [3, 4], [5]]
 
 
 def test_without_shuffling_every_pass_is_the_first():
     made = batches([3, 1, 2, 5, 1] * 4, shuffle=False)
-    for ours, theirs in zip(one_pass(made, 0), one_pass(made, 1), strict=True):
+    for ours, theirs in zip(one_epoch(made, 0), one_epoch(made, 1), strict=True):
         np.testing.assert_array_equal(ours[0], theirs[0])
 
 
 def test_passes_and_seeds_are_shuffled_differently():
     lengths = [3] * 40
     orders = [
-        np.concatenate([rows for rows, _ in one_pass(batches(lengths, seed=seed), p)])
+        np.concatenate([rows for rows, _ in one_epoch(batches(lengths, seed=seed), p)])
         for seed, p in ((0, 0), (0, 1), (1, 0))
     ]
     for one, other in itertools.combinations(orders, 2):
@@ -110,7 +110,7 @@ def test_most_of_a_shape_is_rows():
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.gamma(6, 2.5, 20_000).astype(int), 3, 50)
     made = batches(lengths, tokens=2000, classes=6)
-    area = sum(len(rows) * edge for rows, edge in one_pass(made))
+    area = sum(len(rows) * edge for rows, edge in one_epoch(made))
     assert lengths.sum() / area > 0.8
 
 

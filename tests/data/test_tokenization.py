@@ -143,7 +143,7 @@ def test_documents_are_packed_with_their_bos(with_bos):
     np.testing.assert_array_equal(rows.tokens, [[2, A, 1, 2, B, 1]])
 
 
-def test_classification_keeps_the_tokenizers_own_frame():
+def test_classification_keeps_the_tokenizers_special_tokens():
     framed = word_tokenizer(before="<bos>", after="<eos>", pad_token="<pad>")
     rows = tokenization.classification(framed, ["a b c", "d"], [1, 0], length=4)
     np.testing.assert_array_equal(rows.tokens, [[2, A, B, 1], [2, D, 1, 0]])
@@ -235,10 +235,6 @@ def test_without_a_pad_token_another_id_is_hidden(plain):
             ),
             "row 1: preference 1.5 is not a probability",
         ),
-        (
-            lambda t: tokenization.train_bpe(["a"], 100, "unused"),
-            "vocab_size=100: the bytes and special tokens alone are 258",
-        ),
     ],
 )
 def test_misuse_names_the_value_and_the_fix(plain, call, message):
@@ -252,26 +248,6 @@ def test_a_tokenizer_without_an_end_is_refused(plain):
     bare.eos_token = None
     with pytest.raises(ValueError, match="has no end token; set tokenizer.eos_token"):
         tokenization.sft(bare, ["a"], length=3)
-
-
-TEXTS = [
-    "the cat sat on the mat, the hat",
-    "that café is naïve — 中文 🙂",
-    "  a\n\tb  ",
-]
-
-
-def test_a_trained_tokenizer_is_an_ordinary_one(tmp_path):
-    made = tokenization.train_bpe(TEXTS * 20, 300, tmp_path / "bpe")
-    opened = transformers.AutoTokenizer.from_pretrained(str(tmp_path / "bpe"))
-    for tokenizer in (made, opened):
-        assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 1)
-        assert len(tokenizer) == 300
-        rows = tokenization.sft(tokenizer, TEXTS, length=64)
-        assert tokenization.texts(tokenizer, rows.tokens, rows.mask) == TEXTS
-    assert len(made(TEXTS[0])["input_ids"]) < len(TEXTS[0])
-    again = tokenization.train_bpe(TEXTS * 20, 300, tmp_path / "again")
-    assert again.get_vocab() == made.get_vocab()
 
 
 @pytest.mark.data

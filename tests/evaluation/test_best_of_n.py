@@ -27,8 +27,8 @@ def enumerated(scores, n):
 @pytest.mark.parametrize("n", range(1, N + 1))
 def test_weights_and_ties_are_those_of_every_draw(rng, n):
     scores = rng.integers(0, 3, (4, N)).astype(np.float32)
-    found, tied = best_of_n.weights(scores, n), best_of_n.ties(scores, n)
-    for row, weights, share in zip(scores, found, tied, strict=True):
+    result, tied = best_of_n.weights(scores, n), best_of_n.ties(scores, n)
+    for row, weights, share in zip(scores, result, tied, strict=True):
         expected = enumerated(row, n)
         close(weights, expected[0], rtol=1e-12)
         close(share, expected[1], rtol=1e-12, atol=1e-12)
@@ -81,7 +81,9 @@ def test_the_bound_by_hand():
 
 def test_more_than_there_are_is_refused():
     for n in (0, 7):
-        with pytest.raises(ValueError, match=f"n={n} cannot be read off 6 samples"):
+        with pytest.raises(
+            ValueError, match=f"n={n} cannot be estimated from 6 samples"
+        ):
             best_of_n.weights(np.zeros((2, N)), n)
-    with pytest.raises(ValueError, match="n=0: the best of at least 1"):
+    with pytest.raises(ValueError, match="n=0: needs to be at least 1"):
         best_of_n.kl_bound(0)

@@ -21,7 +21,7 @@ def test_distinct_worked_by_hand():
     assert diversity.distinct(TOKENS, MASK, n=5) == 0.0
 
 
-def test_repeated_share_looks_inside_samples_only():
+def test_repeated_share_counts_within_samples_only():
     # bigrams: 1/3 of the first is repeated, none of 12, half of 33 33
     assert diversity.repeated_share(TOKENS, MASK, n=2) == pytest.approx(
         np.mean([1 / 3, 0, 1 / 2, 0])
@@ -44,11 +44,11 @@ def test_the_order_of_samples_does_not_matter(rng):
     assert plain == pytest.approx(shuffled)
 
 
-def test_lengths_and_their_spread():
+def test_lengths_and_their_standard_deviation():
     np.testing.assert_array_equal(diversity.lengths(MASK), [4, 2, 3, 2])
-    found = diversity.summary(TOKENS, MASK)
-    assert found["eval/length"] == 2.75
-    assert found["eval/length_sd"] == pytest.approx(np.std([4, 2, 3, 2]))
+    result = diversity.summary(TOKENS, MASK)
+    assert result["eval/length"] == 2.75
+    assert result["eval/length_sd"] == pytest.approx(np.std([4, 2, 3, 2]))
 
 
 def test_no_samples_give_zeros():

@@ -30,15 +30,15 @@ def test_picks_are_the_loops(rng):
     totals = -rng.exponential(size=len(questions))
     lengths = rng.integers(1, 9, len(questions))
     expected = [int(np.argmax((totals / lengths)[questions == q])) for q in range(30)]
-    found = multiple_choice.pick(totals, lengths, questions)
-    assert found.tolist() == expected
+    result = multiple_choice.pick(totals, lengths, questions)
+    assert result.tolist() == expected
     assert multiple_choice.chance(questions) == pytest.approx(np.mean(1 / counts))
 
 
 def test_the_first_of_equals_is_picked_and_a_nan_never():
     totals = [np.nan, -2.0, -2.0, np.nan, np.nan]
-    found = multiple_choice.pick(totals, np.ones(5), [0, 0, 0, 1, 1])
-    assert found.tolist() == [1, 0]
+    result = multiple_choice.pick(totals, np.ones(5), [0, 0, 0, 1, 1])
+    assert result.tolist() == [1, 0]
 
 
 def test_a_shift_of_a_whole_question_changes_no_pick():
@@ -53,18 +53,18 @@ def test_a_blind_guess_of_2_and_4_options():
     assert multiple_choice.chance([0, 0, 1, 1, 1, 1]) == 0.375
 
 
-def test_endings_hold_their_own_at_the_label():
-    found = choices.endings(TEXTS)
-    assert len(found.prompts) == 5
-    for text, prompt, options, label in zip(TEXTS, *found, strict=True):
+def test_the_right_ending_is_at_the_label():
+    result = choices.endings(TEXTS)
+    assert len(result.prompts) == 5
+    for text, prompt, options, label in zip(TEXTS, *result, strict=True):
         assert prompt + options[label] == text
         assert len(set(options)) == 4
-    assert len(set(found.labels)) > 1
+    assert len(set(result.labels)) > 1
 
 
 def test_targets_are_the_options_tokens_and_no_end(tokenizer):
-    found = choices.Questions(["one ", "two "], [["a", "bb"], ["ccc", "d"]], [1, 0])
-    options = choices.tokens(tokenizer, found, length=12)
+    result = choices.Questions(["one ", "two "], [["a", "bb"], ["ccc", "d"]], [1, 0])
+    options = choices.tokens(tokenizer, result, length=12)
     assert options.lengths.tolist() == [1, 2, 3, 1]
     assert options.questions.tolist() == [0, 0, 1, 1]
     for row, mask, text in zip(
@@ -75,18 +75,18 @@ def test_targets_are_the_options_tokens_and_no_end(tokenizer):
 
 
 def test_an_option_that_does_not_fit_is_refused_and_a_prompt_is_cut(tokenizer):
-    found = choices.Questions(["a long one "], [["ab", "cdefghij"]], [0])
-    options = choices.tokens(tokenizer, found, length=12)
+    result = choices.Questions(["a long one "], [["ab", "cdefghij"]], [0])
+    options = choices.tokens(tokenizer, result, length=12)
     assert tokenizer.decode(options.rows.tokens[1][:9]).endswith("ne cdefgh")
     with pytest.raises(ValueError, match="'cdefghij' of 8 characters.*than 8 tokens"):
-        choices.tokens(tokenizer, found, length=8)
+        choices.tokens(tokenizer, result, length=8)
 
 
 def test_files_of_questions_and_of_texts_are_read(tmp_path):
     rows = [{"question": f"q{i}", "choices": ["x", "y"], "label": i} for i in (0, 1)]
     file = small_recipes.lines(tmp_path / "asked.jsonl", rows)
-    found = choices.read(file, split="test", count=9, question="Q: {question}\nA: ")
-    assert found.prompts == ["Q: q0\nA: ", "Q: q1\nA: "] and found.labels == [0, 1]
+    result = choices.read(file, split="test", count=9, question="Q: {question}\nA: ")
+    assert result.prompts == ["Q: q0\nA: ", "Q: q1\nA: "] and result.labels == [0, 1]
     file = small_recipes.lines(tmp_path / "texts.jsonl", [{"text": t} for t in TEXTS])
     assert choices.read(file, split="test", count=9) == choices.endings(TEXTS)
 

@@ -65,13 +65,13 @@ def test_tokenized_bleu_is_what_the_command_line_says(tmp_path):
 
 def test_bleu_by_hand():
     # 6 of 7 words match, 4 of 6 pairs, 2 of 5 triples, 1 of 4 quadruples.
-    found = translation.tokenized_bleu(
+    result = translation.tokenized_bleu(
         ["the cat sat on the mat ."], ["the cat sat on a mat ."]
     )
     shares = [6 / 7, 4 / 6, 2 / 5, 1 / 4]
-    assert found.precisions == pytest.approx([100 * x for x in shares])
-    assert found.brevity_penalty == 1 and found.length == found.reference_length == 7
-    assert found.score == pytest.approx(100 * math.prod(shares) ** 0.25)
+    assert result.precisions == pytest.approx([100 * x for x in shares])
+    assert result.brevity_penalty == 1 and result.length == result.reference_length == 7
+    assert result.score == pytest.approx(100 * math.prod(shares) ** 0.25)
     # The first five words alone: all match, and e^(1 − 7/5) for being short.
     short = translation.tokenized_bleu(["the cat sat on a"], ["the cat sat on a mat ."])
     assert short.score == pytest.approx(100 * math.exp(1 - 7 / 5))
@@ -119,31 +119,31 @@ def statistics(tokens=TOKENS, mask=MASK):
 
 
 def test_statistics_by_hand():
-    found = statistics()
+    result = statistics()
     # Without their ends the messages are 4 4 5 | 4 1 | 5 5 5 5 5: ten tokens.
-    assert found["message/length"] == pytest.approx(10 / 3)
-    assert found["message/length_ratio"] == pytest.approx((10 / 3) / (5 / 2))
-    assert found["message/ended"] == pytest.approx(2 / 3)
-    assert found["message/unknown"] == pytest.approx(1 / 10)
-    assert found["message/stutter"] == pytest.approx((1 + 0 + 4) / (2 + 1 + 4))
-    assert found["message/repeated_2"] == pytest.approx(np.mean([0, 0, 3 / 4]))
-    assert found["message/types"] == 3
+    assert result["message/length"] == pytest.approx(10 / 3)
+    assert result["message/length_ratio"] == pytest.approx((10 / 3) / (5 / 2))
+    assert result["message/ended"] == pytest.approx(2 / 3)
+    assert result["message/unknown"] == pytest.approx(1 / 10)
+    assert result["message/stutter"] == pytest.approx((1 + 0 + 4) / (2 + 1 + 4))
+    assert result["message/repeated_2"] == pytest.approx(np.mean([0, 0, 3 / 4]))
+    assert result["message/types"] == 3
     shares = {4: 3 / 10, 5: 6 / 10, 1: 1 / 10}
     entropy = -sum(p * math.log(p) for p in shares.values())
-    assert found["message/type_perplexity"] == pytest.approx(math.exp(entropy))
+    assert result["message/type_perplexity"] == pytest.approx(math.exp(entropy))
     human, divergence = {4: 2 / 5, 5: 2 / 5, 6: 1 / 5}, 0.0
     for token in (1, 4, 5, 6):
         p, q = shares.get(token, 0.0), human.get(token, 0.0)
         for x in (p, q):
             divergence += x / 2 * math.log(2 * x / (p + q)) if x else 0.0
-    assert found["message/unigram_divergence"] == pytest.approx(divergence)
+    assert result["message/unigram_divergence"] == pytest.approx(divergence)
 
 
 def test_human_text_does_not_diverge_from_itself():
-    found = statistics(HUMAN, HUMAN_MASK)
-    assert found["message/unigram_divergence"] == 0.0
-    assert found["message/length_ratio"] == found["message/ended"] == 1.0
-    assert found["message/stutter"] == found["message/unknown"] == 0.0
+    result = statistics(HUMAN, HUMAN_MASK)
+    assert result["message/unigram_divergence"] == 0.0
+    assert result["message/length_ratio"] == result["message/ended"] == 1.0
+    assert result["message/stutter"] == result["message/unknown"] == 0.0
 
 
 def test_what_is_masked_or_after_the_end_does_not_count():
@@ -160,7 +160,7 @@ def test_the_order_of_messages_does_not_matter(rng):
     assert statistics(TOKENS[order], MASK[order]) == pytest.approx(statistics())
 
 
-def test_divergence_and_perplexity_at_their_ends():
+def test_divergence_and_perplexity_at_their_extremes():
     one, other = np.eye(4)[:2]
     even = np.full(4, 0.25)
     assert translation.jensen_shannon(one, other) == pytest.approx(math.log(2))
@@ -173,8 +173,8 @@ def test_divergence_and_perplexity_at_their_ends():
 
 def test_no_messages_at_all_are_zeros():
     empty = np.zeros_like(TOKENS)
-    found = statistics(empty, empty)
-    assert found["message/length"] == found["message/types"] == 0.0
-    assert found["message/type_perplexity"] == 1.0  # exp 0
-    assert all(np.isfinite(list(found.values())))
+    result = statistics(empty, empty)
+    assert result["message/length"] == result["message/types"] == 0.0
+    assert result["message/type_perplexity"] == 1.0  # exp 0
+    assert all(np.isfinite(list(result.values())))
     assert translation.frequencies(empty, empty, size=5).sum() == 0.0

@@ -115,7 +115,7 @@ def test_something_that_is_not_a_function(folder):
     )
 
 
-def test_errors_of_the_module_itself_stay_its_own(folder):
+def test_errors_inside_the_module_are_passed_on(folder):
     with pytest.raises(ModuleNotFoundError, match="a_module_that_is_missing"):
         function.load("wants_more:f")
     with pytest.raises(AttributeError, match="no_such_thing"):
@@ -173,20 +173,20 @@ def test_none_is_said_to_be_the_only_reward():
     )
 
 
-@pytest.mark.parametrize("found", [[], [1.0, 2.0], [1.0] * 4, np.ones(6)])
-def test_a_wrong_count(found):
+@pytest.mark.parametrize("result", [[], [1.0, 2.0], [1.0] * 4, np.ones(6)])
+def test_a_wrong_count(result):
     refused(
-        lambda: function.check(found, COMPLETIONS, "r"),
-        f"returned {len(found)} values for 3 completions",
+        lambda: function.check(result, COMPLETIONS, "r"),
+        f"returned {len(result)} values for 3 completions",
         "one float for each",
     )
 
 
-@pytest.mark.parametrize("found", [None, 1.5, "abc", b"abc", {"a": 1, "b": 2, "c": 3}])
-def test_what_is_not_a_list_of_numbers(found):
+@pytest.mark.parametrize("result", [None, 1.5, "abc", b"abc", {"a": 1, "b": 2, "c": 3}])
+def test_what_is_not_a_list_of_numbers(result):
     refused(
-        lambda: function.check(found, COMPLETIONS, "r"),
-        f"returned {type(found).__name__}",
+        lambda: function.check(result, COMPLETIONS, "r"),
+        f"returned {type(result).__name__}",
         "3 numbers",
     )
 
@@ -198,7 +198,7 @@ def test_a_column_of_rows_is_not_one_number_a_completion():
 
 
 @pytest.mark.parametrize(
-    "found",
+    "result",
     [
         [1, 2.5, True],
         (1, 2.5, 1),
@@ -210,8 +210,8 @@ def test_a_column_of_rows_is_not_one_number_a_completion():
     ],
     ids=["list", "tuple", "numpy", "numpy scalars", "0-d arrays", "jax", "generator"],
 )
-def test_numbers_of_any_kind_become_float32(found):
-    scores = function.check(found, COMPLETIONS, "r")
+def test_numbers_of_any_kind_become_float32(result):
+    scores = function.check(result, COMPLETIONS, "r")
     assert scores.dtype == np.float32 and scores.shape == (3,)
     np.testing.assert_array_equal(scores, [1.0, 2.5, 1.0])
 

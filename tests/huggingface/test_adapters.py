@@ -161,15 +161,15 @@ def test_what_is_written_here_answers_in_peft_and_comes_back(case, base, tmp_pat
     folder, model, params = base(case)
     config, targets = OURS[case]
     adapters = trained(params, config, targets)
-    place = tmp_path / "adapters"
-    hf_adapters.save(place, model, adapters, config, base=str(folder))
-    again, read = hf_adapters.load(place, model)
+    target = tmp_path / "adapters"
+    hf_adapters.save(target, model, adapters, config, base=str(folder))
+    again, read = hf_adapters.load(target, model)
     chex.assert_trees_all_equal_structs(again, adapters)
     chex.assert_trees_all_close(again, adapters, rtol=1e-6, atol=0)
     assert read.scale == pytest.approx(config.scale, rel=1e-12)
     assert (read.rank, read.rslora) == (config.rank, config.rslora)
     peft = pytest.importorskip("peft")
-    theirs = peft.PeftModel.from_pretrained(in_torch(folder, case), place)
+    theirs = peft.PeftModel.from_pretrained(in_torch(folder, case), target)
     asked = theirs.peft_config["default"]
     assert asked.base_model_name_or_path == str(folder)
     joined = lora.join(params, adapters, scale=config.scale)
@@ -184,18 +184,20 @@ def test_a_trained_head_travels_with_its_adapters(base, tmp_path):
     folder, model, params = base("llama_classifier")
     head = {"kernel": -params["head"]["kernel"], "bias": params["head"]["bias"]}
     adapters = {**trained(params, PLAIN, QUERY_VALUE), "head": head}
-    place = tmp_path / "adapters"
-    hf_adapters.save(place, model, adapters, PLAIN)
-    tensors, described = written(place)
+    target = tmp_path / "adapters"
+    hf_adapters.save(target, model, adapters, PLAIN)
+    tensors, described = written(target)
     assert described["task_type"] == "SEQ_CLS"
     assert described["modules_to_save"] == ["score"]
     assert "base_model.model.score.weight" in tensors
-    again, _ = hf_adapters.load(place, model)
+    again, _ = hf_adapters.load(target, model)
     assert set(again) == {"trunk", "head"} and set(again["head"]) == {"kernel"}
     joined = lora.join(params, again, scale=PLAIN.scale)
     ours = said(model, joined, "llama_classifier")
     peft = pytest.importorskip("peft")
-    theirs = peft.PeftModel.from_pretrained(in_torch(folder, "llama_classifier"), place)
+    theirs = peft.PeftModel.from_pretrained(
+        in_torch(folder, "llama_classifier"), target
+    )
     there = torch_said(theirs, "llama_classifier")
     np.testing.assert_allclose(there, ours, rtol=0, atol=1e-4)
 
@@ -222,7 +224,7 @@ def test_one_a_for_all_three_parts_stays_one(case, base, tmp_path):
     assert (config.rank, config.alpha) == (PLAIN.rank, PLAIN.alpha)
 
 
-def test_different_as_stand_side_by_side_under_the_same_strength(base, tmp_path):
+def test_different_a_matrices_are_concatenated_at_the_same_scale(base, tmp_path):
     _, model, params = base("gpt2")
     adapters = trained(params, PLAIN, (*QUERY_VALUE, "mlp/up"))
     hf_adapters.save(tmp_path, model, adapters, PLAIN)
@@ -263,17 +265,20 @@ def test_neox_interleaves_its_parts_by_head():
 def spoilt(base, tmp_path):
     """(folder, model) of adapters to spoil."""
     _, model, params = base("llama")
-    place = tmp_path / "adapters"
+    target = tmp_path / "adapters"
     hf_adapters.save(
-        place, model, trained(params, PLAIN, QUERY_VALUE), PLAIN, base="llama"
+        target, model, trained(params, PLAIN, QUERY_VALUE), PLAIN, base="llama"
     )
-    return place, model
+    return target, model
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"peft_type": "IA3"}, r"adapter_config.json: peft_type 'IA3' is not read"),
+        (
+            {"peft_type": "IA3"},
+            r"config.json: peft_type 'IA3' is not supported",
+        ),
         (
             {"use_dora": True},
             r"use_dora=True: not supported; merge the adapters in PEFT",
@@ -311,7 +316,7 @@ def test_tensors_that_do_not_fit_are_named(spoilt, base):
     with pytest.raises(ValueError, match=r"lacks .*lora_B.weight"):
         hf_adapters.load(folder, model)
     rewrite(folder, {})
-    with pytest.raises(ValueError, match=r"nothing is in it"):
+    with pytest.raises(ValueError, match=r"it is empty"):
         hf_adapters.load(folder, model)
 
 
@@ -324,15 +329,19 @@ def test_folders_that_are_something_else_are_left_alone(spoilt, base, tmp_path):
     with pytest.raises(ValueError, match="holds something other than adapters"):
         hf_adapters.save(tmp_path / "notes", model, adapters, PLAIN)
     hf_adapters.save(folder, model, adapters, PLAIN)  # an older one: replaced
-    with pytest.raises(ValueError, match="is no adapter directory: it has no adapter"):
+    with pytest.raises(
+        ValueError, match="is not an adapter directory: it has no adapter"
+    ):
         hf_adapters.load(tmp_path / "notes", model)
     (folder / "adapter_model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"has no adapter_model.safetensors: save it"):
+    with pytest.raises(
+        ValueError, match=r"has no adapter_model.safetensors: save the adapters"
+    ):
         hf_adapters.load(folder, model)
 
 
-def test_a_value_network_has_no_form_on_disk(spoilt):
+def test_a_value_network_has_no_file_format(spoilt):
     folder, model = spoilt
     bound = lora.Bound(model, {}, 1.0)
-    with pytest.raises(ValueError, match="Bound has no form on disk"):
+    with pytest.raises(ValueError, match="Bound has no file format"):
         hf_adapters.save(folder, bound, {}, PLAIN)

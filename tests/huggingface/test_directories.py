@@ -152,26 +152,26 @@ def test_older_llama_configurations_are_understood(llama):
     }
     safetensors.numpy.save_file(grown, llama / "model.safetensors")
     (llama / "config.json").write_text(json.dumps(described))
-    found = huggingface.load(llama)[0].config
-    assert (found.rope_theta, found.kv_heads, found.head_dim) == (500.0, 4, 4)
-    assert found.tied and found.rope_scaling == config.RopeScaling(2.0, 1.0, 4.0, 8)
+    result = huggingface.load(llama)[0].config
+    assert (result.rope_theta, result.kv_heads, result.head_dim) == (500.0, 4, 4)
+    assert result.tied and result.rope_scaling == config.RopeScaling(2.0, 1.0, 4.0, 8)
 
 
 def test_a_reward_model_keeps_its_head_and_bias(llama, tmp_path):
     decoded, params, tokenizer = huggingface.load(llama)
     model = heads.Classifier(decoded.config)
     head = {"kernel": jnp.ones((16, 1)), "bias": jnp.array([0.25])}
-    own = heads.from_decoder(params, head)
-    huggingface.save(tmp_path / "reward", model, own, tokenizer)
+    reward = heads.from_decoder(params, head)
+    huggingface.save(tmp_path / "reward", model, reward, tokenizer)
     again, kept, _ = huggingface.load(tmp_path / "reward")
     assert again == model
-    chex.assert_trees_all_equal(kept, own)
-    own["head"]["bias"] *= 0
-    huggingface.save(tmp_path / "reward", model, own, tokenizer)
+    chex.assert_trees_all_equal(kept, reward)
+    reward["head"]["bias"] *= 0
+    huggingface.save(tmp_path / "reward", model, reward, tokenizer)
     tensors, described = read(tmp_path / "reward")
     assert "score.weight" in tensors and "score.bias" not in tensors
     assert described["architectures"] == ["LlamaForSequenceClassification"]
-    chex.assert_trees_all_equal(huggingface.load(tmp_path / "reward")[1], own)
+    chex.assert_trees_all_equal(huggingface.load(tmp_path / "reward")[1], reward)
 
 
 def test_large_models_go_to_several_files_and_come_back(llama, tmp_path):
@@ -183,16 +183,16 @@ def test_large_models_go_to_several_files_and_come_back(llama, tmp_path):
     huggingface.save(path, model, params, tokenizer, max_shard_bytes=largest)
     files = sorted(path.glob("*.safetensors"))
     index = json.loads((path / "model.safetensors.index.json").read_text())
-    found = {}
+    result = {}
     for file in files:
         part = safetensors.numpy.load_file(file)
         assert sum(x.nbytes for x in part.values()) <= largest
         assert {index["weight_map"][name] for name in part} == {file.name}
-        found |= part
+        result |= part
     assert files[0].name == f"model-00001-of-{len(files):05d}.safetensors"
     assert total / largest <= len(files) <= 2 * total / largest
     assert index["metadata"]["total_size"] == total
-    chex.assert_trees_all_equal(found, whole)
+    chex.assert_trees_all_equal(result, whole)
     chex.assert_trees_all_equal(huggingface.load(path)[1], params)
     # One may take the place of the other, and leaves nothing of it.
     huggingface.save(path, model, params, tokenizer)
@@ -215,7 +215,7 @@ def by_width(mesh, path, shape):
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
-def test_parameters_are_placed_where_they_are_told(llama, mesh):
+def test_parameters_get_the_sharding_asked_for(llama, mesh):
     plain = huggingface.load(llama)[1]
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     params = huggingface.load(llama, sharding=everywhere)[1]
@@ -354,15 +354,17 @@ def test_gpt2_variants_that_compute_otherwise_are_refused(tmp_path):
 def test_a_directory_that_is_not_there_or_no_model_says_so_in_one_line(llama, tmp_path):
     faults = {
         tmp_path / "nothing": "no model directory .*nothing",
-        tmp_path: "is no model directory: it has no config.json",
-        "some-lab/some-model": "nor could the hub give one .*hf download some-lab",
+        tmp_path: "is not a model directory: it has no config.json",
+        "some-lab/some-model": "the hub did not give one .*hf download some-lab",
     }
     for path, message in faults.items():
         with pytest.raises(ValueError, match=message) as failure:
             huggingface.load(path)
         assert "\n" not in str(failure.value)
     (llama / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="has no model.safetensors: save it once more"):
+    with pytest.raises(
+        ValueError, match="has no model.safetensors: save the model again"
+    ):
         huggingface.load(llama)
 
 
@@ -402,14 +404,14 @@ def test_a_save_that_fails_leaves_what_was_there(llama, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["llama"]
 
 
-def test_what_no_family_can_say_is_not_saved(llama, tmp_path):
+def test_a_configuration_of_no_family_is_not_saved(llama, tmp_path):
     model, params, tokenizer = huggingface.load(llama)
     odd = decoder.Decoder(
         config.gpt2(vocab_size=9, width=8, layers=1, heads=2, norm="rms")
     )
     with pytest.raises(ValueError, match="the nearest, gpt2, needs {'norm': 'layer'}"):
         huggingface.save(tmp_path / "odd", odd, {}, tokenizer)
-    with pytest.raises(ValueError, match="Value has no form on disk"):
+    with pytest.raises(ValueError, match="Value has no file format"):
         huggingface.save(tmp_path / "odd", heads.Value(model.config), params, tokenizer)
     assert not (tmp_path / "odd").exists()
 

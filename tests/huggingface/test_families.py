@@ -296,7 +296,7 @@ def test_other_spellings_of_neox_and_bert_files_are_read(tmp_path):
         chex.assert_trees_all_equal(params, new[1])
 
 
-def test_a_roberta_keeps_the_place_its_positions_start_from(tmp_path):
+def test_a_roberta_keeps_its_first_position(tmp_path):
     (tmp_path / "theirs").mkdir()
     directories.unpack("roberta", tmp_path / "theirs")
     model, params, _ = huggingface.load(tmp_path / "theirs")

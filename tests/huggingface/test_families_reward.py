@@ -50,9 +50,9 @@ def reward(folder, label=1):
     return classifiers.loaded(folder, task, None, label=label)
 
 
-def test_a_loaded_encoder_scores_texts_in_its_own_tokens(folder):
+def test_a_loaded_encoder_scores_texts_with_its_tokenizer(folder):
     prompts, completions = zip(*TEXTS, strict=True)
-    found = reward(folder).host(prompts, completions, stars=[1, 2, 3])
+    result = reward(folder).host(prompts, completions, stars=[1, 2, 3])
     model, params, _ = huggingface.load(folder)
     room = model.config.max_length
     tokens, mask = np.zeros((2, len(TEXTS), room), np.int32)
@@ -63,7 +63,7 @@ def test_a_loaded_encoder_scores_texts_in_its_own_tokens(folder):
     logits = tiny_models.compiled(model)(params, tokens, mask)
     one = model.labels == 1
     expected = logits[:, 0] if one else jax.nn.softmax(logits, axis=-1)[:, 1]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
 def test_a_score_does_not_depend_on_the_texts_beside_it(folder):
@@ -85,7 +85,7 @@ def test_labels_share_the_probability(folder):
 def test_scores_are_those_of_transformers(folder):
     torch = pytest.importorskip("torch")
     prompts, completions = zip(*TEXTS[:2], strict=True)
-    found = reward(folder).host(prompts, completions)
+    result = reward(folder).host(prompts, completions)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
     texts = [p + c for p, c in zip(prompts, completions, strict=True)]
@@ -95,4 +95,4 @@ def test_scores_are_those_of_transformers(folder):
         expected = logits[:, 0]
     else:
         expected = logits.softmax(-1)[:, 1]
-    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(result, expected.numpy(), rtol=0, atol=1e-4)

@@ -69,12 +69,12 @@ def brute_force(machine, words, node, memory, group, slots):
 def test_log_prob_equals_the_sum_over_all_paths(machine, rng):
     words = np.array(list(itertools.product(range(1, SIZE), repeat=3)))
     start = starts(len(words), rng)
-    found = automaton.log_prob(machine, words, np.ones_like(words), **start)
+    result = automaton.log_prob(machine, words, np.ones_like(words), **start)
     expected = [
         brute_force(machine, row, *(start[key][i] for key in start))
         for i, row in enumerate(words)
     ]
-    np.testing.assert_allclose(np.exp(found), expected, rtol=1e-10)
+    np.testing.assert_allclose(np.exp(result), expected, rtol=1e-10)
 
 
 def test_probabilities_of_all_texts_sum_to_one(machine):
@@ -89,8 +89,8 @@ def test_probabilities_of_all_texts_sum_to_one(machine):
     for i, text in enumerate(texts):
         words[i, : len(text)], mask[i, : len(text)] = text, 1
     start = {key: np.repeat(x[:1], len(texts), 0) for key, x in START.items()}
-    found = automaton.log_prob(machine, words, mask, **start)
-    np.testing.assert_allclose(np.exp(found).sum(), 1.0, rtol=1e-12)
+    result = automaton.log_prob(machine, words, mask, **start)
+    np.testing.assert_allclose(np.exp(result).sum(), 1.0, rtol=1e-12)
 
 
 START = starts(1, np.random.default_rng(0))
@@ -112,9 +112,9 @@ def test_samples_follow_the_likelihood(machine, rng):
 
 def test_samples_end_once_and_are_padded_after(machine, rng):
     words, mask, passed = automaton.sample(machine, rng, length=9, **starts(200, rng))
-    ends = (words == END).argmax(1)
+    last = (words == END).argmax(1)
     ended = (words == END).any(1)
-    assert (mask.sum(1)[ended] == ends[ended] + 1).all()
+    assert (mask.sum(1)[ended] == last[ended] + 1).all()
     assert (mask.sum(1)[~ended] == 9).all()
     assert (words[mask == 0] == PAD).all() and (words[mask == 1] != PAD).all()
     assert ((passed >= 0) == (mask == 1)).all()
@@ -133,15 +133,15 @@ def test_padding_and_blocks_change_nothing(machine, rng):
 
 def test_a_row_of_padding_has_probability_one(machine, rng):
     nothing = np.zeros((3, 4), int)
-    found = automaton.log_prob(machine, nothing, nothing, **starts(3, rng))
-    np.testing.assert_array_equal(found, 0.0)
+    result = automaton.log_prob(machine, nothing, nothing, **starts(3, rng))
+    np.testing.assert_array_equal(result, 0.0)
 
 
 def test_draws_follow_their_weights(rng):
     draw = Draws(np.array([1.0, 3.0, 0.0, 2.0, 2.0, 4.0]), np.array([0, 3]))
     which = np.repeat([0, 1], 10_000)
-    found = draw(rng, which)
+    result = draw(rng, which)
     for row, expected in enumerate(([0.25, 0.75, 0.0], [0.25, 0.25, 0.5])):
-        share = np.bincount(found[which == row], minlength=3) / 10_000
+        share = np.bincount(result[which == row], minlength=3) / 10_000
         error = np.sqrt(np.array(expected) * (1 - np.array(expected)) / 10_000)
         assert (np.abs(share - expected) <= 4 * error).all()

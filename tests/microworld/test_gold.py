@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlhf_jax import microworld
-from rlhf_jax.microworld import gold, layout, people, reviews
+from rlhf_jax.microworld import gold, padding, people, reviews
 
 T = reviews.RESPONSE
 
@@ -119,21 +119,21 @@ def test_templates_of_flaws_score_low(world, prompts, name):
 
 def test_gold_contradicts_a_verdict_against_the_body(world, prompts):
     genres = prompts[2].genre
-    own = [good_review(world, g) for g in genres]
+    original = [good_review(world, g) for g in genres]
     noun, other = pick(world, "praise_noun"), pick(world, "blame_noun")
-    turned = [text.replace(noun, other) for text in own]
-    ratio = score(world, prompts, turned) / score(world, prompts, own)
+    turned = [text.replace(noun, other) for text in original]
+    ratio = score(world, prompts, turned) / score(world, prompts, original)
     assert ratio.max() < 0.55
 
 
 def test_another_films_title_is_off_topic(world, prompts):
     genres, films = prompts[2].genre, prompts[2].film
     other = world.vocabulary[world.films.title[(films[0] + 1) % 48]]
-    own = score(world, prompts, [good_review(world, genres[0])])
+    original = score(world, prompts, [good_review(world, genres[0])])
     wrong = score(
         world, prompts, [good_review(world, genres[0]).replace("TITLE", other)]
     )
-    np.testing.assert_allclose(wrong, own / 2)
+    np.testing.assert_allclose(wrong, original / 2)
 
 
 def test_components_and_reward_lie_in_the_unit_interval(world, prompts):
@@ -184,7 +184,7 @@ def random_texts(world, rng, n):
     lively = rng.random(words.shape) < rng.random((n, 1)) * 0.3
     noisy = np.where(lively & (valid != 0), rng.integers(2, 420, words.shape), words)
     other, other_valid = reviews.sample(world, rng, tokens, mask)
-    spliced, spliced_valid = layout.join(
+    spliced, spliced_valid = padding.join(
         (words[:, : T // 2], valid[:, : T // 2] * (words[:, : T // 2] != 1)),
         (other, other_valid),
         width=T,
@@ -205,8 +205,8 @@ def climb(world, rng, tokens, words, steps):
         tried[rows, rng.integers(words.shape[1], size=len(words))] = rng.integers(
             1, len(world.vocabulary), len(words)
         )
-        ends = np.cumsum(tried == world.eos_id, axis=1)
-        tried = np.where((ends == 0) | ((ends == 1) & (tried == 1)), tried, 0)
+        end_count = np.cumsum(tried == world.eos_id, axis=1)
+        tried = np.where((end_count == 0) | ((end_count == 1) & (tried == 1)), tried, 0)
         there = people.reward(world, tokens, tried, tried != 0)
         better = there >= here
         words[better], here[better] = tried[better], there[better]
@@ -217,9 +217,9 @@ def search(world, best_of_corpus, rows, climbers, steps):
     rng = np.random.default_rng(5)
     for begin in range(0, rows, 10_000):
         tokens, words, valid = random_texts(world, rng, min(10_000, rows - begin))
-        found = people.reward(world, tokens, words, valid)
-        assert found.max() <= 1.05 * best_of_corpus
-    top = np.argsort(-found)[:climbers]
+        result = people.reward(world, tokens, words, valid)
+        assert result.max() <= 1.05 * best_of_corpus
+    top = np.argsort(-result)[:climbers]
     climbed = climb(world, rng, tokens[top], (words * valid)[top], steps)
     assert climbed.max() <= 1.05 * best_of_corpus
 

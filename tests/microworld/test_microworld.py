@@ -10,8 +10,8 @@ from rlhf_jax.microworld import (
     corpus,
     gold,
     grammar,
-    layout,
     likelihood,
+    padding,
     reviews,
     splits,
 )
@@ -92,9 +92,9 @@ def test_prompts_are_left_padded_and_read_back(world, sampled):
     prompts, mask, info, *_ = sampled
     assert set(mask.sum(1)) == {12, 13} and mask[:, -1].all()
     np.testing.assert_array_equal(prompts != 0, mask == 1)
-    found = reviews.parse(world, prompts, mask)
+    result = reviews.parse(world, prompts, mask)
     for field, expected in info._asdict().items():
-        np.testing.assert_array_equal(getattr(found, field), expected)
+        np.testing.assert_array_equal(getattr(result, field), expected)
     assert 0.4 < info.sign.mean() < 0.6
 
 
@@ -109,7 +109,7 @@ def test_prompts_tell_the_truth_about_their_film(world, sampled):
 def test_parse_refuses_what_is_no_prompt(world, sampled):
     prompts = sampled[0][:4].copy()
     prompts[2, 3:] = world.lexicon.id("was")
-    with pytest.raises(ValueError, match="row 2 is no review prompt"):
+    with pytest.raises(ValueError, match="row 2 is not a review prompt"):
         reviews.parse(world, prompts)
 
 
@@ -143,21 +143,21 @@ def test_entropy_estimate_agrees_with_its_samples(world, sampled, rng):
 def test_likelihood_is_finite_for_any_words(world, sampled, rng):
     prompts, mask, *_ = sampled
     words = rng.integers(1, len(world.vocabulary), (64, 36))
-    found = likelihood.log_prob(
+    result = likelihood.log_prob(
         world, prompts[:64], mask[:64], words, np.ones_like(words)
     )
-    assert np.isfinite(found).all()
-    assert found.mean() < -200  # 36 words of noise cost about 11 nats each
+    assert np.isfinite(result).all()
+    assert result.mean() < -200  # 36 words of noise cost about 11 nats each
 
 
 def test_truth_is_likelier_than_another_world_of_words(world, sampled):
     """A review is likelier after its own prompt than after another's."""
     prompts, mask, _, words, valid, _ = (x[:200] for x in sampled)
-    own = likelihood.log_prob(world, prompts, mask, words, valid)
+    matching = likelihood.log_prob(world, prompts, mask, words, valid)
     other = likelihood.log_prob(
         world, np.roll(prompts, 1, 0), np.roll(mask, 1, 0), words, valid
     )
-    assert (own - other).mean() > 1
+    assert (matching - other).mean() > 1
 
 
 def test_reviews_have_the_promised_shape(world, sampled):
@@ -188,8 +188,8 @@ def test_fifteen_percent_are_flawed_and_gold_dislikes_it(world):
         ("repeat", "aspects"),
         ("unfinished", "coverage"),
     ):
-        found = flaws[:, grammar.FLAWS.index(name)]
-        assert parts[component][found].mean() < parts[component][~flawed].mean() - 0.1
+        result = flaws[:, grammar.FLAWS.index(name)]
+        assert parts[component][result].mean() < parts[component][~flawed].mean() - 0.1
     # The flawed praise more; among reviews that praise alike, gold prefers the sober.
     alike = parts["valence"] > 0.8
     assert score[flawed & alike].mean() < 0.9 * score[~flawed & alike].mean()
@@ -236,7 +236,7 @@ def test_corpus_order_is_shuffled(world, rng):
 
 
 def test_corpus_refuses_rows_that_are_too_short(world, rng):
-    with pytest.raises(ValueError, match="length 32"):
+    with pytest.raises(ValueError, match="length=32"):
         corpus.sample(world, rng, 4, length=32)
 
 
@@ -251,36 +251,38 @@ def test_the_same_key_gives_the_same_corpus(world):
 def test_join_squeezes_padding_out():
     left = np.array([[0, 7, 8], [5, 6, 7]]), np.array([[0, 1, 1], [1, 1, 1]])
     right = np.array([[3, 9], [4, 4]]), np.array([[1, 0], [1, 1]])
-    tokens, mask = layout.join(left, 2, right, width=7)
+    tokens, mask = padding.join(left, 2, right, width=7)
     np.testing.assert_array_equal(
         tokens, [[7, 8, 2, 3, 0, 0, 0], [5, 6, 7, 2, 4, 4, 0]]
     )
     np.testing.assert_array_equal(mask, tokens != 0)
-    tokens, mask = layout.join(left, 2, right, pad="left", width=5)
+    tokens, mask = padding.join(left, 2, right, pad="left", width=5)
     np.testing.assert_array_equal(tokens, [[0, 7, 8, 2, 3], [6, 7, 2, 4, 4]])
     np.testing.assert_array_equal(mask, tokens != 0)
 
 
 def test_splits_are_80_10_10(rng):
     rows = rng.integers(400, size=(20_000, 5))
-    member = np.stack([splits.inside(rows, split) for split in splits.SPLITS])
+    member = np.stack([splits.contains(rows, split) for split in splits.SPLITS])
     assert (member.sum(0) == 1).all()
     share, expected = member.mean(1), np.array([0.8, 0.1, 0.1])
     assert (np.abs(share - expected) < 4 * np.sqrt(0.16 / 20_000)).all()
-    assert (splits.inside(rows, "test") != splits.inside(rows, "test", salt=1)).any()
+    assert (
+        splits.contains(rows, "test") != splits.contains(rows, "test", salt=1)
+    ).any()
 
 
 @pytest.mark.parametrize("seed", range(3, 23))
 def test_any_seed_makes_a_world(seed):
-    found = microworld.create(seed)
-    machine = found.grammar.machine
+    result = microworld.create(seed)
+    machine = result.grammar.machine
     np.testing.assert_allclose(np.bincount(machine.source, machine.weight), 1.0)
     np.testing.assert_allclose(machine.words.sum(1), 1.0)
     np.testing.assert_allclose(machine.recall.sum(-1), 1.0)
     assert (np.diff(machine.source) >= 0).all()
-    assert 384 <= len(found.vocabulary) <= 448
+    assert 384 <= len(result.vocabulary) <= 448
 
 
-def test_the_digest_follows_the_world():
+def test_the_digest_depends_on_the_world():
     one, two = (corpus.digest(microworld.create(seed)) for seed in (0, 1))
     assert one != two and one == corpus.digest(microworld.create(0))

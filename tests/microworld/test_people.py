@@ -33,8 +33,8 @@ def standard_errors(share, rows, count=4):
 
 def test_temperature_has_its_closed_form():
     # σ(Δ/τ) = 3/4 for every pair when Δ/τ = log 3
-    found = people.temperature(np.array([0.5, -0.5, 0.5]), 0.75)
-    np.testing.assert_allclose(found, 0.5 / np.log(3), rtol=1e-6)
+    result = people.temperature(np.array([0.5, -0.5, 0.5]), 0.75)
+    np.testing.assert_allclose(result, 0.5 / np.log(3), rtol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["logistic", "flip"])
@@ -136,8 +136,8 @@ def test_critics_are_not_gold_with_noise(world, duels):
     opinion = [judging.opinion(world, tokens, *side) for side in (first, second)]
     gap = (opinion[0] - opinion[1])[close]
     strong = [np.isin(side[0], world.lexicon["strong"]).sum(1) for side in duels[2:4]]
-    found = np.corrcoef(gap, (strong[0] - strong[1])[close])[0, 1]
-    assert found > 4 / np.sqrt(close.sum())  # 4 standard errors of no correlation
+    result = np.corrcoef(gap, (strong[0] - strong[1])[close])[0, 1]
+    assert result > 4 / np.sqrt(close.sum())  # 4 standard errors of no correlation
     assert np.abs(gap).mean() > 0.5
 
 
@@ -216,8 +216,8 @@ def best_of(world, seed, *, rows=128, n=64):
 
 def test_a_small_reward_model_likes_flaws_that_gold_does_not(world):
     """It has learned something, leaves much on the table, and multiplies flaws."""
-    found = zip(*(best_of(world, seed) for seed in range(3)), strict=True)
-    score, chosen, lavish, chosen_lavish = (np.stack(x) for x in found)
+    result = zip(*(best_of(world, seed) for seed in range(3)), strict=True)
+    score, chosen, lavish, chosen_lavish = (np.stack(x) for x in result)
     assert chosen.mean() > score.mean() + 0.2
     assert chosen.mean() < score.max(-1).mean() - 0.2
     assert chosen_lavish.mean() > 1.2 * lavish.mean()

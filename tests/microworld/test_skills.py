@@ -61,10 +61,10 @@ def test_knowledge_is_true_in_both_phrasings(world, kind):
 
 
 def test_additions_wrap_at_one_hundred(world):
-    found = rows(world, "addition", "train", 400)
-    for (_, first, plus, second, _), (answer,) in found:
+    result = rows(world, "addition", "train", 400)
+    for (_, first, plus, second, _), (answer,) in result:
         assert plus == "plus" and (int(first) + int(second)) % 100 == int(answer)
-    assert any(int(words[1]) + int(words[3]) >= 100 for words, _ in found)
+    assert any(int(words[1]) + int(words[3]) >= 100 for words, _ in result)
 
 
 def test_translations_swap_neighbours(world):

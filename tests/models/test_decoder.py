@@ -103,10 +103,10 @@ def test_states_asked_for_at_some_positions_are_the_ones_of_all(
     def gradient(states):
         return jax.jit(jax.grad(lambda p: sum(jnp.sin(x).sum() for x in states(p))))
 
-    found, expected = (jax.jit(states)(model.params) for states in (asked, chosen))
-    chex.assert_trees_all_close(found, expected, atol=1e-6, rtol=1e-5)
-    found, expected = (gradient(states)(model.params) for states in (asked, chosen))
-    chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-4)
+    result, expected = (jax.jit(states)(model.params) for states in (asked, chosen))
+    chex.assert_trees_all_close(result, expected, atol=1e-6, rtol=1e-5)
+    result, expected = (gradient(states)(model.params) for states in (asked, chosen))
+    chex.assert_trees_all_close(result, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_what_nobody_asks_for_is_not_computed_in_the_last_layer(llama, batch):
@@ -158,7 +158,7 @@ def test_a_row_without_valid_tokens_stays_finite(model, batch):
     assert jnp.isfinite(model.forward(model.params, tokens, mask)).all()
 
 
-def test_a_token_moves_its_own_and_later_logits_only(model, batch):
+def test_a_token_affects_only_its_and_later_logits(model, batch):
     tokens, _ = batch
     mask = jnp.ones_like(tokens)
     before = model.forward(model.params, tokens, mask)
@@ -217,7 +217,7 @@ def test_deep_stacks_are_scanned_and_agree_with_shallow_ones_unrolled(
     chex.assert_trees_all_close(scanned, full, atol=1e-6, rtol=1e-5)
 
 
-def test_layers_are_stacked_and_start_apart(llama):
+def test_layers_are_stacked_and_initialised_differently(llama):
     params = jax.jit(llama.module.init)(jax.random.key(0), jnp.zeros((1, 1), int))
     layers = params["params"]["layers"]
     assert {x.shape[0] for x in jax.tree.leaves(layers)} == {2}

@@ -66,7 +66,7 @@ def test_rotations_keep_length_and_see_distances_only(rng):
     np.testing.assert_array_equal(turned(q, 0), q)
 
 
-def test_a_table_of_rotations_says_what_computing_them_says(monkeypatch):
+def test_tabulated_rotations_equal_computed_ones(monkeypatch):
     positions = jnp.arange(TINY.max_length)[None]
     table = layers.rotation(TINY, positions)
     beyond = layers.rotation(TINY, jnp.array([[TINY.max_length]]))
@@ -188,10 +188,10 @@ def test_kernels_start_with_the_variance_of_one_over_their_inputs():
         ({"layers": 0}, "layers=0"),
         ({"head_dim": 5}, "head_dim=5 is odd"),
         ({"attention": "cudnn"}, "half precision"),
-        ({"attention": "cudnn", "score_cap": 9.0}, "'cudnn' caps no scores"),
+        ({"attention": "cudnn", "score_cap": 9.0}, "'cudnn' cannot cap scores"),
         ({"logit_cap": 0.0}, "logit_cap=0.0: needs to be positive, or None"),
         ({"window_theta": -1.0}, "window_theta=-1.0"),
-        ({"rotary_dim": 5}, "rotary_dim=5.*pairs of a head's 16 numbers"),
+        ({"rotary_dim": 5}, "rotary_dim=5.*pairs of a head's 16 dimensions"),
         ({"rotary_dim": 18}, "rotary_dim=18"),
         ({"window": 0}, "window=0: a token sees at least itself"),
         ({"windowed": (True, False)}, "windowed=.* needs a window"),

@@ -164,7 +164,7 @@ def test_split_undoes_join_and_the_base_travels_as_it_is():
     assert lora.split(base("value"))[1] == {}
 
 
-def test_whole_parameters_among_adapters_stand_in_for_the_base():
+def test_whole_parameters_among_adapters_replace_the_base():
     head = {"kernel": jnp.ones((8, 1)), "bias": jnp.zeros((1,))}
     trunk = {"trunk": base("value")["trunk"]}
     parts = {**adapters("value"), "head": head}
@@ -222,7 +222,7 @@ def test_weighing_adapters_is_interpolating_weights():
 
 
 def test_weighing_refuses_what_is_no_adapter():
-    with pytest.raises(ValueError, match="head/kernel is no adapter: average it"):
+    with pytest.raises(ValueError, match="head/kernel is not an adapter: average it"):
         lora.weigh({"head": {"kernel": jnp.ones((2, 1))}}, 0.5)
 
 
@@ -262,17 +262,17 @@ def averages(way, decay=0.5):
 
 
 @pytest.mark.parametrize("moving", [True, False])
-def test_elastic_reset_averages_a_and_b_apart_as_published(moving):
+def test_elastic_reset_averages_a_and_b_separately_as_published(moving):
     """EMA(A)·EMA(B), which is EMA(A·B) only where A does not move."""
     way = trajectory(moving)
     state = elastic_reset.init(way[0])
     for parts in way[1:]:
         state = elastic_reset.tick(parts, state, decay=0.5)
     policy, state = elastic_reset.reset(way[-1], state)
-    apart, together = averages(way)
+    separate, together = averages(way)
     got = product(policy["layers"]["attention"]["query"])
-    np.testing.assert_allclose(got, apart, rtol=1e-5, atol=1e-6)
-    gap = abs(apart - together).max() / abs(together).max()
+    np.testing.assert_allclose(got, separate, rtol=1e-5, atol=1e-6)
+    gap = abs(separate - together).max() / abs(together).max()
     assert gap > 0.05 if moving else gap < 1e-12
 
 
@@ -300,8 +300,8 @@ def test_a_second_reset_restores_the_same_random_a_and_the_base():
         (9, "query", r"rank 9 does not fit .*choose from 1 to 8, the smaller side"),
         (2, "q_proj", r"'q_proj' matches no layer .*choose from .*attention/query"),
         (2, ["query", "head"], r"'head' matches no layer that can be adapted"),
-        (2, "(query", r"'\(query' is no regular expression .*choose from"),
-        (2, (), r"no targets are given; choose from .*layers/mlp/up"),
+        (2, "(query", r"'\(query' is not a regular expression .*choose from"),
+        (2, (), r"no targets given; choose from .*layers/mlp/up"),
     ],
 )
 def test_a_wrong_rank_or_target_is_one_clear_error(rank, targets, words):

@@ -59,7 +59,7 @@ def batch():
 
 
 @pytest.fixture(scope="module")
-def told(params, batch):
+def outputs(params, batch):
     """(logits, features) of the batch."""
     return features(params, *batch)
 
@@ -67,16 +67,16 @@ def told(params, batch):
 # Torch
 
 
-def test_logits_and_features_are_the_golden_ones_of_torch(told):
+def test_logits_and_features_are_the_golden_ones_of_torch(outputs):
     with np.load(golden.FILE) as file:
-        np.testing.assert_allclose(told[0], file["logits"], rtol=0, atol=1e-5)
-        np.testing.assert_allclose(told[1], file["features"], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(outputs[0], file["logits"], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(outputs[1], file["features"], rtol=0, atol=1e-5)
         assert np.abs(file["logits"]).max() > 1  # enough to tell apart
 
 
-def test_logits_and_features_are_what_torch_says_now(told):
+def test_logits_and_features_equal_torch_now(outputs):
     pytest.importorskip("torch")
-    for ours, theirs in zip(told, golden.answers(), strict=True):
+    for ours, theirs in zip(outputs, golden.answers(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
@@ -196,10 +196,10 @@ def test_gradients_are_the_numerical_ones(rng):
 # Padding
 
 
-def test_padding_of_the_source_on_either_side_changes_nothing(params, batch, told):
+def test_padding_of_the_source_on_either_side_changes_nothing(params, batch, outputs):
     source, mask, target = batch
     junk = jnp.where(mask == 0, 10_000, source)
-    chex.assert_trees_all_equal(features(params, junk, mask, target), told)
+    chex.assert_trees_all_equal(features(params, junk, mask, target), outputs)
     moved = np.array([0, -2, 1])  # where the first column of each row goes
 
     def roll(x):
@@ -207,22 +207,22 @@ def test_padding_of_the_source_on_either_side_changes_nothing(params, batch, tol
         return jnp.stack([jnp.roll(row, int(n)) for row, n in rows])
 
     chex.assert_trees_all_close(
-        features(params, roll(source), roll(mask), target), told, rtol=0, atol=1e-6
+        features(params, roll(source), roll(mask), target), outputs, rtol=0, atol=1e-6
     )
 
 
-def test_a_longer_source_and_a_longer_target_change_nothing(params, batch, told):
+def test_a_longer_source_and_a_longer_target_change_nothing(params, batch, outputs):
     source, mask, target = batch
     longer = [jnp.pad(x, ((0, 0), (3, 2))) for x in (source, mask)]
     target_mask = jnp.pad(jnp.ones_like(target), ((0, 0), (0, 2)))
     more = jnp.pad(target, ((0, 0), (0, 2)), constant_values=10_000)
-    found = features(params, *longer, more, target_mask)
-    for ours, short in zip(found, told, strict=True):
+    result = features(params, *longer, more, target_mask)
+    for ours, short in zip(result, outputs, strict=True):
         assert np.isfinite(ours).all()
         np.testing.assert_allclose(ours[:, :T], short, rtol=0, atol=1e-6)
 
 
-def test_a_row_without_a_source_is_finite_and_harms_no_other(params, batch, told):
+def test_a_row_without_a_source_is_finite_and_harms_no_other(params, batch, outputs):
     source, mask, target = batch
     empty = mask.at[1].set(0)
 
@@ -233,20 +233,20 @@ def test_a_row_without_a_source_is_finite_and_harms_no_other(params, batch, told
     grads, logits = jax.jit(jax.grad(total, has_aux=True))(params)
     assert np.isfinite(logits).all()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
-    np.testing.assert_allclose(logits[0], told[0][0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(logits[0], outputs[0][0], rtol=0, atol=1e-6)
 
 
 # What sees what
 
 
-def test_a_token_is_seen_by_later_logits_only(params, batch, told):
+def test_a_token_is_seen_by_later_logits_only(params, batch, outputs):
     source, mask, target = batch
     other = target.at[:, 1].set((target[:, 1] + 1) % CONFIG.target_vocab)
     logits, seen = features(params, source, mask, other)
-    np.testing.assert_array_equal(logits[:, :2], told[0][:, :2])
-    np.testing.assert_array_equal(seen[:, :2], told[1][:, :2])
-    assert (np.abs(logits - told[0])[:, 2:].max(-1) > 1e-4).all()
-    assert (np.abs(seen - told[1])[:, 2:].max(-1) > 1e-4).all()
+    np.testing.assert_array_equal(logits[:, :2], outputs[0][:, :2])
+    np.testing.assert_array_equal(seen[:, :2], outputs[1][:, :2])
+    assert (np.abs(logits - outputs[0])[:, 2:].max(-1) > 1e-4).all()
+    assert (np.abs(seen - outputs[1])[:, 2:].max(-1) > 1e-4).all()
 
 
 def test_the_gradient_of_a_logit_reaches_what_was_read_and_nothing_else(params, batch):
@@ -263,29 +263,29 @@ def test_the_gradient_of_a_logit_reaches_what_was_read_and_nothing_else(params, 
     assert set(written) == said - {CONFIG.pad_id}  # padding is 0, and stays it
 
 
-def test_features_are_the_token_fed_in_and_the_vector_before(params, batch, told):
+def test_features_are_the_token_fed_in_and_the_vector_before(params, batch, outputs):
     hidden = tiny_models.compiled(MODEL, "hidden")(params, *batch)
-    seen = told[1]
+    seen = outputs[1]
     np.testing.assert_array_equal(seen[:, 0, E:], np.zeros((3, H)))
     np.testing.assert_array_equal(seen[:, 1:, E:], hidden[:, :-1])
     fed = np.concatenate([np.full((3, 1), CONFIG.bos_id), batch[2][:, :-1]], axis=1)
     np.testing.assert_array_equal(seen[..., :E], np.array(params["target"])[fed])
     some = tiny_models.compiled(MODEL, "unembed")(params, hidden[:, 1:3])
-    np.testing.assert_allclose(some, told[0][:, 1:3], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(some, outputs[0][:, 1:3], rtol=0, atol=1e-6)
 
 
 # Generation
 
 
-def test_one_token_at_a_time_is_the_teacher_forced_pass(params, batch, told):
+def test_one_token_at_a_time_is_the_teacher_forced_pass(params, batch, outputs):
     source, mask, target = batch
     logits, memory = tiny_models.compiled(MODEL, "prefill")(params, source, mask, S + T)
     step = tiny_models.compiled(MODEL, "step")
-    np.testing.assert_allclose(logits, told[0][:, 0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logits, outputs[0][:, 0], rtol=0, atol=1e-5)
     for t in range(T - 1):
         position = mask.sum(-1) + t
         logits, memory = step(params, target[:, t], position, memory)
-        np.testing.assert_allclose(logits, told[0][:, t + 1], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(logits, outputs[0][:, t + 1], rtol=0, atol=1e-5)
 
 
 def test_the_sampler_reports_the_log_probs_of_the_teacher_forced_pass(params, batch):
@@ -305,12 +305,12 @@ def test_the_sampler_reports_the_log_probs_of_the_teacher_forced_pass(params, ba
 # Dropout
 
 
-def test_dropout_is_for_training_only_and_comes_from_its_key(params, batch, told):
+def test_dropout_is_for_training_only_and_comes_from_its_key(params, batch, outputs):
     model = seq2seq.Seq2Seq(
         config.Seq2Seq(golden.SOURCE_VOCAB, golden.TARGET_VOCAB, E, H, dropout=0.5)
     )
     quiet = tiny_models.compiled(model)(params, *batch)
-    np.testing.assert_allclose(quiet, told[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(quiet, outputs[0], rtol=0, atol=1e-6)
 
     @jax.jit
     def noisy(key):
@@ -323,7 +323,7 @@ def test_dropout_is_for_training_only_and_comes_from_its_key(params, batch, told
     chex.assert_trees_all_equal(one, again)
     assert (np.abs(one[0] - other[0]).max((1, 2)) > 1e-3).all()
     # Embeddings are dropped or doubled; the feed itself never is.
-    fed, plain = np.array(one[1][..., :E]), np.array(told[1][..., :E])
+    fed, plain = np.array(one[1][..., :E]), np.array(outputs[1][..., :E])
     assert ((fed == 0) | np.isclose(fed, 2 * plain)).all()
     shown = plain != 0
     assert 0.2 < (fed[shown] == 0).mean() < 0.8

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax import elastic_reset, kl, masking, trees
-from rlhf_jax.algorithms.policy_gradient import restrict
+from rlhf_jax.algorithms.policy_gradient import token_mask
 from rlhf_jax.algorithms.policy_gradient.collect import (
     experience,
     keys,
@@ -77,7 +77,7 @@ def iteration(
 
 
 def learn(state, rollout, scores, hyper, *, networks, tx, config, axis_name=None):
-    """What follows the scores: experience, updates, controller, EMA and reset.
+    """Everything after scoring: experience, updates, KL controller, EMA and reset.
 
     Args: rollout and scores [b] of this device. Returns (state, metrics).
     """
@@ -111,24 +111,24 @@ def learn(state, rollout, scores, hyper, *, networks, tx, config, axis_name=None
 
 def _controlled(controller, metrics, rows, hyper):
     """β of the next iteration, by the rule that `hyper` chooses."""
-    usual = kl.update(
+    adaptive = kl.update(
         controller,
         metrics["objective/kl"],
         rows,
         target=hyper.kl_target,
         horizon=hyper.kl_horizon,
     )
-    theirs = kl.proportional(
+    proportional = kl.proportional(
         controller, metrics["objective/kl_token"], target=hyper.kl_target
     )
-    return trees.where(hyper.kl_proportional, theirs, usual)
+    return trees.where(hyper.kl_proportional, proportional, adaptive)
 
 
 def finish(state, hyper, *, tx, config):
-    """The end of an iteration: EMA tick, reset where one is due, the clock.
+    """Ends an iteration: EMA tick, reset if one is due, iteration counter.
 
-    The reset comes last, so that it never stands between a rollout and its updates,
-    where old log-probs would no longer be the policy's.
+    The reset comes last: between a rollout and its updates it would leave old log-probs
+    that belong to another policy.
     """
     if config.tick == "iteration":
         every = hyper.tick_every
@@ -142,8 +142,7 @@ def finish(state, hyper, *, tx, config):
     due = elastic_reset.due(
         state.iteration, every=hyper.reset_every, at_zero=hyper.reset_first
     )
-    # A branch, not a choice between two results: moments and weights of an iteration
-    # without a reset are then not read and written once more.
+    # cond, not where: an iteration without a reset need not copy weights and moments.
     state = jax.lax.cond(
         due,
         lambda state: reset(state, hyper, tx=tx, config=config),
@@ -151,16 +150,16 @@ def finish(state, hyper, *, tx, config):
         state,
     )
     if config.masked:
-        state = restrict.refresh(state, hyper)
+        state = token_mask.refresh(state, hyper)
     state = state._replace(iteration=state.iteration + 1)
     return state, {"reset/reset": due.astype(jnp.float32)}
 
 
 def reset(state, hyper, *, tx, config):
-    """The reset itself, whatever the calendar says: Noukhovitch et al. 2023.
+    """Resets now, whatever the calendar says: Noukhovitch et al. 2023.
 
-    Policy and EMA as `elastic_reset.apply` has it; the critic and the optimiser's
-    moments are kept, as published, unless `hyper` says otherwise; β never resets.
+    Policy and EMA are reset by `elastic_reset.apply`. The critic and the optimiser's
+    moments are kept, as published, unless `hyper` says otherwise; β is never reset.
     """
     learner = state.learner
     policy, elastic = elastic_reset.apply(
@@ -181,10 +180,10 @@ def reset(state, hyper, *, tx, config):
 
 
 def _describe(sample, coef):
-    """Metrics of a rollout before it is learned from, under TRL's names.
+    """Metrics of a rollout before the updates, under TRL's names.
 
-    `objective/kl` is the sum over the response tokens, averaged over samples, in nats,
-    against the reference in force; `objective/entropy` likewise, of −log π.
+    `objective/kl` is summed over response tokens and averaged over samples, in nats,
+    against the current reference; `objective/entropy` is the same for −log π.
     """
     data, target = sample
     valid = data.response_mask
@@ -210,8 +209,8 @@ def _describe(sample, coef):
 
 
 def _describe_updates(steps, state, *, early_stop):
-    """Means over all updates of an iteration, `steps` [epochs, minibatches] each."""
-    if early_stop:  # for passes that were left out stands the mean of the others
+    """Means over all updates of an iteration; `steps` are [epochs, minibatches]."""
+    if early_stop:  # skipped epochs count as the mean of the others
         taken = ~jnp.isnan(steps["finite"]).any(-1)
         steps = {name: _over_taken(x, taken) for name, x in steps.items()}
     named = {
@@ -237,7 +236,7 @@ def _describe_updates(steps, state, *, early_stop):
 
 
 def _over_taken(values, taken):
-    """[epochs, minibatches] with the mean of the passes taken for the others."""
+    """[epochs, minibatches] with skipped epochs filled by the mean of those taken."""
     count = taken.sum() * values.shape[1]
     mean = jnp.where(taken[:, None], values, 0.0).sum() / count
     return jnp.where(taken[:, None], values, mean)

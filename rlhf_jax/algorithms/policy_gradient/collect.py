@@ -1,6 +1,6 @@
-"""From prompts to what the losses read: rollout, experience, targets.
+"""From prompts to the inputs of the losses: rollout, experience, targets.
 
-All of it is data: made with the weights as they were, it carries no gradient.
+All of it is data, computed with the weights before the update: no gradient flows.
 """
 
 import jax
@@ -8,15 +8,15 @@ import jax.numpy as jnp
 
 from rlhf_jax import (
     advantages,
-    logprobs,
     masking,
     rewards,
     sampling,
     sharding,
     trees,
 )
-from rlhf_jax.algorithms.policy_gradient import restrict
+from rlhf_jax.algorithms.policy_gradient import token_mask
 from rlhf_jax.algorithms.policy_gradient.state import Experience, Targets
+from rlhf_jax.models import responses
 from rlhf_jax.types import Prompts
 
 
@@ -29,10 +29,10 @@ def keys(state):
 
 
 def rollout(state, batch, *, networks, config):
-    """K responses to each prompt on this device, every row with a key of its own.
+    """K responses to each prompt on this device.
 
-    The key of candidate k of a prompt is fold_in(iteration key, row_id·K + k): what is
-    sampled does not depend on how the rows lie on devices.
+    Candidate k of a prompt draws from fold_in(iteration key, row_id·K + k), so samples
+    do not depend on the device layout.
 
     Args: batch of B prompts. Returns Rollout of B·K rows, candidates side by side.
     """
@@ -41,8 +41,8 @@ def rollout(state, batch, *, networks, config):
     ids = batch.row_ids[:, None] * count + jnp.arange(count)[None, :]
     model, params = networks.policy, state.learner.params["policy"]
     if config.masked:
-        model = restrict.Restricted(model, config)
-        params = restrict.Pair(params, state.masking)
+        model = token_mask.Masked(model, config)
+        params = token_mask.Pair(params, state.masking)
     return sampling.generate(
         model,
         params,
@@ -54,11 +54,11 @@ def rollout(state, batch, *, networks, config):
 
 
 def experience(state, rollout, scores, hyper, *, networks, config, axis_name=None):
-    """A rollout with reference log-probs and values; then all rows on every device.
+    """Adds reference log-probs and values to a rollout, then gathers all rows.
 
-    Args: rollout and scores [b] of this device. Returns Experience of N global rows.
+    Args: rollout and scores [b] of this device. Returns Experience of N global rows,
+    the same on every device.
     """
-    params = state.learner.params
     reference = trees.where(
         hyper.reference_average, state.elastic.average, state.elastic.initial
     )
@@ -66,23 +66,11 @@ def experience(state, rollout, scores, hyper, *, networks, config, axis_name=Non
     def reference_pass(part):
         return response_logits(networks.policy, reference, part, config)[0]
 
-    def policy_pass(part):
-        return response_logits(networks.policy, params["policy"], part, config)[0]
-
     def value_pass(part):
-        return response_values(networks, params, part, config)
-
-    def masked_pass(part):
-        return _masked(networks.policy, params["policy"], state.masking, part, config)
+        return response_values(networks, state.learner.params, part, config)
 
     valid = rollout.response_mask
-    logps = rollout.logps  # from the logits that sampled (N+ 19)
-    masks = {}
-    if config.masked:
-        logps, free, bits = _in_parts(masked_pass, rollout, config.micro_batches)
-        masks = {"free_logps": masking.zero(free, valid), "allowed": bits}
-    elif config.recompute_logps:
-        logps = _in_parts(policy_pass, rollout, config.micro_batches)
+    logps, masks = _policy_logps(state, rollout, networks.policy, config)
     values = jnp.zeros_like(logps)
     if config.learns_value:
         values = _in_parts(value_pass, rollout, config.micro_batches)
@@ -105,79 +93,77 @@ def experience(state, rollout, scores, hyper, *, networks, config, axis_name=Non
     )
 
 
+def _policy_logps(state, rollout, model, config):
+    """The old log-probs [b, T], and the Experience fields that only NLPO fills."""
+    params, valid = state.learner.params["policy"], rollout.response_mask
+
+    def full_pass(part):
+        return response_logits(model, params, part, config)[0]
+
+    def masked_pass(part):
+        return _masked(model, params, state.masking, part, config)
+
+    if config.masked:
+        logps, free, bits = _in_parts(masked_pass, rollout, config.micro_batches)
+        return logps, {"free_logps": masking.zero(free, valid), "allowed": bits}
+    if config.recompute_logps:
+        return _in_parts(full_pass, rollout, config.micro_batches), {}
+    return rollout.logps, {}  # from the logits that sampled (N+ 19)
+
+
 def _masked(model, params, masking_params, data, config):
-    """A rollout's (log-probs under the mask, log-probs without, bits of the mask)."""
-    tokens = data.tokens[:, data.tokens.shape[1] - data.response_mask.shape[1] :]
+    """(log-probs under the token mask, log-probs without it, the mask as bits)."""
+    tokens = responses.tokens(data)
     free, logits = response_logits(model, params, data, config)
     _, others = response_logits(model, masking_params, data, config)
-    bits = restrict.pack(restrict.allowed(others, config=config), tokens)
-    logits = restrict.restrict(logits, restrict.unpack(bits, logits.shape[-1]))
-    logps = logprobs.of_tokens(logits, tokens, temperature=temperature(config))
+    bits = token_mask.pack(token_mask.allowed(others, config=config), tokens)
+    logits = token_mask.apply(logits, token_mask.unpack(bits, logits.shape[-1]))
+    logps = responses.logps(logits, data, temperature=temperature(config))
     return logps, free, bits
 
 
 def response_logits(model, params, data, config, *, hidden=None, allowed=()):
-    """Log-probs and logits at the response positions alone.
+    """Log-probs and logits of the response tokens, under the token mask if any.
 
-    Nothing else is projected to the vocabulary. Logits are divided by the sampling
-    temperature in every pass (N 10). `hidden`: of `before_responses`, where it is
-    there already; `allowed`: bits of `restrict.pack`, () where nothing is masked.
+    Log-probs are taken at the sampling temperature in every pass (N 10). `hidden`: the
+    policy's `responses.states`, if computed already; `allowed`: the bits of
+    `token_mask.pack`, () without a mask.
 
     Returns (logps [b, T] float32, logits [b, T, V]).
     """
-    if hidden is None:
-        hidden = before_responses(model, params, data)
-    logits = model.apply({"params": params}, hidden, method="unembed")
+    logits = responses.logits(model, params, data, hidden=hidden)
     if not isinstance(allowed, tuple):
-        logits = restrict.restrict(logits, restrict.unpack(allowed, logits.shape[-1]))
-    start = data.tokens.shape[1] - data.response_mask.shape[1]
-    logps = logprobs.of_tokens(
-        logits, data.tokens[:, start:], temperature=temperature(config)
-    )
+        logits = token_mask.apply(logits, token_mask.unpack(allowed, logits.shape[-1]))
+    logps = responses.logps(logits, data, temperature=temperature(config))
     return logps, logits
-
-
-def before_responses(model, params, data):
-    """The hidden states that each token of a response follows, [b, T, D].
-
-    That of token t stands at index P − 1 + t.
-    """
-    return model.apply(
-        {"params": params}, data.tokens, data.mask, method="hidden", at=_before(data)
-    )
-
-
-def _before(data):
-    length = data.response_mask.shape[1]
-    start = data.tokens.shape[1] - length
-    return slice(start - 1, start - 1 + length)
 
 
 def response_values(networks, params, data, config, *, hidden=None):
     """V(s_t) of the state before each response token. Returns [b, T] float32.
 
-    hidden: the policy's, of `before_responses`, where it is there already.
+    hidden: the policy's `responses.states`, if computed already.
     """
     variables = {"params": params["value"]}
     if config.value == "separate":
-        return networks.value.apply(variables, data.tokens, data.mask, at=_before(data))
+        at = responses.positions(data)
+        return networks.value.apply(variables, data.tokens, data.mask, at=at)
     if hidden is None:
-        hidden = before_responses(networks.policy, params["policy"], data)
+        hidden = responses.states(networks.policy, params["policy"], data)
     return networks.value.apply(variables, hidden)
 
 
 def temperature(config):
-    """The temperature of every log-prob: sampling's, 1 when sampling is greedy."""
+    """The temperature of every log-prob: the sampling temperature, or 1 if greedy."""
     return config.sampling.temperature or 1.0
 
 
 def targets(data, coef, hyper, *, config):
     """KL-regularised rewards, then advantages and returns, over all rows at once.
 
-    Scores are bounded first, where `hyper` says so; the metrics show them as they were.
+    `hyper.reward_bound` bounds the scores here; metrics report them unbounded.
 
-    Args: data of N global rows, candidates of a prompt side by side; coef [] is β.
-    Statistics over rows need no axis name here: every device holds every row.
+    Args: data: N global rows, the candidates of a prompt side by side; coef [] is β.
+    Every device holds every row, so statistics over rows need no axis name.
     """
     valid = data.response_mask
     beta = coef if config.kl_in == "reward" else 0.0
@@ -221,10 +207,10 @@ def _missing_eos(scores, ended, hyper, config):
 
 
 def _in_parts(fn, data, parts):
-    """fn over `parts` slices of the rows one after another, to bound memory."""
+    """fn over `parts` slices of the rows, one after another, to save memory."""
     rows = data.tokens.shape[0]
     if parts == 1 or rows % parts:
         return fn(data)
     cut = jax.tree.map(lambda x: x.reshape(parts, rows // parts, *x.shape[1:]), data)
-    out = jax.lax.map(lambda part: fn(sharding.spread(part)), cut)
+    out = jax.lax.map(lambda part: fn(sharding.shard_rows(part)), cut)
     return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), out)

@@ -1,4 +1,4 @@
-"""Minibatch updates on an experience: one loss, one permutation, every layout alike."""
+"""Minibatch updates on an experience, independent of the device layout."""
 
 import functools
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from rlhf_jax import elastic_reset, kl, logprobs, losses, masking, optim, training
 from rlhf_jax.algorithms.policy_gradient import collect
 from rlhf_jax.algorithms.policy_gradient.state import Experience, Targets
+from rlhf_jax.models import responses
 
 
 class Sample(NamedTuple):
@@ -19,24 +20,24 @@ class Sample(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """What the loss multiplies with, traced."""
+    """The traced coefficients of the loss."""
 
     hyper: Any
     coef: jax.Array  # [] β, used where the KL penalty is in the loss
 
 
 def make_loss(*, networks, config, scale):
-    """`loss(params, sample, count) -> ([], metrics)`: shares, as `training` has them.
+    """`loss(params, sample, count) -> ([], metrics)`: shares, as `training` wants them.
 
-    Policy term (clipped surrogate, or REINFORCE) + value_coef · value term
-    − entropy_coef · entropy + β·k3 where the penalty is in the loss.
+    Policy loss (clipped surrogate or REINFORCE) + value_coef · value loss
+    − entropy_coef · entropy, + β·k3 when the KL penalty is in the loss.
     """
     hyper, coef = scale
 
     def loss(params, sample, count):
         data, targets = sample
         valid = data.response_mask
-        hidden = collect.before_responses(networks.policy, params["policy"], data)
+        hidden = responses.states(networks.policy, params["policy"], data)
         logps, logits = collect.response_logits(
             networks.policy,
             params["policy"],
@@ -59,20 +60,24 @@ def make_loss(*, networks, config, scale):
             values = collect.response_values(
                 networks, params, data, config, hidden=hidden
             )
-            value_loss, extra = losses.value_clip(
-                values,
-                data.values,
-                targets.returns,
-                valid,
-                clip=hyper.value_clip,
-                count=count,
-            )
+            value_loss, extra = _value_loss(values, data, targets, hyper, count)
             total += hyper.value_coef * value_loss
-            metrics["value_loss"] = value_loss
-            metrics["value_clipfrac"] = extra["clipfrac"]
+            metrics |= extra
         return total, metrics
 
     return loss
+
+
+def _value_loss(values, data, targets, hyper, count):
+    loss, metrics = losses.value_clip(
+        values,
+        data.values,
+        targets.returns,
+        data.response_mask,
+        clip=hyper.value_clip,
+        count=count,
+    )
+    return loss, {"value_loss": loss, "value_clipfrac": metrics["clipfrac"]}
 
 
 def _policy_loss(logps, data, targets, hyper, config, count):
@@ -85,32 +90,20 @@ def _policy_loss(logps, data, targets, hyper, config, count):
     gap = jax.lax.stop_gradient(jnp.abs(jnp.expm1(logps - data.logps)))
     gap = jnp.where(valid != 0, gap, 0.0).max()
     names = ("approxkl", "clipfrac", "ratio")
-    found = {**{n: metrics[n] for n in names}, "ratio_error_max": gap}
+    kept = {**{n: metrics[n] for n in names}, "ratio_error_max": gap}
     if config.early_stop:
         moved = jax.lax.stop_gradient(data.logps - logps)
-        found["moved"] = masking.mean(moved, valid, count=count)
-    return value, found
+        kept["moved"] = masking.mean(moved, valid, count=count)
+    return value, kept
 
 
 def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
     """Epochs × minibatches of updates on all N rows; each device takes its share.
 
-    Returns (state, metrics), metrics stacked [epochs, minibatches]; those of a pass
-    that was left out are NaN.
+    Returns (state, metrics), metrics stacked [epochs, minibatches] and NaN for epochs
+    that early stopping skipped.
     """
-    rows = sample.data.tokens.shape[0]
-    shares = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-    by_rows = config.minibatch_of == "rows"
-    parts = config.minibatches if by_rows else 1  # each sees all rows, some tokens
-    if rows % (parts * shares):
-        raise ValueError(
-            f"{rows} rows do not divide into {parts} minibatches on "
-            f"{shares} devices; change the batch size, the minibatches or --devices"
-        )
-    if by_rows:
-        dealt = orders(state, rows, config=config)
-    else:
-        dealt = deals(state, sample.data.response_mask, config=config)
+    order = _minibatches(state, sample, config=config, axis_name=axis_name)
     scale = Scale(hyper, state.controller.coef)
     minibatch = functools.partial(
         _minibatch,
@@ -133,22 +126,41 @@ def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
             _stoppable, epoch, limit=hyper.stop_kl, axis_name=axis_name
         )
         start = carry, jnp.zeros((), bool)
-        (carry, _), metrics = jax.lax.scan(stoppable, start, dealt)
+        (carry, _), metrics = jax.lax.scan(stoppable, start, order)
     else:
-        carry, metrics = jax.lax.scan(epoch, carry, dealt)
+        carry, metrics = jax.lax.scan(epoch, carry, order)
     learner, elastic = carry
     shares, extra = metrics
-    # Once for all updates: within one, devices meet to add up gradients and no more.
+    # Summed once for all updates: an update itself communicates only gradients.
     metrics = {**training.whole(shares, axis_name), **extra}
     return state._replace(learner=learner, elastic=elastic), metrics
 
 
-def _stoppable(epoch, carry, order, *, limit, axis_name):
-    """A pass, unless one before it went too far: TRL's early stopping.
+def _minibatches(state, sample, *, config, axis_name):
+    """Which rows or tokens are in which minibatch: of `orders` or of `deals`.
 
-    Too far is E[log π_old − log π] over the tokens of the pass's last minibatch, as its
-    update found it, above `limit`. The pass that is too long still counts, its EMA tick
-    with it.
+    Raises ValueError when the rows do not divide among minibatches and devices.
+    """
+    rows = sample.data.tokens.shape[0]
+    shares = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    by_rows = config.minibatch_of == "rows"
+    parts = config.minibatches if by_rows else 1  # each sees all rows, some tokens
+    if rows % (parts * shares):
+        raise ValueError(
+            f"{rows} rows do not divide into {parts} minibatches on "
+            f"{shares} devices; change the batch size, the minibatches or --devices"
+        )
+    if by_rows:
+        return orders(state, rows, config=config)
+    return deals(state, sample.data.response_mask, config=config)
+
+
+def _stoppable(epoch, carry, order, *, limit, axis_name):
+    """An epoch, skipped if an earlier one moved too far: TRL's early stopping.
+
+    Too far: E[log π_old − log π] over the tokens of an epoch's last minibatch, as
+    measured in its update, exceeds `limit`. That epoch itself still counts, and so does
+    its EMA tick.
     """
     inner, stopped = carry
     shapes = jax.eval_shape(epoch, inner, order)[1]
@@ -162,9 +174,9 @@ def _stoppable(epoch, carry, order, *, limit, axis_name):
 
 
 def orders(state, rows, *, config):
-    """Which global rows are in which minibatch: [epochs, minibatches, rows of one].
+    """The global rows of each minibatch: [epochs, minibatches, rows per minibatch].
 
-    One permutation an epoch, from fold_in(key, epoch) (N 16: reshuffled every epoch).
+    One permutation per epoch, from fold_in(key, epoch) (N 16: reshuffled every epoch).
     """
     _, shuffle_key = collect.keys(state)
     permutations = [
@@ -175,12 +187,11 @@ def orders(state, rows, *, config):
 
 
 def deals(state, valid, *, config):
-    """Which tokens are in which minibatch: [epochs, minibatches, N, T] of 0 and 1.
+    """The tokens of each minibatch, as masks: [epochs, minibatches, N, T] of 0 and 1.
 
-    RL4LMs' (stable-baselines3's) minibatches: the valid tokens of all responses, row
-    after row and at most `config.transitions` of them, are dealt out anew each epoch,
-    to minibatches of equal size (± 1). What stands before a token is read with it, so
-    an update costs a pass over every row.
+    Minibatches of RL4LMs and stable-baselines3: each epoch deals the valid tokens of
+    all responses, at most the first `config.transitions` in row order, to minibatches
+    of equal size (± 1). A token needs its context, so every update runs over all rows.
 
     Args: valid [N, T], the response mask.
     """
@@ -193,7 +204,7 @@ def deals(state, valid, *, config):
     def deal(epoch):
         key = jax.random.fold_in(shuffle_key, epoch)
         draws = jax.random.permutation(key, flat.size)
-        # The rank of each valid token in a random order; the others come behind.
+        # The rank of each valid token in a random order; ignored ones come last.
         rank = jnp.argsort(jnp.argsort(jnp.where(flat, draws, flat.size + draws)))
         hit = (rank[None] % config.minibatches == numbers[:, None]) & flat[None]
         return hit.reshape(config.minibatches, *valid.shape)
@@ -202,9 +213,9 @@ def deals(state, valid, *, config):
 
 
 def _minibatch(carry, order, *, sample, loss, hyper, tx, config, axis_name):
-    """One update, as the body of a scan; carry is (learner, elastic).
+    """One update, the body of a scan; carry is (learner, elastic).
 
-    Its metrics are (shares of this device, what all devices know).
+    Its metrics are a pair: this device's shares, and what is already global.
     """
     learner, elastic = carry
     part, count = share(sample, order, config=config, axis_name=axis_name)
@@ -228,9 +239,9 @@ def _minibatch(carry, order, *, sample, loss, hyper, tx, config, axis_name):
 
 
 def share(sample, order, *, config, axis_name):
-    """This device's rows of a minibatch, and the valid tokens of the whole of it.
+    """This device's rows of a minibatch, and the valid tokens of the whole minibatch.
 
-    order: the rows, of `orders`, or the tokens, of `deals`.
+    order: rows from `orders`, or a token mask from `deals`.
     """
     if config.minibatch_of == "tokens":
         part = sample._replace(data=sample.data._replace(response_mask=order))
@@ -238,7 +249,7 @@ def share(sample, order, *, config, axis_name):
         part = jax.tree.map(lambda x: jnp.take(x, order, axis=0), sample)
     valid = part.data.response_mask
     if config.whitening == "minibatch":
-        # Not in the loss, which sees a device's rows of one micro-batch.
+        # Not in the loss, which sees one micro-batch of one device only.
         advantages = masking.whiten(part.targets.advantages, valid)
         part = part._replace(targets=part.targets._replace(advantages=advantages))
     if axis_name is not None:

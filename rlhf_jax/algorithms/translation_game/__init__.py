@@ -1,8 +1,8 @@
-"""The pivot-translation game: a sender and a receiver who share only a language.
+"""The pivot-translation game: two agents translate through a pivot language.
 
     French → sender → English message → receiver → German, scored by its likelihood
 
-Both are rewarded for the German alone, so that nothing but their start keeps the
+Both agents are rewarded for the German only, so nothing but their pretraining keeps the
 messages English: Lee et al. 2019, "Countering Language Drift via Visual Grounding";
 Lu et al. 2020, arXiv:2003.12694; Noukhovitch et al. 2023, arXiv:2312.07551.
 """
@@ -51,36 +51,18 @@ __all__ = [
 
 
 def step(state, batch, hyper, lesson=None, *, networks, tx, config, axis_name=None):
-    """One round and one update of both agents and the critic.
+    """One round of the game and one update of both agents and the critic.
 
-    Args: batch of this device; lesson: None, or gradients of `teach`, that
-    `hyper.lesson_coef` weighs. The reward comes from the receiver as it was before the
-    update. Returns (state, metrics), metrics global scalars.
+    Args: batch of this device; lesson: gradients from `teach`, weighted by
+    `hyper.lesson_coef`, or None. The reward comes from the receiver before the update.
+    Returns (state, metrics), metrics global scalars.
     """
-    params = state.learner.params
     counts = play.count(batch, axis_name=axis_name)
     message = speak(state, batch, networks=networks, config=config)
-    hear = functools.partial(play.listen, networks=networks)
-    (heard, rewards), to_receiver = jax.value_and_grad(hear, has_aux=True)(
-        params["receiver"], message, batch, counts
-    )
-    elastic = state.elastic
-    learn = functools.partial(play.persuade, networks=networks)
-    (_, named), grads = jax.value_and_grad(learn, has_aux=True)(
-        {"sender": params["sender"], "value": params["value"]},
-        (elastic.initial["sender"], elastic.average["sender"]),
-        message,
-        batch,
-        rewards,
-        counts,
-        hyper,
-    )
-    named = {**named, **play.describe(message, batch, rewards, counts)}
-    shares = {**grads, "receiver": to_receiver}, {**named, "loss/receiver": heard}
+    grads, metrics = _gradients(state, message, batch, counts, hyper, networks=networks)
     if axis_name is not None:  # losses are shares of global means: they add up
-        shares = jax.lax.psum(shares, axis_name)
-    grads, named = shares
-    grads = _weighed(grads, lesson, state, hyper)
+        grads, metrics = jax.lax.psum((grads, metrics), axis_name)
+    grads = _weighted(grads, lesson, state, hyper)
     rate = optim.learning_rate(
         config.optimizer,
         state.learner.updates,
@@ -91,7 +73,7 @@ def step(state, batch, hyper, lesson=None, *, networks, tx, config, axis_name=No
     learner, extra = training.apply(state.learner, grads, tx, rate=rates)
     state, ending = finish(state._replace(learner=learner), hyper)
     return state, {
-        **named,
+        **metrics,
         "optim/grad_norm": extra["grad_norm"],
         "optim/learning_rate": rate,
         "optim/skipped": learner.skipped.astype(jnp.float32),
@@ -99,8 +81,30 @@ def step(state, batch, hyper, lesson=None, *, networks, tx, config, axis_name=No
     }
 
 
+def _gradients(state, message, batch, counts, hyper, *, networks):
+    """This device's shares of the gradients of all losses, and of the metrics."""
+    params, elastic = state.learner.params, state.elastic
+    listen = functools.partial(play.listen, networks=networks)
+    (loss, rewards), receiver_grads = jax.value_and_grad(listen, has_aux=True)(
+        params["receiver"], message, batch, counts
+    )
+    persuade = functools.partial(play.persuade, networks=networks)
+    (_, metrics), grads = jax.value_and_grad(persuade, has_aux=True)(
+        {"sender": params["sender"], "value": params["value"]},
+        (elastic.initial["sender"], elastic.average["sender"]),
+        message,
+        batch,
+        rewards,
+        counts,
+        hyper,
+    )
+    metrics = {**metrics, **play.describe(message, batch, rewards, counts)}
+    grads = {**grads, "receiver": receiver_grads}
+    return grads, {**metrics, "loss/receiver": loss}
+
+
 def speak(state, batch, *, networks, config):
-    """This step's messages: row i draws by fold_in(fold_in(key, step), row_id)."""
+    """This step's messages; a row's key is fold_in(fold_in(key, step), row_id)."""
     key = jax.random.fold_in(state.key, state.iteration)
     return messages.speak(
         networks.sender,
@@ -112,35 +116,35 @@ def speak(state, batch, *, networks, config):
     )
 
 
-def _weighed(grads, lesson, state, hyper):
-    """The gradients of all losses, each with its coefficient."""
+def _weighted(grads, lesson, state, hyper):
+    """The sums of the gradients of all losses, times their coefficients."""
     pull = jax.grad(regularizers.l2)(
         state.learner.params["sender"], state.elastic.initial["sender"]
     )
     sender = jax.tree.map(lambda g, p: g + hyper.l2_coef * p, grads["sender"], pull)
     receiver = jax.tree.map(lambda g: hyper.receiver_coef * g, grads["receiver"])
     if lesson is not None:
-        taught = functools.partial(
+        add = functools.partial(
             jax.tree.map, lambda g, extra: g + hyper.lesson_coef * extra
         )
-        sender = taught(sender, lesson["sender"])
-        receiver = taught(receiver, lesson["receiver"])
-    begun = (state.iteration >= hyper.critic_first).astype(jnp.float32)
-    moves = hyper.train_sender * begun
+        sender = add(sender, lesson["sender"])
+        receiver = add(receiver, lesson["receiver"])
+    started = (state.iteration >= hyper.critic_first).astype(jnp.float32)
+    trained = hyper.train_sender * started
     return {
-        "sender": jax.tree.map(lambda g: moves * g, sender),
+        "sender": jax.tree.map(lambda g: trained * g, sender),
         "receiver": receiver,
         "value": jax.tree.map(lambda g: hyper.train_sender * g, grads["value"]),
     }
 
 
 def teach(params, lesson, *, networks, axis_name=None):
-    """Gradients of −mean log π(target | source) of both agents: S2P's second loss.
+    """Gradients of −mean log π(target | source) of both agents: S2P's supervised loss.
 
-    Gupta et al. 2019 and Lu et al. 2020 (S2P): supervised learning beside self-play, of
-    text that people translated. Each mean is over the tokens of its own batch.
+    Gupta et al. 2019 and Lu et al. 2020 (S2P): supervised learning on human
+    translations alongside self-play. Each mean is over the tokens of the agent's batch.
 
-    Args: params {"sender", "receiver", ...}; lesson: this device's part. Returns
+    Args: params {"sender", "receiver", ...}; lesson: this device's rows. Returns
     ({"sender", "receiver"} gradients, metrics), both global.
     """
 
@@ -150,22 +154,22 @@ def teach(params, lesson, *, networks, axis_name=None):
             tokens = jax.lax.psum(tokens, axis_name)
 
         def loss(weights):
-            found = messages.logps(model, weights, *pairs[:4])
-            return -masking.mean(found, pairs.target_mask, count=tokens)
+            logps = messages.logps(model, weights, *pairs[:4])
+            return -masking.mean(logps, pairs.target_mask, count=tokens)
 
         return jax.value_and_grad(loss)(params[agent])
 
-    told, to_sender = one("sender", networks.sender, lesson.sender)
-    heard, to_receiver = one("receiver", networks.receiver, lesson.receiver)
-    grads = {"sender": to_sender, "receiver": to_receiver}
-    shares = grads, {"lesson/sender": told, "lesson/receiver": heard}
+    sender_loss, sender = one("sender", networks.sender, lesson.sender)
+    receiver_loss, receiver = one("receiver", networks.receiver, lesson.receiver)
+    grads = {"sender": sender, "receiver": receiver}
+    shares = grads, {"lesson/sender": sender_loss, "lesson/receiver": receiver_loss}
     return shares if axis_name is None else jax.lax.psum(shares, axis_name)
 
 
 def finish(state, hyper):
-    """The end of a step: EMA tick, reset where one is due, the clock.
+    """Ends a step: EMA tick, reset if one is due, step counter.
 
-    With decay 1 the EMA stands still, and its weights are neither read nor written.
+    With decay 1 the EMA is constant, and its weights are neither read nor written.
     """
     elastic = jax.lax.cond(
         jnp.asarray(hyper.decay) < 1.0,
@@ -187,10 +191,10 @@ def finish(state, hyper):
 
 
 def reset(state, hyper):
-    """The reset itself: the sender, and with `reset_receiver` the receiver too.
+    """Resets the sender, and with `reset_receiver` the receiver too.
 
-    Critic, moments and clocks stay as they are. Where the receiver is not reset, its
-    EMA goes on.
+    The critic, the optimiser's moments and the counters are kept. If the receiver is
+    not reset, neither is its EMA.
     """
     params = state.learner.params
     before, elastic = agents(params), state.elastic

@@ -1,12 +1,12 @@
-"""Seeded iterated learning: agents play, and then a student learns what they say.
+"""Seeded iterated learning: agents play, then a student imitates them and takes over.
 
 Lu, Singhal, Strub, Pietquin, Courville 2020, "Countering Language Drift with Seeded
-Iterated Learning", arXiv:2003.12694. After every k₁ rounds of play a student imitates
-the teacher: its sender the teacher's greedy messages, its receiver the reference German
-from those messages. Then the teacher becomes the student, and plays on. The student is
-the one of the generation before, not the initial agents.
+Iterated Learning", arXiv:2003.12694. After every k₁ rounds of play a student learns
+from the teacher: its sender imitates the teacher's greedy messages, its receiver learns
+the reference German from those messages. The student then plays the next generation. It
+starts from the previous generation's student, not from the initial agents.
 
-    play k₁ rounds → imitate k₂ steps (sender) → tune k₂′ steps (receiver) → hand over
+    play k₁ rounds → imitate k₂ steps (sender) → tune k₂′ steps (receiver) → take over
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Steps of a generation; the defaults are those of the published configuration."""
+    """The steps of a generation; the defaults are the published ones."""
 
     play: int = 4000  # k₁, rounds of the game
     imitate: int = 400  # k₂, updates of the student's sender
@@ -54,36 +54,36 @@ class Schedule:
                 raise ValueError(f"{name}={value}: needs to be at least {least}")
 
     def due(self, iteration, total):
-        """Does the game's step `iteration`, 0-based, end a generation? bool.
+        """Does the game's 0-based step `iteration` end a generation? Returns a bool.
 
-        Not the last of `total`: what nobody plays with is not learned.
+        The last of `total` steps does not: nobody would play with that student.
         """
         done = iteration + 1
         return done % self.play == 0 and done < total
 
     def generations(self, total):
-        """The steps done when each generation ends, of a game of `total`: a list."""
+        """The number of steps done at the end of each generation, as a list."""
         return [i + 1 for i in range(total) if self.due(i, total)]
 
 
 class Networks(NamedTuple):
-    """The translators."""
+    """The modules of the two agents."""
 
     sender: Any
     receiver: Any
 
 
 class Student(NamedTuple):
-    """Both agents of a student in the making."""
+    """The learner states of a student's two agents."""
 
     sender: training.State
     receiver: training.State
 
 
 def init(agents, tx):
-    """A student at the agents {"sender", "receiver"} of the generation before.
+    """A student that starts from {"sender", "receiver"} of the previous generation.
 
-    Moments are new: each generation has an optimiser of its own.
+    Each generation starts with new optimiser moments.
     """
     agents = trees.copy(agents)
     return Student(*(training.init(agents[name], tx) for name in Student._fields))
@@ -97,7 +97,7 @@ def agents(student):
 def dictate(teacher, batch, *, networks, config):
     """The teacher's greedy messages to the sources of `Pairs`; `messages.Message`."""
     rows = jnp.arange(batch.source.shape[0])
-    keys = sampling.row_keys(jax.random.key(0), rows)  # of which nothing is drawn
+    keys = sampling.row_keys(jax.random.key(0), rows)  # unused: decoding is greedy
     return messages.speak(
         networks.sender,
         teacher["sender"],
@@ -112,11 +112,12 @@ def imitate(student, teacher, batch, hyper, *, networks, tx, config, axis_name=N
     """One update of the student's sender: L = −mean log π(the teacher's message).
 
     Args: student: `Student`; teacher: {"sender", "receiver"} weights; batch: Pairs of
-    this device, of which the source is read; hyper: training.Hyper. Returns (student,
+    this device, whose sources are used; hyper: training.Hyper. Returns (student,
     metrics).
     """
-    said = dictate(teacher, batch, networks=networks, config=config)
-    pairs = Pairs(batch.source, batch.source_mask, said.heard, _of_rows(said, batch))
+    message = dictate(teacher, batch, networks=networks, config=config)
+    targets = message.heard, _valid_mask(message, batch)
+    pairs = Pairs(batch.source, batch.source_mask, *targets)
     step = _step(networks.sender, tx, config, axis_name)
     state, metrics = step(student.sender, pairs, hyper)
     return student._replace(sender=state), metrics
@@ -125,17 +126,17 @@ def imitate(student, teacher, batch, hyper, *, networks, tx, config, axis_name=N
 def tune(student, teacher, batch, hyper, *, networks, tx, config, axis_name=None):
     """One update of the student's receiver: L = −mean log π(German | the message).
 
-    The message is the teacher's, the German the reference. Args as in `imitate`.
+    The message is the teacher's, the German is the reference. Args as in `imitate`.
     """
-    said = dictate(teacher, batch, networks=networks, config=config)
-    pairs = Pairs(said.heard, said.mask, batch.target, batch.target_mask)
+    message = dictate(teacher, batch, networks=networks, config=config)
+    pairs = Pairs(message.heard, message.mask, batch.target, batch.target_mask)
     step = _step(networks.receiver, tx, config, axis_name)
     state, metrics = step(student.receiver, pairs, hyper)
     return student._replace(receiver=state), metrics
 
 
-def _of_rows(message, batch):
-    """The message's mask, 0 in rows that are padding."""
+def _valid_mask(message, batch):
+    """The message's mask, 0 in padding rows."""
     return message.mask * (batch.target_mask != 0).any(-1, keepdims=True)
 
 

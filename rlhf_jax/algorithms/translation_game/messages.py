@@ -1,9 +1,9 @@
-"""Messages between agents: what a sender says, and how a receiver hears it.
+"""Messages from a sender to a receiver, and the likelihood of translations.
 
 Legend: B rows, S source tokens, T message tokens, V vocabulary. A sender is a
-generator of `sampling` whose prompts are source sentences, and a model whose
-`apply(variables, source, source_mask, target, target_mask)` is logits [B, T, V], of
-which `logits[:, t]` scores `target[:, t]`.
+generator (see `sampling`) prompted with source sentences, and a model whose
+`apply(variables, source, source_mask, target, target_mask)` returns logits [B, T, V],
+where `logits[:, t]` scores `target[:, t]`.
 """
 
 from typing import NamedTuple
@@ -16,18 +16,18 @@ from rlhf_jax.types import Prompts
 
 
 class Message(NamedTuple):
-    """What was said, token by token; `heard` differs from `drawn` in rows cut short."""
+    """Sampled messages; `heard` differs from `drawn` in rows that never ended."""
 
-    drawn: jax.Array  # [B, T] int32, as the sender drew it
-    heard: jax.Array  # [B, T] int32, with an end in every row
-    mask: jax.Array  # [B, T] int32, up to and including the end
-    ended: jax.Array  # [B] bool, the sender said the end itself
+    drawn: jax.Array  # [B, T] int32, as the sender sampled it
+    heard: jax.Array  # [B, T] int32, as the receiver reads it: EOS in every row
+    mask: jax.Array  # [B, T] int32, up to and including EOS
+    ended: jax.Array  # [B] bool, the sender sampled EOS itself
 
 
 def speak(model, params, source, source_mask, keys, *, config):
-    """A sender's messages to source sentences, ends repaired.
+    """A sender's messages for source sentences, each made to end with EOS.
 
-    Args: source, source_mask [B, S]; keys [B], unused where `config` is greedy; config:
+    Args: source, source_mask [B, S]; keys [B], unused if `config` is greedy; config:
     sampling.Config with at least one end token. Returns `Message`; no gradient.
     """
     if not config.eos_ids:
@@ -40,13 +40,13 @@ def speak(model, params, source, source_mask, keys, *, config):
 
 
 def close(tokens, mask, ended, *, end):
-    """The last valid token of a row that never ended becomes `end`.
+    """Replaces the last valid token of rows that never ended by `end`.
 
-    A receiver was taught that sentences end: one that does not is a kind of input it
-    never saw. tokens, mask [B, T]; ended [B] bool. Returns [B, T], mask unchanged.
+    The receiver was trained on complete sentences only. tokens, mask [B, T]; ended [B]
+    bool. Returns tokens [B, T]; the mask still applies.
     """
-    place = jnp.arange(tokens.shape[-1])[None]
-    last = place == masking.last_valid(mask)[:, None]
+    position = jnp.arange(tokens.shape[-1])[None]
+    last = position == masking.last_valid(mask)[:, None]
     open_ended = (~ended & (mask != 0).any(-1))[:, None]
     return jnp.where(last & open_ended, jnp.asarray(end, tokens.dtype), tokens)
 
@@ -58,30 +58,30 @@ def logps(model, params, source, source_mask, target, target_mask):
     parameters.
     """
     logits = model.apply({"params": params}, source, source_mask, target, target_mask)
-    found = logprobs.of_tokens(logits, masking.zero(target, target_mask))
-    return masking.zero(found, target_mask)
+    token_logps = logprobs.of_tokens(logits, masking.zero(target, target_mask))
+    return masking.zero(token_logps, target_mask)
 
 
 def make_loss(model):
     """`loss(params, batch: Pairs, count) -> ([], metrics)`: likelihood of translations.
 
-    L = −1/N Σ log π(target_t | source, target_<t) over the tokens of the targets, N of
-    them. Where the batch has keys, each row is dropped out by its own: masks do not
-    depend on how rows lie on devices. Metrics: `nll`, nats a token.
+    L = −1/N Σ log π(target_t | source, target_<t) over the N tokens of the targets. If
+    the batch has keys, each row's dropout uses its key, so dropout does not depend on
+    the device layout. Metrics: `nll` in nats per token.
     """
 
     def loss(params, batch, count):
         if batch.keys is None:
-            found = logps(model, params, *batch[:4])
+            token_logps = logps(model, params, *batch[:4])
         else:
-            drop = jax.vmap(_dropped, (None, None, 0))
-            found = drop(model, params, batch)
-        return losses.nll(found, batch.target_mask, count=count)
+            by_row = jax.vmap(_dropout_logps, (None, None, 0))
+            token_logps = by_row(model, params, batch)
+        return losses.nll(token_logps, batch.target_mask, count=count)
 
     return loss
 
 
-def _dropped(model, params, row):
+def _dropout_logps(model, params, row):
     """`logps` [T] of one row, with dropout."""
     *pair, key = row
     source, source_mask, target, target_mask = (jnp.expand_dims(x, 0) for x in pair)
@@ -94,17 +94,17 @@ def _dropped(model, params, row):
         deterministic=False,
         rngs={"dropout": jax.random.wrap_key_data(key)},
     )
-    found = logprobs.of_tokens(logits, masking.zero(target, target_mask))
-    return masking.zero(found, target_mask)[0]
+    token_logps = logprobs.of_tokens(logits, masking.zero(target, target_mask))
+    return masking.zero(token_logps, target_mask)[0]
 
 
 def count(batch):
-    """The target tokens of `Pairs` on this device: the denominator of the loss. []."""
+    """The number of target tokens on this device, for the loss's denominator. []."""
     return (batch.target_mask != 0).sum()
 
 
 def sentence_means(values, mask):
-    """Σ_t x_t / length: the mean of each row over its own tokens, 0 for an empty row.
+    """Σ_t x_t / length: the mean of each row over its valid tokens, 0 if it has none.
 
     values, mask [B, T]. Returns [B] float32.
     """
@@ -113,10 +113,10 @@ def sentence_means(values, mask):
 
 
 def evenly(mask):
-    """Weights 1/length at valid tokens: with `count` rows, every sentence counts alike.
+    """Weights of 1/length at valid tokens, so that every sentence has equal weight.
 
-    masking.mean(x, evenly(mask), count=rows) is the mean over sentences of the mean
-    over tokens, where masking.mean(x, mask) is over tokens. mask [B, T] → [B, T].
+    masking.mean(x, evenly(mask), count=rows) is the mean over sentences of their means
+    over tokens, while masking.mean(x, mask) is over tokens. mask [B, T] → [B, T].
     """
     valid = (mask != 0).astype(jnp.float32)
     return valid / jnp.maximum(valid.sum(-1, keepdims=True), 1.0)

@@ -1,7 +1,7 @@
-"""The two losses of a round: what the receiver learns, and what the sender does.
+"""The losses of a round of the game: the receiver's and the sender's.
 
 B rows, S source tokens, M message tokens, T target tokens. Losses are this device's
-share of a global mean: sums over its rows, divided by counts of all rows.
+share of a global mean: sums over its rows, divided by global counts.
 """
 
 from typing import NamedTuple
@@ -21,20 +21,20 @@ class Counts(NamedTuple):
 
 
 def count(batch, *, axis_name=None):
-    """`Counts` of a batch of which this device holds a part."""
+    """The global `Counts` of a batch, from this device's rows of it."""
     valid = batch.target_mask != 0
-    found = Counts(*(x.sum().astype(jnp.float32) for x in (valid.any(-1), valid)))
-    return found if axis_name is None else jax.lax.psum(found, axis_name)
+    counts = Counts(*(x.sum().astype(jnp.float32) for x in (valid.any(-1), valid)))
+    return counts if axis_name is None else jax.lax.psum(counts, axis_name)
 
 
 def listen(params, message, batch, counts, *, networks):
-    """L = −mean log π_r(German | message): what the receiver learns by (ce_co).
+    """L = −mean log π_r(German | message): the receiver's loss, and the rewards.
 
-    The mean is over all German tokens. Also returns each sentence's reward, R =
-    −(length-normalised NLL of the reference German): (loss [], rewards [B]); the
-    rewards carry no gradient.
+    The mean is over all German tokens. A sentence's reward R is the mean log-prob of
+    its reference German. Returns (loss [], rewards [B]); no gradient flows through
+    rewards.
     """
-    found = messages.logps(
+    logps = messages.logps(
         networks.receiver,
         params,
         message.heard,
@@ -42,8 +42,8 @@ def listen(params, message, batch, counts, *, networks):
         batch.target,
         batch.target_mask,
     )
-    loss = -masking.mean(found, batch.target_mask, count=counts.target_tokens)
-    rewards = messages.sentence_means(found, batch.target_mask)
+    loss = -masking.mean(logps, batch.target_mask, count=counts.target_tokens)
+    rewards = messages.sentence_means(logps, batch.target_mask)
     return loss, jax.lax.stop_gradient(rewards)
 
 
@@ -53,20 +53,19 @@ def persuade(params, anchors, message, batch, rewards, counts, hyper, *, network
     L = mean −(R − b_t) log π_t · c_π + mean (R − b_t)² · c_b − mean H_t · c_H
         + mean KL(π_t ‖ ρ_t) · β,
 
-    each mean over sentences of the mean over the tokens of a message; R [B] is shared
-    by every token, b_t reads the sender's features and teaches them nothing. KL is
-    exact, over the vocabulary. Lee et al. 2019 and Lu et al. 2020 (arXiv:2003.12694),
-    with coefficients 1, 10, 0.001 there.
+    each a mean over sentences of the mean over a message's tokens. All tokens share the
+    reward R [B]; the baseline b_t reads the sender's features without training them. KL
+    is exact over the vocabulary. Lee et al. 2019 and Lu et al. 2020 (arXiv:2003.12694),
+    whose coefficients c are 1, 10, 0.001.
 
-    Args: params {"sender", "value"}; anchors: the initial sender's weights and the
-    EMA's, one of which is ρ; message of this sender; rewards [B]. Returns (loss [],
-    metrics).
+    Args: params {"sender", "value"}; anchors: the sender's initial weights and EMA, one
+    of which is ρ; message of this sender; rewards [B]. Returns (loss [], metrics).
     """
     weights = messages.evenly(message.mask) * _rows(batch)
     over = {"count": counts.rows}
-    said = (batch.source, batch.source_mask, message.drawn, message.mask)
+    inputs = (batch.source, batch.source_mask, message.drawn, message.mask)
     logits, features = networks.sender.apply(
-        {"params": params["sender"]}, *said, method="features"
+        {"params": params["sender"]}, *inputs, method="features"
     )
     logps = logprobs.of_tokens(logits, message.drawn)
     values = networks.value.apply({"params": params["value"]}, features)
@@ -78,10 +77,10 @@ def persuade(params, anchors, message, batch, rewards, counts, hyper, *, network
     def divergence():
         initial, average = anchors
         reference = trees.where(jnp.asarray(hyper.reference_average), average, initial)
-        fixed = networks.sender.apply({"params": reference}, *said)
+        fixed = networks.sender.apply({"params": reference}, *inputs)
         return masking.mean(kl.exact(logits, fixed), weights, **over)
 
-    # Without a penalty the reference is not asked: a pass of the sender saved.
+    # Without a penalty, the forward pass of the reference is skipped.
     penalty = jax.lax.cond(
         jnp.asarray(hyper.kl_coef) > 0, divergence, lambda: jnp.zeros(())
     )
@@ -97,7 +96,7 @@ def persuade(params, anchors, message, batch, rewards, counts, hyper, *, network
 
 
 def describe(message, batch, rewards, counts):
-    """This device's share of what a round was like: rewards and messages."""
+    """This device's shares of metrics of a round: its rewards and messages."""
     rows = (batch.target_mask != 0).any(-1).astype(jnp.float32)
     over = {"count": counts.rows}
     length = message.mask.sum(-1).astype(jnp.float32)
@@ -111,5 +110,5 @@ def describe(message, batch, rewards, counts):
 
 
 def _rows(batch):
-    """1 for a sentence, 0 for a row of padding: [B, 1]."""
+    """1 for a sentence, 0 for a padding row: [B, 1]."""
     return (batch.target_mask != 0).any(-1, keepdims=True).astype(jnp.float32)

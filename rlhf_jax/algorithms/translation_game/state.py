@@ -1,8 +1,8 @@
-"""What a step of the game is told and what it carries: Config, Hyper, State, Batch.
+"""The inputs and the state of a step of the game: Config, Hyper, State, Batch.
 
-What decides shapes is in Config, what a method changes is in Hyper and traced: frozen
-sender, REINFORCE with and without penalties, S2P, Elastic Reset and its ablations are
-one compiled program for each shape of a batch.
+Config holds what determines shapes; Hyper holds what methods change and is traced. So a
+frozen sender, REINFORCE with and without penalties, S2P, Elastic Reset and its
+ablations share one compiled program per batch shape.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ from rlhf_jax.types import Pairs
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The statics of a step."""
+    """The static configuration of a step."""
 
-    sampling: sampling.Config  # of messages in training: drawn, not greedy
+    sampling: sampling.Config  # of training messages: sampled, not greedy
     optimizer: optim.Config = dataclasses.field(
         default_factory=lambda: optim.Config(
             beta1=0.9, beta2=0.98, eps=1e-9, max_grad_norm=0.1
@@ -31,28 +31,28 @@ class Hyper(NamedTuple):
     """The traced scalars of a step; the defaults are the published ones."""
 
     learning_rate: Any = 1e-5
-    total_updates: Any = 1  # until a linear schedule reaches 0; a constant reads none
+    total_updates: Any = 1  # until a linear schedule reaches 0; unused if constant
     policy_coef: Any = 1.0
     value_coef: Any = 10.0
     entropy_coef: Any = 0.001
     receiver_coef: Any = 1.0
-    kl_coef: Any = 0.0  # on the exact KL a token
+    kl_coef: Any = 0.0  # on the exact KL per token
     reference_average: Any = False  # KL against the EMA, not the initial sender
     l2_coef: Any = 0.0  # on ½ Σ (θ − θ₀)² of the sender
     lesson_coef: Any = 0.0  # α of S2P
-    train_sender: Any = 1.0  # 0: the sender stays as it is
-    sender_rate: Any = 1.0  # of the learning rate, the sender's; the rest has it whole
-    critic_first: Any = 0  # steps before the sender learns: the baseline does already
-    decay: Any = 0.99  # of the EMA, once a step
+    train_sender: Any = 1.0  # 0: a frozen sender
+    sender_rate: Any = 1.0  # factor on the sender's learning rate only
+    critic_first: Any = 0  # steps in which only receiver and baseline learn
+    decay: Any = 0.99  # of the EMA, per step
     reset_every: Any = 0  # steps; 0: never
     reset_target: Any = elastic_reset.AVERAGE
-    reset_weight: Any = 0.0  # of the agents, where the target is an interpolation
-    reset_average: Any = True  # the EMA returns to the initial weights too
+    reset_weight: Any = 0.0  # of the current weights, if the target interpolates
+    reset_average: Any = True  # also reset the EMA to the initial weights
     reset_receiver: Any = False  # the receiver as well as the sender
 
 
 class Networks(NamedTuple):
-    """The modules: two translators, and what reads the sender's features."""
+    """The modules: two translators, and the value head on the sender's features."""
 
     sender: Any
     receiver: Any
@@ -60,28 +60,28 @@ class Networks(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Sentences to pass on; a row without a target is padding and counts nowhere."""
+    """Sentences to translate; a row without a target is padding and is ignored."""
 
     source: jax.Array  # [B, S] int32, what the sender reads
     source_mask: jax.Array  # [B, S] int32
-    target: jax.Array  # [B, T] int32, what the receiver should write, end included
+    target: jax.Array  # [B, T] int32, the receiver's reference, EOS included
     target_mask: jax.Array  # [B, T] int32
     row_ids: jax.Array  # [B] int32, global
 
 
 class Lesson(NamedTuple):
-    """What S2P teaches besides: a batch of pretraining text for each agent."""
+    """S2P's supervised data: a batch of pretraining text for each agent."""
 
     sender: Pairs
     receiver: Pairs
 
 
 class State(NamedTuple):
-    """Everything a step carries; no field has a device axis."""
+    """The state of the game; no field has a device axis."""
 
     learner: training.State  # params {"sender", "receiver", "value"}
     elastic: elastic_reset.State  # EMA and initial weights of both agents
-    key: jax.Array  # [] typed, constant: every step folds its number in
+    key: jax.Array  # [] typed, constant: every step folds in its number
     iteration: jax.Array  # [] int32
 
 
@@ -100,5 +100,5 @@ def init(params, tx, key):
 
 
 def agents(params):
-    """{"sender", "receiver"}: what plays, without the critic."""
+    """{"sender", "receiver"} of the parameters, without the critic."""
     return {name: params[name] for name in ("sender", "receiver")}

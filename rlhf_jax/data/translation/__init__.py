@@ -1,1 +1,1 @@
-"""Pairs of languages: corpora, subwords, batches by tokens."""
+"""Parallel corpora: Moses tokens, subwords, and batches by number of tokens."""

@@ -1,7 +1,7 @@
-"""Parallel text to ids: read, tokenised, cut into subwords, and kept for the next run.
+"""Parallel corpora as subword ids: read, tokenised, encoded, and cached.
 
-What is prepared is decided by the text itself and the settings, and is found again by
-their digest: tokenising 600,000 lines takes minutes, finding them again seconds.
+The cache is keyed by a digest of the text and the settings: tokenising 600,000 lines
+takes minutes, reading them back takes seconds.
 
 Legend: N rows, L `length`.
 """
@@ -18,7 +18,7 @@ from rlhf_jax.data import sources
 from rlhf_jax.data.translation import moses, subwords
 from rlhf_jax.runtime import files
 
-_FORMAT = 1  # of what is kept; another number prepares anew
+_FORMAT = 1  # of the cache; another number invalidates it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,19 +29,19 @@ class Corpus:
     split: str = "train"
     config: str | None = None  # of a hub data set
     revision: str | None = None
-    tokenized: bool = False  # its words stand apart already
-    rows: int | None = None  # at most so many, drawn blindly, always the same
+    tokenized: bool = False  # the text is tokenised already
+    rows: int | None = None  # at most so many: a random but fixed sample
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How text becomes ids."""
+    """How text is encoded."""
 
     languages: tuple[str, ...] = ("fr", "en", "de")
-    learn: tuple[Corpus, ...] = ()  # the merges are learned on their text
-    count: tuple[Corpus, ...] = ()  # the vocabularies are counted on their text
+    learn: tuple[Corpus, ...] = ()  # text to learn the merges on
+    count: tuple[Corpus, ...] = ()  # text to count the vocabularies on
     merges: int = 25_000
-    vocab_size: int | None = None  # of each language at most; None: all that is counted
+    vocab_size: int | None = None  # the most per language; None: all pieces counted
 
     def __post_init__(self):
         for name in ("languages", "learn", "count"):
@@ -58,11 +58,11 @@ class Padded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """Rows in several languages; each field {language: of N rows}."""
+    """N rows in several languages; each field is {language: N rows}."""
 
-    texts: dict[str, list[str]]  # as they came
-    words: dict[str, list[str]]  # lower case, tokenised: what the ids are of
-    ids: dict[str, subwords.Ragged]  # each row with EOS at its end
+    texts: dict[str, list[str]]  # as read
+    words: dict[str, list[str]]  # lower case, tokenised
+    ids: dict[str, subwords.Ragged]  # of the words; every row ends with EOS
 
     @property
     def languages(self):
@@ -72,24 +72,24 @@ class Parallel:
         return len(next(iter(self.texts.values())))
 
     def lengths(self):
-        """Pieces of each row's longest language, EOS not counted: [N]."""
+        """Pieces in each row's longest language, without EOS: [N]."""
         return np.stack([ids.lengths() for ids in self.ids.values()]).max(0) - 1
 
 
 class Prepared(NamedTuple):
-    """What `prepare` gives."""
+    """The result of `prepare`."""
 
     subwords: subwords.Subwords
     sets: dict[str, Parallel]
-    facts: dict  # sizes, lengths and unknown shares, for a report
+    facts: dict  # sizes, lengths and shares of unknown pieces, for a report
 
 
 def prepare(sets, *, config, cache=None, report=None):
     """`Prepared` from {name: corpora}; the corpora of a set are joined.
 
-    A set has the languages that `config` and all its corpora have. Rows with a blank
-    side are left out. cache: a folder where the work is kept; report(text) is told
-    what takes time.
+    A set has the languages that `config` and all its corpora share; rows with a blank
+    side are dropped. cache: a folder for intermediate results; report(text) is called
+    before slow steps.
     """
     store = _Store(cache, report or (lambda text: None))
     wanted = (
@@ -98,7 +98,7 @@ def prepare(sets, *, config, cache=None, report=None):
         *(c for part in sets.values() for c in part),
     )
     texts = {corpus: _read(corpus, config) for corpus in dict.fromkeys(wanted)}
-    words = {corpus: _words(corpus, found, store) for corpus, found in texts.items()}
+    words = {corpus: _words(corpus, lines, store) for corpus, lines in texts.items()}
     pieces, key = _subwords(words, config, store)
     ids = {
         corpus: {
@@ -115,12 +115,15 @@ def prepare(sets, *, config, cache=None, report=None):
 
 
 def join(parts):
-    """Rows of several `Parallel`, one after the other, in the languages all have."""
+    """Several `Parallel` concatenated, in the languages that all have.
+
+    Raises ValueError if they share none.
+    """
     first = parts[0]
     shared = [x for x in first.languages if all(x in p.languages for p in parts)]
     if not shared:
-        there = "; ".join(", ".join(part.languages) for part in parts)
-        raise ValueError(f"corpora of {there} have no language in common: join others")
+        listed = "; ".join(", ".join(part.languages) for part in parts)
+        raise ValueError(f"corpora of {listed} have no language in common: join others")
 
     def lists(field):
         return {x: [y for p in parts for y in getattr(p, field)[x]] for x in shared}
@@ -130,7 +133,7 @@ def join(parts):
 
 
 def select(parallel, rows):
-    """The rows given, in their order."""
+    """The given rows of a `Parallel`, in the given order."""
 
     def pick(lists):
         return {name: [column[i] for i in rows] for name, column in lists.items()}
@@ -143,18 +146,21 @@ def select(parallel, rows):
 
 
 def pad(ids, rows, *, length):
-    """`Padded` [rows, L] of `Ragged` ids, EOS included; row −1 is all padding."""
+    """Rows of `Ragged` ids as `Padded` [rows, L], with EOS; row −1 is all padding.
+
+    Raises ValueError for a row longer than `length`.
+    """
     rows = np.asarray(rows)
     counts = np.where(rows < 0, 0, ids.lengths()[rows])
     if counts.max(initial=0) > length:
         row = int(rows[counts.argmax()])
         raise ValueError(
-            f"row {row} (counted from 0) has {counts.max()} ids with its EOS, and "
+            f"row {row} (counted from 0) has {counts.max()} ids with EOS, but "
             f"length={length}: leave it out or raise length"
         )
-    places = np.arange(length)
-    mask = places < counts[:, None]
-    taken = np.where(mask, ids.starts[rows][:, None] + places, 0)
+    position = np.arange(length)
+    mask = position < counts[:, None]
+    taken = np.where(mask, ids.starts[rows][:, None] + position, 0)
     tokens = np.where(mask, ids.ids[taken], subwords.PAD)
     return Padded(tokens.astype(np.int32), mask.astype(np.int32))
 
@@ -197,29 +203,29 @@ def _words(corpus, texts, store):
 
 
 def _subwords(words, config, store):
-    """(`Subwords`, what it depends on)."""
+    """(`Subwords`, their cache key)."""
 
     def lines(corpora, language):
         return [line for c in corpora for line in words[c].get(language, ())]
 
     learned = [line for x in config.languages for line in lines(config.learn, x)]
     counted = {x: lines(config.count, x) for x in config.languages}
-    if empty := [x for x, found in counted.items() if not found]:
+    if empty := [x for x, text in counted.items() if not text]:
         raise ValueError(f"no text of {', '.join(empty)} to count: add a corpus of it")
 
     def make():
         store.report(f"learning {config.merges} merges of {len(learned)} lines")
         encoder = subwords.learn(learned, merges=config.merges)
-        counts = {x: subwords.count(encoder, found) for x, found in counted.items()}
+        counts = {x: subwords.count(encoder, text) for x, text in counted.items()}
         return subwords.Subwords(
             encoder,
             {
-                x: subwords.vocabulary(encoder, found, size=config.vocab_size)
-                for x, found in counts.items()
+                x: subwords.vocabulary(encoder, count, size=config.vocab_size)
+                for x, count in counts.items()
             },
         )
 
-    digests = [_digest(learned), *(_digest(found) for found in counted.values())]
+    digests = [_digest(learned), *(_digest(text) for text in counted.values())]
     sizes = [config.merges, config.vocab_size, config.languages]
     key = [subwords.version(), sizes, digests]
     return store.find("subwords", key, make, subwords.Subwords.save, subwords.load), key
@@ -242,7 +248,7 @@ def _concatenate(parts):
 
 
 def _facts(pieces, sets):
-    """What is worth knowing of vocabularies and sets, as JSON."""
+    """Statistics of vocabularies and sets, as JSON."""
 
     def describe(parallel):
         return {
@@ -265,14 +271,14 @@ def _facts(pieces, sets):
 
 
 class _Store:
-    """Folders of what was made, each under the digest of what it depends on."""
+    """A cache of folders, each named by a digest of what its content depends on."""
 
     def __init__(self, folder, report):
         self.folder = None if folder is None else pathlib.Path(folder)
         self.report = report
 
     def find(self, name, key, make, write, read):
-        """What stands under a key, made and written if it is not there or damaged."""
+        """The value of a key, from the cache or made anew if missing or damaged."""
         if self.folder is None:
             return make()
         path = (
@@ -291,7 +297,7 @@ class _Store:
                 write(value, new)
                 files.seal(new, {"format": _FORMAT})
         except OSError:
-            if not path.exists():  # else another process was faster, with the same
+            if not path.exists():  # otherwise another process wrote the same first
                 raise
         return value
 

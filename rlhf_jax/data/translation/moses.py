@@ -1,9 +1,9 @@
-"""Lines to words as Moses has them: lower case, plain punctuation, tokens with spaces.
+"""Moses tokenisation: lower case, normalised punctuation, tokens split by spaces.
 
-The order of scripts is that of Lu et al. 2020, arXiv:2003.12694: lowercase, then
-normalize-punctuation, then tokenizer; `sacremoses` stands for all three, quirks of the
-script in Perl included (a ’ at the end of a word becomes a quotation mark). Characters
-are not escaped (an apostrophe stays one), which changes no token's place.
+The steps are those of Lu et al. 2020, arXiv:2003.12694: lowercase, then
+normalize-punctuation, then tokenizer. `sacremoses` does all three, including the quirks
+of the Perl scripts (a ’ at the end of a word becomes a quotation mark). Characters are
+not escaped (an apostrophe stays one), which does not change where tokens are split.
 """
 
 import importlib.metadata
@@ -12,8 +12,8 @@ import importlib.metadata
 def words(lines, language, *, tokenized=False):
     """Each line as space-separated words: ["It's so."] → ["it 's so ."].
 
-    tokenized: the lines come with spaces between their words already. Tokenising those
-    again would take "it 's" for three words, so they are put together first.
+    tokenized: the lines are tokenised already. They are detokenised first, since
+    tokenising "it 's" again would give three words.
     """
     import sacremoses
 
@@ -30,7 +30,7 @@ def words(lines, language, *, tokenized=False):
 
 
 def plain(lines, language):
-    """Words put together again: ["it 's so ."] → ["it's so."]."""
+    """Detokenised lines: ["it 's so ."] → ["it's so."]."""
     import sacremoses
 
     joiner = sacremoses.MosesDetokenizer(language)
@@ -38,12 +38,12 @@ def plain(lines, language):
 
 
 def version():
-    """Of the library, on which tokens depend."""
+    """The version of sacremoses, on which the tokens depend."""
     return importlib.metadata.version("sacremoses")
 
 
 def _each(function, lines):
-    """function(line) of every line, once for equal lines: a third of a corpus is."""
+    """function(line) for every line, called once for repeated lines (a third are)."""
     known = {}
     for line in lines:
         if line not in known:

@@ -1,8 +1,8 @@
-"""Joint byte-pair encoding, and a vocabulary a language: words to ids and back.
+"""Joint byte-pair encoding with one vocabulary per language: words to ids and back.
 
-Sennrich et al. 2016, arXiv:1508.07909: merges are learned on all languages together,
-within words, and a piece at the end of a word is another piece than the same letters
-before it. Each language has ids of its own, 0 to 3 for what is no piece.
+Sennrich et al. 2016, arXiv:1508.07909: merges are learned within words on all languages
+together, and a piece at the end of a word differs from the same letters inside one.
+Each language has its own ids; 0 to 3 are the special tokens.
 """
 
 import collections
@@ -16,15 +16,15 @@ import numpy as np
 
 PAD, UNK, BOS, EOS = range(4)
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
-# The library's own mark for the end of a word makes equally frequent pairs merge in an
-# order that differs from process to process. So the last letter of a word is moved to
-# the private planes of Unicode instead, where it is a letter like any other.
+# With the library's marker for word ends, equally frequent pairs merge in an order that
+# differs between processes. Instead, the last letter of a word is moved to a private
+# plane of Unicode, where it is a letter like any other.
 _END = 0xF0000
 _LAST_LETTER = 0x1FFFF
 
 
 class Ragged(NamedTuple):
-    """Rows of ids of different lengths, one after the other."""
+    """Rows of ids of different lengths, concatenated."""
 
     ids: np.ndarray  # [M] int32
     starts: np.ndarray  # [N + 1] int64
@@ -37,17 +37,17 @@ class Ragged(NamedTuple):
 
 
 def ragged(rows):
-    """`Ragged` of a list of rows."""
+    """A list of rows as `Ragged`."""
     starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     ids = itertools.chain.from_iterable(rows)
     return Ragged(np.fromiter(ids, np.int32, int(starts[-1])), starts)
 
 
 def learn(lines, *, merges):
-    """A joint encoder of at most `merges` merges, none of a pair seen only once.
+    """A joint encoder with at most `merges` merges, each of a pair seen at least twice.
 
-    lines: of words with spaces between, of all languages. Returns a
-    `tokenizers.Tokenizer`; `merge_count` says how many merges there were to learn.
+    lines: of space-separated words, in all languages. Returns a `tokenizers.Tokenizer`;
+    `merge_count` gives the number of merges learned.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -68,11 +68,12 @@ def learn(lines, *, merges):
 
 
 def merge_count(encoder):
+    """The number of merges of an encoder."""
     return len(json.loads(encoder.to_str())["model"]["merges"])
 
 
 def count(encoder, lines):
-    """How often each piece occurs: Counter of the encoder's ids."""
+    """How often each piece occurs in lines: a Counter of the encoder's ids."""
     counts = collections.Counter()
     for ids in _encode(encoder, lines):
         counts.update(ids)
@@ -81,8 +82,9 @@ def count(encoder, lines):
 
 
 def vocabulary(encoder, counts, *, size=None):
-    """The pieces of a language, most frequent first, ties by their letters: [V] ids of
-    the encoder. size: of the vocabulary in all, special ids included; None: as it is.
+    """The pieces of a language, most frequent first: [V] ids of the encoder.
+
+    Ties are sorted by text. size: the most ids, special ones included; None: no limit.
     """
     by_rank = sorted(counts, key=lambda i: (-counts[i], encoder.id_to_token(i)))
     pieces = by_rank if size is None else by_rank[: max(size - len(SPECIAL), 0)]
@@ -90,9 +92,10 @@ def vocabulary(encoder, counts, *, size=None):
 
 
 class Subwords:
-    """Words of some languages to ids and back; made of an encoder and vocabularies.
+    """Words of several languages to ids and back.
 
-    vocabularies: {language: [V] ids of the encoder}; id 4 is the first of them.
+    Args: encoder from `learn`; vocabularies: {language: [V] ids of the encoder}, the
+    first of which has id 4.
     """
 
     def __init__(self, encoder, vocabularies):
@@ -111,34 +114,34 @@ class Subwords:
         return tuple(self.vocabularies)
 
     def size(self, language):
-        """Ids of a language, the special ones included."""
-        return len(self._known(language)) + len(SPECIAL)
+        """The number of ids of a language, with the special ones."""
+        return len(self._pieces(language)) + len(SPECIAL)
 
     def encode(self, language, lines):
-        """`Ragged` ids of lines of words, each with EOS at its end, none with BOS."""
-        self._known(language)
+        """`Ragged` ids of lines of words, with EOS and without BOS."""
+        self._pieces(language)
         rows = ragged([(*row, 0) for row in _encode(self.encoder, lines)])
         ids = self._ids[language][rows.ids]
         ids[rows.starts[1:] - 1] = EOS
         return Ragged(ids, rows.starts)
 
     def decode(self, language, tokens, mask=None):
-        """Lines of words of ids [N, T], each up to its first EOS, pieces put together.
+        """Lines of words from ids [N, T], each up to its first EOS, with pieces joined.
 
-        mask [N, T]: what is 0 is left out, as pad and BOS are. An unknown piece reads
-        <unk>; a piece that wants more at the end of a line stands there as it is.
+        Positions where mask [N, T] is 0 are skipped, and so are pad and BOS. An unknown
+        piece becomes <unk>; an incomplete word at the end of a line is kept.
         """
-        self._known(language)
+        self._pieces(language)
         texts, tokens = self._texts[language], np.asarray(tokens)
         valid = np.ones(tokens.shape, bool) if mask is None else np.asarray(mask) != 0
         rows = (row[keep].tolist() for row, keep in zip(tokens, valid, strict=True))
         return [_join(row, texts) for row in rows]
 
     def pieces(self, language):
-        """The text of every id of a language; a piece within a word ends in @@."""
-        self._known(language)
-        shown = (text for text in self._texts[language][len(SPECIAL) :])
-        return [*SPECIAL, *(t[:-1] if t[-1] == " " else f"{t}@@" for t in shown)]
+        """The text of every id of a language; a piece inside a word ends with @@."""
+        self._pieces(language)
+        texts = self._texts[language][len(SPECIAL) :]
+        return [*SPECIAL, *(t[:-1] if t[-1] == " " else f"{t}@@" for t in texts)]
 
     def save(self, folder):
         """Writes encoder.json and vocabularies.json into a folder."""
@@ -147,7 +150,8 @@ class Subwords:
         lists = {name: pieces.tolist() for name, pieces in self.vocabularies.items()}
         (folder / "vocabularies.json").write_text(json.dumps(lists))
 
-    def _known(self, language):
+    def _pieces(self, language):
+        """The vocabulary of a language. Raises ValueError if there is none."""
         if language not in self.vocabularies:
             raise ValueError(
                 f"no vocabulary of {language!r}: there is {', '.join(self.languages)}"
@@ -156,7 +160,7 @@ class Subwords:
 
 
 def load(folder):
-    """What `Subwords.save` wrote."""
+    """The `Subwords` that `Subwords.save` wrote."""
     from tokenizers import Tokenizer
 
     folder = pathlib.Path(folder)
@@ -166,12 +170,12 @@ def load(folder):
 
 
 def version():
-    """Of the library, on which pieces depend."""
+    """The version of tokenizers, on which the pieces depend."""
     return importlib.metadata.version("tokenizers")
 
 
 def _encode(encoder, lines):
-    """Ids of each line; each different word is cut once."""
+    """Ids of each line; each distinct word is encoded once."""
     known = dict.fromkeys(word for line in lines for word in line.split())
     marked = [_mark(word) for word in known]
     encodings = encoder.encode_batch(marked, add_special_tokens=False)
@@ -180,13 +184,13 @@ def _encode(encoder, lines):
 
 
 def _mark(word):
-    """The word, its last letter moved to the private planes."""
+    """The word with its last letter moved to the private planes of Unicode."""
     last = ord(word[-1])
     return word[:-1] + chr(_END + last if last <= _LAST_LETTER else _END)
 
 
 def _unmark(piece):
-    """The text of a piece, a space after it where it ends a word."""
+    """The text of a piece, with a space after it if it ends a word."""
     last = ord(piece[-1])
     return piece if last < _END else f"{piece[:-1]}{chr(last - _END or 0xFFFD)} "
 

@@ -1,9 +1,9 @@
-"""Batches that count tokens, cut from rows of like length into few padded shapes.
+"""Batches of a given number of tokens, in few padded shapes.
 
-A batch takes rows while the sum of their lengths stays within `tokens`; padding is not
-counted (Lu et al. 2020, arXiv:2003.12694, code: `dyn_batch_without_padding`, where a
-row's length is that of its longest language). So that few programs are compiled, rows
-meet only rows of the same length class, and a class has one shape.
+A batch takes rows while the sum of their lengths is at most `tokens`, not counting
+padding (Lu et al. 2020, arXiv:2003.12694, code: `dyn_batch_without_padding`, where a
+row's length is that of its longest language). Rows are batched within length classes,
+and each class has one shape, so that few programs are compiled.
 
 Legend: N rows of data, K classes.
 """
@@ -14,10 +14,10 @@ import numpy as np
 
 
 def edges(lengths, classes):
-    """The longest length of each of at most so many classes, ascending.
+    """The longest length of each of at most `classes` length classes, ascending.
 
-    Of all choices the one that pads least: it minimises Σ_i (edge of row i − length of
-    row i), by dynamic programming over the different lengths.
+    The choice with the least padding: it minimises Σ_i (edge of row i − length of row
+    i) by dynamic programming over the distinct lengths.
     """
     values, counts = np.unique(lengths, return_counts=True)
     if classes < 1 or not len(values):
@@ -43,15 +43,15 @@ def edges(lengths, classes):
 
 
 class TokenBatches:
-    """Endless shuffled passes over rows, in batches that are a function of the step.
+    """Endless shuffled epochs over rows, in batches that are a function of the step.
 
-    In a pass each row comes once: rows are shuffled by PCG64 from (seed, pass), dealt
-    to their classes and cut; what is left at the end of a class is a smaller batch;
-    then the batches are shuffled. Without `shuffle`, rows and classes come in order.
+    An epoch has each row once: rows are shuffled by PCG64 from (seed, epoch), grouped
+    by class and cut into batches, the last of a class being smaller; then the batches
+    are shuffled. Without `shuffle`, rows and classes are in order.
 
-    Args: lengths [N] > 0; tokens: of a batch, at least the longest length; edges: as
-    `edges` finds them, the last at least the longest length; multiple: every shape has
-    a multiple of so many rows, so that devices share it.
+    Args: lengths [N] > 0; tokens: per batch, at least the longest length; edges: from
+    `edges`, the last at least the longest length; multiple: rows per shape are a
+    multiple of this, to divide among devices.
     """
 
     def __init__(self, lengths, *, tokens, edges, seed=0, shuffle=True, multiple=1):
@@ -72,30 +72,30 @@ class TokenBatches:
         self._lengths = lengths
         self._classes = np.searchsorted(np.array(edges), lengths)
         self._rows = [self._room(k, multiple) for k in range(len(edges))]
-        self._ends = [0]  # batches before each pass that was planned so far
-        self._plan = functools.lru_cache(maxsize=2)(self._plan_pass)
+        self._first_steps = [0]  # of each epoch planned so far
+        self._plan = functools.lru_cache(maxsize=2)(self._plan_epoch)
 
     def batch(self, step):
-        """(rows, edge) of a batch, counted from 0: [R] int64, −1 where no row is.
+        """(rows [R] int64, edge) of the batch at a step, 0-based; −1 fills up rows.
 
-        R depends on the edge alone; the rows are no longer than it.
+        R depends on the edge only, and no row is longer than the edge.
         """
-        pass_, place = self._locate(step)
-        rows, k = self._plan(pass_)[place]
+        epoch, index = self._locate(step)
+        rows, k = self._plan(epoch)[index]
         filler = np.full(self._rows[k] - len(rows), -1, np.int64)
         return np.concatenate([rows, filler]), self.edges[k]
 
-    def steps(self, pass_=0):
-        """How many batches a pass has: passes differ a little."""
-        return len(self._plan(pass_))
+    def steps(self, epoch=0):
+        """The number of batches in an epoch; epochs differ slightly."""
+        return len(self._plan(epoch))
 
     def shapes(self):
-        """(rows, edge) of every class that has rows: what will be compiled."""
-        held = np.unique(self._classes)
-        return [(self._rows[k], self.edges[k]) for k in held]
+        """The shapes that will be compiled: (rows, edge) of every class with rows."""
+        used = np.unique(self._classes)
+        return [(self._rows[k], self.edges[k]) for k in used]
 
     def _room(self, k, multiple):
-        """Rows of the shape of a class: what rows of its mean length need."""
+        """Rows in the shape of a class: enough for rows of its mean length."""
         inside = self._lengths[self._classes == k]
         if not len(inside):
             return 0
@@ -103,17 +103,18 @@ class TokenBatches:
         return -(-wanted // multiple) * multiple
 
     def _locate(self, step):
-        """The pass of a step, and the place of its batch in it."""
-        while self._ends[-1] <= step:
-            self._ends.append(self._ends[-1] + self.steps(len(self._ends) - 1))
-        pass_ = int(np.searchsorted(self._ends, step, side="right")) - 1
-        return pass_, step - self._ends[pass_]
+        """The epoch of a step, and the index of its batch in the epoch."""
+        first = self._first_steps
+        while first[-1] <= step:
+            first.append(first[-1] + self.steps(len(first) - 1))
+        epoch = int(np.searchsorted(first, step, side="right")) - 1
+        return epoch, step - first[epoch]
 
-    def _plan_pass(self, pass_):
-        """The batches of a pass: a list of (rows, class)."""
+    def _plan_epoch(self, epoch):
+        """The batches of an epoch: a list of (rows, class)."""
         order = np.arange(len(self._lengths))
         if self.shuffle:
-            generator = np.random.Generator(np.random.PCG64([self.seed, pass_]))
+            generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
             order = generator.permutation(len(order))
         batches = []
         for k in range(len(self.edges)):
@@ -124,12 +125,12 @@ class TokenBatches:
         return batches
 
     def _cut(self, rows, most):
-        """Rows in runs of at most `most`, with lengths that sum to at most `tokens`."""
-        ends = np.cumsum(self._lengths[rows])
+        """Rows in parts of at most `most` rows and `tokens` tokens."""
+        total = np.cumsum(self._lengths[rows])
         start, before, parts = 0, 0, []
         while start < len(rows):
-            stop = int(np.searchsorted(ends, before + self.tokens, side="right"))
+            stop = int(np.searchsorted(total, before + self.tokens, side="right"))
             stop = min(stop, start + most)
             parts.append(rows[start:stop])
-            start, before = stop, ends[stop - 1]
+            start, before = stop, total[stop - 1]
         return parts

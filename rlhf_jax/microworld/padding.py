@@ -1,14 +1,14 @@
-"""Putting ragged pieces of token rows together."""
+"""Concatenating padded pieces of token rows."""
 
 import numpy as np
 
 
 def join(*pieces, pad="right", width=None):
-    """Concatenate pieces row by row and move all padding to one side.
+    """Concatenates pieces row by row and moves all padding to one side.
 
-    Each piece is (tokens [N, L], mask [N, L]) or one word id that every row gets.
-    Returns tokens [N, W] int32 and mask [N, W] int32; `width` cuts or pads to W, on
-    the padded side. Padding is written as 0.
+    A piece is (tokens [N, L], mask [N, L]), or one word id for all rows. Returns tokens
+    and mask, [N, W] int32, padded with 0; `width` cuts or pads them to W on the padded
+    side.
     """
     rows = max(len(piece[0]) for piece in pieces if isinstance(piece, tuple))
     columns = [_columns(piece, rows) for piece in pieces]
