@@ -4,13 +4,13 @@
     python -m experiments.compare world-0 world-1 --pool --claims sentiment
     python -m experiments.compare game-a game-b --pool --claims pivot_translation
 
-Reads the metrics.jsonl of each run folder and draws one reward–drift front on every
-drift axis that all of them measured: front.png, curves.png, results.json and report.md
-in --output. Methods of the same name are told apart by their run; with --pool they are
-one method, whose seeds are those of all runs: a study in several worlds, or one whose
-seeds and methods were shared out. Rewards of different reward models are not on one
-scale: then the page says so. --methods shows some of many. Translation games are
-compared with each other.
+Reads metrics.jsonl of each run folder and draws a reward–drift front on every drift
+axis that all runs measured: front.png, curves.png, results.json and report.md in
+--output. Methods of the same name are labelled with their run; with --pool they are one
+method, with the seeds of all runs: for a study in several worlds, or one whose seeds
+and methods were split over runs. Rewards of different reward models are not on one
+scale; the report then says so. --methods selects the methods to show. Translation games
+can only be compared with each other.
 """
 
 import dataclasses
@@ -18,73 +18,70 @@ import importlib
 import json
 import pathlib
 import time
-from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import rich.console
 import tyro
 
+from experiments import sentiment
 from experiments.pivot_translation import methods as game_methods
 from experiments.pivot_translation import options as game_flags
-from experiments.pivot_translation import page as game_page
-from experiments.sentiment import ablations
+from experiments.pivot_translation import sections as game_sections
+from experiments.stack_exchange import methods as chat_methods
+from rlhf_jax import ranges
+from rlhf_jax.benchmarks import suites as benchmarks
 from rlhf_jax.cli import command, options
-from rlhf_jax.reporting import canvas, claims, report, results
-from rlhf_jax.runtime import metrics_log
+from rlhf_jax.evaluation import axes as axes_
+from rlhf_jax.evaluation.axes import Axis
+from rlhf_jax.reporting import claims, evaluations, figure_style, plots, report
+from rlhf_jax.reporting.sections import Section
+from rlhf_jax.runtime import metrics_log, provenance
 from rlhf_jax.studies import methods
 
 
 class Kind(NamedTuple):
-    """What runs of one kind measure, and how a page says it."""
+    """What runs of one kind measure, and how a report presents it."""
 
-    axes: tuple[str, ...]
+    title: str
+    axes: tuple[Axis, ...]
     labels: dict[str, str]
-    corners: Callable  # (Config, records) -> {axis: (drift, reward)}
-    names: dict[str, tuple] = {}  # of metrics, as in canvas.LABELS
-    page: dict = {}  # fields of report.Study
-    paragraphs: Callable = lambda records, rows, labels: ()
-    gates: Callable = lambda records: ()  # controls, as in `report.write`
+    corner: str  # the flags of `Config` that hold the corners
+    sections: tuple[Section, ...]
+    panels: tuple = plots.PANELS
 
 
 POLICY = Kind(
-    axes=("drift/text_nll", "drift/kl_initial", "tax/skills"),
+    title="Runs compared: reward against drift",
+    axes=(*sentiment.AXES, *sentiment.KINDS),
     labels=methods.LABELS,
-    corners=lambda config, records: options.corners(config.corner, records),
-    page={
-        "title": "Runs compared: reward against drift",
-        "contrasts": ablations.CONTRASTS,
-        "recovery": ("elastic_reset", "reset_to_initial"),
-    },
+    corner="corner",
+    sections=sentiment.COMPARISONS,
 )
 GAME = Kind(
-    axes=game_page.AXES,
+    title="Games compared: German against English",
+    axes=game_sections.MEASURED,
     labels=game_methods.LABELS,
-    corners=lambda config, records: game_flags.corners(config.game_corner, records),
-    names=game_page.NAMES,
-    page={
-        "title": "Games compared: German against English",
-        "panels": game_page.PANELS,
-    },
-    paragraphs=game_page.paragraphs,
-    gates=game_page.gates,
+    corner="game_corner",
+    sections=game_sections.SECTIONS,
+    panels=game_sections.PANELS,
 )
-_GAMES = "drift/bleu_en"  # what no other kind of run measures
+_GAMES = game_sections.BLEU_EN.key  # measured by games only
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is compared, and where the page goes."""
+    """What to compare, and where to write the report."""
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Run folders."""
     pool: bool = False
-    """Methods of one name are one method; no two runs may share a seed of it."""
+    """Treat methods of one name as one method; no two runs may share a seed of it."""
     claims: str | None = None
-    """The experiment whose declared claims are judged, for instance sentiment."""
+    """Judge the claims that this experiment declared, for instance sentiment."""
     methods: tuple[str, ...] = ()
     """Names of the methods to show; by default all. Claims are judged over all."""
-    output: str | None = None
-    """A folder for the page; by default a new one under runs/compare."""
+    output: ranges.Text | None = None
+    """The report's folder; by default a new one under runs/compare."""
     corner: options.Corner = dataclasses.field(default_factory=options.Corner)
     game_corner: game_flags.Corner = dataclasses.field(
         default_factory=game_flags.Corner
@@ -100,82 +97,77 @@ def main():
 
 
 def run(config):
-    """The whole comparison; returns the folder of the page."""
+    """Compares the runs; returns the folder of the report."""
     console = rich.console.Console()
     folders = [pathlib.Path(run) for run in config.runs]
     if not folders:
         raise ValueError("name run folders, for instance runs/rl/a runs/rl/b")
-    found = {name: read(folder) for name, folder in zip(
-        names(folders), folders, strict=True
-    )}  # fmt: skip
+    by_run = dict(zip(names(folders), map(read, folders), strict=True))
     if config.pool:
-        check_seeds(found)
-    found = selected(found, config)
-    kind, declarations = kind_of(found), declared(config.claims)
-    records, labels = joined(found, pool=config.pool, labels=kind.labels)
-    axes = shared_axes(found, kind.axes)
+        check_seeds(by_run)
+    by_run = selected(by_run, config)
+    kind, declarations = kind_of(by_run), declared(config.claims)
+    records, labels = joined(by_run, pool=config.pool, labels=kind.labels)
+    axes = shared_axes(by_run, (*kind.axes, *suites(folders)))
     now = time.strftime("%Y-%m-%d_%H-%M-%S")
-    place = pathlib.Path(config.output or f"runs/compare/{now}")
-    if place.absolute() in [folder.absolute() for folder in folders]:
-        raise ValueError(f"--output {place} is one of the runs: name another folder")
-    place.mkdir(parents=True, exist_ok=True)
+    output = pathlib.Path(config.output or f"runs/compare/{now}")
+    if output.absolute() in [folder.absolute() for folder in folders]:
+        raise ValueError(f"--output {output} is one of the runs: name another folder")
+    output.mkdir(parents=True, exist_ok=True)
     rows = [
-        {**row, "method": _name(name, row["method"], found, config.pool)}
+        {**row, "method": _name(name, row["method"], by_run, config.pool)}
         for name, folder in zip(names(folders), folders, strict=True)
         for row in metrics_log.read(folder / "samples.jsonl")
         if not config.methods or row["method"] in config.methods
     ]
-    corners = kind.corners(config, records)
-    with canvas.naming(kind.names):
-        about = report.Study(
-            question=__doc__.split("\n\n")[0],
-            axes=axes,
-            corners={axis: corners[axis] for axis in axes if axis in corners},
-            claims=claims.possible(declarations, labels, axes),
-            labels=labels,
-            place="these runs",
-            command=command.command(),
-            provenance={"commit": command.commit(), **command.versions()},
-            notes=notes(folders, config.methods),
-            extra=kind.paragraphs(records, rows, labels),
-            **kind.page,
-        )
-        summary = report.write(
-            place, records, about, rows=rows, controls=kind.gates(records)
-        )
-        report.show(summary, labels=labels, console=console)
+    corners = dataclasses.asdict(getattr(config, kind.corner))
+    about = report.Report(
+        title=kind.title,
+        question=__doc__.split("\n\n")[0],
+        axes=axes_.with_corners(axes, corners),
+        claims=claims.possible(declarations, labels, axes),
+        sections=kind.sections,
+        labels=labels,
+        scope="these runs",
+        command=provenance.command(),
+        provenance={"commit": provenance.commit(), **provenance.versions()},
+        notes=notes(folders, config.methods),
+        panels=kind.panels,
+    )
+    summary = report.write(output, records, about, rows=rows)
+    report.show(summary, about, console=console)
     for name in ("front.png", "curves.png", "report.md", "results.json"):
-        console.print(str(place / name), highlight=False, soft_wrap=True)
-    return place
+        console.print(str(output / name), highlight=False, soft_wrap=True)
+    return output
 
 
 def read(folder):
-    """The records of a run folder that can stand on a front."""
+    """The records of a run folder; ValueError if they make no front."""
     if not (folder / "metrics.jsonl").is_file():
         raise ValueError(f"{folder} holds no run: it has no metrics.jsonl")
     records = metrics_log.read(folder / "metrics.jsonl")
-    if not results.runs(records):
+    if not evaluations.runs(records):
         raise ValueError(
-            f"{folder} measured no reward (eval/reward) after its start: a front is of "
+            f"{folder} measured no reward (eval/reward) after its start: a front shows "
             "reward against drift; compare runs of experiments.rl or .sentiment"
         )
     return records
 
 
-def selected(found, config):
-    """The runs with the methods asked for alone, those that have any.
+def selected(by_run, config):
+    """The runs with only the chosen methods; runs that have none of them are dropped.
 
-    Raises ValueError for a name that no run has, and where claims are to be judged:
-    which methods are left out would decide them.
+    Raises ValueError for a name that no run has, or if claims are to be judged, because
+    leaving methods out could decide them.
     """
     if not config.methods:
-        return found
+        return by_run
     if config.claims:
         raise ValueError(
             "--methods with --claims: a claim is judged over every method that was "
             "run; leave one of the two out"
         )
-    known = {row["method"] for rows in found.values() for row in rows}
+    known = {row["method"] for rows in by_run.values() for row in rows}
     for name in config.methods:
         if name not in known:
             raise ValueError(
@@ -183,15 +175,15 @@ def selected(found, config):
             )
     kept = {
         run: [row for row in rows if row["method"] in config.methods]
-        for run, rows in found.items()
+        for run, rows in by_run.items()
     }
     return {run: rows for run, rows in kept.items() if rows}
 
 
-def kind_of(found):
+def kind_of(by_run):
     """The Kind of all runs. Raises ValueError for games beside runs of one policy."""
-    games = [name for name, rows in found.items() if any(_GAMES in r for r in rows)]
-    others = [name for name in found if name not in games]
+    games = [name for name, rows in by_run.items() if any(_GAMES in r for r in rows)]
+    others = [name for name in by_run if name not in games]
     if games and others:
         raise ValueError(
             f"{games[0]} is a translation game, whose reward is BLEU, and {others[0]} "
@@ -201,7 +193,7 @@ def kind_of(found):
 
 
 def names(folders):
-    """A name for each folder: as much of its end as tells it from the others."""
+    """A name for each folder: the shortest end of its path that no other shares."""
     paths = [folder.absolute() for folder in folders]
     if len(set(paths)) < len(paths):
         raise ValueError("a run folder is named twice: name each once")
@@ -212,10 +204,10 @@ def names(folders):
     return short
 
 
-def check_seeds(found):
+def check_seeds(by_run):
     """Raises ValueError where two runs hold the same method and seed."""
     owner = {}
-    for name, rows in found.items():
+    for name, rows in by_run.items():
         for method, seed in {(row["method"], row["seed"]) for row in rows}:
             if owner.setdefault((method, seed), name) != name:
                 raise ValueError(
@@ -237,57 +229,74 @@ def declared(experiment):
         ) from None
 
 
-def joined(found, *, pool, labels):
-    """(records of all runs, {method: label}); equal methods bear their run's name,
-    unless they are pooled."""
-    records, told = [], {}
-    for run, rows in found.items():
+def joined(by_run, *, pool, labels):
+    """(records of all runs, {method: label}).
+
+    Unless pooled, a method that several runs have carries the name of its run.
+    """
+    records, printed = [], {}
+    for run, rows in by_run.items():
         for row in rows:
-            method = _name(run, row["method"], found, pool)
+            method = _name(run, row["method"], by_run, pool)
             records.append({**row, "method": method})
-            label = canvas.method_name(row["method"], labels)
-            told[method] = label if method == row["method"] else f"{label}, {run}"
-    return records, told
+            label = figure_style.method_name(row["method"], labels)
+            printed[method] = label if method == row["method"] else f"{label}, {run}"
+    return records, printed
 
 
-def _name(run, method, found, pool):
-    """A method's name in the comparison: with its run where others have one too."""
+def _name(run, method, by_run, pool):
+    """A method's name in the comparison, with its run's if several runs have it."""
     if pool:
         return method
-    having = [
-        r for r, rows in found.items() if any(x["method"] == method for x in rows)
-    ]
-    return method if len(having) == 1 else f"{method} {run}"
+    owners = [r for r, rows in by_run.items() if method in {x["method"] for x in rows}]
+    return method if len(owners) == 1 else f"{method} {run}"
 
 
-def shared_axes(found, known):
-    """The drift axes that every run measured; two at least, for axes can disagree."""
-    every = [results.runs(rows) for rows in found.values()]
-    axes = tuple(a for a in known if all(any(r.has(a) for r in rs) for rs in every))
-    if len(axes) < 2:
+def shared_axes(by_run, known):
+    """The known axes without the drift axes that some run did not measure.
+
+    Raises ValueError if fewer than two drift axes are left, because axes can disagree.
+    """
+    every = [evaluations.runs(rows) for rows in by_run.values()]
+    drifts = axes_.drifts(known)
+    kept = [a for a in drifts if all(any(r.has(a) for r in rs) for rs in every)]
+    if len(kept) < 2:
+        keys = ", ".join(axis.key for axis in drifts)
         raise ValueError(
-            f"the runs share {len(axes)} drift axes of {', '.join(known)}, and two "
-            "are needed: compare runs that measured the same"
+            f"the runs share {len(kept)} drift axes of {keys}, and two are needed: "
+            "compare runs that measured the same"
         )
-    return axes
+    return tuple(axis for axis in known if axis in kept or axis not in drifts)
+
+
+def suites(folders):
+    """The axes of the --suites that runs of experiments.stack_exchange measured."""
+    flags = [flag for f in folders for flag in asked(f).get("suites", ())]
+    names = dict.fromkeys(map(benchmarks.suite_name, flags))
+    return chat_methods.suite_axes(names)
+
+
+def asked(folder):
+    """The flags of a run; {} where its config.json is missing."""
+    file = folder / "config.json"
+    return json.loads(file.read_text())["config"] if file.is_file() else {}
 
 
 def notes(folders, shown=()):
-    """What a reader must know to disbelieve the comparison.
+    """What a reader needs to know to judge the comparison.
 
-    shown: the methods that were picked out of the runs, if any were.
+    shown: the methods selected from the runs, if any.
     """
-    asked = {}
+    by_flag = {}
     for folder in folders:
-        file = folder / "config.json"
-        said = json.loads(file.read_text())["config"] if file.is_file() else {}
+        flags = asked(folder)
         for name in ("reward", "policy", "dataset"):
-            asked.setdefault(name, {})[str(folder)] = said.get(name, "unknown")
+            by_flag.setdefault(name, {})[str(folder)] = flags.get(name, "unknown")
     lines = [
         f"The runs differ in {name}: "
         + "; ".join(f"{folder}: {value}" for folder, value in by_run.items())
         + ("; rewards are not on one scale." if name == "reward" else ".")
-        for name, by_run in asked.items()
+        for name, by_run in by_flag.items()
         if len(set(by_run.values())) > 1
     ]
     now = time.strftime("%Y-%m-%d")

@@ -5,27 +5,32 @@
         --output answers.jsonl --temperature 0.7 --top-p 0.9 --samples 4
     echo "What is RLHF?" | python -m experiments.generate --model path/to/model
 
-Prompts come from flags, from a file (JSONL, JSON, CSV or parquet with a column prompt,
-which holds texts or lists of messages; any other file: a prompt a line) or from stdin,
-a prompt a line. Where the tokenizer has a chat template a text is taken for what a user
-says, unless --raw. Answers go to stdout, or as JSONL {"prompt", "completion", "ended"}
-to --output.
+Prompts come from flags, a file or stdin, one per line. A JSONL, JSON, CSV or parquet
+file needs a column prompt with texts or lists of messages; any other file holds one
+prompt per line. If the tokenizer has a chat template, a text becomes a user message,
+unless --raw is given. Answers go to stdout, or as JSONL {"prompt", "completion",
+"ended"} to --output.
+
+From Python, a model is a name, (model, params, tokenizer), or what a recipe returned:
+
+    rows = generate.complete(model=tuned, prompts=["Once upon"], temperature=0.7)
 """
 
 import dataclasses
+import io
 import json
 import pathlib
 import sys
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import rich.console
 
-from rlhf_jax import sampling
-from rlhf_jax.cli import command, recipes
+from rlhf_jax import ranges, sampling
+from rlhf_jax.cli import command, library, options
 from rlhf_jax.data import conversations, sources, stop_tokens, tokenization
 from rlhf_jax.evaluation import policy
-from rlhf_jax.runtime import metrics_log, parallel
+from rlhf_jax.runtime import files, parallel
 from rlhf_jax.tasks import models
 from rlhf_jax.types import Prompts
 
@@ -34,33 +39,33 @@ _TABLES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is asked, and how answers are drawn."""
+    """Which prompts to answer, and how to sample answers."""
 
     model: str = ""
     """A model directory, or a name on the hub."""
     prompts: tuple[str, ...] = ()
-    file: str | None = None
-    """Prompts: a table with a column prompt, or text with a prompt a line."""
-    output: str | None = None
-    """A JSONL file to write, a line an answer; by default answers are printed."""
+    file: ranges.Text | None = None
+    """Prompts: a table with a column prompt, or text with one prompt per line."""
+    output: ranges.Text | None = None
+    """A JSONL file to write, one answer per line; by default answers are printed."""
     raw: bool = False
-    """Continue texts as they are, whatever the chat template."""
+    """Continue texts as they are, without the chat template."""
     system: str = ""
-    """What the system's message says, with a chat template."""
-    samples: int = 1
-    """Answers to each prompt."""
-    max_new_tokens: int = 128
-    prompt_length: int | None = None
-    """Of longer prompts the end is kept; by default what the context leaves."""
-    temperature: float = 1.0
-    """0: always the likeliest token."""
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    rows: int = 32
-    """Answers drawn at a time."""
+    """The system message, with a chat template."""
+    samples: ranges.Count = 1
+    """Answers per prompt."""
+    max_new_tokens: ranges.Count = 128
+    prompt_length: ranges.Count | None = None
+    """Longer prompts keep only their end; by default all that the context allows."""
+    temperature: ranges.NonNegative = 1.0
+    """0 always picks the most likely token."""
+    top_k: ranges.Natural = 0
+    top_p: Annotated[float, ranges.Range(above=0, at_most=1)] = 1.0
+    seed: ranges.Natural = 0
+    rows: ranges.Count = 32
+    """Answers sampled at a time."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    devices: int | None = None
+    devices: ranges.Count | None = None
     layout: str = "data"
     cache: str | None = None
 
@@ -73,65 +78,91 @@ def main():
     command.main(lambda: run(config))
 
 
+def complete(**flags):
+    """Answers to `prompts`, with flags as keywords: a list of dictionaries."""
+    config = library.configure(CONFIG, flags)
+    check(config)
+    return answers(config, questions(config, io.StringIO()))
+
+
 def run(config, stdin=None):
-    """All answers as dictionaries, in the order of the prompts."""
-    recipes.check(config, needed=("model",))
-    for name in ("samples", "rows"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"--{name} {getattr(config, name)}: at least 1 is needed")
-    asked = questions(config, sys.stdin if stdin is None else stdin)
-    command.prepare_devices(config, command.cache_folder(config), (config.rows,))
-    layout = parallel.layout(config.layout, config.devices)
-    model, params, tokenizer = models.read_decoder(
-        "--model", config.model, config.dtype
-    )
-    found = answers(config, asked, model, layout.place(params), tokenizer, layout)
+    """Prints or writes the answers; returns them as dictionaries, in prompt order."""
+    check(config)
+    rows = answers(config, questions(config, sys.stdin if stdin is None else stdin))
     if config.output is None:
-        show(found)
+        show(rows)
     else:
-        lines = (json.dumps(row, ensure_ascii=False) for row in found)
-        metrics_log.write_text(config.output, "".join(f"{line}\n" for line in lines))
+        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+        files.write(config.output, "".join(f"{line}\n" for line in lines))
         console = rich.console.Console(stderr=True)
-        console.print(f"{len(found)} answers in {config.output}", highlight=False)
-    return found
+        console.print(f"{len(rows)} answers in {config.output}", highlight=False)
+    return rows
+
+
+def check(config):
+    """Raises ValueError for misuse that the flags alone reveal."""
+    options.check(library.names(config), needed=("model",))
 
 
 def questions(config, stdin):
     """The prompts, texts or lists of messages, from flags, a file and stdin."""
-    asked = list(config.prompts)
+    prompts = list(config.prompts)
     if config.file is not None:
         path = pathlib.Path(config.file).expanduser()
         if not path.is_file():
             raise ValueError(f"--file {config.file}: there is no such file")
         if path.suffix in _TABLES:
-            asked += sources.load(path, columns=["prompt"])["prompt"]
+            prompts += sources.load(path, columns=["prompt"])["prompt"]
         else:
-            asked += [t for t in path.read_text("utf-8").splitlines() if t.strip()]
-    elif not asked:
+            prompts += [t for t in path.read_text("utf-8").splitlines() if t.strip()]
+    elif not prompts:
         if stdin.isatty():
             print("prompts, one a line; end with Ctrl-D", file=sys.stderr)
-        asked = [line.rstrip("\n") for line in stdin if line.strip()]
-    if not asked:
+        prompts = [line.rstrip("\n") for line in stdin if line.strip()]
+    if not prompts:
         raise ValueError("no prompts: give --prompts, --file, or lines on stdin")
-    return asked
+    return prompts
 
 
-def answers(config, asked, model, params, tokenizer, layout):
+def answers(config, prompts):
     """[{"prompt", "completion", "ended"}], `config.samples` for each prompt."""
-    texts = [_text(config, prompt, tokenizer) for prompt in asked]
+    command.prepare_devices(config, command.cache_folder(config), (config.rows,))
+    layout = parallel.layout(config.layout, config.devices)
+    model, params, tokenizer = models.read_decoder(
+        "--model", config.model, config.dtype
+    )
+    index = [i for i in range(len(prompts)) for _ in range(config.samples)]
+    rows, draw = _prepare(config, prompts, model, tokenizer)
+    width = rows.tokens.shape[1]
+    rows = Prompts(*(x[index] for x in rows))
+    program = layout.over_rows(
+        policy.make_draw(model, config=draw), replicated=1, chunk=config.rows
+    )
+    keyed = policy.prompt_rows(rows, jax.random.key(config.seed))
+    rollout = program(layout.put(params), keyed)
+    texts = tokenization.texts(
+        tokenizer, rollout.tokens[:, width:], rollout.response_mask
+    )
+    return [
+        {"prompt": prompts[i], "completion": text, "ended": bool(ended)}
+        for i, text, ended in zip(index, texts, rollout.ended, strict=True)
+    ]
+
+
+def _prepare(config, prompts, model, tokenizer):
+    """(`Prompts`, how answers to them are sampled)."""
+    texts = [_text(config, prompt, tokenizer) for prompt in prompts]
     room = model.config.max_length - config.max_new_tokens
     length = config.prompt_length or room
     if not 1 <= length <= room:
         raise ValueError(
             f"--max-new-tokens {config.max_new_tokens}, --prompt-length "
             f"{config.prompt_length}: the model's context is "
-            f"{model.config.max_length}; ask for less"
+            f"{model.config.max_length}; lower them"
         )
     rows = tokenization.prompts(tokenizer, texts, length=length)
     longest = int(rows.mask.sum(-1).max())
     width = min(1 << (longest - 1).bit_length(), length)  # few shapes, little padding
-    index = [i for i in range(len(texts)) for _ in range(config.samples)]
-    rows = Prompts(*(x[index, -width:] for x in rows))
     stops = stop_tokens.stop_ids(tokenizer)
     draw = sampling.Config(
         max_new_tokens=config.max_new_tokens,
@@ -142,19 +173,11 @@ def answers(config, asked, model, params, tokenizer, layout):
         pad_id=tokenization.pad_id(tokenizer, stops),
         vocab_limit=min(len(tokenizer), model.config.vocab_size),
     )
-    program = layout.over_rows(
-        policy.make_draw(model, config=draw), whole=1, chunk=config.rows
-    )
-    out = program(params, policy.prompt_rows(rows, jax.random.key(config.seed)))
-    written = tokenization.texts(tokenizer, out.tokens[:, width:], out.response_mask)
-    return [
-        {"prompt": asked[i], "completion": text, "ended": bool(ended)}
-        for i, text, ended in zip(index, written, out.ended, strict=True)
-    ]
+    return Prompts(*(x[:, -width:] for x in rows)), draw
 
 
 def _text(config, prompt, tokenizer):
-    """A prompt as the model is to see it."""
+    """A prompt as the model reads it."""
     if config.raw or not getattr(tokenizer, "chat_template", None):
         return conversations.prompt(prompt, tokenizer)
     if isinstance(prompt, str):
@@ -164,13 +187,13 @@ def _text(config, prompt, tokenizer):
     return conversations.prompt(prompt, tokenizer)
 
 
-def show(found):
+def show(rows):
     """Prompts and answers on stdout."""
     console = rich.console.Console()
-    for row in found:
-        asked = row["prompt"]
-        asked = asked if isinstance(asked, str) else asked[-1]["content"]
-        console.print(asked, style="dim", highlight=False, markup=False)
+    for row in rows:
+        prompt = row["prompt"]
+        prompt = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+        console.print(prompt, style="dim", highlight=False, markup=False)
         cut = "" if row["ended"] else " …"
         console.print(row["completion"] + cut + "\n", highlight=False, markup=False)
 

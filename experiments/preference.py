@@ -11,54 +11,67 @@ The reference is the model as it was, or --reference; what it says of every row 
 computed once before training, or with --reference-on-the-fly before each step. The
 result is runs/preference/<time>/model, a directory that transformers opens. Metrics
 have TRL's names: rewards/chosen, rewards/rejected, rewards/margins, rewards/accuracies.
+
+From Python, with rows as a list of dictionaries or a `datasets.Dataset`:
+
+    aligned = preference.train(model="path/to/sft", dataset=rows, loss="ipo")
+    aligned.metrics["eval/rewards/accuracies"]
 """
 
 import dataclasses
 import functools
-import time
+from typing import Annotated, Literal
 
 import numpy as np
-import rich.console
 
+from rlhf_jax import ranges
 from rlhf_jax.algorithms import preference
-from rlhf_jax.cli import command, options, recipes
-from rlhf_jax.reporting import single_run
-from rlhf_jax.runtime import loop
-from rlhf_jax.studies import session, supervised
+from rlhf_jax.cli import command, experiment, options, recipe
+from rlhf_jax.models import lora
+from rlhf_jax.studies import eval_steps, interfaces
 from rlhf_jax.tasks import models, pairs
 
 TITLE = "Learning from preferences"
-NAMES = (
+METRICS = (
     "rewards/accuracies", "loss", "rewards/margins", "rewards/chosen",
     "rewards/rejected", "logps/chosen", "logps/rejected",
 )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(recipes.Base):
+class Config(options.Base):
     """Everything a run depends on."""
 
     model: str = ""
     """A model directory, or a name on the hub."""
     dataset: str = ""
     """A hub name, a folder, or a file."""
-    loss: str = "dpo"
-    """dpo or ipo."""
-    beta: float = 0.1
-    label_smoothing: float = 0.0
+    loss: Literal["dpo", "ipo"] = "dpo"
+    beta: ranges.Positive = 0.1
+    """β of the implicit reward, β(log π − log ρ)."""
+    label_smoothing: Annotated[float, ranges.Range(at_least=0, below=0.5)] = 0.0
     """How often labels are wrong (cDPO)."""
-    reference: str | None = None
+    reference: ranges.Text | None = None
     """A model directory or hub name; by default the model as it was."""
     reference_on_the_fly: bool = False
     """Ask the reference before each step, not about all rows at the start."""
-    data: recipes.Data = dataclasses.field(default_factory=recipes.Data)
-    fit: recipes.Fit = dataclasses.field(
-        default_factory=lambda: recipes.Fit(learning_rate=1e-6)
+    data: options.Data = dataclasses.field(default_factory=options.Data)
+    fit: options.Fit = dataclasses.field(
+        default_factory=lambda: options.Fit(learning_rate=1e-6)
     )
     lora: options.Lora = dataclasses.field(default_factory=options.Lora)
-    elastic_reset: recipes.ElasticReset = dataclasses.field(
-        default_factory=recipes.ElasticReset
+    elastic_reset: options.ElasticReset = dataclasses.field(
+        default_factory=options.ElasticReset
     )
+
+    def conflicts(self):
+        """Flags that contradict each other, and why."""
+        if self.loss == "ipo" and self.label_smoothing:
+            reason = "IPO takes soft labels alone, from a column preference"
+            yield ("loss", "label_smoothing"), reason
+        if self.fit.steps and self.elastic_reset.every > self.fit.steps:
+            yield ("elastic_reset.every", "fit.steps"), "no reset would ever come"
+        yield from options.evaluated_alike(self)
 
 
 CONFIG = Config()
@@ -69,84 +82,98 @@ def main():
     command.main(lambda: run(config))
 
 
-def run(config):
-    """The whole recipe; returns the folder of the run."""
-    started = time.monotonic()
-    console = rich.console.Console()
-    recipes.check(config, needed=("model", "dataset"))
-    kind = {
-        "loss": config.loss,
-        "beta": config.beta,
-        "label_smoothing": config.label_smoothing,
-    }
-    preference.make_loss(None, **kind)  # a loss that does not exist is told at once
-    if config.beta <= 0:
-        raise ValueError(f"--beta {config.beta:g}: needs to be positive")
-    part = config.fit.rows // config.fit.micro_batches
-    place, layout = recipes.begin(config, "preference", (part,))
-    with loop.Signals() as signals:
-        model, params, tokenizer = models.read_decoder(
-            "--model", config.model, config.dtype
-        )
-        train, held, about = pairs.read(config, model, tokenizer)
-        trained = models.trained(model, params, config.lora, layout, seed=config.seed)
-        ask = functools.partial(_logps, model, config.loss == "ipo")
-        ask = layout.over_rows(ask, whole=1, chunk=part)
-        if config.reference is not None:
-            del params
-            params = _reference(config, model, tokenizer)
-        refer = functools.partial(ask, layout.place(params))
-        console.print("asking the reference about held-out rows ...")
-        held = preference.Batch(*held, refer(held))
-        prepare = None
-        if config.reference_on_the_fly:
-            prepare = functools.partial(_with_reference, refer)
-            train = preference.Batch(*train, np.zeros((len(train.starts), 2)))
-        else:
-            console.print("asking the reference about training rows ...")
-            train = preference.Batch(*train, refer(train))
-            del refer
-        del params
-        start, advance, steps = supervised.trainer(
-            trained,
-            train,
-            make_loss=functools.partial(preference.make_loss, **kind),
-            count=preference.count,
-            fit=config.fit,
-            seed=config.seed,
-            layout=layout,
-            resets=config.elastic_reset,
-            prepare=prepare,
-        )
+def train(*, quiet=False, **flags):
+    """Trains with flags as keywords (`cli.library`); returns a `library.Result`."""
+    return recipe.train(run, CONFIG, flags, quiet=quiet)
 
-        def measure(state):
-            params = trained.joined(state.learner.params)
-            logps = ask(params, pairs.Pairs(held.pairs, held.starts))
-            _, found = preference.compare(
-                logps, held.reference, held.pairs.preference, **kind
-            )
-            return {f"eval/{name}": float(found[name]) for name in found}, []
 
-        about = (f"model {config.model}; {trained.about()}", *about)
-        command.write_config(place, config, layout)
-        session.announce(console, about, steps, layout, place)
-        shown = {"loss": "loss", "margin": "rewards/margins"}
-        work = session.Work(config.loss, steps, start, advance, measure, shown=shown)
-        state, records = session.run(
-            work, config, place, layout=layout, console=console, signals=signals
+def run(config, *, console=None):
+    """The whole recipe; returns a `library.Result`."""
+    return experiment.run(config, RECIPE, console=console)
+
+
+def check(config):
+    """Raises ValueError for flags that cannot be, before anything is made."""
+    options.check(config, needed=("model", "dataset"))
+
+
+def kind(config):
+    """Which loss it is, as arguments of `preference.make_loss`."""
+    names = ("loss", "beta", "label_smoothing")
+    return {name: getattr(config, name) for name in names}
+
+
+def make_study(config, setting):
+    """The study of one run of DPO or IPO."""
+    given, layout = setting.given, setting.layout
+    loaded = models.read_decoder("--model", given.model, config.dtype)
+    model, params, tokenizer = loaded
+    train, held, about = pairs.read(given.dataset, given.data, model, tokenizer)
+    check_resets(config, len(train.starts))
+    adapter = lora.adapter(config.lora, params)
+    trainable = models.trainable(params, adapter, layout)
+    ask = functools.partial(_logps, model, config.loss == "ipo")
+    ask = layout.over_rows(ask, replicated=1, chunk=recipe.batches(config)[0])
+    if config.reference is not None:
+        params = _reference(config, given.reference, model, tokenizer)
+    refer = functools.partial(ask, layout.put(params))
+    train, held, prepare = compared(config, setting, refer, train, held)
+    resets = config.elastic_reset
+    work = recipe.supervise(
+        config,
+        setting,
+        loaded,
+        trainable,
+        train,
+        about,
+        make_loss=functools.partial(preference.make_loss, **kind(config)),
+        count=preference.count,
+        decay=resets.decay if resets.every else None,
+        prepare=prepare,
+    )
+
+    def evaluate(params, run):
+        logps = ask(params, pairs.Pairs(held.pairs, held.starts))
+        _, metrics = preference.compare(
+            logps, held.reference, held.pairs.preference, **kind(config)
         )
-    policy = trained.merged(state.learner.params)
-    if trained.adapter is not None:
-        learned, adapter = state.learner.params, trained.adapter
-        models.export_adapters(
-            place / "adapters", model, learned, adapter, config.model, console
+        return {f"eval/{name}": float(metrics[name]) for name in metrics}, []
+
+    return recipe.study(
+        config,
+        work,
+        config.loss,
+        evaluate,
+        label=TITLE,
+        shown={"loss": "loss", "margin": "rewards/margins"},
+        resets=eval_steps.at_multiples if resets.every else interfaces.never,
+        every=resets.every,
+    )
+
+
+def compared(config, setting, refer, train, held):
+    """(training `Batch`, held-out `Batch`, what prepares a batch for its update).
+
+    refer(rows) -> [N, 2]: what the reference says of both answers.
+    """
+    setting.report("asking the reference about held-out rows ...")
+    held = preference.Batch(*held, refer(held))
+    if config.reference_on_the_fly:
+        unknown = np.zeros((len(train.starts), 2))
+        prepare = functools.partial(_with_reference, refer)
+        return preference.Batch(*train, unknown), held, prepare
+    setting.report("asking the reference about training rows ...")
+    return preference.Batch(*train, refer(train)), held, None
+
+
+def check_resets(config, count):
+    """Raises ValueError where updates on `count` rows end before the first reset."""
+    every, updates = config.elastic_reset.every, config.fit.updates(count)
+    if every > updates:
+        raise ValueError(
+            f"--elastic-reset.every {every}: no reset would ever come, {count} rows "
+            f"make {updates} updates; reset earlier, or raise --fit.epochs"
         )
-    models.export(place / "model", model, policy, tokenizer, console)
-    single_run.write(
-        place, records, config, title=TITLE, about=about, names=NAMES, started=started,
-        console=console,
-    )  # fmt: skip
-    return place
 
 
 def _logps(model, mean, params, rows):
@@ -157,11 +184,9 @@ def _with_reference(refer, batch):
     return batch._replace(reference=refer(pairs.Pairs(batch.pairs, batch.starts)))
 
 
-def _reference(config, model, tokenizer):
+def _reference(config, source, model, tokenizer):
     """Parameters of --reference, which must be of the model's kind."""
-    other, params, words = models.read_decoder(
-        "--reference", config.reference, config.dtype
-    )
+    other, params, words = models.read_decoder("--reference", source, config.dtype)
     if other.config != model.config or words.get_vocab() != tokenizer.get_vocab():
         raise ValueError(
             f"--reference {config.reference} differs from --model {config.model} in "
@@ -169,6 +194,15 @@ def _reference(config, model, tokenizer):
         )
     return params
 
+
+RECIPE = experiment.Experiment(
+    name="preference",
+    check=check,
+    study=make_study,
+    announce=recipe.announce,
+    finish=functools.partial(recipe.finish, title=TITLE, metrics=METRICS),
+    batches=recipe.batches,
+)
 
 if __name__ == "__main__":
     main()

@@ -10,43 +10,49 @@ The loss is Bradley and Terry's.
 
 The result is runs/reward_model/<time>/model, a sequence classifier with one label that
 transformers opens; report.md beside it says how often held-out pairs are ordered right.
+
+From Python, with rows as a list of dictionaries or a `datasets.Dataset`:
+
+    judge = reward_model.train(model="path/to/model", dataset=rows)
+    judge.metrics["eval/accuracy"]
 """
 
 import dataclasses
-import time
+import functools
 
 import numpy as np
-import rich.console
 
-from rlhf_jax import losses
+from rlhf_jax import losses, ranges
 from rlhf_jax.algorithms import reward_model
-from rlhf_jax.cli import command, options, recipes
-from rlhf_jax.reporting import single_run
-from rlhf_jax.runtime import loop
-from rlhf_jax.studies import session, supervised
+from rlhf_jax.cli import command, experiment, options, recipe
+from rlhf_jax.models import lora
 from rlhf_jax.tasks import models, pairs
 
 TITLE = "Reward model"
-NAMES = ("accuracy", "loss", "margin", "score_std", "grad_norm", "learning_rate")
+METRICS = ("accuracy", "loss", "margin", "score_std", "grad_norm", "learning_rate")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(recipes.Base):
+class Config(options.Base):
     """Everything a run depends on."""
 
     model: str = ""
     """A language model, or a reward model to go on with: a directory or a hub name."""
     dataset: str = ""
     """A hub name, a folder, or a file."""
-    margin: float = 0.0
+    margin: ranges.NonNegative = 0.0
     """By how much chosen should win, where rows have no column margin."""
     ended: bool = True
-    """Answers are read with their end token; not, where a policy never ends its own."""
+    """Answers are read with their end token; off for policies that never end theirs."""
     center: bool = True
     """Shift scores so that those of training answers have mean 0."""
-    data: recipes.Data = dataclasses.field(default_factory=recipes.Data)
-    fit: recipes.Fit = dataclasses.field(default_factory=recipes.Fit)
+    data: options.Data = dataclasses.field(default_factory=options.Data)
+    fit: options.Fit = dataclasses.field(default_factory=options.Fit)
     lora: options.Lora = dataclasses.field(default_factory=options.Lora)
+
+    def conflicts(self):
+        """Flags that contradict each other, and why."""
+        return options.evaluated_alike(self)
 
 
 CONFIG = Config()
@@ -57,94 +63,106 @@ def main():
     command.main(lambda: run(config))
 
 
-def run(config):
-    """The whole recipe; returns the folder of the run."""
-    started = time.monotonic()
-    console = rich.console.Console()
-    recipes.check(config, needed=("model", "dataset"))
-    part = config.fit.rows // config.fit.micro_batches
-    place, layout = recipes.begin(config, "reward_model", (part,))
-    with loop.Signals() as signals:
-        model, params, tokenizer = models.read_classifier(
-            "--model", config.model, config.dtype, config.seed
-        )
-        train, held, about = pairs.read(
-            config, model, tokenizer, margin=config.margin, ended=config.ended
-        )
-        trained = models.trained(
-            model, params, config.lora, layout, seed=config.seed, whole=("head",)
-        )
-        del params
-        start, advance, steps = supervised.trainer(
-            trained,
-            train.pairs,
-            make_loss=reward_model.make_pair_loss,
-            count=reward_model.count,
-            fit=config.fit,
-            seed=config.seed,
-            layout=layout,
-        )
-        scalar = reward_model.score(model)
-        score = layout.over_rows(
-            lambda params, rows: scalar(params, *rows), whole=1, chunk=part
+def train(*, quiet=False, **flags):
+    """Trains with flags as keywords (`cli.library`); returns a `library.Result`."""
+    return recipe.train(run, CONFIG, flags, quiet=quiet)
+
+
+def run(config, *, console=None):
+    """The whole recipe; returns a `library.Result`."""
+    return experiment.run(config, RECIPE, console=console)
+
+
+def check(config):
+    """Raises ValueError for flags that cannot be, before anything is made."""
+    options.check(config, needed=("model", "dataset"))
+
+
+def make_study(config, setting):
+    """The study of one run of a reward model."""
+    given, layout = setting.given, setting.layout
+    loaded = models.read_classifier("--model", given.model, config.dtype, config.seed)
+    model, params, tokenizer = loaded
+    train, held, about = pairs.read(
+        given.dataset,
+        given.data,
+        model,
+        tokenizer,
+        margin=config.margin,
+        ended=config.ended,
+    )
+    adapter = lora.adapter(config.lora, params)
+    work = recipe.supervise(
+        config,
+        setting,
+        loaded,
+        models.trainable(params, adapter, layout, whole=("head",)),
+        train.pairs,
+        about,
+        make_loss=reward_model.make_pair_loss,
+        count=reward_model.count,
+    )
+    score = scorer(model, layout, *recipe.batches(config))
+    if config.center:
+        work = work._replace(
+            finished=functools.partial(centered, score, rows=train.pairs)
         )
 
-        def measure(state):
-            return judge(score, trained.joined(state.learner.params), held.pairs), []
+    def evaluate(params, run):
+        return judge(score, params, held.pairs), []
 
-        about = (f"model {config.model}; {trained.about()}", *about)
-        command.write_config(place, config, layout)
-        session.announce(console, about, steps, layout, place)
-        shown = {"loss": "loss", "accuracy": "accuracy"}
-        work = session.Work("reward_model", steps, start, advance, measure, shown=shown)
-        state, records = session.run(
-            work, config, place, layout=layout, console=console, signals=signals
-        )
-        params = trained.merged(state.learner.params)
-        if config.center:
-            params = centered(score, params, train.pairs)
-    if trained.adapter is not None:
-        learned, adapter = state.learner.params, trained.adapter
-        models.export_adapters(
-            place / "adapters", model, learned, adapter, config.model, console
-        )
-    models.export(place / "model", model, params, tokenizer, console)
-    single_run.write(
-        place, records, config, title=TITLE, about=about, names=NAMES, started=started,
-        console=console,
-    )  # fmt: skip
-    return place
+    shown = {"loss": "loss", "accuracy": "accuracy"}
+    return recipe.study(
+        config, work, "reward_model", evaluate, label=TITLE, shown=shown
+    )
+
+
+def scorer(model, layout, chunk):
+    """`score(params, (tokens, mask)) -> [N]` on the host, `chunk` rows at a time."""
+    scalar = reward_model.score(model)
+    return layout.over_rows(
+        lambda params, rows: scalar(params, *rows), replicated=1, chunk=chunk
+    )
 
 
 def judge(score, params, rows):
     """Metrics of `types.Preferences` on the host: {"eval/accuracy": ..., ...}."""
     chosen = score(params, (rows.chosen, rows.chosen_mask))
     rejected = score(params, (rows.rejected, rows.rejected_mask))
-    loss, found = losses.bradley_terry(
+    loss, metrics = losses.bradley_terry(
         chosen, rejected, preference=rows.preference, margin=rows.margin
     )
     both = np.concatenate([chosen, rejected])
     return {
-        "eval/accuracy": float(found["accuracy"]),
+        "eval/accuracy": float(metrics["accuracy"]),
         "eval/loss": float(loss),
-        "eval/margin": float(found["margin"]),
+        "eval/margin": float(metrics["margin"]),
         "eval/score_mean": float(both.mean()),
         "eval/score_std": float(both.std()),
     }
 
 
-def centered(score, params, rows, count=512):
+def centered(score, params, *, rows, count=512):
     """Parameters whose scores of `count` training pairs have mean 0: the head's bias.
 
     "The N+ Implementation Details of RLHF with PPO", RM 9: Bradley–Terry leaves the
     level open.
     """
     sides = (rows.chosen, rows.chosen_mask), (rows.rejected, rows.rejected_mask)
-    found = [score(params, tuple(x[:count] for x in side)) for side in sides]
+    scores = [score(params, tuple(x[:count] for x in side)) for side in sides]
     head = params["head"]
-    head = {**head, "bias": head["bias"] - np.mean(found).astype(np.float32)}
+    head = {**head, "bias": head["bias"] - np.mean(scores).astype(np.float32)}
     return {**params, "head": head}
 
+
+RECIPE = experiment.Experiment(
+    name="reward_model",
+    check=check,
+    study=make_study,
+    announce=recipe.announce,
+    finish=functools.partial(recipe.finish, title=TITLE, metrics=METRICS),
+    batches=recipe.batches,
+)
 
 if __name__ == "__main__":
     main()

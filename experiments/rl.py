@@ -16,29 +16,38 @@ probability of --label), or a Python function of your own, TRL's signature:
 One method, one seed. The result is runs/rl/<time>/model, a directory that transformers
 opens; report.md says what was gained and at what drift: NLL of human text (--texts, or
 held-out completions or prompts) and exact KL from the policy as it was.
+
+From Python, with rows as a list of dictionaries or a `datasets.Dataset`, and the reward
+a function or what `reward_model.train` returned:
+
+    result = rl.train(policy="path/to/sft", dataset=rows, reward=short, steps=20)
+    result.params, result.metrics["eval/reward"]
 """
 
 import dataclasses
-import time
+import math
 from typing import Literal
 
 import jax
-import rich.console
 
-from rlhf_jax import elastic_reset
-from rlhf_jax.cli import command, options, recipes
+from rlhf_jax import elastic_reset, ranges
+from rlhf_jax.algorithms.policy_gradient import GROUPED
+from rlhf_jax.cli import command, experiment, options, recipe
+from rlhf_jax.evaluation import axes
 from rlhf_jax.feedback import function
 from rlhf_jax.models import lora
-from rlhf_jax.reporting import report
-from rlhf_jax.runtime import loop, metrics_log, progress
-from rlhf_jax.studies import cells, evaluators, methods, session
-from rlhf_jax.tasks import Reward, classifiers, models, prompts
+from rlhf_jax.runtime import provenance
+from rlhf_jax.studies import eval_steps, evaluators, policy_gradient
+from rlhf_jax.studies.interfaces import Method, Study, Unit, never
+from rlhf_jax.studies.task import Reward
+from rlhf_jax.studies.trainable import Trainable
+from rlhf_jax.tasks import classifiers, models, prompts, rows
 
-AXES = ("drift/text_nll", "drift/kl_initial")
+AXES = (axes.TEXT_NLL, axes.KL_INITIAL)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(recipes.Base):
+class Config(options.Base):
     """Everything a run depends on."""
 
     policy: str = ""
@@ -50,18 +59,18 @@ class Config(recipes.Base):
     algorithm: Literal["ppo", "reinforce", "rloo", "grpo"] = "ppo"
     elastic_reset: bool = False
     """Every --rl.reset-every iterations policy ← EMA, then EMA ← initial."""
-    steps: int = 100
+    steps: ranges.Count = 100
     """Iterations."""
-    eval_every: int = 20
-    save_every: int = 20
-    response_length: int = 64
-    temperature: float = 1.0
-    label: int = 1
+    eval_every: ranges.Natural = 20
+    save_every: ranges.Natural = 20
+    response_length: ranges.Count = 64
+    temperature: ranges.Positive = 1.0
+    label: ranges.Natural = 1
     """The class that pays, where the reward is a classifier of several."""
-    texts: str | None = None
+    texts: ranges.Text | None = None
     """Human text that drift is read on: a data set with a column text."""
-    texts_split: str = "train"
-    data: recipes.Data = dataclasses.field(default_factory=recipes.Data)
+    texts_split: ranges.Text = "train"
+    data: options.Data = dataclasses.field(default_factory=options.Data)
     """--data.length is of a prompt."""
     rl: options.RL = dataclasses.field(
         default_factory=lambda: options.RL(learning_rate=1e-5)
@@ -72,7 +81,38 @@ class Config(recipes.Base):
     @property
     def method(self):
         """Its name in metrics.jsonl."""
-        return self.algorithm + "_elastic_reset" * self.elastic_reset
+        penalty, resets = self.rl.kl_coef > 0, self.elastic_reset
+        return self.algorithm + "_kl" * penalty + "_elastic_reset" * resets
+
+    @property
+    def label_of_method(self):
+        """Its name as pictures and tables print it."""
+        parts = (
+            self.algorithm.upper(),
+            "KL" * (self.rl.kl_coef > 0),
+            "Elastic Reset" * self.elastic_reset,
+        )
+        return " + ".join(part for part in parts if part)
+
+    @property
+    def calendar(self):
+        """The 0-based iterations that end with a reset."""
+        every = self.rl.reset_every if self.elastic_reset else 0
+        return elastic_reset.calendar(self.steps, every, at_zero=self.rl.reset_first)
+
+    def conflicts(self):
+        """Flags that contradict each other, and why."""
+        if self.algorithm in GROUPED:
+            if self.rl.candidates < 2:
+                reason = "it compares the candidates of a prompt: ask for 2 or more"
+                yield ("algorithm", "rl.candidates"), reason
+            if self.rl.rows % self.rl.candidates:
+                reason = "every prompt has as many samples; choose a divisor"
+                yield ("algorithm", "rl.rows", "rl.candidates"), reason
+        if self.elastic_reset and not self.calendar:
+            names = ("elastic_reset", "rl.reset_every", "steps")
+            yield names, "no reset would ever come"
+        yield from options.evaluated_alike(self)
 
 
 CONFIG = Config()
@@ -83,185 +123,179 @@ def main():
     command.main(lambda: run(config))
 
 
-def run(config):
-    """The whole recipe; returns the folder of the run."""
-    started = time.monotonic()
-    console = rich.console.Console()
-    recipes.check(config, needed=("policy", "dataset", "reward"))
-    if config.steps < 1:
-        raise ValueError(f"--steps {config.steps}: at least 1 is needed")
-    options.check(config.rl)
-    algorithm = statics(config)
-    parts = algorithm.minibatches * algorithm.micro_batches
-    batches = (config.rl.rows // parts, config.rl.rows // algorithm.candidates)
-    place, layout = recipes.begin(config, "rl", batches)
-    with loop.Signals() as signals:
-        task = make_task(config, layout)
-        algorithm = dataclasses.replace(algorithm, sampling=task.sampling)
-        reward = make_reward(config, task, layout)
-        adapter = options.adapter(config.lora, task.params)
-        work = make_work(config, algorithm, task, reward, layout, adapter)
-        command.write_config(place, config, layout)
-        session.announce(
-            console, about(config, task, adapter), config.steps, layout, place
-        )
-        state, records = session.run(
-            work, config, place, layout=layout, console=console, signals=signals
-        )
-    policy, network = state.learner.params["policy"], task.model
-    if adapter is not None:
-        beside = place / "adapters"
-        models.export_adapters(beside, network, policy, adapter, config.policy, console)
-        policy = lora.merge(task.params, policy, scale=adapter.scale)
-    models.export(place / "model", network, policy, task.tokenizer, console)
-    finish(config, place, records, console, time.monotonic() - started)
-    return place
+def train(*, quiet=False, **flags):
+    """Trains with flags as keywords (`cli.library`); returns a `library.Result`."""
+    return recipe.train(run, CONFIG, flags, quiet=quiet)
 
 
-def statics(config):
-    """What is compiled in, the sampling but for the task's."""
-    compared = config.algorithm in ("rloo", "grpo")
-    return options.algorithm(
-        config.rl,
-        sampling=None,
-        algorithm=config.algorithm,
-        candidates=config.rl.candidates if compared else 1,
-        kl_in="loss" if config.algorithm == "grpo" else "reward",
-    )
+def run(config, *, console=None):
+    """The whole recipe; returns a `library.Result`."""
+    return experiment.run(config, RECIPE, console=console)
 
 
-def scalars(config):
-    """What is traced: `policy_gradient.Hyper` with or without the resets."""
+def check(config):
+    """Raises ValueError for flags that cannot be, before anything is made."""
+    options.check(config, needed=("policy", "dataset", "reward"))
+
+
+def batches(config):
+    """The row counts that devices share out."""
     rl = config.rl
-    hyper = options.hyper(rl, config.steps)
-    method = methods.METHODS["elastic_reset_kl" if config.elastic_reset else "ppo_kl"]
-    return methods.overlay(hyper, method, decay=rl.decay, every=rl.reset_every)
+    candidates = rl.candidates if config.algorithm in GROUPED else 1
+    return rl.rows // (rl.minibatches * rl.micro_batches), rl.rows // candidates
 
 
-def make_task(config, layout):
-    """The prompts, the policy, and the human text."""
-    model, params, tokenizer = models.read_decoder(
-        "--policy", config.policy, config.dtype
+def make_study(config, setting):
+    """The study of one run of one method."""
+    rl, task = config.rl, make_task(config, setting)
+    settings = policy_gradient.Settings(
+        algorithm=options.algorithm(rl, sampling=task.sampling),
+        hyper=options.hyper(rl, config.steps),
+        rows=rl.rows,
+        candidates=rl.candidates,
+        decay=rl.decay,
+        adapter=lora.adapter(config.lora, task.params),
     )
-    train, held = recipes.rows(config, needed=("prompt",))
-    written = config.texts and prompts.texts(
-        config.texts, config.texts_split, config.data.eval_rows
+    statics = {
+        "algorithm": config.algorithm,
+        "kl_in": "loss" if config.algorithm == "grpo" else "reward",
+    }
+    method = Method(
+        config.label_of_method,
+        "the one method of this run",
+        train=policy_gradient.PolicyGradient(static=statics),
+        resets=eval_steps.at_intervals if config.elastic_reset else never,
     )
-    return prompts.create(
-        model,
-        layout.place(params),
-        tokenizer,
-        train,
-        held,
-        lengths=(config.data.length, config.response_length),
-        cue=config.data.cue,
-        texts=written,
-        temperature=config.temperature,
+    measures, _ = evaluators.language(task, key=jax.random.key(config.seed))
+    schedule = recipe.schedule(
+        config, config.steps, reset_every=rl.reset_every, reset_first=rl.reset_first
     )
-
-
-def make_reward(config, task, layout):
-    """What --reward names."""
-    if ":" in config.reward:
-        return Reward(host=prompts.as_asked(function.load(config.reward)))
-    reward = classifiers.loaded(config.reward, task, layout, label=config.label)
-    if reward.host is None:
-        return reward
-    return dataclasses.replace(reward, host=prompts.joined(reward.host))
-
-
-def make_work(config, algorithm, task, reward, layout, adapter):
-    """The trainer and the measurements as `session` drives them."""
-    hyper = scalars(config)
-    programs = cells.compile_programs(
-        task.model, algorithm, layout, score=reward.score, adapter=adapter
-    )
-    trainer = cells.reinforcement(
-        task,
-        programs,
-        algorithm,
-        hyper,
-        reward,
-        seed=config.seed,
-        rows=config.rl.rows,
-        layout=layout,
-        adapter=adapter,
-    )
-    judge = evaluators.Evaluator(
-        task, layout, key=jax.random.key(config.seed), score=reward.score
-    )
-
-    def measure(state):
-        return judge(trainer.weights(trainer.policy(state)), reward)
-
-    resets = elastic_reset.calendar(
-        config.steps,
-        config.rl.reset_every if config.elastic_reset else 0,
-        at_zero=config.rl.reset_first,
-    )
-    return session.Work(
-        config.method,
-        config.steps,
-        trainer.start,
-        trainer.advance,
-        measure,
-        reset=trainer.reset,
-        resets=frozenset(resets),
+    return Study(
+        methods={config.method: method},
+        units=(Unit(0, config.seed),),
+        schedule=schedule,
+        evaluators=measures,
+        task=task,
+        settings=settings,
         shown={
             "reward": "objective/scores",
             "kl": "objective/kl",
             "drift": "drift/text_nll",
         },
+        digest=provenance.digest(config),
+        axes=axes_of(config, task),
     )
 
 
-def about(config, task, adapter):
-    """Lines for the reader."""
+def axes_of(config, task):
+    """What is measured, in the units of the reward, with the corners of the flags."""
+    scaled = task.rewards["proxy"](config.seed).score is not None
+    measured = AXES if scaled else (*AXES, *axes.OWN_UNITS)
+    return axes.with_corners(measured, dataclasses.asdict(config.corner))
+
+
+def make_task(config, setting):
+    """The prompts, the policy, the human text and the reward."""
+    given, layout = setting.given, setting.layout
+    model, params, tokenizer = models.read_decoder(
+        "--policy", given.policy, config.dtype
+    )
+    train, held = rows.read(given.dataset, given.data, needed=("prompt",))
+    texts = None
+    if given.texts is not None:
+        texts = prompts.texts(given.texts, config.texts_split, config.data.eval_rows)
+    task = prompts.create(
+        model,
+        layout.put(params),
+        tokenizer,
+        train,
+        held,
+        lengths=(config.data.length, config.response_length),
+        cue=config.data.cue,
+        texts=texts,
+        temperature=config.temperature,
+    )
+    reward = make_reward(config, given.reward, task, layout)
+    base = models.base(config.policy, given.policy)
+    return dataclasses.replace(
+        task, rewards={"proxy": lambda seed: reward}, facts={"base": base}
+    )
+
+
+def make_reward(config, given, task, layout):
+    """What --reward names, or the function that was given."""
+    if callable(given):
+        return Reward(host=prompts.as_given(function.checked(given, config.reward)))
+    if isinstance(given, str) and ":" in given:
+        return Reward(host=prompts.as_given(function.load(given)))
+    reward = classifiers.loaded(given, task, layout, label=config.label)
+    if reward.host is None:
+        return reward
+    return dataclasses.replace(reward, host=prompts.of_texts(reward.host))
+
+
+def announce(config, study, layout):
+    """What is about to happen, before it does."""
+    task, adapter, rl = study.task, study.settings.adapter, config.rl
     count, width = task.prompts.tokens.shape
-    rl = config.rl
     lines = [
-        f"policy {config.policy}, reward {config.reward}, {config.method}",
+        f"policy {config.policy}, reward {config.reward}, {config.label_of_method}",
+        penalty(config),
         f"{count} prompts of up to {width} tokens, {len(task.eval_prompts.tokens)} "
         f"held out; responses of up to {config.response_length}, {rl.rows} a step",
     ]
     if adapter is not None:
         lines.append(f"adapters of rank {adapter.rank} are trained")
     if config.elastic_reset:
-        kept = elastic_reset.retained_weight(rl.decay, rl.reset_every)
+        weight = elastic_reset.retained_weight(rl.decay, rl.reset_every)
         lines.append(
-            f"resets every {rl.reset_every} steps, EMA decay {rl.decay:g}: {kept:.2f} "
-            "of the way is kept"
+            f"resets every {rl.reset_every} steps, EMA decay {rl.decay:g}: "
+            f"{weight:.2f} of the way is kept"
         )
-    return lines
+    return (*lines, recipe.steps_on(study, layout))
 
 
-def finish(config, place, records, console, wall):
-    """The report, the table on the console, and where everything is."""
-    corners = options.corners(config.corner, records)
-    page = report.Study(
+def finish(config, done):
+    """Model directory, report, and the `library.Result`."""
+    task = done.study.task
+    params = recipe.export(
+        done,
+        task.model,
+        task.tokenizer,
+        Trainable(task.params, done.study.settings.adapter),
+        base=task.facts["base"],
+    )
+    experiment.report(
+        config,
+        done,
         title=f"{config.method} on {config.dataset}",
         question="What was gained, and at what drift?",
-        axes=AXES,
-        corners={axis: corners[axis] for axis in AXES},
-        labels={**methods.LABELS, config.method: label(config)},
-        place="these prompts and this policy",
-        command=command.command(),
-        provenance=command.provenance(config),
+        scope="these prompts and this policy",
         notes=("One run of one seed: read it as descriptive.",),
     )
-    rows = metrics_log.read(place / "samples.jsonl")
-    found = report.write(place, records, page, rows=rows, wall=wall)
-    report.show(found, labels=page.labels, console=console)
-    for name in ("model", "front.png", "report.md"):
-        console.print(str(place / name), highlight=False, soft_wrap=True)
-    console.print(f"done in {progress.duration(wall)}", highlight=False)
+    return recipe.result(done, task.model, params, task.tokenizer)
 
 
-def label(config):
-    """The method as pictures print it."""
-    name = {"ppo": "PPO", "reinforce": "REINFORCE", "rloo": "RLOO", "grpo": "GRPO"}
-    return name[config.algorithm] + " + Elastic Reset" * config.elastic_reset
+def penalty(config):
+    """The KL penalty, for the reader."""
+    rl = config.rl
+    if not rl.kl_coef:
+        return "no KL penalty (--rl.kl-coef 0)"
+    where = "loss" if config.algorithm == "grpo" else "reward"
+    text = f"KL penalty in the {where}, β {rl.kl_coef:g} (--rl.kl-coef)"
+    if rl.kl_controller == "proportional" or math.isfinite(rl.kl_horizon):
+        text += f", then adapted towards {rl.kl_target:g} nats"
+    return text
 
+
+RECIPE = experiment.Experiment(
+    name="rl",
+    check=check,
+    study=make_study,
+    announce=announce,
+    finish=finish,
+    batches=batches,
+)
 
 if __name__ == "__main__":
     main()

@@ -11,32 +11,34 @@ assistant's turns are, written by the tokenizer's chat template).
 The result is runs/sft/<time>/model, a directory that transformers opens; report.md
 beside it says what held-out rows gained. --config runs/sft/<time>/config.json repeats a
 run, --resume goes on with a stopped one.
+
+From Python, with rows as a list of dictionaries or a `datasets.Dataset`:
+
+    tuned = sft.train(model="path/to/model", dataset=rows, fit={"steps": 100})
+    tuned.params, tuned.metrics["eval/nll"]
 """
 
 import dataclasses
 import functools
-import time
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
-import rich.console
 
 from rlhf_jax import logprobs, masking
 from rlhf_jax.algorithms import sft
-from rlhf_jax.cli import command, options, recipes
+from rlhf_jax.cli import command, experiment, options, recipe
 from rlhf_jax.data import examples, stop_tokens, tokenization
-from rlhf_jax.reporting import single_run
-from rlhf_jax.runtime import loop
-from rlhf_jax.studies import session, supervised
-from rlhf_jax.tasks import models
+from rlhf_jax.models import lora
+from rlhf_jax.tasks import models, rows
 from rlhf_jax.types import Tokens
 
 TITLE = "Supervised fine-tuning"
-NAMES = ("nll", "accuracy", "grad_norm", "learning_rate")
+METRICS = ("nll", "accuracy", "grad_norm", "learning_rate")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(recipes.Base):
+class Config(options.Base):
     """Everything a run depends on."""
 
     model: str = ""
@@ -46,11 +48,16 @@ class Config(recipes.Base):
     pack: bool = False
     """Texts, each with its EOS, are joined and cut every --data.length tokens; for rows
     with a column text."""
-    truncate: str = "right"
-    """right keeps the beginning of rows that are too long, left their end; error."""
-    data: recipes.Data = dataclasses.field(default_factory=recipes.Data)
-    fit: recipes.Fit = dataclasses.field(default_factory=recipes.Fit)
+    truncate: Literal["right", "left", "error"] = "right"
+    """right keeps the beginning of rows that are too long, left their end; error
+    refuses them."""
+    data: options.Data = dataclasses.field(default_factory=options.Data)
+    fit: options.Fit = dataclasses.field(default_factory=options.Fit)
     lora: options.Lora = dataclasses.field(default_factory=options.Lora)
+
+    def conflicts(self):
+        """Flags that contradict each other, and why."""
+        return options.evaluated_alike(self)
 
 
 CONFIG = Config()
@@ -61,72 +68,68 @@ def main():
     command.main(lambda: run(config))
 
 
-def run(config):
-    """The whole recipe; returns the folder of the run."""
-    started = time.monotonic()
-    console = rich.console.Console()
-    recipes.check(config, needed=("model", "dataset"))
-    part = config.fit.rows // config.fit.micro_batches
-    place, layout = recipes.begin(config, "sft", (part,))
-    with loop.Signals() as signals:
-        model, params, tokenizer = models.read_decoder(
-            "--model", config.model, config.dtype
-        )
-        train, held, about = data(config, model, tokenizer)
-        trained = models.trained(model, params, config.lora, layout, seed=config.seed)
-        del params  # the device has room for them once
-        start, advance, steps = supervised.trainer(
-            trained,
-            train,
-            make_loss=sft.make_loss,
-            count=sft.count,
-            fit=config.fit,
-            seed=config.seed,
-            layout=layout,
-        )
-        score = functools.partial(sums, model)
-        score = layout.over_rows(score, whole=1, chunk=part)
-
-        def measure(state):
-            params = trained.joined(state.learner.params)
-            nll, hits, tokens = (np.asarray(x).sum() for x in score(params, held))
-            return {"eval/nll": nll / tokens, "eval/accuracy": hits / tokens}, []
-
-        about = (f"model {config.model}; {trained.about()}", *about)
-        command.write_config(place, config, layout)
-        session.announce(console, about, steps, layout, place)
-        work = session.Work("sft", steps, start, advance, measure, shown={"nll": "nll"})
-        state, records = session.run(
-            work, config, place, layout=layout, console=console, signals=signals
-        )
-    policy = trained.merged(state.learner.params)
-    if trained.adapter is not None:
-        learned, adapter = state.learner.params, trained.adapter
-        models.export_adapters(
-            place / "adapters", model, learned, adapter, config.model, console
-        )
-    models.export(place / "model", model, policy, tokenizer, console)
-    single_run.write(
-        place, records, config, title=TITLE, about=about, names=NAMES, started=started,
-        console=console,
-    )  # fmt: skip
-    return place
+def train(*, quiet=False, **flags):
+    """Trains with flags as keywords (`cli.library`); returns a `library.Result`."""
+    return recipe.train(run, CONFIG, flags, quiet=quiet)
 
 
-def data(config, model, tokenizer):
-    """(training `Tokens`, held-out `Tokens`, lines about them)."""
+def run(config, *, console=None):
+    """The whole recipe; returns a `library.Result`."""
+    return experiment.run(config, RECIPE, console=console)
+
+
+def check(config):
+    """Raises ValueError for flags that cannot be, before anything is made."""
+    options.check(config, needed=("model", "dataset"))
+
+
+def make_study(config, setting):
+    """The study of one run of supervised fine-tuning."""
+    given, layout = setting.given, setting.layout
+    loaded = models.read_decoder("--model", given.model, config.dtype)
+    model, params, tokenizer = loaded
+    train, held, about = data(config, given, model, tokenizer)
+    adapter = lora.adapter(config.lora, params)
+    work = recipe.supervise(
+        config,
+        setting,
+        loaded,
+        models.trainable(params, adapter, layout),
+        train,
+        about,
+        make_loss=sft.make_loss,
+        count=sft.count,
+    )
+    (chunk,) = recipe.batches(config)
+    score = layout.over_rows(functools.partial(sums, model), replicated=1, chunk=chunk)
+
+    def evaluate(params, run):
+        nll, hits, tokens = (np.asarray(x).sum() for x in score(params, held))
+        return {"eval/nll": nll / tokens, "eval/accuracy": hits / tokens}, []
+
+    return recipe.study(
+        config, work, "sft", evaluate, label=TITLE, shown={"nll": "nll"}
+    )
+
+
+def data(config, given, model, tokenizer):
+    """(training `Tokens`, held-out `Tokens`, lines about them).
+
+    given: the config with rows, where those were given, in place of their names.
+    """
     end, length = (
         stop_tokens.end_id(tokenizer),
         models.length(config.data.length, model),
     )
-    found, about = [], []
-    for name, rows in zip(("training", "held-out"), recipes.rows(config), strict=True):
+    encoded, about = [], []
+    parts = rows.read(given.dataset, given.data)
+    for name, part in zip(("training", "held-out"), parts, strict=True):
         if config.pack:
-            found.append(packed(rows, tokenizer, length))
-            learned = found[-1].tokens.size
+            encoded.append(packed(part, tokenizer, length))
+            learned = encoded[-1].tokens.size
             about.append(f"{learned} {name} tokens in rows of {length}")
             continue
-        texts = examples.read(rows, tokenizer, cue=config.data.cue)
+        texts = examples.read(part, tokenizer, cue=config.data.cue)
         tokens = tokenization.spans(
             tokenizer, texts, length=length, truncate=config.truncate, end=end
         )
@@ -137,23 +140,23 @@ def data(config, model, tokenizer):
                 "to learn; raise --data.length, or cut prompts with --truncate left"
             )
         tokens = Tokens(*(x[useful] for x in tokens))
-        found.append(models.narrow(tokens, [tokens.mask]))
-        learned = int(found[-1].target_mask.sum())
+        encoded.append(models.narrow(tokens, [tokens.mask]))
+        learned = int(encoded[-1].target_mask.sum())
         line = f"{len(tokens.tokens)} {name} rows, {learned} tokens to learn"
         left = int((~useful).sum())
         about.append(line + (f"; {left} rows have none and are left out" * (left > 0)))
-    return *found, about
+    return *encoded, about
 
 
-def packed(rows, tokenizer, length):
+def packed(part, tokenizer, length):
     """`Tokens` without padding, of rows with a column text."""
-    if "text" not in rows.column_names:
+    if "text" not in part.column_names:
         raise ValueError(
-            f"--pack: columns {', '.join(rows.column_names)}; texts are packed, of a "
+            f"--pack: columns {', '.join(part.column_names)}; texts are packed, of a "
             "column text"
         )
-    found = tokenization.packed(tokenizer, list(rows["text"]), length=length)
-    return Tokens(*(np.array(x) for x in found))
+    tokens = tokenization.packed(tokenizer, list(part["text"]), length=length)
+    return Tokens(*(np.array(x) for x in tokens))
 
 
 def sums(model, params, rows):
@@ -171,6 +174,15 @@ def sums(model, params, rows):
         learned.sum(-1),
     )
 
+
+RECIPE = experiment.Experiment(
+    name="sft",
+    check=check,
+    study=make_study,
+    announce=recipe.announce,
+    finish=functools.partial(recipe.finish, title=TITLE, metrics=METRICS),
+    batches=recipe.batches,
+)
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlhf_jax import ema, trees
+from rlhf_jax import ema, ranges, trees
 from rlhf_jax.types import Params
 
 AVERAGE, INITIAL, INTERPOLATION = range(3)  # where a reset sends the policy
@@ -150,8 +150,11 @@ def wrap(optimizer, *, decay, every, mask=None):
     Args: decay and every as in `update`; mask: which parameters are reset (a value head
     should not be): a pytree of bools, a prefix of the parameters, or a function from
     parameters to either. The others are not averaged and cost no memory.
-    Returns an optax.GradientTransformationExtraArgs; its update needs `params`.
+    Returns an optax.GradientTransformationExtraArgs; its update needs `params`. Raises
+    ValueError for a decay outside [0, 1] and an interval that is no whole number ≥ 0.
     """
+    ranges.check_value("decay", decay, ranges.Share)
+    ranges.check_value("every", every, ranges.Natural)
     optimizer = optax.with_extra_args_support(optimizer)
 
     def select(params):

@@ -5,27 +5,35 @@ by −lr, so that one compiled program serves every learning rate.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from rlhf_jax import trees
+from rlhf_jax import ranges, trees
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Adam, its schedule and gradient clipping."""
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-5  # "The N Implementation Details", detail 21
+    beta1: Annotated[float, ranges.Range(at_least=0, below=1)] = 0.9
+    beta2: Annotated[float, ranges.Range(at_least=0, below=1)] = 0.999
+    eps: ranges.NonNegative = 1e-5  # "The N Implementation Details", detail 21
+    """Adam's ε."""
     adam: Literal["optax", "tensorflow"] = "optax"
-    weight_decay: float = 0.0  # decoupled; never on biases and norms
-    max_grad_norm: float | None = 1.0
+    weight_decay: ranges.NonNegative = 0.0
+    """Decoupled; never on biases and norms."""
+    max_grad_norm: ranges.Limit | None = 1.0
+    """Gradients are clipped to this global norm."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: int = 0  # updates of linear warm-up
+    """The learning rate's, down to 0 at the end of training."""
+    warmup: ranges.Natural = 0
+    """Updates of linear warm-up."""
+
+    def __post_init__(self):
+        ranges.check(self)
 
 
 def transformation(config):

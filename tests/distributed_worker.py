@@ -26,11 +26,12 @@ import numpy as np  # noqa: E402
 from rlhf_jax import sampling  # noqa: E402
 from rlhf_jax.runtime import (  # noqa: E402
     checkpoint,
+    files,
     loop,
     metrics_log,
+    packing,
     parallel,
     processes,
-    shared,
 )
 
 PROCESSES, STEPS = 2, 6
@@ -71,16 +72,16 @@ def rows(number):
 def run(layout, state, first=0, last=3):
     """(state, what each step returned)."""
     program, said = layout.compile(step, rows_in=(1,), donate=(0,)), []
-    state = layout.place(state)
+    state = layout.put(state)
     for number in range(first, last):
-        state, total = program(state, layout.shard(rows(number)))
+        state, total = program(state, layout.shard_rows(rows(number)))
         said.append(float(total))
     return state, said
 
 
 def saver(folder):
-    """The checkpoints of a folder; its large leaves stand alone."""
-    checkpoint.ALONE = 64
+    """The checkpoints of a folder, with leaves of 64 bytes saved by themselves."""
+    packing.SEPARATE = 64
     return checkpoint.Checkpointer(folder, config_digest="hosts", report=print)
 
 
@@ -90,9 +91,9 @@ def saver(folder):
 def agreement(me, folder):
     """What is asked of all and answered alike."""
     found = {"hosts": processes.count(), "first": processes.first()}
-    found["told"] = processes.told(lambda: {"by": me, "text": "é" * 70})
+    found["told"] = processes.broadcast_from_first(lambda: {"by": me, "text": "é" * 70})
     try:
-        processes.told(lambda: int(f"no number of {me}"))
+        processes.broadcast_from_first(lambda: int(f"no number of {me}"))
     except ValueError as error:
         found["error"] = str(error)
     found["any"] = [processes.any_of(me == n) for n in (0, 1, 2)]
@@ -112,7 +113,7 @@ def agreement(me, folder):
 
 def own_disk(me, folder):
     """What is said where the second host does not see the disk of the first."""
-    shared._PATIENCE = 0.2
+    files._PATIENCE = 0.2
     blind = mock.patch.object(pathlib.Path, "is_dir", lambda path: False)
     with blind if me == 1 else contextlib.nullcontext():
         try:
@@ -125,7 +126,7 @@ def stopping(me):
     """Where this host stops, and with what saved, when another host is told to."""
     signals, saved = loop.Signals(), []
 
-    def advance(state, iteration, hold_reset):
+    def advance(state, iteration):
         if me == 1 and iteration == 2:
             signals.received = "SIGTERM"
         return state + 1, {"x": jnp.float32(iteration)}, None
@@ -169,14 +170,14 @@ def computing(folder):
 def sharing(me):
     """Rows of which each host gives its own, and their keys."""
     layout = parallel.layout("data")
-    own = layout.shard_own(rows(0)[4 * me : 4 * me + 4])
+    own = layout.shard_local_rows(rows(0)[4 * me : 4 * me + 4])
 
     def draw(key, ids, *, axis_name):
         return jax.random.key_data(sampling.row_keys(key, ids))
 
     program = layout.compile(draw, rows_in=(1,), rows_out=(0,), outputs=1)
-    keys = layout.gather(program(jax.random.key(5), layout.shard(np.arange(8))))
-    double = layout.over_rows(lambda a, x: a * x, whole=1)
+    keys = layout.gather(program(jax.random.key(5), layout.shard_rows(np.arange(8))))
+    double = layout.over_rows(lambda a, x: a * x, replicated=1)
     seven = np.arange(7.0, dtype=np.float32)
     return {
         "rows": layout.gather(own).tolist(),
@@ -205,7 +206,7 @@ def learn(me, folder):
     for name in ("data", "fsdp,tensor"):
         state, _ = mesh_runs.learn(parallel.layout(name))
         saver(folder / f"learned-{name}").save(5, state)
-        params = jax.tree.leaves(processes.values(state.learner.params))
+        params = jax.tree.leaves(processes.to_numpy(state.learner.params))
         found[name] = [x.tolist() for x in params]
     return found
 

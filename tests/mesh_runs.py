@@ -52,10 +52,10 @@ def learn(layout, state=None, first=0, last=ITERATIONS):
 
     A state that is given is consumed.
     """
-    state = layout.place(start() if state is None else state)
+    state = layout.put(start() if state is None else state)
     metrics = []
     for number in range(first, last):
-        rollout, scores = layout.shard(recorded(number))
+        rollout, scores = layout.shard_rows(recorded(number))
         state, named = program(layout)(state, rollout, scores, tiny.traced())
         metrics.append(jax.device_get(named))
     return state, metrics

@@ -1,8 +1,16 @@
 """Records that imitate a run: PPO drifts away, PPO + KL stays, Elastic Reset saws."""
 
+import dataclasses
+
 import numpy as np
 
-AXES = ("drift/text_nll", "drift/kl_initial", "tax/skills")
+from rlhf_jax.evaluation import axes
+
+AXES = (
+    axes.TEXT_NLL,
+    dataclasses.replace(axes.KL_INITIAL, corner=40.0),
+    axes.SKILLS,
+)
 CORNERS = {
     "drift/text_nll": (3.0, 0.0),
     "drift/kl_initial": (40.0, 0.0),
@@ -22,15 +30,15 @@ def make(seeds, *, steps=12, every=5, methods=tuple(SPEED), gold=True):
 
 
 def _run(method, seed, noise, steps, every, gold):
-    place = {"method": method, "seed": seed}
+    run = {"method": method, "seed": seed}
     position = average = 0.0
-    yield {**place, "step": 0, **_evaluation("start", 0.0, noise, gold)}
+    yield {**run, "step": 0, **_evaluation("start", 0.0, noise, gold)}
     for step in range(1, steps + 1):
         position += SPEED.get(method, 0.7)
         average += 0.2 * (position - average)
         reset = method == "elastic_reset" and step % every == 0
         yield {
-            **place,
+            **run,
             "step": step,
             "objective/scores": position / 4,
             "objective/kl": position,
@@ -40,11 +48,11 @@ def _run(method, seed, noise, steps, every, gold):
         }
         phases = ["before_reset"] if reset else ["train"] if step % 3 == 0 else []
         for phase in ["final"] if step == steps else phases:
-            yield {**place, "step": step, **_evaluation(phase, position, noise, gold)}
+            yield {**run, "step": step, **_evaluation(phase, position, noise, gold)}
         if reset:
             position, average = average, 0.0
             after = _evaluation("after_reset", position, noise, gold)
-            yield {**place, "step": step, **after}
+            yield {**run, "step": step, **after}
 
 
 def _evaluation(phase, x, noise, gold):
@@ -58,3 +66,35 @@ def _evaluation(phase, x, noise, gold):
         "eval/entropy": 1.0 - 0.03 * x,
     }
     return {**row, "eval/gold": 0.4 + x * (8 - x) / 100} if gold else row
+
+
+def row(method, seed, step, phase, reward, nll, **more):
+    """One evaluation, given its proxy reward and its NLL of human text."""
+    row = {"method": method, "seed": seed, "step": step, "eval/phase": phase}
+    return {**row, "eval/reward": reward, "drift/text_nll": nll, **more}
+
+
+def two_methods(seeds=1):
+    """Worked by hand: `far` reaches reward 3 at drift 4, `near` 2 at drift 1."""
+    rows = []
+    for seed in range(seeds):
+        rows += [
+            row("far", seed, 0, "start", 0.0, 0.0),
+            row("far", seed, 1, "train", 1.0, 2.0),
+            row("far", seed, 2, "final", 3.0, 4.0),
+            row("near", seed, 0, "start", 0.0, 0.0),
+            row("near", seed, 2, "final", 2.0, 1.0),
+        ]
+    return rows
+
+
+def halved(method, seed, points):
+    """Evaluations of ((drift, reward) on half A, and on half B), start first."""
+    rows = []
+    for step, ((drift_a, reward_a), (drift_b, reward_b)) in enumerate(points):
+        both = {"eval/reward_a": reward_a, "eval/reward_b": reward_b}
+        both |= {"drift/text_nll_a": drift_a, "drift/text_nll_b": drift_b}
+        mean = (reward_a + reward_b) / 2, (drift_a + drift_b) / 2
+        phase = "start" if step == 0 else "train"
+        rows.append(row(method, seed, step, phase, *mean, **both))
+    return rows

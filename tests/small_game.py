@@ -1,16 +1,15 @@
 """A study of the game at its smallest: a made-up language triple, agents of 8 units."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 
 import numpy as np
 
 from experiments import pivot_translation
-from experiments.pivot_translation import evaluator, options, pretraining, trainers
+from experiments.pivot_translation import options, pretraining
 from experiments.pivot_translation import task as tasks
-from rlhf_jax.cli import command
+from rlhf_jax.cli import command, experiment
 
 METHODS = (
     "frozen_sender",
@@ -60,7 +59,7 @@ def config(data, **changes):
         pretrain_en_de=(str(data),),
         methods=METHODS,
         steps=6,
-        looks=5,
+        num_evals=5,
         save_every=2,
         devices=1,
         text=tasks.Config(merges=120, classes=1, embedding=8, hidden=8, max_length=12),
@@ -82,30 +81,25 @@ def config(data, **changes):
     return dataclasses.replace(plain, **changes)
 
 
+def setting(cache, layout):
+    """What a study is told of where it runs, as far as its task needs it."""
+    return experiment.Setting(None, layout, cache, None, None, lambda *_, **__: None)
+
+
 def share(monkeypatch):
-    """From here on, studies of this process share tasks, programs and measurements."""
+    """From here on, studies of this process share a task, and so compiled programs."""
     monkeypatch.setattr(command, "prepare_devices", lambda *_: None)
     monkeypatch.setattr(pivot_translation, "make_task", _task)
-    monkeypatch.setattr(trainers, "compile_programs", _programs)
-    monkeypatch.setattr(evaluator, "Evaluator", _evaluator)
 
 
-make_task = pivot_translation.make_task
-_programs = functools.cache(trainers.compile_programs)
-_Evaluator = evaluator.Evaluator
-_made = {}
+_make_task = pivot_translation.make_task
+_tasks = {}
 
 
-def _task(config, layout, cache, console, signals):
+def _task(config, setting):
     if not pathlib.Path(config.dataset).exists():
-        return make_task(config, layout, cache, console, signals)
+        return _make_task(config, setting)
     key = config.dataset, config.text, config.pretrain
-    if key not in _made:
-        _made[key] = make_task(config, layout, cache, console, signals)
-    return _made[key]
-
-
-def _evaluator(task, layout, **lengths):
-    if id(task) not in _made:
-        _made[id(task)] = _Evaluator(task, layout, **lengths)
-    return _made[id(task)]
+    if key not in _tasks:
+        _tasks[key] = _make_task(config, setting)
+    return _tasks[key]

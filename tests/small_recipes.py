@@ -1,8 +1,11 @@
 """A tiny chat model on disk, and data files as a TRL user has them."""
 
+import contextlib
 import dataclasses
 import json
 
+import jax
+import pytest
 import tiny_models
 import tyro
 
@@ -94,8 +97,13 @@ def config(recipe, **changes):
 
 
 def run(recipe, **changes):
-    """The folder of the run that those flags ask for."""
+    """What the run that those flags ask for returns."""
     return recipe.run(config(recipe, **changes))
+
+
+def folder(recipe, **changes):
+    """The folder of a recipe's run."""
+    return run(recipe, **changes).folder
 
 
 def again(recipe, **changes):
@@ -106,6 +114,23 @@ def again(recipe, **changes):
 def share(monkeypatch):
     """The process keeps the devices that tests have."""
     monkeypatch.setattr(command, "prepare_devices", lambda *_: None)
+
+
+@contextlib.contextmanager
+def programs(folder):
+    """Programs are kept in a folder, so that each is compiled once."""
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+    )
+    before = [getattr(jax.config, name) for name in names]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        share(monkeypatch)
+        for name, value in zip(names, (str(folder), 0.0), strict=True):
+            jax.config.update(name, value)
+        yield
+    for name, value in zip(names, before, strict=True):
+        jax.config.update(name, value)
 
 
 def home(folder):

@@ -1,7 +1,7 @@
-"""The sentiment study at its smallest, and its compiled programs shared by tests.
+"""The sentiment study at its smallest, on one task for all tests of a process.
 
-`shared` makes `experiments.sentiment.run` build what depends on the task alone (the
-pretrained policy, reward models, programs, measurements) once a process: a second run
+`share` makes `experiments.sentiment.run` take a task that is made once a process (the
+pretrained policy, the reward models); programs are compiled once anyway. A second run
 takes about a second.
 """
 
@@ -15,14 +15,14 @@ import tempfile
 
 import numpy as np
 import orbax.checkpoint as ocp
+import rich.console
 import tyro
 
 from experiments import sentiment
-from rlhf_jax.cli import command
+from rlhf_jax.cli import command, experiment
 from rlhf_jax.feedback import function
 from rlhf_jax.runtime import loop, metrics_log
-from rlhf_jax.studies import cells, runner
-from rlhf_jax.tasks import Reward
+from rlhf_jax.studies.task import Reward
 from rlhf_jax.tasks import microworld as small_world
 
 CACHE = pathlib.Path(tempfile.mkdtemp(prefix="rlhf_jax-"))
@@ -76,47 +76,45 @@ def run(**changes):
 def share(monkeypatch):
     """From here on, studies of this process share what they can."""
     monkeypatch.setattr(sentiment, "make_task", _task)
-    monkeypatch.setattr(cells, "compile_programs", _programs)
-    monkeypatch.setattr(cells, "compile_supervised", _supervised)
-    monkeypatch.setattr(runner, "Evaluator", _evaluator)
     monkeypatch.setattr(command, "prepare_devices", lambda *_: None)
+
+
+def without_report(monkeypatch):
+    """Studies of sentiment end without drawing pictures or writing a page."""
+    quiet = dataclasses.replace(
+        sentiment.EXPERIMENT, finish=lambda config, done: done.folder
+    )
+    monkeypatch.setattr(sentiment, "EXPERIMENT", quiet)
 
 
 make_task = sentiment.make_task
 
 
-def _task(config, layout, cache, console, signals):
+def _task(config, setting):
     if config.dataset != "microworld":
-        return make_task(config, layout, cache, console, signals)
-    task = task_of(config.microworld, config.policy, cache, layout)
+        return make_task(config, setting)
+    task = task_of(config.microworld, config.policy, setting.cache, setting.layout)
     if ":" not in config.reward:
         return task
     reward = Reward(host=function.load(config.reward))
-    return dataclasses.replace(task, reward=lambda seed: reward)
+    rewards = {**task.rewards, "proxy": lambda seed: reward}
+    return dataclasses.replace(task, rewards=rewards)
 
 
 @functools.cache
 def task_of(config, policy, cache, layout):
     """The microworld's task, its reward models made once a seed."""
     preset = policy.removeprefix("scratch:")
-    told = {"layout": layout, "cache": cache, "report": lambda *_, **__: None}
-    task = small_world.create(config, preset, "train", **told)
-    return dataclasses.replace(task, reward=functools.cache(task.reward))
+    rest = {"layout": layout, "cache": cache, "report": lambda *_, **__: None}
+    return small_world.create(config, preset, "train", **rest)
 
 
-_programs = functools.cache(cells.compile_programs)
-_supervised = functools.cache(cells.compile_supervised)
-_Evaluator = runner.Evaluator
-_evaluators = {}
-
-
-def _evaluator(task, layout, *, key, score=None):
-    """One for each policy; where it knows a JAX score it serves Python's as well."""
-    known = _evaluators.get((id(task.params), layout))
-    if known is None or (score is not None and not hasattr(known, "_score")):
-        known = _Evaluator(task, layout, key=key, score=score)
-        _evaluators[id(task.params), layout] = known
-    return known
+def setting_of(folder, layout):
+    """A Setting of an experiment in a folder, which reports nothing."""
+    console = rich.console.Console(quiet=True)
+    return experiment.Setting(
+        folder, layout, CACHE, console, None, lambda *_, **__: None
+    )
 
 
 class StopAfter(loop.Signals):
@@ -149,7 +147,7 @@ def lines(folder, name="metrics.jsonl"):
 
 
 def weights(folder):
-    """{cell: (step, leaves, extra)} of the newest checkpoints, every bit of them."""
+    """{run: (step, leaves, extra)} of the newest checkpoints, every bit of them."""
     found = {}
     for place in sorted((pathlib.Path(folder) / "checkpoints").iterdir()):
         newest = max(place.glob("step_*"))
@@ -176,7 +174,7 @@ def assert_same(folder, other):
 def different(found, expected):
     """Where two results of `weights` are not the same, in words."""
     if found.keys() != expected.keys():
-        return [f"cells {sorted(found)} instead of {sorted(expected)}"]
+        return [f"runs {sorted(found)} instead of {sorted(expected)}"]
     reasons = []
     for cell in found:
         step, leaves, bits, extra = zip(found[cell], expected[cell], strict=True)

@@ -43,6 +43,18 @@ EXPECTED = {
             r"seed 0 regained 3 of 3",
         ),
     ),
+    "library": (
+        1,
+        (
+            r"nll of held-out answers 6\.\d\d",
+            r"in the run's folder: .*model report\.md",
+            r"pairs in the right order: (9\d|100)%",
+            r"eval/reward +-?\d\.\d+ → +\d\.\d+",
+            r"KL at a reset: \d\.\d+ → \d\.\d+",
+            r"aligned +\d+\.\d+  The film was",
+            r"modle: there is no such flag",
+        ),
+    ),
 }
 MACHINE = re.compile(
     r"(?<![\w.:/])/(?:home|root|tmp|opt|usr|var|work|mnt|Users|private)/|[A-Z]:\\\\"

@@ -141,7 +141,7 @@ def test_adapters_have_rules():
 def test_devices_hold_their_part_of_the_bytes(name, part):
     layout = parallel.layout(name)
     params = jax.tree.map(lambda x: jnp.ones(x.shape), shapes("llama"))
-    state = layout.place(training.init(params, optim.transformation(optim.Config())))
+    state = layout.put(training.init(params, optim.transformation(optim.Config())))
     total = sum(x.nbytes for x in jax.tree.leaves(state.params))
     matrices = sum(x.nbytes for x in jax.tree.leaves(state.params) if x.size > 16)
     for tree in (state.params, state.opt_state[1].mu, state.opt_state[1].nu):
@@ -159,14 +159,16 @@ def test_devices_hold_their_part_of_the_bytes(name, part):
     assert line.startswith(
         f"{layout.name} on one host: {shown:.3g} of {total / 1e6:.3g}"
     )
-    whole = parallel.layout("data:4").place(params)
+    whole = parallel.layout("data:4").put(params)
     assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(whole))
 
 
 def test_what_is_not_cut_is_described():
     layout = parallel.layout("fsdp,tensor")
     lines = layout.describe({"embedding": {"token": jnp.ones((11, 8))}})
-    assert "not cut: embedding/token [11, 8]: 11 does not divide by tensor:2" in lines
+    assert (
+        "not sharded: embedding/token [11, 8]: 11 does not divide by tensor:2" in lines
+    )
     assert parallel.data(2).describe({}) == ()
 
 
@@ -190,7 +192,7 @@ def test_sharded_rows_lie_on_all_that_share_them(name):
 
     program = layout.compile(step, rows_in=(0,), rows_out=(0,), outputs=1)
     x = np.arange(16.0, dtype=np.float32).reshape(8, 2)
-    out = program(layout.shard(x))
+    out = program(layout.shard_rows(x))
     np.testing.assert_array_equal(layout.gather(out), x[::-1])
     assert out.sharding.shard_shape(out.shape) == (8 // layout.size, 2)
 
@@ -203,7 +205,7 @@ def test_rows_that_a_mesh_does_not_divide_are_named():
 
     program = layout.compile(step, rows_in=(0,), rows_out=(0,), outputs=1)
     with pytest.raises(ValueError, match=r"6 rows of a minibatch.*4 devices.*--layout"):
-        program(layout.shard(np.ones((8, 1), np.float32)))
+        program(layout.shard_rows(np.ones((8, 1), np.float32)))
 
 
 # Names of layouts
@@ -234,11 +236,11 @@ def test_the_data_layout_of_one_host_is_pmap(count):
 @pytest.mark.parametrize(
     ("name", "devices", "complaint"),
     [
-        ("fdsp", None, r"--layout fdsp: 'fdsp' is none of data, fsdp and tensor"),
-        ("fsdp,fsdp", None, "each once"),
-        ("fsdp:x", None, "'fsdp:x' is none of"),
-        ("fsdp:0", None, "'fsdp:0' is none of"),
-        ("data,fsdp", None, "data and fsdp cannot both have what is left.*data:2"),
+        ("fdsp", None, r"--layout fdsp: 'fdsp' is not data, fsdp or tensor"),
+        ("fsdp,fsdp", None, "each at most once"),
+        ("fsdp:x", None, "'fsdp:x' is not data"),
+        ("fsdp:0", None, "'fsdp:0' is not data"),
+        ("data,fsdp", None, "data and fsdp cannot both take the remaining.*data:2"),
         ("fsdp:3", None, "fsdp:3 does not make 4 devices.*sizes or --devices"),
         ("fsdp,tensor:8", None, r"fsdp:\?,tensor:8 does not make 4 devices"),
         ("fsdp", 9, "--devices 9: this host has 4 cpu"),

@@ -289,7 +289,7 @@ def test_devices_change_nothing(step, state, devices):
     for seed in range(5):
         batch = example(seed)
         whole, expected = step(whole, batch, HYPER)
-        state, metrics = compiled(state, layout.shard(batch), HYPER)
+        state, metrics = compiled(state, layout.shard_rows(batch), HYPER)
         for name in expected:
             close(metrics[name], expected[name], rtol=1e-5, atol=1e-6)
     close(state.params["w"], whole.params["w"], rtol=1e-5, atol=1e-7)

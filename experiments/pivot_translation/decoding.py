@@ -39,7 +39,7 @@ def compile_translate(model, layout, config):
         keys = jax.vmap(jax.random.key)(np.zeros(tokens.shape[0], np.uint32))
         return messages.speak(model, params, tokens, mask, keys, config=config)
 
-    program = layout.over_rows(translate, whole=1, chunk=_ROWS)
+    program = layout.over_rows(translate, replicated=1, chunk=_ROWS)
 
     def call(params, tokens, mask):
         return by_length(functools.partial(program, params), (tokens, mask), mask)
@@ -54,7 +54,7 @@ def compile_logps(model, layout):
     def score(params, rows):
         return messages.logps(model, params, *rows)
 
-    program = layout.over_rows(score, whole=1, chunk=_ROWS)
+    program = layout.over_rows(score, replicated=1, chunk=_ROWS)
 
     def call(params, *rows):
         longest = np.maximum(rows[1].sum(-1), rows[3].sum(-1))
@@ -73,16 +73,16 @@ def by_length(program, rows, lengths):
     lengths = lengths.sum(-1) if lengths.ndim > 1 else lengths
     widest = max(x.shape[1] for x in rows)
     edges = [*(e for e in EDGES if e < widest), widest]
-    place = np.searchsorted(edges, lengths)
+    position = np.searchsorted(edges, lengths)
     parts, order = [], []
     for k, edge in enumerate(edges):
-        index = np.flatnonzero(place == k)
+        index = np.flatnonzero(position == k)
         if not len(index):
             continue
         padded = np.resize(index, -(-len(index) // _ROWS) * _ROWS)
-        found = program(tuple(_cut(x, edge)[padded] for x in rows))
+        result = program(tuple(_cut(x, edge)[padded] for x in rows))
         kept = slice(len(index))
-        parts.append(jax.tree.map(lambda x, kept=kept: x[kept], found))
+        parts.append(jax.tree.map(lambda x, kept=kept: x[kept], result))
         order.append(index)
     back = np.argsort(np.concatenate(order))
     return jax.tree.map(lambda *x: np.concatenate(_alike(x))[back], *parts)

@@ -1,159 +1,180 @@
-"""The game's methods: what each changes in the one program, and whom it is a null for.
+"""The game's methods: what each changes in the one program, and what it is a null for.
 
-A method is an overlay on `translation_game.Hyper`. Of Elastic Reset in this game decay,
-interval and whether the receiver is reset too are not known: the first two are flags of
-the run, the third is two arms.
+A row is data (`interfaces.Method`). What is not published about Elastic Reset in this
+game: its decay and interval, which are flags of the run, and whether the receiver is
+reset too, for which there are two arms.
 """
 
-import dataclasses
+import functools
 
+from experiments.pivot_translation.students import Imitation
+from experiments.pivot_translation.trainers import Play
 from rlhf_jax import elastic_reset
-from rlhf_jax.studies import methods as named
-
-NOTHING, PRETRAINING = "none", "pretraining text of both pairs, at every step"
-
-
-@dataclasses.dataclass(frozen=True)
-class Method(named.Method):
-    """A method, and what it learns from besides the game."""
-
-    supervision: str = NOTHING
-    imitates: bool = False  # seeded iterated learning
-    strength: str = ""  # the field of `flags.Strengths` that its Hyper takes
-    receives: str = ""  # the Hyper field that takes it
-    watched: bool = False  # its EMA is measured, though nothing is done with it
-
-    @property
-    def averages(self):
-        """Whether anything reads the EMA; where nothing does, it stands still."""
-        return self.resets or self.watched or "reference_average" in self.hyper
+from rlhf_jax.algorithms.translation_game import imitation
+from rlhf_jax.studies import eval_steps, post_hoc, tables
+from rlhf_jax.studies.interfaces import Method, never
 
 
-def _reset(summary, label, **hyper):
-    return Method(summary, hyper, resets=True, label=label)
+def _played(summary, label, hyper=None, *, role="arm", resets=False, **play):
+    """A row that plays the game: see `Play`."""
+    train = Play(hyper or {}, **play)
+    return Method(
+        label,
+        summary,
+        role,
+        train=train,
+        resets=eval_steps.at_intervals if resets else never,
+        tunes=train.tunes(resets=resets),
+    )
+
+
+def _post_hoc(summary, label, derive, *, at_end=False):
+    """A null that is read off REINFORCE's run."""
+    return Method(
+        label, summary, "null", source="reinforce", derive=derive, at_end=at_end
+    )
+
+
+def generation_ends(generations, schedule):
+    """The 0-based steps after which a student replaces the agents.
+
+    Args: generations: imitation.Schedule; schedule: interfaces.Schedule.
+    """
+    return tuple(step - 1 for step in generations.generations(schedule.steps))
+
+
+def _imitated(generations):
+    """The row of seeded iterated learning. generations: imitation.Schedule."""
+    return Method(
+        "SIL",
+        "seeded iterated learning: at intervals a student imitates the agents",
+        train=Imitation(generations),
+        resets=functools.partial(generation_ends, generations),
+        tunes=("learning_rate",),
+    )
 
 
 METHODS = {
-    "frozen_sender": Method(
-        "the receiver learns, the sender stays as it was pretrained",
+    "frozen_sender": _played(
+        "the receiver learns, the sender stays as pretrained",
+        "frozen sender",
         {"train_sender": 0.0},
-        label="frozen sender",
+        role="control",
     ),
-    "reinforce": Method(
-        "REINFORCE with a learned baseline", watched=True, label="REINFORCE"
+    "reinforce": _played(
+        "REINFORCE with a learned baseline", "REINFORCE", keeps_average=True
     ),
-    "reinforce_kl": Method(
+    "reinforce_kl": _played(
         "REINFORCE with the exact KL to the initial sender",
+        "REINFORCE + KL",
         strength="kl",
-        receives="kl_coef",
-        label="REINFORCE + KL",
+        coefficient="kl_coef",
     ),
-    "reinforce_kl_average": Method(
-        "null: REINFORCE with the exact KL to the sender's EMA, no resets",
+    "reinforce_kl_average": _played(
+        "REINFORCE with the exact KL to the sender's EMA, no resets",
+        "REINFORCE + KL to EMA",
         {"reference_average": True},
+        role="null",
         strength="kl",
-        receives="kl_coef",
-        label="REINFORCE + KL to EMA",
+        coefficient="kl_coef",
     ),
-    "reinforce_entropy": Method(
+    "reinforce_entropy": _played(
         "REINFORCE with a larger entropy bonus",
+        "REINFORCE + entropy",
         strength="entropy",
-        receives="entropy_coef",
-        label="REINFORCE + entropy",
+        coefficient="entropy_coef",
     ),
-    "reinforce_l2": Method(
+    "reinforce_l2": _played(
         "REINFORCE with L2 to the initial sender",
+        "REINFORCE + L2",
         strength="l2",
-        receives="l2_coef",
-        label="REINFORCE + L2",
+        coefficient="l2_coef",
     ),
-    "s2p_01": Method(
-        "a supervised loss besides, α = 0.1",
+    "s2p_01": _played(
+        "REINFORCE with a supervised loss, α = 0.1",
+        "S2P, α = 0.1",
         {"lesson_coef": 0.1},
-        supervision=PRETRAINING,
-        label="S2P, α = 0.1",
     ),
-    "s2p_1": Method(
-        "a supervised loss besides, α = 1",
+    "s2p_1": _played(
+        "REINFORCE with a supervised loss, α = 1",
+        "S2P, α = 1",
         {"lesson_coef": 1.0},
-        supervision=PRETRAINING,
-        label="S2P, α = 1",
     ),
-    "s2p_5": Method(
-        "a supervised loss besides, α = 5",
+    "s2p_5": _played(
+        "REINFORCE with a supervised loss, α = 5",
+        "S2P, α = 5",
         {"lesson_coef": 5.0},
-        supervision=PRETRAINING,
-        label="S2P, α = 5",
     ),
-    "sil": Method(
-        "seeded iterated learning: at intervals a student imitates the agents",
-        imitates=True,
-        supervision="none; more updates on the game's own sentences",
-        label="SIL",
-    ),
-    "elastic_reset": _reset(
-        "at intervals sender ← EMA, then EMA ← initial; the receiver plays on",
+    "sil": _imitated(imitation.Schedule()),
+    "elastic_reset": _played(
+        "at intervals sender ← EMA, then EMA ← initial; the receiver is not reset",
         "Elastic Reset",
+        resets=True,
     ),
-    "elastic_reset_receiver": _reset(
+    "elastic_reset_receiver": _played(
         "Elastic Reset of both agents",
         "Elastic Reset, both agents",
-        reset_receiver=True,
+        {"reset_receiver": True},
+        resets=True,
     ),
-    "elastic_reset_average_kl": Method(
+    "elastic_reset_average_kl": _played(
         "Elastic Reset with the exact KL to the EMA",
+        "Elastic Reset + KL to EMA",
         {"reference_average": True},
         resets=True,
         strength="kl",
-        receives="kl_coef",
-        label="Elastic Reset + KL to EMA",
+        coefficient="kl_coef",
     ),
-    "reset_policy_only": _reset(
-        "ablation: sender ← EMA, and the EMA goes on",
+    "reset_policy_only": _played(
+        "sender ← EMA, and the EMA is not reset",
         "reset to EMA only",
-        reset_average=False,
+        {"reset_average": False},
+        role="ablation",
+        resets=True,
     ),
-    "reset_to_initial": _reset(
-        "ablation: sender ← initial, no EMA",
+    "reset_to_initial": _played(
+        "sender ← initial, no EMA",
         "reset to initial",
-        reset_target=elastic_reset.INITIAL,
+        {"reset_target": elastic_reset.INITIAL},
+        role="ablation",
+        resets=True,
     ),
-    "reset_to_interpolation": _reset(
-        "null: sender ← (1 − w)·initial + w·sender, w the retained weight",
+    "reset_to_interpolation": _played(
+        "sender ← (1 − w)·initial + w·sender, w the retained weight",
         "reset to interpolation",
-        reset_target=elastic_reset.INTERPOLATION,
+        {"reset_target": elastic_reset.INTERPOLATION},
+        role="null",
+        resets=True,
     ),
-    "reinforce_early_stop": Method(
-        "null: REINFORCE stopped at its best validation BLEU",
-        source="reinforce",
-        label="REINFORCE, early stop",
+    "reinforce_early_stop": _post_hoc(
+        "REINFORCE stopped at its best validation BLEU",
+        "REINFORCE, early stop",
+        post_hoc.best,
+        at_end=True,
     ),
-    "reinforce_average": Method(
-        "null: the EMA of REINFORCE's sender, with its receiver, no resets",
-        source="reinforce",
-        label="EMA of REINFORCE",
+    "reinforce_average": _post_hoc(
+        "the EMA of REINFORCE's sender, with its receiver, no resets",
+        "EMA of REINFORCE",
+        post_hoc.average,
     ),
-    "reinforce_ma25": Method(
-        "null: sender ¾ initial + ¼ REINFORCE, with its receiver",
-        source="reinforce",
-        weight=0.25,
-        label="¼ REINFORCE + ¾ π₀",
+    "reinforce_ma25": _post_hoc(
+        "sender ¾ initial + ¼ REINFORCE, with its receiver",
+        "¼ REINFORCE + ¾ π₀",
+        post_hoc.interpolate(0.25),
     ),
-    "reinforce_ma50": Method(
-        "null: sender ½ initial + ½ REINFORCE, with its receiver",
-        source="reinforce",
-        weight=0.5,
-        label="½ REINFORCE + ½ π₀",
+    "reinforce_ma50": _post_hoc(
+        "sender ½ initial + ½ REINFORCE, with its receiver",
+        "½ REINFORCE + ½ π₀",
+        post_hoc.interpolate(0.5),
     ),
-    "reinforce_ma75": Method(
-        "null: sender ¼ initial + ¾ REINFORCE, with its receiver",
-        source="reinforce",
-        weight=0.75,
-        label="¾ REINFORCE + ¼ π₀",
+    "reinforce_ma75": _post_hoc(
+        "sender ¼ initial + ¾ REINFORCE, with its receiver",
+        "¾ REINFORCE + ¼ π₀",
+        post_hoc.interpolate(0.75),
     ),
 }
 
-LABELS = {name: method.label for name, method in METHODS.items()}
+LABELS = tables.labels(METHODS)
 # What the published tables compare, the ablations and the nulls.
 STUDY = tuple(
     name
@@ -168,6 +189,20 @@ QUICK = (
     "reinforce_early_stop",
     "reinforce_ma50",
 )
+LISTS = {"study": STUDY, "quick": QUICK}
+# What each method learns from besides the game.
+NOTHING, PRETRAINING = "none", "pretraining text of both pairs, at every step"
+SUPERVISION = dict.fromkeys(METHODS, NOTHING) | {
+    "s2p_01": PRETRAINING,
+    "s2p_1": PRETRAINING,
+    "s2p_5": PRETRAINING,
+    "sil": "none; more updates on the game's own sentences",
+}
+
+
+def table(generations):
+    """The table of a run whose seeded iterated learning has these generations."""
+    return METHODS | {"sil": _imitated(generations)}
 
 
 def choose(names):
@@ -176,31 +211,4 @@ def choose(names):
     `study` and `quick` stand for those lists, `all` for the whole table. Raises
     ValueError for an unknown name, with the names that exist.
     """
-    lists = {"all": tuple(METHODS), "study": STUDY, "quick": QUICK}
-    wanted = {known for name in names for known in lists.get(name, (name,))}
-    for name in wanted:
-        if name not in METHODS:
-            raise ValueError(
-                f"--methods {name}: unknown; choose from {', '.join(METHODS)}; or "
-                f"{', '.join(lists)}"
-            )
-    wanted |= {METHODS[name].source for name in wanted} - {None}
-    return tuple(name for name in METHODS if name in wanted)
-
-
-def overlay(hyper, method, strengths, *, decay, every, strength=None):
-    """The Hyper of a method: the run's, the method's changes, the calendar's.
-
-    Args: hyper: translation_game.Hyper of the run; strengths: `flags.Strengths`; decay
-    and every: of the EMA and the resets, used where the method resets; strength: of
-    the method's penalty, in place of the one in strengths.
-    """
-    changes = {"decay": decay if method.averages else 1.0, **method.hyper}
-    if method.strength:
-        own = getattr(strengths, method.strength)
-        changes[method.receives] = own if strength is None else strength
-    if method.resets:
-        changes["reset_every"] = every
-        weight = elastic_reset.retained_weight(decay, every)
-        changes["reset_weight"] = float(weight)
-    return hyper._replace(**changes)
+    return tables.choose(names, METHODS, LISTS)

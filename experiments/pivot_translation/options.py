@@ -1,49 +1,57 @@
-"""The game's flags, and the settings of a study that they make."""
+"""The game's flags, and the study that they ask for."""
 
 import dataclasses
+from typing import Literal
 
 from experiments.pivot_translation import (
     decoding,
+    evaluators,
     methods,
     published,
-    study,
     trainers,
-    tuned,
 )
-from rlhf_jax import optim
+from rlhf_jax import optim, ranges
 from rlhf_jax.algorithms import translation_game as game
-from rlhf_jax.algorithms.translation_game import imitation as sil
-from rlhf_jax.cli import command
-from rlhf_jax.studies import eval_steps, search
+from rlhf_jax.algorithms.translation_game import imitation
+from rlhf_jax.runtime import provenance
+from rlhf_jax.studies import eval_steps, search, tables, values
+from rlhf_jax.studies.interfaces import Schedule, Selection, Study, Unit
+
+SHOWN = {
+    "reward": "objective/scores",
+    "kl": "objective/kl",
+    "drift": "drift/bleu_en",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class RL:
     """What every method shares."""
 
-    tokens: int = 512
-    """A batch: its sentences' longest languages sum to so many pieces."""
-    lesson_tokens: int = 512
-    """The same of pretraining text, where S2P learns from it besides."""
-    learning_rate: float = 5e-4
-    sender_rate: float = 0.2
-    """The sender's learning rate, as a share of learning_rate. Below 1 in a short run:
-    the receiver has to follow, and the critic to be right, while English is left."""
-    schedule: str = "linear"
-    max_grad_norm: float = 0.1
-    policy_coef: float = 1.0
-    value_coef: float = 10.0
-    entropy: float = 0.001
-    """Coefficient of the messages' entropy, of every method but reinforce_entropy."""
-    receiver_coef: float = 1.0
-    critic_first: int = 40
-    """Steps before the sender learns: until then its baseline is worth nothing."""
-    longest: int = 40
-    """Tokens of a message."""
-    shortest: int = 3
-    decay: float = 0.99
-    """Of the EMA, once a step."""
-    reset_every: int = 80
+    tokens: ranges.Count = 512
+    """Pieces of a batch, each sentence counted in its longest language."""
+    lesson_tokens: ranges.Count = 512
+    """The same of pretraining text, for S2P's supervised loss."""
+    learning_rate: ranges.Positive = 5e-4
+    sender_rate: ranges.NonNegative = 0.2
+    """The sender's learning rate, as a share of learning_rate. Below 1 in short runs:
+    receiver and critic have to keep up with the sender before its English is gone."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    max_grad_norm: ranges.Limit = 0.1
+    policy_coef: ranges.NonNegative = 1.0
+    value_coef: ranges.NonNegative = 10.0
+    entropy: ranges.NonNegative = 0.001
+    """Coefficient of the messages' entropy, for all methods but reinforce_entropy."""
+    receiver_coef: ranges.NonNegative = 1.0
+    critic_first: ranges.Natural = 40
+    """Steps before the sender learns, in which the critic becomes a baseline."""
+    longest: ranges.Count = 40
+    """Most tokens of a message."""
+    shortest: ranges.Natural = 3
+    """Fewest tokens of a message."""
+    decay: ranges.Share = 0.99
+    """Of the EMA, per step."""
+    reset_every: ranges.Natural = 80
     """Steps between resets."""
 
 
@@ -51,49 +59,118 @@ class RL:
 class SIL:
     """Seeded iterated learning."""
 
-    play: int = 80
-    """Steps of the game before a student takes over."""
-    imitate: int = 40
-    """Updates of the student's sender; fewer are little but the first steps of Adam."""
-    tune: int = 40
+    play: ranges.Count = 80
+    """Steps of the game in a generation, before a student replaces the agents."""
+    imitate: ranges.Natural = 40
+    """Updates of the student's sender; far fewer are only Adam's first steps."""
+    tune: ranges.Natural = 40
     """Updates of the student's receiver."""
-    learning_rate: float = 1e-4
+    learning_rate: ranges.Positive = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
 class Strengths:
-    """How hard each penalty pulls; none of them is published for this game."""
+    """The coefficients of the penalties; none is published for this game."""
 
-    kl: float = 0.01
-    """On the exact KL of the sender to the initial one, nats a token."""
-    entropy: float = 0.01
-    """On the entropy of messages, nats a token; every other method has rl.entropy."""
-    l2: float = 0.001
-    """On ½ Σ (θ − θ₀)² of the sender."""
+    kl: ranges.NonNegative = 0.01
+    """Of the exact KL from the initial sender, nats a token."""
+    entropy: ranges.NonNegative = 0.01
+    """Of the entropy of messages, nats a token; all other methods use rl.entropy."""
+    l2: ranges.NonNegative = 0.001
+    """Of ½ Σ (θ − θ₀)² of the sender."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Corner:
     """The worst drift that counts in a hypervolume, above the pretrained sender's."""
 
-    bleu_en: float = 15.0
+    bleu_en: ranges.Positive = 15.0
     """BLEU-En lost."""
-    text_nll: float = 2.0
+    text_nll: ranges.Positive = 2.0
     """Nats a token of human English."""
-    message_nll: float = 2.0
+    message_nll: ranges.Positive = 2.0
     """Nats a token of messages, under the judge."""
-    kl_initial: float = 60.0
+    kl_initial: ranges.Positive = 60.0
     """Nats a message."""
 
 
+def study(config, task, *, tuned=None):
+    """The `interfaces.Study` that the flags of the game ask for.
+
+    Args: config: `pivot_translation.Config`; task: `task.Task`; tuned: {method:
+    Values}, by default what --tuned names.
+    """
+    rl, tuned = config.rl, values.read(config.tuned) if tuned is None else tuned
+    greedy = decoding.config(longest=rl.longest, shortest=rl.shortest)
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
+    return Study(
+        methods=rows(config, tuned),
+        units=tuple(Unit(0, seed) for seed in seeds),
+        schedule=schedule(config),
+        evaluators=evaluators.validation(task, greedy),
+        task=task,
+        settings=settings(config),
+        at_end=(evaluators.on_test(task, greedy),),
+        of_best=(evaluators.on_test(task, greedy, prefix="best"),),
+        select=Selection(("eval/reward_a",), worth),
+        budget=budget,
+        shown=SHOWN,
+        digest=values.digest(provenance.digest(config), tuned),
+    )
+
+
+def worth(now, start):
+    """What an early stop maximises: BLEU-De on validation half A, as published."""
+    del start
+    return now["eval/reward_a"]
+
+
+def budget(metrics):
+    """What an iteration with these metrics took: {"tokens", "gradient_steps",
+    "reward_calls"}."""
+    return {
+        "tokens": metrics["response/tokens"],
+        "gradient_steps": 1 + metrics.get("sil/updates", 0.0),
+        "reward_calls": metrics["response/rows"],
+    }
+
+
+def table(config):
+    """{name: its row} of all methods, as the flags of a run have them."""
+    sil = config.sil
+    return methods.table(imitation.Schedule(sil.play, sil.imitate, sil.tune))
+
+
+def rows(config, tuned):
+    """The rows of the methods asked for, with the {method: Values} of a search."""
+    tuned_table = tables.with_values(table(config), tuned)
+    return {name: tuned_table[name] for name in methods.choose(config.methods)}
+
+
+def schedule(config):
+    """When the runs of a study evaluate, reset and save."""
+    every, steps = config.rl.reset_every, config.steps
+    if config.num_evals:
+        evaluations = eval_steps.by_count(steps, config.num_evals)
+    else:
+        evaluations = eval_steps.alike(steps, config.eval_every, reset_every=every)
+    return Schedule(
+        steps=steps,
+        evaluations=evaluations,
+        reset_every=every,
+        save_every=config.save_every,
+        keep=config.keep,
+    )
+
+
 def settings(config):
-    """`study.Settings` of an experiment's flags."""
-    rl, own = config.rl, search.read(config.tuned)
+    """What the trainers of the game read."""
+    rl = config.rl
     draw = decoding.config(longest=rl.longest, shortest=rl.shortest, temperature=1.0)
     optimizer = optim.Config(
         **published.ADAM, max_grad_norm=rl.max_grad_norm, schedule=rl.schedule
     )
-    return study.Settings(
+    return trainers.Settings(
         algorithm=game.Config(sampling=draw, optimizer=optimizer),
         hyper=game.Hyper(
             learning_rate=rl.learning_rate,
@@ -105,55 +182,29 @@ def settings(config):
             sender_rate=rl.sender_rate,
             critic_first=rl.critic_first,
         ),
-        strengths=config.strengths,
+        strengths=dataclasses.asdict(config.strengths),
         flow=trainers.Flow(rl.tokens, rl.lesson_tokens, config.text.classes),
-        generations=sil.Schedule(config.sil.play, config.sil.imitate, config.sil.tune),
         student_rate=config.sil.learning_rate,
-        methods=methods.choose(config.methods),
-        seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
-        steps=config.steps,
         decay=rl.decay,
-        reset_every=rl.reset_every,
-        eval_every=config.eval_every,
-        looks=config.looks,
-        save_every=config.save_every,
-        keep=config.keep,
-        digest=search.digest(command.digest(config), own),
-        tuned=own,
     )
 
 
-def check_looks(settings):
-    """Raises ValueError where --looks are too few for the resets of a method."""
-    calendars = {name: settings.calendar(name) for name in settings.methods}
-    eval_steps.check(settings.steps, calendars, settings.looks)
+def check_num_evals(config):
+    """Raises ValueError where a method's resets never come, or are too many."""
+    chosen = rows(config, values.read(config.tuned))
+    eval_steps.check_resets(schedule(config), chosen, config.num_evals)
 
 
-def tuned_note(config):
-    """How methods were tuned, for the report: every one of them, or those not named."""
-    own, chosen = search.read(config.tuned), methods.choose(config.methods)
-    if not own:
+def tuning_note(config, names):
+    """The note on how the named methods were tuned, for the report."""
+    tuned, known = values.read(config.tuned), methods.METHODS
+    if not tuned:
         return (
-            "Nothing is tuned: rates are everybody's, penalties "
+            "Nothing is tuned: all methods share their learning rates; penalties "
             f"{dataclasses.asdict(config.strengths)}."
         )
-    return search.told(
-        config.tuned,
-        own,
-        chosen,
-        lambda name: tuned.command(own[name], methods.METHODS[name], config.rl),
-    )
 
+    def flags(name):
+        return search.flags(name, known, tuned[name], config.rl)
 
-def corners(corner, records):
-    """{axis: (drift, reward)}: the pretrained agents' means, moved by `Corner`."""
-    start = [r for r in records if r.get("eval/phase") == "start"]
-
-    def mean(name):
-        found = [r[name] for r in start if name in r]
-        return sum(found) / max(len(found), 1)
-
-    return {
-        f"drift/{name}": (mean(f"drift/{name}") + room, mean("eval/reward"))
-        for name, room in dataclasses.asdict(corner).items()
-    }
+    return search.note(config.tuned, tuned, names, flags)

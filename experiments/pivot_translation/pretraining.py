@@ -1,4 +1,4 @@
-"""Translators and a language model trained on text, once: weights stay in the cache."""
+"""Pretraining of the translators and of the judge; their weights stay in the cache."""
 
 import dataclasses
 import functools
@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.pivot_translation import decoding
-from rlhf_jax import optim, training, trees
+from rlhf_jax import optim, ranges, trees
 from rlhf_jax.algorithms.translation_game import messages
 from rlhf_jax.data.translation import corpora, subwords, token_batches
 from rlhf_jax.evaluation import translation as scores
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder
 from rlhf_jax.runtime import checkpoint, files, loop, processes
-from rlhf_jax.studies import fitting
+from rlhf_jax.studies import supervised
 from rlhf_jax.tasks import pretraining
 from rlhf_jax.types import Pairs, Tokens
 
@@ -29,38 +29,38 @@ JUDGE = optim.Config(schedule="linear", warmup=50, weight_decay=0.01)
 class Config:
     """How the agents, and the language model that judges messages, are pretrained."""
 
-    steps: int = 1200
-    """Updates of each agent; the best on held-out text is kept."""
-    tokens: int = 2000
-    """A batch: the lengths of its sentences in their longest language sum to that."""
-    learning_rate: float = 1e-3
-    final_rate: float = 1e-5
-    decay_steps: int | None = None
+    steps: ranges.Count = 1200
+    """Updates of each agent; the weights that are best on held-out text are kept."""
+    tokens: ranges.Count = 2000
+    """Tokens of a batch, each pair counted by the longer of its two sentences."""
+    learning_rate: ranges.Positive = 1e-3
+    final_rate: ranges.NonNegative = 1e-5
+    decay_steps: ranges.Count | None = None
     """Updates until the rate has fallen linearly to the final one; None: all."""
-    dropout_fr_en: float = 0.0
-    """Published: 0.2; three passes over the text are too few to learn it by heart."""
-    dropout_en_de: float = 0.0
+    dropout_fr_en: ranges.Share = 0.0
+    """Published: 0.2; three passes over the text are too few to memorise it."""
+    dropout_en_de: ranges.Share = 0.0
     """Published: 0.3."""
-    eval_every: int = 300
-    save_every: int = 300
-    dev_rows: int = 400
-    """Pairs held out of the pretraining text, on which the best weights are chosen."""
+    eval_every: ranges.Count = 300
+    save_every: ranges.Natural = 300
+    dev_rows: ranges.Count = 400
+    """Held-out pairs of the pretraining text, on which the best weights are chosen."""
     judge: str = "small"
     """Preset of the language model that judges messages."""
-    judge_steps: int = 600
-    judge_rows: int = 64
-    judge_learning_rate: float = 2e-3
+    judge_steps: ranges.Count = 600
+    judge_rows: ranges.Count = 64
+    judge_learning_rate: ranges.Positive = 2e-3
 
 
 def rate(config, step):
-    """The learning rate of an update, 0-based: linear to the final rate, then that."""
+    """The learning rate of a 0-based update: linear to the final one, then constant."""
     span = config.decay_steps or config.steps
     left = 1.0 - min(step / max(span, 1), 1.0)
     return config.final_rate + (config.learning_rate - config.final_rate) * left
 
 
 def split(pairs, dev_rows):
-    """(training pairs, dev pairs): dev drawn blindly; no English sentence is in both.
+    """(training pairs, dev pairs): dev is a random draw; they share no English.
 
     Raises ValueError where nothing is left to train on.
     """
@@ -78,7 +78,7 @@ def split(pairs, dev_rows):
 
 
 class Batches:
-    """Batches of `Pairs` with dropout keys, a function of the step."""
+    """Batches of `Pairs`, a function of the step."""
 
     def __init__(self, pairs, source, target, *, tokens, classes, seed, multiple):
         self._source, self._target = pairs.ids[source], pairs.ids[target]
@@ -93,7 +93,7 @@ class Batches:
         self._seed = seed
 
     def plain(self, step):
-        """`Pairs` without keys."""
+        """`Pairs` without dropout keys."""
         rows, edge = self._order.batch(step)
         sides = (
             corpora.pad(ids, rows, length=edge + 1)
@@ -101,33 +101,32 @@ class Batches:
         )
         return Pairs(*(x for side in sides for x in side))
 
-    def dropped(self, step):
-        """`Pairs` whose rows are dropped out, each by a key of its own."""
+    def keyed(self, step):
+        """`Pairs` with a dropout key for each row."""
         pairs = self.plain(step)
         generator = np.random.default_rng([self._seed, step])
         shape = (pairs.source.shape[0], 2)
         keys = generator.integers(0, 2**32, shape, np.uint32)
         return pairs._replace(keys=keys)
 
-    def shapes(self):
-        return self._order.shapes()
-
 
 def translator(
-    model, pairs, languages, folder, *, config, dropout, classes, layout, told
-):
+    model, pairs, languages, folder, *,
+    config, dropout, classes, pieces, layout, report, signals,
+):  # fmt: skip
     """The weights of a translator at `folder`, trained if they are not there yet.
 
     Args: model: without dropout; pairs: `Parallel`; languages: (source, target);
-    told: {"report", "signals"}. A run that was stopped goes on where it was saved.
-    Returns (params, {"bleu", "step"} of the best on held-out pairs).
+    pieces: `Subwords`; report, signals: as in `experiment.Setting`. A run that was
+    stopped resumes from its last checkpoint. Returns (params, {"bleu", "step"} of the
+    best on held-out pairs).
     """
-    some = jnp.ones((1, 2), jnp.int32)
-    init = functools.partial(model.init, jax.random.key(0), some, some, some)
+    tokens = jnp.ones((1, 2), jnp.int32)
+    init = functools.partial(model.init, jax.random.key(0), tokens, tokens, tokens)
     target = layout.like(jax.eval_shape(init)["params"])
-    found = checkpoint.load_params(folder, target)
-    if found is not None:
-        return found, processes.told(
+    params = checkpoint.load_params(folder, target)
+    if params is not None:
+        return params, processes.broadcast_from_first(
             lambda: files.unseal(pathlib.Path(folder))["extra"]
         )
     train, dev = split(pairs, config.dev_rows)
@@ -140,60 +139,60 @@ def translator(
         multiple=layout.size,
     )
     shape = dataclasses.replace(model.config, dropout=dropout)
-    fit = _Fit(model, type(model)(shape), batches, dev, languages, config, layout, told)
-    best, extra = fit(jax.jit(init)()["params"], folder)
-    checkpoint.save_params(folder, best, extra)
-    return layout.place(best), extra
+    objective = supervised.Objective(
+        type(model)(shape), messages.make_loss, messages.count, ADAM
+    )
+    held_out = _held_out_bleu(model, dev, languages, pieces, layout)
+    fit = _Fit(objective, batches, held_out, config, layout)
+    title = f"pretraining {'→'.join(languages)}"
+    report = functools.partial(report, title, total=config.steps)
+    fit.run(jax.jit(init)()["params"], folder, report=report, signals=signals)
+    checkpoint.save_params(folder, fit.best_params, fit.best)
+    return layout.put(fit.best_params), fit.best
+
+
+def _held_out_bleu(model, pairs, languages, pieces, layout):
+    """bleu(params) of greedy translations of `Parallel`, tokenized BLEU."""
+    source = pairs.ids[languages[0]]
+    rows = np.arange(len(pairs))
+    padded = corpora.pad(source, rows, length=int(source.lengths().max()))
+    references = pairs.words[languages[1]]
+    translate = decoding.compile_translate(model, layout, decoding.config())
+
+    def bleu(params):
+        output = translate(params, *padded)
+        lines = pieces.decode(languages[1], output.heard, output.mask)
+        return scores.tokenized_bleu(lines, references).score
+
+    return bleu
 
 
 class _Fit:
-    """The loop around one translator's training."""
+    """The training of one translator, and its best weights so far."""
 
-    def __init__(self, model, dropped, batches, dev, languages, config, layout, told):
-        self._batches, self._config, self._layout = batches, config, layout
-        self._told, self._languages = told, languages
-        source, target = (dev.ids[x] for x in languages)
-        rows = np.arange(len(dev))
-        self._source = corpora.pad(source, rows, length=int(source.lengths().max()))
-        self._references = dev.words[languages[1]]
-        self._pieces = told["subwords"]
-        self._translate = decoding.compile_translate(model, layout, decoding.config())
-        self._step = fitting.compile_step(
-            messages.make_loss(dropped),
-            messages.count,
-            ADAM,
-            layout,
-        )
-        self._best, self._best_params = {"bleu": -1.0, "step": 0}, None
+    def __init__(self, objective, batches, bleu, config, layout):
+        self._objective, self._batches, self._bleu = objective, batches, bleu
+        self._step = supervised.compile_step(objective, layout)
+        self._config, self._layout = config, layout
+        self.best, self.best_params = {"bleu": -1.0, "step": 0}, None
 
-    def __call__(self, params, folder):
-        """(the best params on the host, {"bleu", "step"})."""
-        name = "→".join(self._languages)
-        title = f"pretraining {name}"
-        config, place = self._config, self._layout.place
-        tx = optim.transformation(ADAM)
-        partial = checkpoint.Checkpointer(
+    def run(self, params, folder, *, report, signals):
+        """Trains to the end, from the newest checkpoint on."""
+        config = self._config
+        unfinished = checkpoint.Checkpointer(
             pathlib.Path(f"{folder}.partial"), keep=1, config_digest="translator"
         )
-        state = jax.eval_shape(functools.partial(training.init, tx=tx), params)
-        like = self._layout.like({"state": state, "best": state.params})
-        found, start = partial.restore(like), 0
-        if found is None:
-            state = place(training.init(trees.copy(params), tx))
-            self._best_params = self._layout.keep(params)
-        else:
-            start, saved, self._best = found
-            state, self._best_params = saved["state"], saved["best"]
+        state, start = self._restore(params, unfinished)
 
         def log(step, metrics, rows):
             del rows
-            shown = {"nll": metrics["nll"], "dev_bleu": max(self._best["bleu"], 0.0)}
-            self._told["report"](title, done=step, total=config.steps, **shown)
+            bleu = max(self.best["bleu"], 0.0)
+            report(done=step, nll=metrics["nll"], dev_bleu=bleu)
 
         def save(state, step, final):
             if not final:
-                tree = {"state": state, "best": self._best_params}
-                partial.save(step, tree, self._best)
+                tree = {"state": state, "best": self.best_params}
+                unfinished.save(step, tree, self.best)
 
         every = range(config.eval_every, config.steps + 1, config.eval_every)
         plan = loop.Plan(
@@ -204,35 +203,45 @@ class _Fit:
         hooks = loop.Hooks(
             advance=self._advance, log=log, evaluate=self._evaluate, save=save
         )
-        signals = self._told["signals"]
         loop.run(state, start=start, plan=plan, hooks=hooks, signals=signals)
-        partial.clear()
-        return self._best_params, self._best
+        unfinished.clear()
 
-    def _advance(self, state, iteration, hold_reset):
-        del hold_reset
-        hyper = training.Hyper(
-            jnp.asarray(rate(self._config, iteration), jnp.float32), jnp.asarray(1)
+    def _restore(self, params, unfinished):
+        """(state, steps done): of the newest checkpoint, or of the start."""
+        initial = functools.partial(supervised.initial, objective=self._objective)
+        state = jax.eval_shape(initial, params)
+        like = self._layout.like({"state": state, "best": state.learner.params})
+        saved = unfinished.restore(like)
+        if saved is None:
+            self.best_params = self._layout.snapshot(params)
+            return self._layout.put(initial(trees.copy(params))), 0
+        start, tree, self.best = saved
+        self.best_params = tree["best"]
+        return tree["state"], start
+
+    def _advance(self, state, iteration):
+        hyper = supervised.Hyper(
+            learning_rate=jnp.asarray(rate(self._config, iteration), jnp.float32),
+            total=jnp.asarray(1),
         )
-        batch = self._layout.shard(self._batches.dropped(iteration))
-        state, metrics = self._step(state, batch, hyper)
+        batch = self._layout.shard_rows(self._batches.keyed(iteration))
+        state, metrics = self._step((), state, batch, hyper)
         return state, metrics, None
 
     def _evaluate(self, state, step, phase):
         del phase
-        said = self._translate(state.params, *self._source)
-        lines = self._pieces.decode(self._languages[1], said.heard, said.mask)
-        bleu = scores.tokenized_bleu(lines, self._references).score
-        if bleu > self._best["bleu"]:
-            self._best = {"bleu": bleu, "step": step}
-            self._best_params = self._layout.keep(state.params)
+        params = state.learner.params
+        bleu = self._bleu(params)
+        if bleu > self.best["bleu"]:
+            self.best = {"bleu": bleu, "step": step}
+            self.best_params = self._layout.snapshot(params)
 
 
-def judge(lines, size, folder, *, config, layout, told):
+def judge(lines, size, folder, *, config, layout, report, signals):
     """A language model of messages: (model, params), trained if not in the cache.
 
     lines: `Ragged` ids of human sentences in the language of messages; size: of the
-    vocabulary. A sentence begins with BOS, which nothing learns to say.
+    vocabulary. Sentences begin with BOS, which is not a target.
     """
     longest = max(int(lines.lengths().max()), max(decoding.EDGES)) + 1
     shape = model_config.preset(config.judge, vocab_size=size, max_length=longest)
@@ -253,22 +262,22 @@ def judge(lines, size, folder, *, config, layout, told):
         rows=config.judge_rows,
         learning_rate=config.judge_learning_rate,
         layout=layout,
-        report=told["report"],
-        signals=told["signals"],
+        report=report,
+        signals=signals,
     )
     return model, params
 
 
 def begun(tokens, mask):
-    """`Tokens` of sentences behind a BOS, for the judge."""
-    first = [(0, 0), (1, 0)]
-    tokens = np.pad(tokens, first, constant_values=subwords.BOS)
-    seen = np.pad(mask, first, constant_values=1)
-    return Tokens(tokens, seen, np.pad(mask, first))
+    """`Tokens` of sentences with a BOS before them, for the judge."""
+    width = [(0, 0), (1, 0)]
+    tokens = np.pad(tokens, width, constant_values=subwords.BOS)
+    visible = np.pad(mask, width, constant_values=1)
+    return Tokens(tokens, visible, np.pad(mask, width))
 
 
 def digest(*parts):
-    """12 hex digits of settings and of `Ragged` ids: what weights depend on."""
+    """12 hex digits of the settings and `Ragged` ids that weights depend on."""
     total = hashlib.sha256()
     for part in parts:
         if isinstance(part, subwords.Ragged):

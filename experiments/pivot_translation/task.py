@@ -1,4 +1,4 @@
-"""What a game is about: sentences in three languages, two agents and a judge."""
+"""The task of the game: sentences in three languages, two agents and a judge."""
 
 import dataclasses
 import pathlib
@@ -12,7 +12,7 @@ from rlhf_jax.data.translation import corpora, subwords
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import heads, seq2seq
 
-SENDER, RECEIVER = ("fr", "en"), ("en", "de")
+LANGUAGES = {"sender": ("fr", "en"), "receiver": ("en", "de")}  # (source, target)
 HUB = {
     "dataset": "romrawinjp/multi30k",
     "fr_en": "IWSLT/iwslt2017@iwslt2017-fr-en",
@@ -25,32 +25,32 @@ class Config:
     """How text becomes ids, and how large the agents are."""
 
     merges: int = 25_000
-    """Of the joint byte-pair encoding, learned on the game's training text alone."""
+    """Of the joint byte-pair encoding, learned on the game's training text only."""
     paper_merges: bool = False
     """Learn them on validation and test_2017 text too, as the published files do."""
     max_length: int = 40
-    """Pieces of a training sentence at most; longer ones are left out."""
+    """Longest training sentence, in pieces; longer ones are left out."""
     classes: int = 3
-    """Of lengths: each is a shape that is compiled."""
+    """Length classes of batches: each is a shape to compile."""
     rows: int | None = None
-    """At most so many training sentences of the game, drawn blindly; None: all."""
+    """Random subset of the game's training sentences, of this size; None: all."""
     pretrain_rows: int | None = None
-    """At most so many pairs of each pretraining text, drawn blindly; None: all."""
+    """Random subset of each pretraining text, of this size; None: all."""
     embedding: int = 256
     hidden: int = 256
     eval_rows: int | None = None
-    """At most so many validation sentences, the first ones; None: all."""
+    """Use only the first this many validation and test sentences; None: all."""
     eval_split: str = "val"
     test_split: str = "test_2016_flickr"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # the same task is the same object
 class Task:
-    """A subject of the game. Text is on the host."""
+    """What a study of the game is about. Text is on the host."""
 
     networks: game.Networks
     params: dict  # {"sender", "receiver"}, pretrained, float32
-    judge: tuple[Any, Any]  # a language model of messages, and its weights
+    judge: tuple[Any, Any]  # a language model of messages, its weights
     pieces: subwords.Subwords
     train: corpora.Parallel
     val: corpora.Parallel
@@ -60,7 +60,7 @@ class Task:
 
 
 def corpus(words, *, split="train"):
-    """`translation.Corpus` of "PATH[@CONFIG][:SPLIT][,tokenized]"."""
+    """`corpora.Corpus` of "PATH[@CONFIG][:SPLIT][,tokenized]"."""
     head, *marks = words.split(",")
     if set(marks) - {"tokenized"}:
         raise ValueError(
@@ -77,65 +77,31 @@ def corpus(words, *, split="train"):
     )
 
 
-def create(config, pretrain, dataset, fr_en, en_de, *, layout, cache, told):
+def create(config, pretrain, dataset, fr_en, en_de, *, layout, cache, report, signals):
     """The task of a data set in French, English and German, and pretraining text.
 
     Args: pretrain: pretraining.Config; dataset: a name as `corpus` takes it, without a
-    split; fr_en, en_de: names; told: {"report", "signals"}.
+    split; fr_en, en_de: names; report, signals: as in `experiment.Setting`.
     """
-    prepared = _prepare(config, dataset, fr_en, en_de, cache, told)
-    sets, pieces = prepared.sets, prepared.subwords
-    sets = {name: _short(name, part, config, told) for name, part in sets.items()}
-    sizes = {x: pieces.size(x) for x in pieces.languages}
-
-    def translator(source, target):
-        shape = model_config.Seq2Seq(
-            sizes[source], sizes[target], config.embedding, config.hidden
-        )
-        return seq2seq.Seq2Seq(shape)
-
-    networks = game.Networks(
-        translator(*SENDER), translator(*RECEIVER), heads.FeatureValue(config.hidden)
-    )
-    told = {**told, "subwords": pieces}
-    settings = vars(pretrain).items()
-    of_judge = {k: v for k, v in settings if k.startswith("judge")}
-    learning = {
-        k: v
-        for k, v in settings
-        if k not in of_judge and not k.startswith(("dropout", "save"))
+    cache = pathlib.Path(cache)
+    prepared = _prepare(config, dataset, fr_en, en_de, cache, report)
+    pieces = prepared.subwords
+    sets = {
+        name: _short(name, pairs, config, report)
+        for name, pairs in prepared.sets.items()
     }
+    networks = _networks(config, pieces)
+    shared = {"layout": layout, "report": report, "signals": signals}
     agents, reached = {}, {}
-    for name, languages, dropout in (
-        ("sender", SENDER, pretrain.dropout_fr_en),
-        ("receiver", RECEIVER, pretrain.dropout_en_de),
-    ):
-        pairs, model = sets[name], getattr(networks, name)
-        asked = [learning, dropout, config.classes, model.config]
-        ids = [pairs.ids[x] for x in languages]
-        key = pretraining.digest(repr(asked), pretraining.ADAM, *ids)
-        agents[name], reached[name] = pretraining.translator(
-            model,
-            pairs,
-            languages,
-            pathlib.Path(cache) / f"translator-{'-'.join(languages)}-{key}",
-            config=pretrain,
-            dropout=dropout,
-            classes=config.classes,
-            layout=layout,
-            told=told,
+    for name in LANGUAGES:
+        agents[name], reached[name] = _translator(
+            name, networks, sets[name], config, pretrain, pieces, cache, shared
         )
-    lines = sets["train"].ids["en"]
-    key = pretraining.digest(repr(of_judge), pretraining.JUDGE, sizes["en"], lines)
-    judge = pretraining.judge(
-        lines,
-        sizes["en"],
-        pathlib.Path(cache) / f"judge-en-{key}",
-        config=pretrain,
-        layout=layout,
-        told=told,
-    )
-    facts = {**prepared.facts, "pretrained": reached}
+    english, size = sets["train"].ids["en"], pieces.size("en")
+    of_judge = {k: v for k, v in vars(pretrain).items() if k.startswith("judge")}
+    key = pretraining.digest(repr(of_judge), pretraining.JUDGE, size, english)
+    folder = cache / f"judge-en-{key}"
+    judge = pretraining.judge(english, size, folder, config=pretrain, **shared)
     return Task(
         networks=networks,
         params=agents,
@@ -144,13 +110,51 @@ def create(config, pretrain, dataset, fr_en, en_de, *, layout, cache, told):
         train=sets["train"],
         val=sets["val"],
         test=sets["test"],
-        lessons={name: sets[name] for name in ("sender", "receiver")},
-        facts=facts,
+        lessons={name: sets[name] for name in LANGUAGES},
+        facts={**prepared.facts, "pretrained": reached},
     )
 
 
-def _prepare(config, dataset, fr_en, en_de, cache, told):
-    """`translation.Prepared` of every set, by name."""
+def _networks(config, pieces):
+    """The agents' networks and the critic's, without dropout."""
+
+    def translator(source, target):
+        sizes = pieces.size(source), pieces.size(target)
+        return seq2seq.Seq2Seq(
+            model_config.Seq2Seq(*sizes, config.embedding, config.hidden)
+        )
+
+    agents = [translator(*languages) for languages in LANGUAGES.values()]
+    return game.Networks(*agents, heads.FeatureValue(config.hidden))
+
+
+def _translator(name, networks, pairs, config, pretrain, pieces, cache, shared):
+    """(pretrained weights of an agent, what it reached on held-out pairs)."""
+    languages, model = LANGUAGES[name], getattr(networks, name)
+    dropout = getattr(pretrain, f"dropout_{'_'.join(languages)}")
+    learning = {
+        k: v
+        for k, v in vars(pretrain).items()
+        if not k.startswith(("judge", "dropout", "save"))
+    }
+    depends_on = [learning, dropout, config.classes, model.config]
+    ids = [pairs.ids[x] for x in languages]
+    key = pretraining.digest(repr(depends_on), pretraining.ADAM, *ids)
+    return pretraining.translator(
+        model,
+        pairs,
+        languages,
+        cache / f"translator-{'-'.join(languages)}-{key}",
+        config=pretrain,
+        dropout=dropout,
+        classes=config.classes,
+        pieces=pieces,
+        **shared,
+    )
+
+
+def _prepare(config, dataset, fr_en, en_de, cache, report):
+    """`corpora.Prepared`: every set by name, and the subwords."""
     train = corpus(dataset)
     val, test = (
         dataclasses.replace(train, split=split)
@@ -175,27 +179,26 @@ def _prepare(config, dataset, fr_en, en_de, cache, told):
     }
     prepared = corpora.prepare(
         sets,
-        # The published vocabularies leave the En-De text out: so is it here.
+        # As published, the vocabularies do not count the En-De text.
         config=corpora.Config(
             learn=learn, count=(train, *senders), merges=config.merges
         ),
         cache=cache,
-        report=told["report"],
+        report=report,
     )
-    needed = {"train": ("fr", "en", "de"), "sender": SENDER, "receiver": RECEIVER}
-    for name, languages in needed.items():
-        there = prepared.sets[name].languages
-        if missing := [x for x in languages if x not in there]:
-            flag = {"train": "dataset", "sender": "pretrain-fr-en"}
+    for name, languages in {"train": ("fr", "en", "de"), **LANGUAGES}.items():
+        present = prepared.sets[name].languages
+        if missing := [x for x in languages if x not in present]:
+            flag = "dataset" if name == "train" else f"pretrain-{'-'.join(languages)}"
             raise ValueError(
-                f"--{flag.get(name, 'pretrain-en-de')}: no {', '.join(missing)} in "
-                f"every corpus; there is {', '.join(there)}"
+                f"--{flag}: no {', '.join(missing)} in every corpus; there is "
+                f"{', '.join(present)}"
             )
     return prepared
 
 
-def _short(name, pairs, config, told):
-    """The rows of a set that are used: short ones, and at most as many as asked for."""
+def _short(name, pairs, config, report):
+    """The rows of a set that are used: those short enough, at most as many as asked."""
     if name in ("val", "test"):
         rows = np.arange(len(pairs))[: config.eval_rows]
         return corpora.select(pairs, rows) if len(rows) < len(pairs) else pairs
@@ -207,5 +210,5 @@ def _short(name, pairs, config, told):
             f"{name}: no sentence has at most {config.max_length} pieces; raise "
             "--text.max-length"
         )
-    told["report"](f"{name}: {len(rows)} of {len(pairs)} sentences")
+    report(f"{name}: {len(rows)} of {len(pairs)} sentences")
     return corpora.select(pairs, rows)

@@ -1,102 +1,197 @@
-"""One method of the game on one seed, as the host loop drives it.
+"""How a method of the game is trained: one method and seed as the host loop drives it.
 
-Programs are compiled once for a configuration and a shape of batches, and serve every
-method and seed. Batches are functions of the seed and the step.
+A row of the table of methods holds `Play(...)`: what it changes in the one program, as
+overlays on `translation_game.Hyper`. Programs are compiled once per configuration and
+batch shape. Batches are functions of the seed and the step.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.pivot_translation import pretraining, task
-from rlhf_jax import averaging, optim, training, trees
+from experiments.pivot_translation import pretraining
+from experiments.pivot_translation import task as tasks
+from rlhf_jax import averaging, elastic_reset, optim
 from rlhf_jax.algorithms import translation_game as game
-from rlhf_jax.algorithms.translation_game import imitation as sil
 from rlhf_jax.data.translation import corpora, token_batches
-from rlhf_jax.studies import cells
-from rlhf_jax.types import Pairs
+from rlhf_jax.studies.interfaces import Trainer
+from rlhf_jax.studies.values import Values
 
-_SIL_SEED, _LESSON_SEED = 10_000, 20_000  # beside the seed of a run
-
-
-class Programs(NamedTuple):
-    """Compiled once; methods and seeds share them."""
-
-    step: Any
-    teach: Any
-    reset: Any
-    imitate: Any
-    tune: Any
+_LESSON_SEED = 20_000  # added to the seed of a run
 
 
-class Learned(NamedTuple):
-    """What SIL carries: the game's state, and the student of the last generation."""
-
-    game: game.State
-    student: dict  # {"sender", "receiver"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Flow:
-    """Where batches come from: tokens of one, and the classes they are cut into."""
+class Flow(NamedTuple):
+    """The size of batches, in tokens, and the length classes they are cut into."""
 
     tokens: int
     lesson_tokens: int
     classes: int
 
 
-def compile_programs(networks, config, greedy, layout):
-    """`Programs` on a layout; state is donated.
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the trainers of the game read."""
 
-    Args: config: translation_game.Config; greedy: sampling.Config of SIL's teachers.
+    algorithm: game.Config
+    hyper: game.Hyper  # of a method that changes nothing
+    strengths: Mapping[str, float]  # coefficients of the penalties, by name
+    flow: Flow
+    student_rate: float  # learning rate of SIL's students
+    decay: float  # of the EMA
+
+
+@dataclasses.dataclass(frozen=True)
+class Play:
+    """Trains a method that plays the game: what it changes in the one program.
+
+    hyper: fields of `translation_game.Hyper`; strength: the name of its penalty among
+    `Settings.strengths`; coefficient: the field of Hyper that takes that strength;
+    keeps_average: whether the EMA is kept although the method itself does not use it;
+    values: what a search chose.
     """
-    fixed = {"networks": networks}
+
+    hyper: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    strength: str = ""
+    coefficient: str = ""
+    keeps_average: bool = False
+    values: Values = dataclasses.field(default_factory=Values)
+
+    rate = "learning_rate"  # the flag of its learning rate
+
+    @property
+    def penalty(self):
+        """The flag of its penalty's strength, None without a penalty."""
+        return f"strengths.{self.strength}" if self.strength else None
+
+    def __call__(self, study, run):
+        """The `Trainer` of a run."""
+        settings = study.settings
+        return trainer(
+            study.task,
+            settings.algorithm,
+            self.scalars(study, resets=study.methods[run.method].is_reset),
+            seed=run.unit.seed,
+            flow=settings.flow,
+            layout=run.layout,
+        )
+
+    def tuned(self, values):
+        """The same method with the `Values` that a search chose for it."""
+        return dataclasses.replace(self, values=values)
+
+    def scalars(self, study, *, resets):
+        """The `translation_game.Hyper` of the run: the study's, then the method's."""
+        settings = study.settings
+        average = self.values.average(
+            decay=settings.decay, every=study.schedule.reset_every
+        )
+        averages = resets or self.keeps_average or "reference_average" in self.hyper
+        # An EMA that nothing reads is not updated.
+        changes = {"decay": average["decay"] if averages else 1.0, **self.hyper}
+        if self.strength:
+            chosen = self.values.strength
+            usual = settings.strengths[self.strength]
+            changes[self.coefficient] = usual if chosen is None else chosen
+        if resets:
+            changes["reset_weight"] = float(elastic_reset.retained_weight(**average))
+        return self.values.hyper(settings.hyper._replace(**changes))
+
+    def tunes(self, *, resets):
+        """The fields of `Values` that the method reads."""
+        to_initial = self.hyper.get("reset_target") == elastic_reset.INITIAL
+        averaged = "reference_average" in self.hyper or (resets and not to_initial)
+        return (
+            "learning_rate",
+            *["weight"] * averaged,
+            *["every"] * resets,
+            *["strength"] * bool(self.strength),
+        )
+
+
+class Programs(NamedTuple):
+    """Compiled once and shared by methods and seeds."""
+
+    step: Callable  # (state, batch, hyper, gradients of a lesson or None)
+    teach: Callable  # (params, lesson)
+    reset: Callable  # (state, hyper)
+
+
+@functools.lru_cache(maxsize=8)
+def compile_programs(networks, config, layout):
+    """`Programs` on a layout; their state is donated. config: game.Config."""
     tx = optim.transformation(config.optimizer)
 
     def step(state, batch, hyper, lesson, *, axis_name):
         return game.step(
-            state, batch, hyper, lesson, tx=tx, config=config, axis_name=axis_name,
-            **fixed,
-        )  # fmt: skip
+            state,
+            batch,
+            hyper,
+            lesson,
+            networks=networks,
+            tx=tx,
+            config=config,
+            axis_name=axis_name,
+        )
 
     def teach(params, lesson, *, axis_name):
-        return game.teach(params, lesson, axis_name=axis_name, **fixed)
+        return game.teach(params, lesson, networks=networks, axis_name=axis_name)
 
-    learner = sil.Config(greedy)
-    student_tx = optim.transformation(learner.optimizer)
-    own = {
-        "networks": sil.Networks(networks.sender, networks.receiver),
-        "tx": student_tx,
-        "config": learner,
-    }
-
-    imitate = functools.partial(sil.imitate, **own)
-    tune = functools.partial(sil.tune, **own)
-    compiled = functools.partial(layout.compile, outputs=2)
     return Programs(
-        step=compiled(step, rows_in=(1,), donate=(0,)),
-        teach=compiled(teach, rows_in=(1,)),
+        step=layout.compile(step, rows_in=(1,), donate=(0,)),
+        teach=layout.compile(teach, rows_in=(1,)),
         reset=jax.jit(game.reset, donate_argnums=0),
-        imitate=compiled(imitate, rows_in=(2,), donate=(0,)),
-        tune=compiled(tune, rows_in=(2,), donate=(0,)),
     )
 
 
-def initial_params(subject, seed):
-    """{"sender", "receiver", "value"}: the pretrained agents and a critic of 0."""
-    width = subject.networks.sender.config
+def trainer(task, config, hyper, *, seed, flow, layout):
+    """The `Trainer` of a method that plays the game.
+
+    Args: task: `task.Task`; config, hyper: of `translation_game`; flow: `Flow`.
+    """
+    programs = compile_programs(task.networks, config, layout)
+    batch = batches(task.train, flow, seed, layout.size)
+    lesson = lessons(task, flow, seed, layout) if hyper.lesson_coef else None
+    traced = jax.tree.map(jnp.asarray, hyper)
+
+    def start():
+        tx = optim.transformation(config.optimizer)
+        params = initial_params(task, seed)
+        return layout.put(game.init(params, tx, jax.random.key(seed)))
+
+    def advance(state, iteration):
+        grads, taught = None, {}
+        if lesson is not None:
+            grads, taught = programs.teach(state.learner.params, lesson(iteration))
+        rows = layout.shard_rows(batch(iteration))
+        state, metrics = programs.step(state, rows, traced, grads)
+        return state, {**metrics, **taught}, None
+
+    return Trainer(
+        start=start,
+        advance=advance,
+        policy=lambda state: game.agents(state.learner.params),
+        reset=lambda state: programs.reset(state, traced),
+        average=_average,
+        mix=functools.partial(_mix, task),
+    )
+
+
+def initial_params(task, seed):
+    """{"sender", "receiver", "value"}: the pretrained agents and a zero critic."""
+    shape = task.networks.sender.config
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    features = jnp.zeros((1, 1, width.embedding + width.hidden))
-    value = subject.networks.value.init(key, features)["params"]
-    return {**subject.params, "value": value}
+    features = jnp.zeros((1, 1, shape.embedding + shape.hidden))
+    value = task.networks.value.init(key, features)["params"]
+    return {**task.params, "value": value}
 
 
 def batches(pairs, flow, seed, multiple):
-    """`TokenBatches` of the game's sentences, and batch(step) -> `game.Batch`."""
+    """batch(step) -> `game.Batch` of the game's sentences."""
     lengths = pairs.lengths()
     order = token_batches.TokenBatches(
         lengths,
@@ -111,47 +206,34 @@ def batches(pairs, flow, seed, multiple):
         source, target = (
             corpora.pad(pairs.ids[x], rows, length=edge + 1) for x in ("fr", "de")
         )
-        ids = np.arange(len(rows), dtype=np.int32)
-        return game.Batch(*source, *target, ids)
+        return game.Batch(*source, *target, np.arange(len(rows), dtype=np.int32))
 
-    return order, batch
+    return batch
 
 
-def trainer(subject, programs, config, hyper, *, seed, flow, layout):
-    """The `cells.Trainer` of a method that plays without a student."""
-    _, batch = batches(subject.train, flow, seed, layout.size)
-    lesson = lessons(subject, flow, seed, layout) if hyper.lesson_coef else None
-    traced = jax.tree.map(jnp.asarray, hyper)
-    held = traced._replace(reset_every=jnp.zeros_like(traced.reset_every))
-
-    def advance(state, iteration, hold_reset):
-        now, extra, told = held if hold_reset else traced, None, {}
-        if lesson is not None:
-            extra, told = programs.teach(state.learner.params, lesson(iteration))
-        state, metrics = programs.step(
-            state, layout.shard(batch(iteration)), now, extra
+def lessons(task, flow, seed, layout):
+    """lesson(step) -> `game.Lesson` on devices: pretraining text for both agents."""
+    parts = [
+        pretraining.Batches(
+            task.lessons[name],
+            *languages,
+            tokens=flow.lesson_tokens,
+            classes=flow.classes,
+            seed=_LESSON_SEED + seed,
+            multiple=layout.size,
         )
-        return state, {**metrics, **told}, None
+        for name, languages in tasks.LANGUAGES.items()
+    ]
 
-    return cells.Trainer(
-        start=functools.partial(_start, subject, config, seed, layout),
-        advance=advance,
-        policy=lambda state: game.agents(state.learner.params),
-        mix=functools.partial(_mix, subject),
-        reset=lambda state: programs.reset(state, traced),
-        average=_average,
-    )
+    def lesson(step):
+        return layout.shard_rows(game.Lesson(*(part.plain(step) for part in parts)))
+
+    return lesson
 
 
-def _start(subject, config, seed, layout):
-    tx = optim.transformation(config.optimizer)
-    params = initial_params(subject, seed)
-    return layout.place(game.init(params, tx, jax.random.key(seed)))
-
-
-def _mix(subject, policy, weight):
-    """The sender between π₀ and its own, with the receiver of the run."""
-    sender = averaging.interpolate(subject.params["sender"], policy["sender"], weight)
+def _mix(task, policy, weight):
+    """(1 − w)·π₀ + w·π of the sender, with the receiver of the run."""
+    sender = averaging.interpolate(task.params["sender"], policy["sender"], weight)
     return {"sender": sender, "receiver": policy["receiver"]}
 
 
@@ -159,82 +241,3 @@ def _average(state):
     """The sender's EMA, with the receiver of the run."""
     receiver = state.learner.params["receiver"]
     return {"sender": state.elastic.average["sender"], "receiver": receiver}
-
-
-def lessons(subject, flow, seed, layout):
-    """lesson(step) -> `game.Lesson` on devices: pretraining text for both agents."""
-    made = [
-        pretraining.Batches(
-            subject.lessons[name],
-            *languages,
-            tokens=flow.lesson_tokens,
-            classes=flow.classes,
-            seed=_LESSON_SEED + seed,
-            multiple=layout.size,
-        )
-        for name, languages in (("sender", task.SENDER), ("receiver", task.RECEIVER))
-    ]
-
-    def lesson(step):
-        return layout.shard(game.Lesson(*(part.plain(step) for part in made)))
-
-    return lesson
-
-
-def student(
-    subject, programs, config, hyper, *, seed, flow, layout, schedule, rate, steps
-):
-    """The trainer of SIL: play, and at the end of a generation a student takes over.
-
-    Args: schedule: sil.Schedule; rate: the student's learning rate; steps: of the run.
-    The handover is the trainer's `reset`, so that both sides of it can be measured.
-    """
-    plays = trainer(
-        subject, programs, config, hyper, seed=seed, flow=flow, layout=layout
-    )
-    _, batch = batches(subject.train, flow, _SIL_SEED + seed, layout.size)
-    tx = optim.transformation(sil.Config(greedy(config)).optimizer)
-    pace = training.Hyper(jnp.asarray(rate), jnp.asarray(1))
-
-    def start():
-        state = plays.start()
-        return Learned(state, layout.place(trees.copy(subject.params)))
-
-    def advance(state, iteration, hold_reset):
-        ends = schedule.due(iteration, steps)
-        played, metrics, rows = plays.advance(state.game, iteration, False)
-        state = state._replace(game=played)
-        if ends and not hold_reset:
-            state = hand_over(state)
-        updates = (schedule.imitate + schedule.tune) * ends
-        told = {"sil/updates": jnp.asarray(updates), "reset/reset": jnp.asarray(ends)}
-        return state, {**metrics, **told}, rows
-
-    def hand_over(state):
-        generation = int(state.game.iteration) // schedule.play
-        teacher = game.agents(state.game.learner.params)
-        learning = layout.place(sil.init(state.student, tx))
-        taught = schedule.imitate + schedule.tune
-        for i in range(taught):
-            part = batch((generation - 1) * taught + i)
-            program = programs.imitate if i < schedule.imitate else programs.tune
-            rows = layout.shard(Pairs(*part[:4]))
-            learning, _ = program(learning, teacher, rows, pace)
-        learned = sil.agents(learning)
-        params = {**state.game.learner.params, **layout.place(trees.copy(learned))}
-        learner = state.game.learner._replace(params=params)
-        return Learned(state.game._replace(learner=learner), learned)
-
-    return dataclasses.replace(
-        plays,
-        start=start,
-        advance=advance,
-        policy=lambda state: plays.policy(state.game),
-        reset=hand_over,
-        average=lambda state: _average(state.game),
-    )
-
-
-def greedy(config):
-    """How a teacher speaks: as in `translation_game.Config`, drawing nothing."""
-    return dataclasses.replace(config.sampling, temperature=0.0)

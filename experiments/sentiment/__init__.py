@@ -1,8 +1,8 @@
 """Does Elastic Reset get more reward at less drift?
 
-A language model is trained by reinforcement to continue texts the way a reward model
-likes. Methods share prompts, rewards, seeds and compiled programs, and are compared on
-three drift axes at once: NLL of human text, exact KL to the initial model, and skills.
+Reinforcement learning trains a language model to continue texts as a reward model
+prefers. Methods share prompts, rewards, seeds and compiled programs, and are compared
+on three drift axes at once: NLL of human text, exact KL to the initial model, skills.
 
     python -m experiments.sentiment                      # microworld, minutes, offline
     python -m experiments.sentiment --methods all --seeds 10
@@ -10,107 +10,107 @@ three drift axes at once: NLL of human text, exact KL to the initial model, and 
     python -m experiments.sentiment --policy lvwerra/gpt2-imdb \\
         --reward lvwerra/distilbert-imdb --dataset stanfordnlp/imdb
 
-Expected on the microworld: PPO without a penalty drives the reward model up and the
-gold reward down again, Elastic Reset draws a saw-tooth under it, PPO + KL stays near.
+Expected on the microworld: PPO without a penalty drives the learned reward up and
+the gold reward down again, Elastic Reset traces a saw-tooth below it, and PPO + KL
+stays near the initial policy.
 """
 
 import dataclasses
-import time
+from typing import Annotated
+
+import tyro
 
 from experiments.sentiment import ablations, controls, imdb
-from rlhf_jax import elastic_reset, huggingface, trees
-from rlhf_jax.cli import command, options, presets
+from rlhf_jax import elastic_reset, ranges, trees
+from rlhf_jax.cli import command, experiment, language, options, presets
+from rlhf_jax.evaluation import axes
 from rlhf_jax.feedback import function
-from rlhf_jax.huggingface import adapters as hf_adapters
+from rlhf_jax.microworld import skills
 from rlhf_jax.models import lora
-from rlhf_jax.reporting import claims, ends, report, samples
+from rlhf_jax.reporting import claims, contrasts, held_out, recoveries
+from rlhf_jax.reporting import controls as negative_controls
 from rlhf_jax.reporting.claims import Claim
-from rlhf_jax.runtime import (
-    loop,
-    metrics_log,
-    parallel,
-    preparation,
-    processes,
-    progress,
-)
-from rlhf_jax.studies import cells, methods, runner
+from rlhf_jax.studies import methods
 from rlhf_jax.tasks import microworld as small_world
-from rlhf_jax.tasks import text as own_text
+from rlhf_jax.tasks import text as text_task
 
-AXES = ("drift/text_nll", "drift/kl_initial", "tax/skills")
-# Declared before any run: more reward at less drift than PPO with and without KL, and
-# than the nulls: averaging PPO, at every checkpoint; resetting to the initial model;
-# and what has an EMA, resets or a mixture of weights, but not all three.
+AXES = (axes.TEXT_NLL, axes.KL_INITIAL, axes.SKILLS)
+KINDS = tuple(axes.accuracy(f"tax/{kind}") for kind in skills.KINDS)
+# Declared before any run: more reward at less drift than PPO with and without KL, than
+# the nulls (averages of PPO at every checkpoint, resets to the initial model), and than
+# methods with an EMA, resets or a mixture of weights, but not all three.
 RIVALS = ("ppo", "ppo_kl")
 NULLS = ("ppo_ma25", "ppo_ma50", "ppo_ma75", "ppo_early_stop", "reset_to_initial")
 PARTS = ("ppo_average", "kl_average", "reset_to_interpolation")
-# The least difference of interest at matched reward: a twentieth of the way to the
-# corner; of accuracy, 3 points.
-LEAST_DRIFT = {"drift/text_nll": 0.05, "drift/kl_initial": 1.5, "tax/skills": 0.03}
 
 
-def _claims(group, family="", smallest=None):
+def _claims(group, family=""):
     return tuple(
-        Claim("elastic_reset", others, f"{group}/{axis}", least, family=family)
+        Claim("elastic_reset", others, f"{group}/{axis.key}", family=family)
         for others in (RIVALS, NULLS, PARTS)
-        for axis, least in (smallest or dict.fromkeys(AXES)).items()
+        for axis in AXES
     )
 
 
 CLAIMS = (
     *_claims("hypervolume"),
     *_claims("reward_at", "More reward at matched drift"),
-    *_claims("drift_at", "Less drift at matched reward", LEAST_DRIFT),
+    *_claims("drift_at", "Less drift at matched reward"),
 )
+COMPARISONS = (
+    contrasts.section(ablations.CONTRASTS),
+    recoveries.section("elastic_reset", "reset_to_initial"),
+)
+SECTIONS = (held_out.SECTION, *COMPARISONS, negative_controls.section(controls.judge))
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Everything a run depends on."""
 
-    dataset: str = "microworld"
+    dataset: ranges.Text = "microworld"
     """microworld, a hub name, or a local folder or file."""
-    policy: str = "scratch:micro"
+    policy: ranges.Text = "scratch:micro"
     """scratch:<preset> to pretrain one here, a model directory, or a hub name."""
-    reward: str = "train"
+    reward: ranges.Text = "train"
     """train, gold, random, a model directory or hub name, or module:function."""
     methods: tuple[str, ...] = methods.DEFAULT
     """Names of methods, or all."""
-    seeds: int = 3
-    first_seed: int = 0
-    steps: int = 50
+    seeds: ranges.Count = 3
+    first_seed: ranges.Natural = 0
+    steps: ranges.Count = 50
     """Iterations of every method."""
-    eval_every: int = 17
+    eval_every: ranges.Natural = 17
     """Iterations between evaluations; both sides of every reset are evaluated too."""
-    looks: int = 0
-    """Measurements of every method after its start, in place of --eval-every: then no
-    front is made of more checkpoints than another."""
+    num_evals: Annotated[ranges.Natural, tyro.conf.arg(aliases=["--looks"])] = 0
+    """Evaluations of every method after its start, in place of --eval-every, so that
+    all fronts have as many checkpoints."""
     override: tuple[str, ...] = ()
-    """What a method has of its own, as ppo_kl.kl_coef=0.1."""
-    tuned: str | None = None
-    """results.json of experiments.sweep: methods run with what it chose for them."""
+    """Hyperparameters of single methods, as in ppo_kl.kl_coef=0.1."""
+    tuned: ranges.Text | None = None
+    """results.json of experiments.sweep; methods run with the settings it chose."""
     preset: str | None = None
-    """A name for many flags; see above."""
-    output: str | None = None
+    """A named set of flags; see above."""
+    output: ranges.Text | None = None
     """The run folder; by default a new one under runs/sentiment."""
     resume: bool = False
-    """Go on where the run in --output (or the latest) was stopped."""
-    devices: int | None = None
-    """How many devices share the rows; by default all, a CPU's cores being devices."""
-    layout: str = "data"
-    """data: all weights on each device; fsdp, or fsdp,tensor:2: weights cut too."""
-    save_every: int = 25
+    """Continue the run in --output, or the latest one, where it stopped."""
+    devices: ranges.Count | None = None
+    """Devices that share the rows; by default all of them, or a CPU's cores."""
+    layout: ranges.Text = "data"
+    """data: every device has all weights; fsdp, or fsdp,tensor:2: weights sharded."""
+    save_every: ranges.Natural = 25
     """Iterations between checkpoints."""
-    keep: int = 1
-    """Checkpoints kept a method and seed."""
-    cache: str | None = None
-    """Where pretrained weights are kept; by default ~/.cache/rlhf_jax."""
+    keep: ranges.Count = 1
+    """Checkpoints kept per method and seed."""
+    cache: ranges.Text | None = None
+    """Folder for pretrained weights; by default ~/.cache/rlhf_jax."""
     rl: options.RL = dataclasses.field(default_factory=options.RL)
     lora: options.Lora = dataclasses.field(default_factory=options.Lora)
     microworld: small_world.Config = dataclasses.field(
         default_factory=small_world.Config
     )
-    text: own_text.Config = dataclasses.field(default_factory=own_text.Config)
+    text: text_task.Config = dataclasses.field(default_factory=text_task.Config)
     corner: options.Corner = dataclasses.field(default_factory=options.Corner)
     log: options.Log = dataclasses.field(default_factory=options.Log)
     distributed: options.Distributed = dataclasses.field(
@@ -124,21 +124,6 @@ CONFIG = Config()
 PRESETS = imdb.PRESETS
 
 
-def make_task(config, layout, cache, console, signals):
-    """The task that --dataset, --policy and --reward describe."""
-    reward = config.reward
-    if ":" in reward and not reward.startswith("scratch:"):
-        reward = function.load(reward)
-    with preparation.Preparation(console) as report:
-        rest = {"layout": layout, "cache": cache, "report": report, "signals": signals}
-        if config.dataset == "microworld":
-            preset = config.policy.removeprefix("scratch:")
-            return small_world.create(config.microworld, preset, reward, **rest)
-        return own_text.create(
-            config.text, config.dataset, config.policy, reward, **rest
-        )
-
-
 def main():
     config = command.parse(CONFIG, description=__doc__, presets=PRESETS)
     command.main(lambda: run(config))
@@ -146,166 +131,139 @@ def main():
 
 def run(config):
     """The whole experiment; returns the folder of the run."""
-    started = time.monotonic()
-    check(config)
-    cache = command.cache_folder(config)
-    command.prepare_devices(config, cache, batches(config))
-    console = command.console()
-    place = command.folder(config, "sentiment")
-    layout = parallel.layout(config.layout, config.devices)
-    with loop.Signals() as signals:
-        task = make_task(config, layout, cache, console, signals)
-        chosen = options.settings(config, task, console)
-        command.write_config(place, config, layout)
-        announce(config, task, chosen, layout, place, console)
-        wandb = {"project": config.log.project} if config.log.wandb else None
-        subject = runner.Study(
-            task, chosen, layout, place, console=console, wandb=wandb
-        )
-        records = subject.run(signals)
-    export(config, subject, place, console)
-    if processes.first():
-        finish(config, place, records, console, time.monotonic() - started)
-    return place
+    return experiment.run(config, EXPERIMENT)
 
 
 def check(config):
-    """Misuse that can be told before anything is made."""
-    methods.choose(config.methods)
-    methods.choose(config.export)
-    for name in config.export:
-        if name not in methods.choose(config.methods):
-            raise ValueError(
-                f"--export {name}: is not among --methods {' '.join(config.methods)}"
-            )
-        if methods.METHODS[name].best_of:
-            raise ValueError(f"--export {name}: it has no weights of its own")
-    for name in ("seeds", "steps"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"--{name} {getattr(config, name)}: at least 1 is needed")
-    options.check(config.rl)
-    methods.overrides(config.override)
-    options.check_looks(config)
+    """Raises ValueError for misuse that the flags alone reveal."""
+    language.check(config)
 
 
 def batches(config):
-    """The row counts that devices share out."""
+    """The row counts that the number of devices must divide."""
     rl, small, text = config.rl, config.microworld, config.text
     parts = rl.micro_batches * (rl.minibatches if rl.minibatch_of == "rows" else 1)
     parts = max(parts, 1)  # 0 is refused later, by name
-    own = (text.pretrain_rows, text.classifier_rows)
+    scratch = (text.pretrain_rows, text.classifier_rows)
     world = (small.pretrain_rows, small.reward_rows)
     return (
         rl.rows // parts,
         rl.rows // max(rl.candidates, 1),
-        *(world if config.dataset == "microworld" else own),
+        *(world if config.dataset == "microworld" else scratch),
     )
 
 
-def announce(config, task, chosen, layout, place, console):
-    """What is about to happen, before it does."""
-    model, rl = task.model.config, config.rl
-    parameters = trees.size(task.params)
+def make_task(config, setting):
+    """The task that --dataset, --policy and --reward describe."""
+    reward = config.reward
+    if ":" in reward and not reward.startswith("scratch:"):
+        reward = function.load(reward)
+    names = ("layout", "cache", "report", "signals")
+    rest = {name: getattr(setting, name) for name in names}
+    if config.dataset == "microworld":
+        preset = config.policy.removeprefix("scratch:")
+        return small_world.create(config.microworld, preset, reward, **rest)
+    return text_task.create(config.text, config.dataset, config.policy, reward, **rest)
+
+
+def make_study(config, setting):
+    """The study of that task, and what its report lists."""
+    task = make_task(config, setting)
+    study = language.study(config, task, say=setting.report)
+    measured = axes_of(config, task)
+    return dataclasses.replace(
+        study,
+        axes=measured,
+        claims=claims.possible(CLAIMS, study.methods, measured),
+        sections=SECTIONS,
+    )
+
+
+def axes_of(config, task):
+    """What is measured of runs of a task, with the corners of the flags."""
+    measured = (*AXES, *KINDS) if task.skills is not None else AXES[:2]
+    if task.facts["own units"]:
+        measured = (*measured, *axes.OWN_UNITS)
+    return axes.with_corners(measured, dataclasses.asdict(config.corner))
+
+
+def announce(config, study, layout):
+    """Lines that describe the run before it starts."""
+    task, adapter, rl = study.task, study.settings.adapter, config.rl
+    model, parameters = task.model.config, trees.size(task.params)
     prompts, width = task.prompts.tokens.shape
     weight = elastic_reset.retained_weight(rl.decay, rl.reset_every)
     trained = "all weights are trained"
-    if chosen.adapter is not None:
-        count = lora.count(task.params, chosen.adapter)
+    if adapter is not None:
+        count = lora.count(task.params, adapter)
         trained = (
-            f"adapters of rank {chosen.adapter.rank} are trained: {count / 1e6:.3f}M "
-            f"parameters, scale {chosen.adapter.scale:g}"
+            f"adapters of rank {adapter.rank} are trained: {count / 1e6:.3f}M "
+            f"parameters, scale {adapter.scale:g}"
         )
-    lines = (
+    return (
         f"policy    {task.facts['policy']}: {model.layers} layers × {model.width}, "
         f"{parameters / 1e6:.2f}M parameters, vocabulary {model.vocab_size}",
         f"learning  {trained}",
         f"data      {task.facts['dataset']}: {prompts} prompts of up to {width} "
         f"tokens, responses of up to {task.sampling.max_new_tokens}",
         f"reward    {config.reward}",
-        f"methods   {', '.join(chosen.methods)}",
-        f"run       {len(chosen.seeds)} seeds × {chosen.steps} iterations × {rl.rows} "
+        f"methods   {', '.join(study.methods)}",
+        f"run       {len(study.units)} seeds × {config.steps} iterations × {rl.rows} "
         f"samples on {len(layout.devices)} {layout.devices[0].platform} device(s)",
         f"resets    every {rl.reset_every} iterations, EMA decay {rl.decay:g}: "
         f"w = {weight:.2f} of the way is kept",
         *(f"layout    {line}" for line in layout.describe(task.params)),
-        *(f"preset    {line}" for line in presets.told(config, PRESETS)),
-        f"folder    {place}",
+        *(f"preset    {line}" for line in presets.describe(config, PRESETS)),
     )
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def export(config, subject, place, console):
-    """Model directories of the methods that --export names; of adapters besides."""
-    task, adapter = subject.task, subject.settings.adapter
-    initial = processes.values(task.params) if config.export else None
-    for name in config.export:
-        policy = processes.values(subject.policy(cells.Cell(name, config.first_seed)))
-        if not processes.first():
-            continue
-        folder = place / "models" / name
-        if adapter is not None:
-            beside = folder.with_name(f"{name}-adapters")
-            base = None if config.policy.startswith("scratch:") else config.policy
-            hf_adapters.save(beside, task.model, policy, adapter, base=base)
-            console.print(f"saved {beside}", highlight=False, soft_wrap=True)
-            policy = lora.merge(initial, policy, scale=adapter.scale)
-        huggingface.save(folder, task.model, policy, task.tokenizer)
-        console.print(f"saved {folder}", highlight=False, soft_wrap=True)
-
-
-def finish(config, place, records, console, wall):
-    """The report, the table on the console, and where everything is."""
-    rows = metrics_log.read(place / "samples.jsonl")
-    chosen = methods.choose(config.methods)
+def finish(config, done):
+    """Writes the report and prints its table; returns the run folder."""
     small = config.dataset == "microworld"
-    about = report.Study(
+    experiment.report(
+        config,
+        done,
         title="Sentiment: reward against drift",
         question=__doc__.split("\n\n")[0],
-        axes=AXES if small else AXES[:2],
-        corners=options.corners(config.corner, records),
-        claims=claims.possible(CLAIMS, chosen, AXES if small else AXES[:2]),
-        contrasts=ablations.CONTRASTS,
-        recovery=("elastic_reset", "reset_to_initial"),
-        labels=methods.LABELS,
-        place="this microworld and these models" if small else "these texts and models",
-        command=command.command(),
-        provenance=command.provenance(config),
-        notes=(*ends.lines(records, methods.LABELS), *notes(config, small)),
+        scope="this microworld and these models" if small else "these texts and models",
+        notes=notes(config, done.study, small),
     )
-    negative = controls.judge(records)
-    results = report.write(
-        place, records, about, rows=rows, controls=negative, wall=wall
-    )
-    last = [row for row in rows if row["phase"] == "final"]
-    samples.show(samples.unselected(last, 4), console=console)
-    report.show(results, labels=methods.LABELS, console=console)
-    for name in ("front.png", "curves.png", "report.md", "results.json"):
-        console.print(str(place / name), highlight=False, soft_wrap=True)
-    console.print(f"done in {progress.duration(wall)}", highlight=False)
+    return done.folder
 
 
-def notes(config, small):
-    """What a reader must know to disbelieve the run."""
-    found = [
+def notes(config, study, small):
+    """What a reader needs to know to judge the run."""
+    lines = [
         "Hypervolume corners are fixed in the configuration, above the initial policy: "
         f"{dataclasses.asdict(config.corner)}.",
         "Pretraining is shared by all seeds; each seed draws its own preference pairs, "
         "reward model and sampling key."
         if small
         else "Seeds are few and share the data: read them as descriptive.",
-        *options.notes(config),
-        *(f"Preset {line}" for line in presets.told(config, PRESETS)),
+        *language.notes(config, study),
+        *(f"Preset {line}" for line in presets.describe(config, PRESETS)),
     ]
     if config.lora.rank:
-        found.append(
+        lines.append(
             f"LoRA of rank {config.lora.rank}: adapters alone are trained, averaged "
             "and reset. The EMA averages A and B apart, as the authors' code does, and "
             "is not the average of the merged weights; averages of PPO and the initial "
             "policy are of weights, exactly."
         )
     if config.policy.endswith("stories260k"):
-        found.append(
+        lines.append(
             "The policy may have been trained on the held-out stories: only "
             "differences between policies are readable."
         )
-    return tuple(found)
+    return tuple(lines)
+
+
+EXPERIMENT = experiment.Experiment(
+    name="sentiment",
+    check=check,
+    study=make_study,
+    announce=announce,
+    finish=finish,
+    batches=batches,
+    export=language.export,
+)

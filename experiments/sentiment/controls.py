@@ -1,17 +1,18 @@
 """Negative controls: what should not happen, and whether it did."""
 
+from rlhf_jax.evaluation.axes import GOLD
+
 
 def judge(records):
     """(name, what should happen, what happened, passed) of controls that were run."""
     series = {}
     for record in records:
-        if "eval/gold" in record:
+        if GOLD.key in record:
             key = record["method"], record["seed"]
-            series.setdefault(key, []).append(record)
+            series.setdefault(key, []).append(record[GOLD.key])
     rows = []
-    for (method, seed), found in series.items():
-        start, last = found[0]["eval/gold"], found[-1]["eval/gold"]
-        peak = max(r["eval/gold"] for r in found)
+    for (method, seed), golds in series.items():
+        start, last, peak = golds[0], golds[-1], max(golds)
         what = f"gold {start:.3f} → peak {peak:.3f} → {last:.3f}"
         if method == "ppo_gold":
             fine = last - start >= 0.8 * (peak - start) and peak > start

@@ -1,8 +1,8 @@
-"""IMDB as Elastic Reset has it: Noukhovitch et al. 2023, arXiv:2312.07551.
+"""The IMDB task of Elastic Reset: Noukhovitch et al. 2023, arXiv:2312.07551.
 
-The numbers are those of the authors' RL4LMs branch, which the paper's own tables come
-from. PUBLISHED is what is known, CHOSEN what nobody says and had to be decided here;
-together they are the preset. NOTES say where something differs in kind.
+The numbers are those of the authors' RL4LMs branch, from which the paper's tables come.
+PUBLISHED holds what is known, UNKNOWN what is stated nowhere and had to be chosen here;
+together they make the preset. NOTES list the differences in kind.
 """
 
 from rlhf_jax.cli import presets
@@ -79,7 +79,7 @@ PUBLISHED = {
         "reset_policy_only",
         "reset_to_initial",
     ),
-    # What PPO and NLPO have of their own; the ablations have Elastic Reset's penalty.
+    # PPO and NLPO have penalties of their own; the ablations have Elastic Reset's.
     "override": (
         "ppo_kl.kl_coef=0.1",
         "ppo_kl.kl_target=0.5",

@@ -4,6 +4,8 @@ Noukhovitch et al. 2023, arXiv:2312.07551, and the code of its StackLLaMA experi
 Names are flags of `experiments.stack_exchange`.
 """
 
+from rlhf_jax.cli import presets
+
 FLAGS = {
     "policy": "huggyllama/llama-7b",
     "dataset": "lvwerra/stack-exchange-paired",
@@ -96,7 +98,20 @@ NOTES = (
     "There the judge reads answers of a policy in half precision; here in --dtype.",
 )
 
-
-def start():
-    """{flag: value}: what is known, and where to start with what is not."""
-    return FLAGS | {name: value for name, (value, _) in UNKNOWN.items()}
+PRESETS = {
+    "small": presets.Preset(
+        "the defaults: a tenth of the published steps, minutes", {}
+    ),
+    "paper": presets.Preset(
+        "as published: Llama 7B, 600 steps; the hub, GPUs, days",
+        FLAGS
+        | {flag: value for flag, (value, _) in UNKNOWN.items()}
+        | {
+            "dtype": "bfloat16",
+            "eval_every": 53,
+            "save_every": 50,
+            "methods": ("zero_shot", "ppo_kl", "elastic_reset_kl"),
+        },
+        NOTES,
+    ),
+}

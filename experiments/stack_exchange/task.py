@@ -1,95 +1,91 @@
-"""The subject of the study: the fine-tuned policy, its prompts, rewards and texts."""
+"""The task of a StackLLaMA study: answer questions so that a reward model is pleased.
+
+The initial policy is the fine-tuned model. Answers are drawn as the paper draws them,
+the judge is a second reward model, and drift is the perplexity of held-out answers.
+"""
 
 import dataclasses
 import functools
+from typing import Literal
 
 import numpy as np
 
-from rlhf_jax import sampling
-from rlhf_jax.data import choices, stop_tokens, tokenization
+from rlhf_jax import ranges, sampling
+from rlhf_jax.data import stop_tokens, tokenization
 from rlhf_jax.evaluation import drift
-from rlhf_jax.tasks import Task, classifiers, models
+from rlhf_jax.studies import evaluators
+from rlhf_jax.studies.task import Task
+from rlhf_jax.tasks import classifiers, models
 from rlhf_jax.types import Tokens
-
-SUITES_LENGTH = 512  # tokens of a question with an option, at most
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """How answers are written and read."""
 
-    longest: int = 48
+    longest: ranges.Count = 48
     """Tokens of an answer."""
-    shortest: int = 16
+    shortest: ranges.Count = 16
     """With --answers.end length: an answer's length is uniform from here to longest."""
-    end: str = "length"
+    end: Literal["length", "token"] = "length"
     """length: answers are cut at a length drawn for each, and no token ends one, as in
     StackLLaMA; token: they end where the policy says so."""
-    temperature: float = 1.0
+    temperature: ranges.Positive = 1.0
     normalized: bool = True
     """Rewards have mean 0 and standard deviation 1 on the fine-tuned model's answers;
     not: they are the reward model's own."""
-    window: int = 128
-    stride: int = 64
+    window: ranges.Count = 128
+    stride: ranges.Count = 64
     """Of the perplexity: held-out texts are joined and read in windows."""
 
-
-def check(config):
-    """Raises ValueError for what can be told before anything is read."""
-    if config.end not in ("length", "token"):
-        raise ValueError(f"--answers.end {config.end}: choose length or token")
-    if not 1 <= config.shortest <= config.longest:
-        raise ValueError(
-            f"--answers.shortest {config.shortest}: must lie between 1 and "
-            f"--answers.longest {config.longest}"
-        )
-    if not 0 < config.stride < config.window:
-        raise ValueError(
-            f"--answers.stride {config.stride}: must lie between 0 and "
-            f"--answers.window {config.window}"
-        )
+    def conflicts(self):
+        """Flags that contradict each other, and why."""
+        if self.shortest > self.longest:
+            yield ("shortest", "longest"), "no answer can be both"
+        if self.stride >= self.window:
+            yield ("stride", "window"), "windows that do not overlap skip tokens"
 
 
-def create(config, policy, reward, judge, parts, layout, *, dtype, prompt_length):
-    """`Task` of a fine-tuned model's directory.
+def create(config, made, layout, *, dtype, prompt_length):
+    """`task.Task` of what the stages made.
 
-    Args: reward, judge: directories of reward models, or hub names; parts: of
-    `parts.read`; dtype: what is computed in; prompt_length: tokens of a prompt. The
-    judge is `eval/gold` of the metrics: it trains nothing and chooses nothing.
+    Args: made: `stages.Stages`; dtype: what is computed in; prompt_length: tokens of a
+    prompt, at most. The judge is `eval/gold` of the metrics: it trains nothing and
+    selects nothing.
     """
-    model, params, tokenizer = models.read_decoder("--policy", policy, dtype)
+    model, params, tokenizer = models.read_decoder("--policy", made.policy, dtype)
     _check_room(config, model, prompt_length)
-    written = joined(tokenizer, parts.heldout)
-    text, counts = windows(config, tokenizer, written)
-
-    def perplexity(totals):
-        """The published measure: windows count alike, whatever they hold."""
-        return {"drift/perplexity_windows": float(np.exp(np.mean(totals / counts)))}
-
+    heldout, counts = windows(config, tokenizer, join(tokenizer, made.parts.heldout))
     task = Task(
         model=model,
-        params=layout.place(params),
+        params=layout.put(params),
         tokenizer=tokenizer,
         sampling=_sampling(config, model, tokenizer),
-        prompts=_prompts(tokenizer, parts.prompts, prompt_length),
-        eval_prompts=_prompts(tokenizer, parts.eval_prompts, prompt_length),
-        heldout=text,
+        prompts=_prompts(tokenizer, made.parts.prompts, prompt_length),
+        eval_prompts=_prompts(tokenizer, made.parts.eval_prompts, prompt_length),
+        heldout=heldout,
         best=None,
         decode=functools.partial(tokenization.texts, tokenizer),
-        reward=None,
-        facts={"policy": policy, "reward": reward, "judge": judge},
-        text_truth=perplexity,
+        rewards={},
+        facts={
+            "policy": made.policy,
+            "reward": made.reward,
+            "judge": made.judge,
+            "heldout": len(made.parts.heldout),
+        },
+        text_truth=functools.partial(_mean_of_windows, counts),
     )
-    proxy = scores(config, reward, task, layout)
-    truth = scores(config, judge, task, layout)
+    raw = not config.normalized
+    proxy = classifiers.loaded(made.reward, task, layout, raw=raw)
+    judge = classifiers.loaded(made.judge, task, layout, raw=raw)
     return dataclasses.replace(
         task,
-        reward=lambda seed: proxy,
-        truth=functools.partial(_judged, _over_rollouts(truth, task, layout)),
+        rewards={"proxy": lambda seed: proxy},
+        truth=functools.partial(_judged, task, judge, layout),
     )
 
 
-def joined(tokenizer, texts):
+def join(tokenizer, texts):
     """The texts as one, each followed by EOS: [L] int32, no other special tokens."""
     end = tokenization.eos_id(tokenizer)
     rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
@@ -97,10 +93,11 @@ def joined(tokenizer, texts):
 
 
 def windows(config, tokenizer, text):
-    """(`Tokens` [W, window], counts [W]): a text in strides, what each adds as targets.
+    """(`Tokens` [W, window], counts [W]): a text in overlapping windows.
 
-    text [L] as of `joined`. Summed over targets it is the sliding window's NLL, of
-    `drift.windows`: window and stride are part of the measure.
+    The targets of a window are the tokens that no window before it has scored. Summed
+    over targets it is the NLL of the sliding window, as `drift.windows` plans it:
+    window and stride are part of the measure. text [L] as of `join`.
     """
     plan = drift.windows(len(text), window=config.window, stride=config.stride)
     pad = tokenization.pad_id(tokenizer)
@@ -113,43 +110,15 @@ def windows(config, tokenizer, text):
     return Tokens(tokens, mask, targets), targets.sum(-1)
 
 
-def scores(config, name, task, layout):
-    """`tasks.Reward` of a reward model's directory or hub name."""
-    return classifiers.loaded(name, task, layout, raw=not config.normalized)
+def _mean_of_windows(counts, totals):
+    """The published perplexity: windows count alike, however many tokens they score."""
+    return {"drift/perplexity_windows": float(np.exp(np.mean(totals / counts)))}
 
 
-def suites(tokenizer, model, names, count, question):
-    """{name: `choices.Options`} of data sets PATH[:SPLIT]: the alignment tax's."""
-    length = min(model.config.max_length, SUITES_LENGTH)
-    found = {}
-    for name in names:
-        path, colon, split = name.rpartition(":")
-        path, split = (path, split) if colon else (name, "test")
-        asked = choices.read(path, split=split, count=count, question=question)
-        short = path.rstrip("/").rpartition("/")[2]
-        found[short] = choices.tokens(tokenizer, asked, length=length)
-    return found
-
-
-def _over_rollouts(reward, task, layout):
-    """rollout -> [M] of a reward, whichever form it has."""
-    if reward.score is not None:
-        score = layout.over_rows(
-            lambda frozen, rows: reward.score(frozen, *rows), whole=1
-        )
-        return lambda rollout: score(reward.frozen, (rollout.tokens, rollout.mask))
-
-    def read(rollout):
-        width = rollout.tokens.shape[1] - rollout.response_mask.shape[1]
-        prompts = task.decode(rollout.tokens[:, :width], rollout.mask[:, :width])
-        answers = task.decode(rollout.tokens[:, width:], rollout.response_mask)
-        return np.asarray(reward.host(prompts, answers))
-
-    return read
-
-
-def _judged(judge, rollout):
-    return {"eval/gold": judge(rollout)}
+def _judged(task, judge, layout, rollout):
+    """What the judge thinks of each answer of a rollout."""
+    texts = evaluators.decode(task, rollout)
+    return {"eval/gold": evaluators.score(task, judge, layout, rollout, *texts)}
 
 
 def _sampling(config, model, tokenizer):

@@ -1,4 +1,4 @@
-"""How fast an RL iteration is, against whom, and whether a model fits.
+"""How fast an RL iteration runs, compared with peers, and whether a model fits.
 
-Empty on purpose: a peer's Python, which may lack jax, imports its worker from here.
+Deliberately empty: a peer's Python, which may lack jax, imports its worker from here.
 """

@@ -1,6 +1,6 @@
 """A workload through TRL's RLOO, `transformers.generate` and a plain torch step.
 
-Run by `peers` as a process of its own, in a Python that has trl and torch.
+Run by `peers` as a separate process, in a Python that has trl and torch.
 """
 
 import copy
@@ -14,7 +14,7 @@ PACKAGES = ("trl", "transformers", "torch")
 
 
 def main(channel, spec):
-    """Answers rounds of "iteration", "generate" and "train" with their seconds."""
+    """Times rounds of "iteration", "generate" and "train" on request."""
     import torch
     import transformers
 
@@ -24,7 +24,7 @@ def main(channel, spec):
     tokenizer = transformers.AutoTokenizer.from_pretrained(spec["policy"])
     ids = tokenizer(spec["prompts"], return_tensors="pt")["input_ids"]
     if tuple(ids.shape) != (spec["rows"], spec["prompt_length"]):
-        raise ValueError(f"prompts became {tuple(ids.shape)} tokens")
+        raise ValueError(f"prompts were encoded with shape {tuple(ids.shape)}")
     calls = {
         "generate": lambda: generate(model, ids, spec),
         "train": plain_step(copy.deepcopy(model), spec),
@@ -36,7 +36,7 @@ def main(channel, spec):
 
 
 def generate(model, ids, spec):
-    """A rollout of `transformers`, sampling from the whole vocabulary."""
+    """Samples a rollout with `transformers`, from the whole vocabulary."""
     import torch
 
     with torch.no_grad():
@@ -51,12 +51,12 @@ def generate(model, ids, spec):
             pad_token_id=spec["pad"],
         )
     if out.shape[1] != spec["prompt_length"] + spec["new_tokens"]:
-        raise ValueError(f"generate wrote {out.shape[1]} tokens a row")
+        raise ValueError(f"generate returned rows of {out.shape[1]} tokens")
     return out
 
 
 def plain_step(model, spec):
-    """The updates of an iteration as one would write them in torch, nothing else."""
+    """An iteration's updates in plain torch, with nothing else around them."""
     import torch
 
     rows, new = spec["rows"], spec["new_tokens"]
@@ -88,7 +88,7 @@ def plain_step(model, spec):
 
 
 def rounds(channel, calls, spec):
-    """What lets TRL's own loop run an iteration when it is told to."""
+    """A callback that makes TRL's loop wait for each requested iteration."""
     import transformers
 
     class Rounds(transformers.TrainerCallback):
@@ -106,7 +106,7 @@ def rounds(channel, calls, spec):
 
 
 def trainer(model, tokenizer, spec, folder, callback):
-    """TRL's RLOO with its own defaults, but for sizes, and with nothing written."""
+    """TRL's RLOO with its defaults, except for the sizes; it writes nothing."""
     import datasets
     import transformers
     import trl

@@ -1,7 +1,7 @@
 """A workload through Tunix's GRPO and its sampler, on a Llama of the same shape.
 
-Run by `peers` as a process of its own, in a Python that has google-tunix. The model is
-Tunix's own, with random weights; the reward is such a model too, jitted.
+Run by `peers` as a separate process, in a Python that has google-tunix. Policy and
+reward model are Tunix's Llama with random weights; the reward is jitted.
 """
 
 from experiments.throughput import worker
@@ -11,9 +11,9 @@ PACKAGES = ("google-tunix", "jax", "flax")
 
 
 def main(channel, spec):
-    """Answers rounds of "iteration" and "generate" with their seconds."""
+    """Times rounds of "iteration" and "generate" on request."""
     if not spec["rotary"]:
-        raise ValueError("Tunix has no GPT-2: compare on a workload that is a Llama")
+        raise ValueError("Tunix has no GPT-2: choose a Llama workload")
     import jax
     import numpy as np
     from tunix.rl.grpo import grpo_learner
@@ -36,7 +36,7 @@ def main(channel, spec):
 
 
 class Characters:
-    """A tokenizer of one-character tokens; no end token is ever met."""
+    """A tokenizer with one character per token; the end token never occurs."""
 
     def __init__(self, spec):
         self._first, self._size = ord(spec["first"]), spec["shape"]["vocab_size"]
@@ -79,7 +79,7 @@ def llama(spec, seed):
     )
     model = llama3.Llama3(config, rngs=nnx.Rngs(seed))
     keys = iter(jax.random.split(jax.random.key(seed), 10_000))
-    noise = jax.tree.map(  # its own initialiser makes zeros of many kernels
+    noise = jax.tree.map(  # Tunix initialises many kernels to zero
         lambda x: x + 0.02 * jax.random.normal(next(keys), x.shape, x.dtype),
         nnx.state(model),
     )
@@ -88,7 +88,7 @@ def llama(spec, seed):
 
 
 def build(spec, mesh, tokenizer):
-    """Tunix's cluster: actor, reference and its sampler on one mesh."""
+    """Tunix's cluster: actor, reference and sampler on one mesh."""
     import optax
     from tunix.rl import rl_cluster
     from tunix.rl.rollout import base_rollout
@@ -127,7 +127,7 @@ def build(spec, mesh, tokenizer):
 
 
 def reward(spec, tokenizer):
-    """A reward function that reads texts with a model as large as the policy."""
+    """A reward function that scores texts with a model as large as the policy."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -141,7 +141,7 @@ def reward(spec, tokenizer):
         positions = jnp.broadcast_to(jnp.arange(length), tokens.shape)
         causal = jnp.tril(jnp.ones((length, length), bool))
         causal = jnp.broadcast_to(causal, (len(tokens), length, length))
-        # Of the logits one is read, so that no others are computed.
+        # Only one logit is read, so XLA computes no others.
         logits, _ = nnx.merge(graph, weights)(tokens, positions, None, causal)
         return logits[:, -1, 0]
 
@@ -158,14 +158,14 @@ def reward(spec, tokenizer):
 
 
 def generate(cluster, spec):
-    """A rollout of Tunix's sampler, texts in, texts out."""
+    """Samples a rollout with Tunix's sampler, from texts to texts."""
     out = cluster.generate(spec["prompts"])
     if {len(tokens) for tokens in out.tokens} != {spec["new_tokens"]}:
-        raise ValueError("the sampler wrote fewer tokens than it was asked for")
+        raise ValueError("the sampler did not return as many tokens as requested")
 
 
 def batches(channel, calls, cluster, spec):
-    """Prompts for Tunix's own loop, each time it is told to run an iteration."""
+    """Yields prompts to Tunix's loop, once for each requested iteration."""
     import jax
     import numpy as np
     from flax import nnx

@@ -1,9 +1,9 @@
 """How fast is an RL iteration, where does its time go, and does a model fit?
 
-Prefill, decoding, updates, the whole iteration, EMA and resets, and a checkpoint are
-timed warm, compiling apart, on named workloads; achieved operations and bytes a second
-stand beside the peaks measured in the same process. Rounds of a peer alternate with
-ours, on the same shapes, updates and numbers of tokens.
+Times prefill, decoding, updates, the whole iteration, EMA and resets, and a checkpoint
+on named workloads, warm, with compilation reported separately. Achieved operations and
+bytes per second are shown next to the peaks measured in the same process. A peer's
+rounds alternate with ours, on the same shapes and numbers of updates and tokens.
 
     python -m experiments.throughput
     python -m experiments.throughput --workloads reference --against trl \\
@@ -23,65 +23,66 @@ import rich.console
 import rich.table
 
 from experiments.throughput import memory, peers, race, workloads
-from rlhf_jax import sampling
+from rlhf_jax import ranges, sampling
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.cli import command, options
+from rlhf_jax.models import lora
 from rlhf_jax.reporting import markdown
-from rlhf_jax.runtime import metrics_log, parallel
+from rlhf_jax.runtime import files, parallel, provenance
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is measured and against whom; or, with --plan, what is planned."""
+    """What to measure and against which peers or, with --plan, what to plan."""
 
     workloads: tuple[str, ...] = workloads.DEFAULT
-    """Names; gpt2-124m, llama-1b and llama-7b-lora want accelerators."""
+    """Names; gpt2-124m, llama-1b and llama-7b-lora need an accelerator."""
     algorithms: tuple[str, ...] = ("rloo", "ppo")
-    """All parts are timed under the first, iterations and updates under the others."""
+    """The first is timed in all parts, the others in iterations and updates only."""
     against: tuple[str, ...] = ()
-    """trl or tunix, or both."""
+    """trl, tunix or both."""
     peer_python: str | None = None
-    """The Python that has the peer; by default this one."""
-    rounds: int = 5
-    output: str | None = None
+    """The Python interpreter that has the peer; by default this one."""
+    rounds: ranges.Count = 5
+    output: ranges.Text | None = None
     """The run folder; by default a new one under runs/throughput."""
-    devices: int | None = None
-    """How many devices share the rows; by default all, a CPU's cores being devices."""
+    devices: ranges.Count | None = None
+    """Devices that share the rows; by default all of them, or a CPU's cores."""
     plan: bool = False
-    """Measure nothing; say what --policy needs in memory, from its config.json."""
-    policy: str = "gpt2-base"
-    """A preset, a model directory, or a hub name; this and what follows is planned."""
-    vocabulary: int = 50257
-    """Of a preset."""
+    """Measure nothing; estimate the memory that --policy needs from its config.json."""
+    policy: ranges.Text = "gpt2-base"
+    """A preset, model directory or hub name; from here on, flags are for --plan."""
+    vocabulary: ranges.Count = 50257
+    """Vocabulary size of a preset."""
     algorithm: str = "ppo"
     """ppo, reinforce, rloo or grpo."""
-    candidates: int = 4
-    """Samples a prompt, for rloo and grpo."""
+    candidates: ranges.Count = 4
+    """Samples per prompt, for rloo and grpo."""
     layout: str = "data"
     """data, fsdp, or fsdp,tensor."""
     lora: options.Lora = dataclasses.field(default_factory=options.Lora)
-    rows: int = 64
-    prompt_length: int = 64
-    new_tokens: int = 64
-    minibatches: int = 1
-    micro_batches: int = 1
+    rows: ranges.Count = 64
+    prompt_length: ranges.Count = 64
+    new_tokens: ranges.Count = 64
+    minibatches: ranges.Count = 1
+    micro_batches: ranges.Count = 1
     value: str = "separate"
     """A separate value network, or a head on the shared trunk."""
     dtype: str = "bfloat16"
-    """Of compute; what is trained, and its moments, are float32."""
+    """Compute type; trained weights and their moments are float32."""
     remat: str = "none"
     """What a backward pass recomputes: none, full or dots."""
-    memory: float | None = None
-    """GiB of a device."""
+    memory: ranges.Positive | None = None
+    """GiB per device."""
 
     @property
     def resume(self):
-        """A measurement has nothing to go on from."""
+        """A measurement cannot be resumed."""
         return False
 
     @property
     def cache(self):
-        """Nothing compiled is kept: compiling is measured too."""
+        """No compiled program is kept, because compilation is measured too."""
         return None
 
 
@@ -104,37 +105,38 @@ def main():
 
 def run(config):
     """Measures or plans; returns the run folder, or the plan."""
+    ranges.check(config, flags=True)
     console = rich.console.Console()
     if config.plan:
         return plan(config, console)
     chosen = workloads.choose(config.workloads)
     check(config, chosen)
-    place = command.folder(config, "throughput")
+    run_dir = command.run_dir(config, "throughput")
     prepare(config, [work.rows for work in chosen.values()])
     layout = parallel.data(config.devices)
-    command.write_config(place, config, layout)
-    console.print(f"folder    {place}", highlight=False, soft_wrap=True)
+    command.write_config(run_dir, config, layout)
+    console.print(f"folder    {run_dir}", highlight=False, soft_wrap=True)
     results = {"workloads": {}, "rounds": config.rounds, **machine(layout)}
     for name, work in chosen.items():
-        own = layout_for(work, layout)
         console.print(f"{name}: {work.summary}", highlight=False)
-        found = race.alone(
-            work, own, algorithms=config.algorithms, rounds=config.rounds
+        measured = race.alone(
+            work,
+            layout_for(work, layout),
+            algorithms=config.algorithms,
+            rounds=config.rounds,
         )
-        results["workloads"].setdefault(name, {}).update(found)
+        results["workloads"].setdefault(name, {}).update(measured)
         for peer in config.against:
             against(peer, name, config, layout, results["workloads"], console)
-        metrics_log.write_json(place / "results.json", results)
+        files.write_json(run_dir / "results.json", results)
     show(results, console)
-    console.print(str(place / "results.json"), highlight=False, soft_wrap=True)
-    return place
+    console.print(str(run_dir / "results.json"), highlight=False, soft_wrap=True)
+    return run_dir
 
 
 def check(config, chosen):
-    """Misuse that can be told before anything is made."""
+    """Raises ValueError for misuse that the flags alone reveal."""
     peers.check(config.against)
-    if config.rounds < 1:
-        raise ValueError(f"--rounds {config.rounds}: at least 1 is needed")
     for name, work in chosen.items():
         for algorithm in config.algorithms:
             try:
@@ -149,13 +151,13 @@ def check(config, chosen):
 
 
 def prepare(config, batches):
-    """Settings that jax reads once; compiled programs are not kept."""
+    """Sets what jax reads only once; compiled programs are not cached."""
     command.prepare_devices(config, command.cache_folder(config), batches)
     jax.config.update("jax_enable_compilation_cache", False)
 
 
 def layout_for(work, layout):
-    """Of the devices those that a workload runs fastest on."""
+    """The devices on which a workload runs fastest."""
     count = work.cpu_devices if layout.devices[0].platform == "cpu" else None
     return parallel.data(min(count, layout.size)) if count else layout
 
@@ -168,17 +170,17 @@ def machine(layout):
         "platform": device.platform,
         "devices": layout.size,
         "cores": os.cpu_count(),
-        "command": command.command(),
-        "commit": command.commit(),
-        "versions": command.versions(),
+        "command": provenance.command(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
     }
 
 
 def against(peer, name, config, layout, entries, console):
-    """A peer's rounds beside ours, put into `entries`."""
+    """Races a peer and adds both results to `entries`."""
     name, work = race.fitting(peer, name)
     console.print(f"{name} against {peer} ...", highlight=False)
-    found = race.against(
+    entry = race.against(
         peer,
         work,
         layout_for(work, layout),
@@ -186,34 +188,34 @@ def against(peer, name, config, layout, entries, console):
         rounds=config.rounds,
         report=lambda line: console.print(f"  {line}", highlight=False),
     )
-    entry = entries.setdefault(name, {})
-    mine, ratios = found.pop("ours"), found.pop("ratios")
-    entry |= found | {f"ours_against_{peer}": mine}
-    entry.setdefault("ours", mine)
-    entry.setdefault("ratios", {})[peer] = ratios
+    mine, ratios = entry.pop("ours"), entry.pop("ratios")
+    recorded = entries.setdefault(name, {})
+    recorded |= entry | {f"ours_against_{peer}": mine}
+    recorded.setdefault("ours", mine)
+    recorded.setdefault("ratios", {})[peer] = ratios
 
 
 def show(results, console):
-    """The table of all entries, and how many times as fast as whom."""
+    """Prints the table of all entries and the speed relative to each peer."""
     heads = [heading for _, heading in COLUMNS.values()]
     table = rich.table.Table("workload", "who", *heads)
     for name, entry in results["workloads"].items():
         for who, facts in entry.items():
             if who != "ratios":
-                cells = [
+                numbers = [
                     markdown.number(facts.get(key), scale)
                     for key, (scale, _) in COLUMNS.items()
                 ]
-                table.add_row(name, f"{who} ({facts['algorithm']})", *cells)
+                table.add_row(name, f"{who} ({facts['algorithm']})", *numbers)
     console.print(table)
     for name, entry in results["workloads"].items():
         for peer, parts in entry.get("ratios", {}).items():
-            said = ", ".join(
+            speeds = ", ".join(
                 f"{part} {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f}; "
                 f"in processor time {r['cpu']:.2f})"
                 for part, r in parts.items()
             )
-            line = f"{name}: times as fast as {peer}: {said}"
+            line = f"{name}: times as fast as {peer}: {speeds}"
             console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -225,7 +227,7 @@ def plan(config, console):
     )
     shape = dataclasses.replace(shape, remat=config.remat)
     simulate(config.devices or 1)
-    adapter = options.adapter(config.lora, memory.policy_shapes(shape))
+    adapter = lora.adapter(config.lora, memory.policy_shapes(shape))
     made = memory.make(
         shape,
         algorithm(config),
@@ -244,12 +246,12 @@ def plan(config, console):
 
 
 def simulate(count):
-    """So many devices, where there is no accelerator: nothing runs on them."""
+    """Simulates `count` devices where there is no accelerator; nothing runs on them."""
     if os.environ.get("JAX_PLATFORMS", "") in ("", "cpu"):
         try:
             jax.config.update("jax_num_cpu_devices", count)
         except RuntimeError:
-            pass  # jax has started: it has the devices it has
+            pass  # jax has started, so its devices are fixed
     if len(jax.devices()) < count:
         raise ValueError(
             f"--devices {count}: there are {len(jax.devices())} here; to plan for "
@@ -258,7 +260,7 @@ def simulate(count):
 
 
 def algorithm(config):
-    """The static configuration that is planned for."""
+    """The static configuration to plan for."""
     grouped = config.algorithm in ("rloo", "grpo")
     return policy_gradient.Config(
         sampling=sampling.Config(max_new_tokens=config.new_tokens, eos_ids=(1,)),

@@ -12,25 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 
 GIB = 1024**3
-_SIDE = {"cpu": 1536}  # of the square matrices whose product is timed
+_SIDE = {"cpu": 1536}  # of the square matrices that are multiplied
 _STREAM = {"cpu": 64 * 1024**2}  # float32 numbers that are copied
 
 
 def seconds(call):
-    """How long a call takes until what it returns is there."""
+    """Seconds that a call takes until its result is ready."""
     start = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - start
 
 
 def alternate(calls, rounds):
-    """{name: [seconds]} of calls that return their seconds, one round after another.
+    """{name: [seconds]} of calls that time themselves, round by round.
 
-    Rounds alternate, so that a neighbour's load meets everyone.
+    Rounds alternate, so that load from other processes affects all alike.
     """
     times = {name: [] for name in calls}
     for number in range(rounds):
-        # Who is first changes: what the one before left in caches is shared out too.
+        # The order flips every round, so that no call always inherits the same caches.
         names = list(calls) if number % 2 == 0 else list(calls)[::-1]
         for name in names:
             times[name].append(calls[name]())
@@ -42,13 +42,13 @@ def median(values):
     return float(statistics.median(values))
 
 
-def spread(values):
-    """(largest − smallest) / median: how far a busy machine can be trusted."""
+def relative_range(values):
+    """(largest − smallest) / median: how noisy the machine was."""
     return (max(values) - min(values)) / median(values)
 
 
 def matmul_flops(layout, dtype, *, repeats=5):
-    """Operations a second of a large matrix product on all devices: the peak."""
+    """Peak operations per second: those of a large matrix product on all devices."""
     side = _SIDE.get(layout.devices[0].platform, 8192)
     counts = {1, layout.size}
     return max(_matmul(layout.devices[:n], side, dtype, repeats) for n in counts)
@@ -67,7 +67,7 @@ def _matmul(devices, side, dtype, repeats):
 
 
 def bandwidth(layout, *, repeats=5):
-    """Bytes a second that all devices together read and write in a long copy."""
+    """Bytes per second that all devices together read and write in a long copy."""
     platform = layout.devices[0].platform
     count = _STREAM.get(platform, 512 * 1024**2)
     count = count // layout.size if platform == "cpu" else count
@@ -85,7 +85,7 @@ def bandwidth(layout, *, repeats=5):
 
 
 def start_peak():
-    """Forgets how much memory this process once held, where the system lets it."""
+    """Resets the memory peak of this process, where the system allows it."""
     gc.collect()
     try:
         pathlib.Path("/proc/self/clear_refs").write_text("5")
@@ -94,7 +94,7 @@ def start_peak():
 
 
 def peak_bytes(devices=()):
-    """The largest memory held: the fullest device's own, on a CPU the process's."""
+    """Peak memory of the fullest accelerator or, on a CPU, of the process."""
     held = [device.memory_stats() for device in devices if device.platform != "cpu"]
     if any(held):
         return max(stats["peak_bytes_in_use"] for stats in held if stats)
@@ -106,7 +106,7 @@ def peak_bytes(devices=()):
 
 
 def resident_bytes():
-    """What this process holds in memory now."""
+    """Bytes that this process holds in memory now."""
     return _status("VmRSS")
 
 
@@ -117,9 +117,9 @@ def _status(name):
 
 
 def ratios(ours, theirs):
-    """How many times as fast as theirs, from rounds that alternated: median and range.
+    """How many times as fast ours is, from alternating rounds: median and range.
 
-    Each round is divided by the one it alternated with, which met the same load.
+    Each round is compared with its counterpart, which ran under the same load.
     """
     paired = [b / a for a, b in zip(ours, theirs, strict=True)]
     return {"median": median(paired), "low": min(paired), "high": max(paired)}

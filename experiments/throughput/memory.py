@@ -1,17 +1,15 @@
-"""Whether a run fits: bytes a device, before any weight exists.
+"""Whether a run fits: bytes per device, before any weights exist.
 
-What is held follows from shapes and from where a layout puts them; what an iteration
-needs besides is what XLA says of the compiled program. Neither reads a weight: a
-config.json is enough. Devices may be simulated (`jax_num_cpu_devices`); what another
-backend's compiler would fuse, it fuses otherwise, so that there the working memory of a
-plan made on a CPU is an estimate.
+What stays in memory follows from shapes and shardings; the working memory of an
+iteration is what XLA reports for the compiled program. Neither needs weights: a
+config.json is enough. Devices may be simulated (`jax_num_cpu_devices`). Compilers fuse
+differently, so the working memory of a plan made on a CPU is an estimate elsewhere.
 """
 
 import dataclasses
 import functools
 import json
 import pathlib
-import types
 from typing import NamedTuple
 
 import jax
@@ -22,22 +20,23 @@ from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.huggingface import read_config
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
-from rlhf_jax.studies import cells
+from rlhf_jax.studies import programs
+from rlhf_jax.studies.trainable import Trainable
 
 GIB = 1024**3
 
 
 class Plan(NamedTuple):
-    """Bytes of one device; see `make`."""
+    """Bytes on one device; see `make`."""
 
-    held: dict[str, int]  # what stays from iteration to iteration, by what it is for
-    working: int  # what an iteration needs besides, at its fullest
-    gradients: int  # of which, while it updates
-    cache: int  # of which, while it writes
+    held: dict[str, int]  # kept between iterations, by purpose
+    working: int  # the most that an iteration needs besides
+    gradients: int  # part of `working` during updates
+    cache: int  # part of `working` during generation
 
     @property
     def activations(self):
-        """Of the working memory what is neither gradients nor cache."""
+        """The part of the working memory that is neither gradients nor cache."""
         return max(self.working - max(self.gradients, self.cache), 0)
 
     @property
@@ -50,11 +49,11 @@ def make(shape, algorithm, layout, *, rows, prompt_length, adapter=None, weights
     """The `Plan` of policy gradients with a reward model of the policy's size.
 
     Args: shape: a `config.Decoder`; algorithm: a static `policy_gradient.Config`;
-    layout: of `parallel`; rows: responses an iteration, over all devices; adapter: a
-    `lora.Config`, None to train all weights; weights: the type that frozen ones are
-    held in, by default the compute type under an adapter and float32 without.
+    layout: of `parallel`; rows: responses per iteration, over all devices; adapter:
+    a `lora.Config`, None to train all weights; weights: the type of frozen weights, by
+    default the compute type with an adapter and float32 without.
     """
-    programs, arguments = prepare(
+    compiled, arguments = prepare(
         shape,
         algorithm,
         layout,
@@ -65,11 +64,11 @@ def make(shape, algorithm, layout, *, rows, prompt_length, adapter=None, weights
     )
     length = prompt_length + algorithm.sampling.max_new_tokens
     cache = cache_bytes(shape, -(-rows // layout.size), length)
-    return read(lower(programs, arguments).compile(), arguments, cache=cache)
+    return read(lower(compiled, arguments).compile(), arguments, cache=cache)
 
 
 def read(compiled, arguments, *, cache):
-    """The `Plan` that a compiled iteration and its arguments tell."""
+    """The `Plan` of a compiled iteration and its arguments."""
     stats = compiled.memory_analysis()
     return Plan(
         held=held(arguments),
@@ -84,44 +83,44 @@ def read(compiled, arguments, *, cache):
 def prepare(
     shape, algorithm, layout, *, rows, prompt_length, adapter=None, weights=None
 ):
-    """What an iteration is called with: (`cells.Programs`, arguments).
+    """The programs of a run and an iteration's arguments: (`programs.Programs`, dict).
 
-    arguments: {"base", "state", "frozen", "batch", "hyper"}: shapes with shardings,
-    but for the batch and the hyperparameters; no "base" without an adapter.
+    The arguments "base" (() without an adapter), "state" and "frozen" are shapes with
+    shardings; "batch" and "hyper" are arrays.
     """
     model, judge = decoder.Decoder(shape), heads.Classifier(shape)
     frozen_type = weights or ("float32" if adapter is None else shape.dtype)
     start_type = "float32" if adapter is None else frozen_type
-    extra = {} if adapter is None else {"adapter": adapter}
 
     def score(params, tokens, mask):
         return judge.apply({"params": params}, tokens, mask)[:, 0]
 
-    programs = cells.compile_programs(model, algorithm, layout, score=score, **extra)
+    compiled = programs.compile_programs(
+        model, algorithm, layout, score=score, adapter=adapter
+    )
     weights = policy_shapes(shape, start_type)
-    start = functools.partial(_start, model, programs.tx, algorithm, extra)
+    start = functools.partial(_start, model, compiled.tx, algorithm, adapter)
     state = jax.eval_shape(start, weights, jax.random.key(0))
     count = rows // algorithm.candidates
     tokens = np.ones((count, prompt_length), np.int32)
     batch = policy_gradient.Batch(tokens, tokens, np.arange(count, dtype=np.int32))
-    base = {} if adapter is None else {"base": layout.like(weights)}
-    return programs, {
-        **base,
+    return compiled, {
+        "base": () if adapter is None else layout.like(weights),
         "state": layout.like(state),
         "frozen": layout.like(_shapes(judge, frozen_type)),
-        "batch": layout.shard(batch),
+        "batch": layout.shard_rows(batch),
         "hyper": jax.tree.map(jnp.asarray, policy_gradient.Hyper()),
     }
 
 
-def lower(programs, arguments):
-    """The fused iteration, traced for its arguments and not compiled."""
-    return programs.iteration.lower(*arguments.values())
+def lower(compiled, arguments):
+    """The fused iteration, traced for its arguments but not compiled."""
+    return compiled.iteration.lower(*arguments.values())
 
 
-def _start(model, tx, algorithm, extra, params, key):
-    task = types.SimpleNamespace(model=model, params=params)
-    params = cells.initial_params(task, algorithm, key, **extra)
+def _start(model, tx, algorithm, adapter, params, key):
+    policy = Trainable(params, adapter)
+    params = programs.initial_params(model, policy, algorithm, key)
     hyper = policy_gradient.Hyper()
     return policy_gradient.init(params, tx, hyper, key, config=algorithm)
 
@@ -138,11 +137,11 @@ def _shapes(module, dtype):
 
 
 def held(arguments):
-    """{what it is for: bytes on a device} of the arguments of an iteration."""
+    """{purpose: bytes on a device} of an iteration's arguments."""
     state = arguments["state"]
     learner, elastic = state.learner, state.elastic
     named = {
-        "frozen weights": arguments.get("base", {}),
+        "frozen weights": arguments["base"],
         "policy": learner.params["policy"],
         "critic": learner.params["value"],
         "optimiser": learner.opt_state,
@@ -156,7 +155,7 @@ def held(arguments):
 
 
 def bytes_on_device(tree):
-    """Bytes on one device of a tree of shapes, each where its sharding puts it."""
+    """Bytes that a tree of shapes takes on one device, given its shardings."""
 
     def size(x):
         sharding = getattr(x, "sharding", None)
@@ -176,7 +175,7 @@ def cache_bytes(shape, rows, length):
 def read_policy(name, *, vocabulary, length, dtype):
     """The `config.Decoder` of a preset, a model directory or a hub name.
 
-    Of the latter two config.json alone is read. length: tokens of a row.
+    Of the latter two, only config.json is read. length: tokens per row.
     """
     preset = name.removeprefix("scratch:")
     if preset in model_config.PRESETS:
@@ -191,11 +190,11 @@ def read_policy(name, *, vocabulary, length, dtype):
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     if not isinstance(shape, model_config.Decoder):
-        raise ValueError(f"--policy {name} is an encoder; a policy has to write")
+        raise ValueError(f"--policy {name} is an encoder; a policy must be a decoder")
     if length > shape.max_length:
         raise ValueError(
-            f"--prompt-length and --new-tokens make {length} tokens, and {name} has a "
-            f"context of {shape.max_length}: ask for fewer"
+            f"--prompt-length and --new-tokens add up to {length} tokens, but {name} "
+            f"has a context of {shape.max_length}: lower one of them"
         )
     return dataclasses.replace(shape, dtype=dtype)
 
@@ -204,7 +203,7 @@ def _config_file(name):
     folder = pathlib.Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ValueError(f"--policy {name}: there is no config.json in it")
+            raise ValueError(f"--policy {name}: the directory has no config.json")
         return folder / "config.json"
     import huggingface_hub
 
@@ -213,7 +212,7 @@ def _config_file(name):
     except (OSError, ValueError) as error:
         raise ValueError(
             f"--policy {name}: neither a preset ({', '.join(model_config.PRESETS)}) "
-            "nor a directory here, nor could the hub give its config.json "
+            "nor a local directory, and the hub did not return its config.json "
             f"({str(error).strip().partition(chr(10))[0]})"
         ) from None
 
@@ -221,7 +220,7 @@ def _config_file(name):
 def describe(plan, memory=None):
     """A plan as rows (what, GiB), and a sentence that says whether it fits.
 
-    memory: GiB of a device, or None.
+    memory: GiB per device, or None.
     """
     rows = [(name, size / GIB) for name, size in plan.held.items()]
     rows += [

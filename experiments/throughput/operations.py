@@ -1,25 +1,25 @@
-"""How much there is to do: floating-point operations and bytes, from shapes alone.
+"""How much work there is: floating-point operations and bytes, from shapes alone.
 
-Two operations a multiply-add; matrix products and attention only, which is what is
-meant by utilisation. What nobody asks for does not count: attention is half of its
-square, which causal masking leaves, and the last layer says something of the positions
-alone that are read. A deep model, which computes all of them, is that much less used.
+A multiply-add counts as two operations. Only matrix products and attention count, as is
+usual for utilisation, and only where the result is needed: attention is the half of its
+square that causal masking leaves, and the last layer counts only at the positions that
+are read. A deep model computes it everywhere, so its utilisation is that much lower.
 """
 
 import jax.numpy as jnp
 
 
 def kernels(c):
-    """Weights of one layer that a token is multiplied with."""
+    """Number of weights in one layer that each token is multiplied with."""
     attention = c.width * c.head_dim * (2 * c.heads + 2 * c.kv_heads)
     return attention + (3 if c.gated else 2) * c.width * c.hidden
 
 
 def forward(c, tokens, context, asked, *, logits=True):
-    """Of a pass over `tokens` tokens, each seeing `context` others on average.
+    """Operations of a pass over `tokens` tokens that see `context` others on average.
 
-    asked: of how many positions the last layer's states are read; logits: whether
-    those are projected to the vocabulary.
+    asked: number of positions whose last states are read; logits: whether those are
+    projected to the vocabulary.
     """
     whole = 2 * kernels(c) + 4 * context * c.heads * c.head_dim
     remembered = 4 * c.width * c.kv_heads * c.head_dim  # keys and values, for others
@@ -29,14 +29,14 @@ def forward(c, tokens, context, asked, *, logits=True):
 
 
 def prefill(work):
-    """The prompts, and the logits of what follows them."""
+    """Operations on the prompts, up to the logits of the first new tokens."""
     tokens = work.rows * work.prompt_length
     return forward(work.decoder, tokens, work.prompt_length / 2, work.rows)
 
 
 def generate(work):
-    """A rollout of one response a prompt: the prompts, then every new token but the
-    last is fed back."""
+    """A rollout of one response per prompt: the prompts, then all new tokens but the
+    last are fed back."""
     fed = work.rows * (work.new_tokens - 1)
     context = work.prompt_length + work.new_tokens / 2
     return prefill(work) + forward(work.decoder, fed, context, fed)
@@ -70,7 +70,7 @@ def update(work, *, critic=False):
 def iteration(work, *, critic=False, copies=1):
     """Rollout, score, reference (and values), updates.
 
-    copies: how many responses a prompt has, which is read once for all of them.
+    copies: responses per prompt; each prompt is read once for all of them.
     """
     rollout = generate(work) - prefill(work) * (1 - 1 / copies)
     experience = score(work) + policy(work) + (values(work) if critic else 0)
@@ -78,9 +78,9 @@ def iteration(work, *, critic=False, copies=1):
 
 
 def decode_bytes(work):
-    """What decoding has to read: all weights at each step, and the cache so far.
+    """Bytes that decoding has to read: at each step all weights, and the cache so far.
 
-    Weights in the compute type; of the embedding what serves as unembedding.
+    Weights count in the compute type; of the embeddings only the unembedding counts.
     """
     c = work.decoder
     weights = c.layers * kernels(c) + c.width * c.vocab_size

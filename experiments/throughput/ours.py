@@ -1,11 +1,10 @@
-"""A workload through this library: what one round of each of its parts is.
+"""A workload through this library: one method for a round of each part.
 
-Programs and state as `cells` makes them for a study; the state is donated from round to
-round, as it is there.
+Programs and state are those of a run of a study, and as there each round donates its
+state to the next.
 """
 
 import tempfile
-import types
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +14,15 @@ from experiments.throughput import measure, operations, workloads
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.algorithms.policy_gradient import collect, update
 from rlhf_jax.runtime import checkpoint
-from rlhf_jax.studies import cells
+from rlhf_jax.studies import programs
+from rlhf_jax.studies.trainable import Trainable
 
 HYPER = policy_gradient.Hyper(learning_rate=1e-5, kl_coef=0.05, reset_every=17)
 PARTS = ("iteration", "generate", "prefill", "train", "bookkeeping", "checkpoint")
 
 
 class Ours:
-    """A workload under an algorithm on a layout; each method is a round, in seconds."""
+    """A workload with an algorithm on a layout; each method times one round."""
 
     def __init__(self, work, algorithm, layout):
         self.work, self.algorithm, self.layout = work, algorithm, layout
@@ -33,21 +33,19 @@ class Ours:
         def score(frozen, tokens, mask):
             return judge.apply({"params": frozen}, tokens, mask)[:, 0]
 
-        programs = cells.compile_programs(
+        self._programs = programs.compile_programs(
             self._model, self.config, layout, score=score, adapter=work.adapter
         )
-        self._networks, self._tx = programs.networks, programs.tx
-        self._base = {} if work.adapter is None else layout.place(params)
-        self._programs = programs if work.adapter is None else programs.on(self._base)
-        self._frozen = layout.place(frozen)
+        self._networks, self._tx = self._programs.networks, self._programs.tx
+        self._base = () if work.adapter is None else layout.put(params)
+        self._frozen = layout.put(frozen)
         self._hyper = jax.tree.map(jnp.asarray, HYPER)
         count = work.rows // self.config.candidates
-        self._batch = layout.shard(workloads.prompts(work, count))
-        task = types.SimpleNamespace(model=self._model, params=params)
-        key = jax.random.key(0)
-        params = cells.initial_params(task, self.config, key, work.adapter)
+        self._batch = layout.shard_rows(workloads.prompts(work, count))
+        key, policy = jax.random.key(0), Trainable(params, work.adapter)
+        params = programs.initial_params(self._model, policy, self.config, key)
         state = policy_gradient.init(params, self._tx, HYPER, key, config=self.config)
-        self._state = layout.place(state)
+        self._state = layout.put(state)
         self._prefill = layout.compile(
             self._fill, rows_in=(2,), rows_out=(0,), outputs=1
         )
@@ -56,31 +54,31 @@ class Ours:
         )
         self._train = layout.compile(self._learn, rows_in=(3,), donate=(1,))
         self._finish = layout.compile(self._end, rows_in=(2,), donate=(0,))
-        self._sample = layout.place(_sample(work))
-        self._every_row = layout.shard(workloads.prompts(work, work.rows))
+        self._sample = layout.put(_sample(work))
+        self._every_row = layout.shard_rows(workloads.prompts(work, work.rows))
 
     def iteration(self):
-        """The whole line: rollout, score, updates, EMA and reset, metrics."""
+        """A whole iteration: rollout, scores, updates, EMA and reset, metrics."""
         return self._advance(
             lambda state: self._programs.iteration(
-                state, self._frozen, self._batch, self._hyper
+                self._base, state, self._frozen, self._batch, self._hyper
             )
         )
 
     def generate(self):
-        """A rollout alone, every row with a prompt of its own."""
+        """A rollout alone, with a different prompt in every row."""
         return measure.seconds(
             lambda: self._write(self._base, self._state, self._every_row)
         )
 
     def prefill(self):
-        """The prompts alone, into logits and a cache."""
+        """Prefill alone: prompts to logits and a cache."""
         return measure.seconds(
             lambda: self._prefill(self._base, self._state, self._every_row)
         )
 
     def train(self):
-        """The updates alone, on rows that are there."""
+        """The updates alone, on given rows."""
         return self._advance(
             lambda state: self._train(self._base, state, self._sample, self._every_row)
         )
@@ -88,8 +86,8 @@ class Ours:
     def bookkeeping(self):
         """The end of an iteration alone: EMA, and the reset where one is due.
 
-        The second of two in a row: the first pays for memory that the part before it
-        gave back to the system, which an iteration has at hand.
+        The second of two calls is timed: the first pays for memory that the previous
+        part returned to the system and that an iteration would still hold.
         """
 
         def end(state):
@@ -99,14 +97,14 @@ class Ours:
         return self._advance(end)
 
     def checkpoint(self):
-        """All of the state on disk, with its manifest."""
+        """Saves the whole state to disk, with its manifest."""
         with tempfile.TemporaryDirectory() as folder:
             writer = checkpoint.Checkpointer(folder, config_digest="throughput")
             return measure.seconds(lambda: writer.save(1, self._state))
 
     def _advance(self, call):
         def advance():
-            # What a program takes over must not be seen here once it has failed.
+            # A donated state must be out of reach if the program fails.
             state, self._state = self._state, None
             self._state, *rest = call(state)
             return self._state, rest
@@ -114,7 +112,8 @@ class Ours:
         return measure.seconds(advance)
 
     def _on(self, base):
-        return cells.networks_on(self._networks, self.config, self.work.adapter, base)
+        adapter = self.work.adapter
+        return programs.networks_on(self._networks, self.config, adapter, base)
 
     def _fill(self, base, state, batch, *, axis_name):
         del axis_name
@@ -130,7 +129,7 @@ class Ours:
         return collect.rollout(state, batch, networks=self._on(base), config=alone)
 
     def _learn(self, base, state, sample, rows, *, axis_name):
-        del rows  # a layout shares something out, or has nothing to lay out
+        del rows  # unused: a compiled program needs rows to shard
         return update.updates(
             state,
             sample,
@@ -147,7 +146,7 @@ class Ours:
 
 
 def _sample(work, seed=0):
-    """Rows to learn from: random tokens, advantages of deviation 1."""
+    """Random rows to train on, with advantages of standard deviation 1."""
     rng = np.random.default_rng(seed)
     shape, length = (work.rows, work.new_tokens), (work.rows, work.length)
     tokens = rng.integers(2, work.decoder.vocab_size, length, dtype=np.int32)
@@ -167,9 +166,9 @@ def _sample(work, seed=0):
 
 
 def first_rounds(subject, parts=PARTS):
-    """{part: seconds} of a first round each, compiling included; then one more.
+    """{part: seconds} of the first round of each part, compilation included.
 
-    A program compiles in its first round only: the second shows that it did.
+    A second round follows, untimed, so that later rounds are warm.
     """
     first = {part: getattr(subject, part)() for part in parts}
     for part in parts:
@@ -178,14 +177,14 @@ def first_rounds(subject, parts=PARTS):
 
 
 def describe(work, algorithm, times, *, matmul, bandwidth):
-    """What rounds say: {name: number}.
+    """{name: number} of timed rounds: seconds, rates, utilisation.
 
-    Args: times {part: [seconds]}; matmul: operations a second, bandwidth: bytes a
-    second, both measured in this process.
+    Args: times: {part: [seconds]}; matmul, bandwidth: peak operations and bytes per
+    second, measured in this process.
     """
     took = {part: measure.median(values) for part, values in times.items()}
     facts = {f"{part}_seconds": value for part, value in took.items()}
-    facts["spread"] = max(map(measure.spread, times.values()))
+    facts["relative_range"] = max(map(measure.relative_range, times.values()))
     new = work.rows * work.new_tokens
     config = work.algorithm(algorithm)
     critic, copies = config.learns_value, config.candidates

@@ -1,7 +1,7 @@
 """Our side of a comparison: peers' processes, and the files they read.
 
-A peer runs in a Python of its own, on the same weights where it can read them, and is
-told round by round what to do, so that its rounds alternate with ours.
+A peer runs in its own Python, on the same weights where it can read them, and waits for
+a command before each round, so that its rounds alternate with ours.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from experiments.throughput import workloads
 from rlhf_jax import huggingface
 
 PATH = (str(pathlib.Path(__file__).resolve().parents[2]),)  # a peer imports from here
-_FIRST_CHARACTER = 0xF0000  # of the planes for private use: a character a token
+_FIRST_CHARACTER = 0xF0000  # in a private-use plane: one character per token
 
 PEERS = {
     "trl": ("experiments.throughput.against_trl", "rloo", "trl==1.16.0 torch"),
@@ -24,14 +24,14 @@ PEERS = {
 
 
 def check(names):
-    """Raises ValueError for a name that is no peer's."""
+    """Raises ValueError for the name of an unknown peer."""
     for name in names:
         if name not in PEERS:
-            raise ValueError(f"--against {name}: choose among {', '.join(PEERS)}")
+            raise ValueError(f"--against {name}: choose from {', '.join(PEERS)}")
 
 
 class Peer:
-    """A peer's process. Leaving its `with` block ends it."""
+    """A peer's process, which ends with its `with` block."""
 
     def __init__(self, name, python, spec, folder):
         self.name, self._python = name, python or sys.executable
@@ -42,8 +42,8 @@ class Peer:
         self.log = folder / f"{name}.log"
         environment = dict(os.environ, HF_HUB_OFFLINE="1")
         environment["PYTHONPATH"] = os.pathsep.join(PATH)
-        environment.pop("XLA_FLAGS", None)  # ours; a peer runs as it is shipped
-        with self.log.open("w") as log, self._told():
+        environment.pop("XLA_FLAGS", None)  # ours; a peer runs with its defaults
+        with self.log.open("w") as log, self._explain_missing():
             self._process = subprocess.Popen(
                 [self._python, "-m", module, str(file)],
                 stdin=subprocess.PIPE,
@@ -54,7 +54,7 @@ class Peer:
             )
 
     @contextlib.contextmanager
-    def _told(self):
+    def _explain_missing(self):
         try:
             yield
         except FileNotFoundError:
@@ -70,7 +70,7 @@ class Peer:
                 self._process.stdin.write(command + "\n")
                 self._process.stdin.flush()
         line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"failed": "it ended"}
+        answer = json.loads(line) if line else {"failed": "its process ended"}
         if "missing" in answer:
             raise ValueError(
                 f"--against {self.name}: {self._python} has no {answer['missing']}; "
@@ -97,7 +97,7 @@ class Peer:
 
 
 def write_models(work, folder):
-    """Policy and reward model of a workload as directories, and what a peer is told."""
+    """Writes a workload's policy and reward model; returns the spec for a peer."""
     folder = pathlib.Path(folder)
     tokenizer = save_tokenizer(folder / "tokenizer", work.decoder.vocab_size)
     for name, make in (
@@ -137,7 +137,7 @@ def character(token):
 
 
 def save_tokenizer(folder, size):
-    """A tokenizer of `size` one-character tokens, as `transformers` reads it."""
+    """Saves and opens a `transformers` tokenizer of `size` one-character tokens."""
     import transformers
 
     words = [character(token) for token in range(size)]

@@ -1,4 +1,4 @@
-"""A workload measured: this library's parts, then the same rounds as peers run them."""
+"""Times a workload: this library's parts, then rounds that alternate with a peer's."""
 
 import functools
 import tempfile
@@ -9,18 +9,18 @@ RACED = {"trl": ("iteration", "generate", "train"), "tunix": ("iteration", "gene
 
 
 def alone(work, layout, *, algorithms, rounds):
-    """This library's entry: every part of the first algorithm, iterations of others.
+    """Times this library: all parts of the first algorithm, fewer of the others.
 
     Returns {"ours": {...}, "ours_ppo": {...}}.
     """
-    found = {}
+    entries = {}
     for number, algorithm in enumerate(algorithms):
         measure.start_peak()
         subject = ours.Ours(work, algorithm, layout)
         parts = ours.PARTS if number == 0 else ("iteration", "train")
         facts = _timed(subject, parts, rounds)
-        found["ours" if number == 0 else f"ours_{algorithm}"] = facts
-    return found
+        entries["ours" if number == 0 else f"ours_{algorithm}"] = facts
+    return entries
 
 
 def _timed(subject, parts, rounds):
@@ -46,12 +46,12 @@ def _timed(subject, parts, rounds):
 
 
 def against(peer, work, layout, *, python, rounds, report=lambda line: None):
-    """An entry of ours and a peer's, their rounds alternating.
+    """Times this library and a peer in alternating rounds.
 
     Returns {"ours": {...}, peer: {...}, "ratios": {part: {"median", "low", "high",
     "cpu"}}}: how many times as fast this library is; "cpu" in processor time, which a
-    busy machine changes less. The algorithm is the peer's. report(line) hears how it
-    goes.
+    busy machine distorts less. The algorithm is the peer's. report(line) receives the
+    progress.
     """
     algorithm, parts = peers.PEERS[peer][1], RACED[peer]
     with tempfile.TemporaryDirectory() as folder:
@@ -64,22 +64,15 @@ def against(peer, work, layout, *, python, rounds, report=lambda line: None):
                 other.ask(part)
             mine, theirs, ratios, worked = {}, {}, {}, {"ours": {}, peer: {}}
             for part in parts:
-                cpu = {"ours": [], peer: []}
-                pair = {
-                    "ours": functools.partial(_ours, subject, part, cpu["ours"]),
-                    peer: functools.partial(_theirs, other, part, cpu[peer]),
-                }
-                times = measure.alternate(pair, rounds)
+                times, cpu = _alternate(subject, other, peer, part, rounds)
                 mine[part], theirs[part] = times["ours"], times[peer]
                 seconds = {who: measure.median(took) for who, took in times.items()}
-                said = ", ".join(f"{who} {s:.3g} s" for who, s in seconds.items())
-                report(f"{part}: {said}")
-                for who, values in cpu.items():
-                    worked[who][f"{part}_cpu_seconds"] = measure.median(values)
+                shown = ", ".join(f"{who} {s:.3g} s" for who, s in seconds.items())
+                report(f"{part}: {shown}")
+                for who in worked:
+                    worked[who][f"{part}_cpu_seconds"] = cpu[who]
                 ratios[part] = measure.ratios(times["ours"], times[peer])
-                ratios[part]["cpu"] = measure.median(cpu[peer]) / measure.median(
-                    cpu["ours"]
-                )
+                ratios[part]["cpu"] = cpu[peer] / cpu["ours"]
             peak = other.ask(parts[-1])["peak_bytes"]
     peaks = {
         "matmul": measure.matmul_flops(layout, work.decoder.dtype),
@@ -98,6 +91,17 @@ def against(peer, work, layout, *, python, rounds, report=lambda line: None):
     return {**described, "ratios": ratios}
 
 
+def _alternate(subject, other, peer, part, rounds):
+    """({who: seconds of each round}, {who: median processor seconds}) of one part."""
+    cpu = {"ours": [], peer: []}
+    pair = {
+        "ours": functools.partial(_ours, subject, part, cpu["ours"]),
+        peer: functools.partial(_theirs, other, part, cpu[peer]),
+    }
+    times = measure.alternate(pair, rounds)
+    return times, {who: measure.median(values) for who, values in cpu.items()}
+
+
 def _ours(subject, part, cpu):
     clock = worker.Clock()
     seconds = getattr(subject, part)()
@@ -112,7 +116,7 @@ def _theirs(other, part, cpu):
 
 
 def fitting(peer, name):
-    """(name, workload) that a peer has a model for: the twin, where there is one."""
+    """(name, workload) that a peer has a model for: the twin, if it needs one."""
     work = workloads.WORKLOADS[name]
     if peer == "tunix" and work.twin is not None:
         return work.twin, workloads.WORKLOADS[work.twin]

@@ -1,7 +1,7 @@
-"""A peer's side of a comparison: a process that is told to run rounds.
+"""A peer's side of a comparison: a process that runs rounds on command.
 
-Standard library only: the peer's Python need not have what this package needs. One
-command a line comes in, one JSON answer a line goes out.
+Standard library only, because the peer's Python may lack this package's dependencies.
+Commands come in and JSON answers go out, one per line.
 """
 
 import json
@@ -18,19 +18,19 @@ class Channel:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def command(self):
-        """The next command; when there will be none any more, the process ends."""
+        """The next command; exits once the input is closed."""
         line = sys.stdin.readline()
         if not line:
             sys.exit(0)
         return line.strip()
 
     def answer(self, **facts):
-        """One answer."""
+        """Sends one answer."""
         self._answers.write(json.dumps(facts) + "\n")
         self._answers.flush()
 
     def rounds(self, calls, last):
-        """Runs the rounds asked for, until `last` is: that one is the caller's."""
+        """Runs the requested rounds until `last`, which is left to the caller."""
         while (command := self.command()) != last:
             clock = Clock()
             calls[command]()
@@ -38,26 +38,26 @@ class Channel:
 
 
 class Clock:
-    """Seconds since it was made, and processor seconds of all of our threads."""
+    """Wall-clock and processor seconds of this process since the clock was made."""
 
     def __init__(self):
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def read(self):
-        """{"seconds", "cpu_seconds"}: the latter tell work from waiting."""
+        """{"seconds", "cpu_seconds"}: the latter exclude waiting."""
         cpu = time.process_time() - self._cpu
         return {"seconds": time.perf_counter() - self._wall, "cpu_seconds": cpu}
 
 
 def versions(packages):
-    """{package: version} of what is installed."""
+    """{package: installed version}."""
     import importlib.metadata
 
     return {package: importlib.metadata.version(package) for package in packages}
 
 
 def peak_bytes():
-    """The most memory that this process ever held."""
+    """Peak memory of this process."""
     import resource
 
     scale = 1 if sys.platform == "darwin" else 1024
@@ -65,9 +65,9 @@ def peak_bytes():
 
 
 def run(main):
-    """`main(channel, spec)`, the spec being the JSON file that argv names.
+    """Runs `main(channel, spec)` with the JSON file named in argv as the spec.
 
-    A library that is missing, or refuses, is told in an answer.
+    A missing library or another error is answered before it is raised.
     """
     channel = Channel()
     with open(sys.argv[1], encoding="utf-8") as file:

@@ -1,7 +1,7 @@
-"""Named workloads: what is timed, with its sizes and its random weights.
+"""Named workloads: sizes and random weights of what is timed.
 
-No end token is drawn in a timing run: whoever runs a workload writes the same number of
-tokens. Legend: B rows, P prompt tokens, T new tokens, S = P + T, V vocabulary.
+No end token is ever drawn, so everyone generates the same number of tokens. Legend:
+B rows, P prompt tokens, T new tokens, S = P + T, V vocabulary.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads, lora
 
-EOS, PAD = 0, 1  # a peer's end, which it may not draw, and its padding
-CANDIDATES = 2  # samples a prompt, of rloo and grpo
+EOS, PAD = 0, 1  # a peer's end token, which it never draws, and padding
+CANDIDATES = 2  # samples per prompt, for rloo and grpo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Workload:
 
     summary: str
     decoder: model_config.Decoder  # of policy, reward model and critic
-    rows: int  # responses an iteration
+    rows: int  # responses per iteration
     prompt_length: int
     new_tokens: int
-    minibatches: int = 1  # updates an iteration
+    minibatches: int = 1  # updates per iteration
     micro_batches: int = 1
-    weights: str = "float32"  # the type they are held in
+    weights: str = "float32"  # storage type
     rank: int = 0  # of LoRA adapters; 0: all weights are trained
-    cpu_devices: int | None = None  # None: as many as cores that divide the rows
+    cpu_devices: int | None = None  # None: as many cores as divide the rows
     twin: str | None = None  # of equal size, for a peer without this architecture
     accelerator: bool = False  # too large for a CPU
 
@@ -47,12 +47,12 @@ class Workload:
         return self.prompt_length + self.new_tokens
 
     def algorithm(self, name):
-        """The static configuration of one pass over a rollout by an algorithm."""
+        """The static configuration of an algorithm, with one pass over a rollout."""
         grouped = name in ("rloo", "grpo")
         return policy_gradient.Config(
             sampling=sampling.Config(
                 max_new_tokens=self.new_tokens,
-                eos_ids=(self.decoder.vocab_size,),  # is waited for and never comes
+                eos_ids=(self.decoder.vocab_size,),  # no token: never drawn
                 pad_id=PAD,
             ),
             algorithm=name,
@@ -131,11 +131,11 @@ DEFAULT = ("reference", "microworld")
 
 
 def choose(names):
-    """The workloads of these names: {name: Workload}, in the order given."""
+    """{name: Workload}, in the order given; ValueError for an unknown name."""
     for name in names:
         if name not in WORKLOADS:
             raise ValueError(
-                f"--workloads {name}: no such workload; choose among "
+                f"--workloads {name}: no such workload; choose from "
                 f"{', '.join(WORKLOADS)}"
             )
     return {name: WORKLOADS[name] for name in names}
@@ -144,7 +144,7 @@ def choose(names):
 def random_params(module, seed, dtype="float32"):
     """Random parameters of a module, leaf by leaf: normal of deviation 0.02, norms 1.
 
-    Unlike an initialiser's never in another type than the one they are held in.
+    Unlike an initialiser's, they are never held in another type than `dtype`.
     """
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), tokens)["params"]

@@ -1,8 +1,7 @@
-"""Flags by the name of what they stand for: an earlier run, or a preset.
+"""Flags set together: those of an earlier run or of a named preset.
 
-`--config runs/x/config.json` takes the flags of a run, `--preset paper` those that an
-experiment has under a name. Both are defaults: flags on the command line win, and a
-preset over a run.
+`--config runs/x/config.json` takes the flags of a run, `--preset paper` those of a
+preset. A preset overrides a run, and flags on the command line override both.
 """
 
 import dataclasses
@@ -13,16 +12,16 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-HELP = "--config FILE repeats the run whose config.json it is; other flags change it."
-_OWN = ("output", "resume")  # of the earlier run alone
+HELP = "--config FILE repeats the run of a config.json; other flags change it."
+_NOT_REPEATED = ("output", "resume")
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
     """Flags that belong together: published settings, or a size of a study.
 
-    flags: values by name, as "rl.kl_coef". notes: what a reader must know besides, for
-    instance where it differs from what was published, and why.
+    flags: values by name, such as "rl.kl_coef". notes: sentences for the report, for
+    instance where the preset differs from what was published, and why.
     """
 
     summary: str  # one line, for --help
@@ -31,22 +30,25 @@ class Preset:
 
 
 def default(config, words, presets=None):
-    """(the config that is the default now, the words that are left).
+    """The config that --config and --preset make the default.
 
-    words: a command line; of `--config FILE` and of `--preset NAME` in it the last
-    counts. presets: {name: Preset}; config then has a field `preset`, for the name.
-    Raises ValueError for a file that is no config.json, or one of another experiment,
-    and for an unknown preset.
+    Args:
+      config: the default without either.
+      words: the command line; the last `--config FILE` and `--preset NAME` in it count.
+      presets: {name: Preset}; config then has a field `preset` for the name.
+    Returns (config, the words that remain).
+    Raises ValueError for an unknown preset, and for a file that is not a config.json of
+    this experiment.
     """
     asked = {"--config": None} | ({"--preset": None} if presets else {})
-    left, words = [], list(words)
+    remaining, words = [], list(words)
     if not presets and any(word.split("=")[0] == "--preset" for word in words):
         raise ValueError("--preset: there are none here; give its flags one by one")
     while words:
         word = words.pop(0)
         name, equals, value = word.partition("=")
         if name not in asked:
-            left.append(word)
+            remaining.append(word)
         elif equals or words:
             asked[name] = value if equals else words.pop(0)
         elif name == "--config":
@@ -54,14 +56,17 @@ def default(config, words, presets=None):
         else:
             raise ValueError(f"--preset: name one after it: {', '.join(presets)}")
     if asked["--config"] is not None:
-        config = _built(config, asked["--config"])
+        config = _from_run(config, asked["--config"])
     if asked.get("--preset") is not None:
         config = preset(config, asked["--preset"], presets)
-    return config, left
+    return config, remaining
 
 
 def preset(config, name, presets):
-    """`config` with the flags of a preset, and its name as the field `preset`."""
+    """`config` with the flags of a preset and its name in the field `preset`.
+
+    Raises ValueError for an unknown name or for a flag that the config lacks.
+    """
     if name not in presets:
         raise ValueError(f"--preset {name}: unknown; choose from {', '.join(presets)}")
     nested = {}
@@ -75,26 +80,26 @@ def preset(config, name, presets):
 
 
 def changed(config, presets):
-    """{flag: (the preset's value, the value in `config`)} where flags won.
+    """{flag: (value in the preset, value in `config`)} where the two differ.
 
-    Nothing for a config that no preset of these was asked for.
+    Empty for a config without a preset.
     """
     if config.preset not in presets:
         return {}
-    found = {}
+    differences = {}
     for flag, value in presets[config.preset].flags.items():
         now = config
         for part in flag.split("."):
             now = getattr(now, part)
         if now != value:
-            found[flag] = value, now
-    return found
+            differences[flag] = value, now
+    return differences
 
 
-def told(config, presets):
-    """Lines about the preset of a config: its summary, what flags changed, its notes.
+def describe(config, presets):
+    """Lines on the preset of a config: its summary, the flags changed, its notes.
 
-    None where no preset was asked for.
+    Empty for a config without a preset.
     """
     if config.preset not in presets:
         return ()
@@ -102,44 +107,44 @@ def told(config, presets):
     lines = [f"{config.preset}: {chosen.summary}"]
     for flag, (was, now) in changed(config, presets).items():
         name = flag.replace("_", "-")
-        lines.append(f"changed: --{name} {_words(now)}, in the preset {_words(was)}")
+        lines.append(f"changed: --{name} {_format(now)}, in the preset {_format(was)}")
     return (*lines, *chosen.notes)
 
 
 def help_of(presets):
-    """What --help says of the presets, and of --config."""
+    """What --help says about --config and the presets."""
     if not presets:
         return HELP
     lines = [f"  {name}: {one.summary}" for name, one in presets.items()]
-    about = "--preset NAME sets the flags that have a name together; others change it:"
+    about = "--preset NAME sets several flags at once; other flags change it:"
     return "\n".join([HELP, "", about, *lines])
 
 
-def _words(value):
+def _format(value):
     return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def _built(config, file):
+def _from_run(config, file):
     path = pathlib.Path(file)
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"--config {file}: there is no such file; name a config.json")
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))["config"]
-        said = {name: value for name, value in said.items() if name not in _OWN}
+        saved = json.loads(path.read_text(encoding="utf-8"))["config"]
+        saved = {k: v for k, v in saved.items() if k not in _NOT_REPEATED}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"--config {file} is no config.json of a run ({type(error).__name__}: "
             f"{error})"
         ) from None
-    return _merge(config, said, f"--config {file}", "")
+    return _merge(config, saved, f"--config {file}", "")
 
 
-def _merge(config, said, source, prefix):
-    """`config` with what nested mappings say in place of its fields."""
+def _merge(config, values, source, prefix):
+    """`config` with the values of nested mappings in place of its fields."""
     hints = typing.get_type_hints(type(config))
     changes = {}
-    for name, value in said.items():
+    for name, value in values.items():
         flag = f"--{prefix}{name}".replace("_", "-")
         if name not in hints:
             raise ValueError(
@@ -158,7 +163,7 @@ def _merge(config, said, source, prefix):
 
 
 def _as(hint, value):
-    """A value, of JSON or a preset, as a field's type has it; TypeError where none."""
+    """A value from JSON or a preset as a field's type; TypeError if it does not fit."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         for choice in inner:
@@ -172,7 +177,7 @@ def _as(hint, value):
     elif origin is tuple:
         if isinstance(value, list | tuple):
             return tuple(_as(inner[0], x) for x in value)
-    elif hint is float:  # inf and nan, which are not JSON, are written as text
+    elif hint is float:  # inf and nan, which JSON lacks, are written as text
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if value in ("inf", "-inf", "nan"):

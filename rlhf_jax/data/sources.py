@@ -44,7 +44,8 @@ def load(
     Args:
       name_or_path: a folder, a file, or a data set on the hub.
       split: one split, several ("train+unsupervised", keeping the columns they share),
-        or a part ("train[:10%]"). For a single file only the part matters.
+        or a part ("train[:10%]"). A single file is the split "train", and that of its
+        own name.
       columns: the columns needed, or {needed: present} to rename them; by default
         those of any of `KINDS`.
       config, revision: of a hub data set.
@@ -65,7 +66,14 @@ def load(
     shared = [c for c in parts[0].column_names if all(c in p.features for p in parts)]
     if len(parts) > 1:
         parts = [part.select_columns(shared) for part in parts]
-    rows = datasets.concatenate_datasets(parts)
+    return checked(datasets.concatenate_datasets(parts), columns, where)
+
+
+def checked(rows, columns, where):
+    """A `datasets.Dataset` with its columns renamed, when it is as `load` wants it.
+
+    Args: columns: as in `load`; where: what errors call the rows.
+    """
     if not len(rows):
         raise ValueError(f"{where}: no rows; choose another split or file")
     rows = _choose(rows, columns, where)
@@ -131,6 +139,8 @@ def _local(path, part, where):
     if not match:
         raise ValueError(f"{where}: {part!r} is not a valid split name")
     if path.is_file():
+        name = _FILE.match(path.name)
+        _known(match["name"], {"train", name["stem"] if name else path.name}, where)
         return _files([path], match["slice"], where)
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         return _saved(path, match["name"], match["slice"], where)

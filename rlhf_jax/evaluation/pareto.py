@@ -70,8 +70,8 @@ def picks(points, drifts):
     points = _checked(points)
     index = np.flatnonzero(members(points))
     edge, first = np.unique(points[index], axis=0, return_index=True)
-    place = np.searchsorted(edge[:, 0], np.asarray(drifts, float), side="right")
-    return np.append(-1, index[first])[place]
+    steps = np.searchsorted(edge[:, 0], np.asarray(drifts, float), side="right")
+    return np.append(-1, index[first])[steps]
 
 
 def least_drift(points, rewards):
@@ -92,15 +92,15 @@ def least_picks(points, rewards):
     points = _checked(points)
     index = np.flatnonzero(members(points))
     edge, first = np.unique(points[index], axis=0, return_index=True)
-    place = np.searchsorted(edge[:, 1], np.asarray(rewards, float), side="left")
-    return np.append(index[first], -1)[place]
+    steps = np.searchsorted(edge[:, 1], np.asarray(rewards, float), side="left")
+    return np.append(index[first], -1)[steps]
 
 
 def crossed(chosen_a, chosen_b, values_a, values_b):
     """(v_B[chosen on A] + v_A[chosen on B]) / 2: chosen on one half, read on the other.
 
-    The reward of the checkpoint that is best on half A is, on half A, too high; on half
-    B it is only what that checkpoint is worth.
+    On half A, the reward of the checkpoint that is best there is too high; on half B it
+    is what that checkpoint is worth.
 
     Args:
       chosen_a, chosen_b: [...] int, indices from `picks` or `least_picks`, −1 = none.
@@ -118,7 +118,7 @@ def crossed(chosen_a, chosen_b, values_a, values_b):
 
 
 def matched(sets):
-    """Where several fronts can be compared: the largest drift and reward all reach.
+    """Where several fronts can be compared: the drift and reward all of them reach.
 
     Matched drift: the least, over sets, of the drift of the set's best reward (to its
     right a front says nothing new). Matched reward: the least of the best rewards.
@@ -126,15 +126,15 @@ def matched(sets):
 
     sets: sequence of points [N, 2]. Returns (drift, reward), floats.
     """
-    ends = np.stack([front(points)[-1] for points in sets])
-    return tuple(float(x) for x in ends.min(0))
+    best = np.stack([front(points)[-1] for points in sets])
+    return tuple(float(x) for x in best.min(0))
 
 
 def split_half(measure, points_a, points_b):
-    """(measure(B at front(A)) + measure(A at front(B))) / 2: a front less optimistic.
+    """(measure(B at front(A)) + measure(A at front(B))) / 2: a less optimistic front.
 
-    The best of noisy checkpoints is better measured than it is. So the members are
-    picked on one half of the prompts and their coordinates are read on the other.
+    The best of noisy checkpoints measures better than it is. So members are picked on
+    one half of the prompts and their coordinates are read on the other.
 
     Args:
       measure: function of points [M, 2] to a number or an array, for instance

@@ -42,7 +42,7 @@ def make_draw(model, *, config):
 @functools.lru_cache(maxsize=8)
 def compile_draw(model, layout, config):
     """`make_draw` for any number of rows, compiled once and shared by all callers."""
-    return layout.over_rows(make_draw(model, config=config), whole=1, chunk=_ROWS)
+    return layout.over_rows(make_draw(model, config=config), replicated=1, chunk=_ROWS)
 
 
 def make_compare(model, *, config):

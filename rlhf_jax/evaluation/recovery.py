@@ -1,14 +1,14 @@
 """Recovery after a reset: how many iterations until the proxy is back.
 
-A reset throws reward away. What Elastic Reset claims is that an average of the policy
-wins it back sooner than the initial weights do, which a warm critic and a warm
-optimiser alone would help to do as well (Noukhovitch et al. 2023, arXiv:2312.07551;
-the arm to compare with resets to θ₀ at the same iterations).
+A reset gives up reward. Elastic Reset claims that an average of the policy regains it
+sooner than the initial weights do, which a warm critic and a warm optimiser would help
+as well (Noukhovitch et al. 2023, arXiv:2312.07551; the arm to compare with resets to θ₀
+at the same iterations).
 
 A trace is the mean score of each iteration's rollout, which is drawn before the
 iteration's updates: iteration t + 1 shows the policy that a reset at the end of
-iteration t left behind. Watching ends with the next reset or the run. What had not come
-back by then is *censored*: its time is not known, only that it is longer.
+iteration t left behind. Watching stops at the next reset or at the end of the run. A
+recovery not seen by then is *censored*: it takes longer than that.
 """
 
 from typing import NamedTuple
@@ -44,8 +44,8 @@ def after_resets(scores, resets, *, origin=0.0, share=0.9, window=3):
     finite: a run that diverged recovers from nothing.
     """
     scores, resets = _checked(scores, resets, share, window)
-    found, begin, ends = [], 0, [*resets, len(scores) - 1]
-    for reset, end in zip(resets, ends[1:], strict=True):
+    result, begin, bounds = [], 0, [*resets, len(scores) - 1]
+    for reset, end in zip(resets, bounds[1:], strict=True):
         level = float(scores[max(begin, reset + 1 - window) : reset + 1].mean())
         after, begin = scores[reset + 1 : end + 1], reset + 1
         if level <= origin or len(after) == 0:
@@ -53,12 +53,12 @@ def after_resets(scores, resets, *, origin=0.0, share=0.9, window=3):
         target = origin + share * (level - origin)
         met = np.flatnonzero(after >= target)
         steps = int(met[0]) if len(met) else len(after)
-        found.append(Recovery(reset, level, target, steps, len(after), bool(len(met))))
-    return found
+        result.append(Recovery(reset, level, target, steps, len(after), bool(len(met))))
+    return result
 
 
 def earlier(one, other):
-    """+1 where `one` came back first, −1 where `other` did, 0 together, None unknown.
+    """+1 where `one` recovered first, −1 where `other` did, 0 together, None unknown.
 
     A time that is censored is longer than one that was seen within the same watch; of
     two censored ones nobody knows. Raises ValueError for different resets or watches.
@@ -75,16 +75,16 @@ def earlier(one, other):
     return 1 if one.regained else -1
 
 
-def restricted(found):
+def restricted(recoveries):
     """Mean over resets of min(T, watched): iterations spent below the target.
 
     The restricted mean of survival analysis. It is observed for every reset, censored
     or not, and so needs no guess at times that nobody saw; it is no recovery time, but
-    a lower bound on the mean of one. found: list of Recovery, not empty.
+    a lower bound on the mean of one. recoveries: list of Recovery, not empty.
     """
-    if not found:
+    if not recoveries:
         raise ValueError("no reset was followed by anything to regain")
-    return float(np.mean([recovery.steps for recovery in found]))
+    return float(np.mean([recovery.steps for recovery in recoveries]))
 
 
 def _checked(scores, resets, share, window):

@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+from scipy import special
 
 MIN_SEEDS = 8  # with fewer, values are shown as dots and nothing is tested
 _MOST_FLIPS = 20  # 2^20 sign patterns: a second
@@ -54,7 +54,7 @@ def t_interval(differences, *, level=0.95):
     mean, n = float(values.mean()), len(values)
     if n == 1:
         return Interval(mean, -math.inf, math.inf)
-    half = scipy.stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / n**0.5
+    half = special.stdtrit(n - 1, (1 + level) / 2) * values.std(ddof=1) / n**0.5
     return Interval(mean, mean - float(half), mean + float(half))
 
 
@@ -100,13 +100,13 @@ def trend(values, *, positions=None):
 
     Args:
       values: [S, K], one row a seed, conditions in the claimed ascending order.
-      positions: [K] places of the conditions on the line; 0, 1, ... when not given.
+      positions: [K], where the conditions lie on a line; 0, 1, ... when not given.
     """
     values = np.asarray(values, float)
     if values.ndim != 2 or values.shape[1] < 2:
         raise ValueError(f"values must be [seeds, conditions ≥ 2], got {values.shape}")
-    places = np.arange(values.shape[1]) if positions is None else np.asarray(positions)
-    centered = places - places.mean()
+    x = np.arange(values.shape[1]) if positions is None else np.asarray(positions)
+    centered = x - x.mean()
     slopes = values @ centered / np.square(centered).sum()
     steps = np.diff(values, axis=1).T
     return Trend(
@@ -206,7 +206,7 @@ def _seeds_needed(deviation, margin):
     low, high = 2, _MOST_SEEDS
 
     def enough(n):
-        quantiles = scipy.stats.t.ppf([0.975, 0.8], n - 1).sum()
+        quantiles = special.stdtrit(n - 1, [0.975, 0.8]).sum()
         return quantiles * deviation / n**0.5 <= margin
 
     if not enough(high):

@@ -210,7 +210,8 @@ def _describe(model, modules, whole, config, family, base):
 def _alpha(config, rank):
     """The α for a rank that gives the configuration's scale."""
     alpha = config.scale * (rank**0.5 if config.rslora else rank)
-    alpha = config.alpha if rank == config.rank else alpha
+    if rank == config.rank and config.alpha is not None:
+        alpha = config.alpha  # as it was given, without a rounding
     return int(alpha) if alpha == int(alpha) else alpha
 
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from rlhf_jax import trees
+from rlhf_jax import ranges, trees
 from rlhf_jax.types import Params
 
 A, B = "lora_a", "lora_b"
@@ -27,17 +27,27 @@ A, B = "lora_a", "lora_b"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Which layers are adapted, and how strongly."""
+    """Adapters beside frozen weights: they alone are trained, averaged and reset."""
 
-    rank: int
-    alpha: float
+    rank: ranges.Natural = 0
+    """Of an adapter; 0 trains all weights."""
+    alpha: ranges.Positive | None = None
+    """An update counts alpha / rank times; by default twice, as in StackLLaMA."""
     targets: tuple[str, ...] = ("attention/query", "attention/value")
+    """Regular expressions, searched in the paths of linear layers."""
     rslora: bool = False
+    """An update counts alpha / √rank times instead."""
+
+    def conflicts(self):
+        """Fields that contradict each other, and why."""
+        if self.alpha is not None and not self.rank:
+            yield ("alpha", "rank"), "without a rank there are no adapters to scale"
 
     @property
     def scale(self):
         """s = α/r; rank-stabilised α/√r (Kalajdzievski 2023, arXiv:2312.03732)."""
-        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+        alpha = 2.0 * self.rank if self.alpha is None else self.alpha
+        return alpha / (self.rank**0.5 if self.rslora else self.rank)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,6 +118,23 @@ def count(params, config):
     """
     make = functools.partial(init, params, rank=config.rank, targets=config.targets)
     return trees.size(jax.eval_shape(make, jax.random.key(0)))
+
+
+def adapter(config, params):
+    """A configuration whose α is known and that fits `params`; None for rank 0.
+
+    Raises ValueError, naming --lora, where the parameters have no place for it.
+    """
+    ranges.check(config)
+    if config.rank == 0:
+        return None
+    if config.alpha is None:
+        config = dataclasses.replace(config, alpha=2.0 * config.rank)
+    try:
+        count(params, config)
+    except ValueError as error:
+        raise ValueError(f"--lora: {error}") from None
+    return config
 
 
 def join(base, adapters, *, scale):

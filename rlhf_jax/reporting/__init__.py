@@ -1,1 +1,1 @@
-"""What a run leaves behind: metrics, samples, pictures, a page a person can read."""
+"""Records of runs to tables, figures, results.json and report.md."""

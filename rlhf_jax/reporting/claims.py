@@ -7,21 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlhf_jax.evaluation import axes as axes_
 from rlhf_jax.evaluation import statistics
-from rlhf_jax.reporting import results
-
-# The smallest effect of interest by kind of endpoint; a hypervolume's is a share of
-# the other method's mean.
-SMALLEST = {
-    "reward": 0.1,
-    "reward_at": 0.1,
-    "gold": 0.05,
-    "gold_at": 0.05,
-    "hypervolume": 0.05,
-    "tax": 0.03,
-    "win_rate": 0.05,
-}
-_LESS_IS_BETTER = ("drift", "drift_at", "tax", "truth")
+from rlhf_jax.reporting import endpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,28 +18,14 @@ class Claim:
 
     method: str
     others: tuple[str, ...]
-    endpoint: str  # a name of `results.endpoints`
-    smallest_effect: float | None = None  # None: from SMALLEST
+    endpoint: str  # a name as in `endpoints`
+    smallest_effect: float | None = None  # None: that of the endpoint's axis
     kind: str = "greater"  # or "equal"
     family: str = ""  # p-values are adjusted within it; a heading of the report
 
     def __post_init__(self):
         if self.kind not in ("greater", "equal"):
             raise ValueError(f'kind must be "greater" or "equal", got {self.kind!r}')
-        if self.smallest_effect is None and self.group not in SMALLEST:
-            raise ValueError(
-                f"{self.endpoint!r} has no usual smallest effect: give smallest_effect"
-            )
-
-    @property
-    def group(self):
-        """The kind of endpoint: what stands before the first slash."""
-        return self.endpoint.split("/")[0]
-
-    @property
-    def axis(self):
-        """What stands behind the first slash: the drift axis of a front's endpoint."""
-        return self.endpoint.partition("/")[2]
 
     def among(self, methods):
         """The claim about those of its methods that were run; None if none is left."""
@@ -72,44 +46,75 @@ class Finding(NamedTuple):
     p_holm: float = math.nan  # over all findings of its family; NaN when not tested
 
 
+def check(claims, axes):
+    """Raises ValueError if neither a claim nor its axis has a smallest effect."""
+    for claim in claims:
+        usual = endpoints.parse(claim.endpoint, axes).smallest
+        if claim.smallest_effect is None and usual is None:
+            raise ValueError(
+                f"{claim.endpoint!r} has no usual smallest effect: give the claim a "
+                "smallest_effect, or its axis a smallest"
+            )
+
+
 def possible(claims, methods, axes):
-    """The claims about those methods that were run, on the axes that were measured.
+    """The claims about methods that were run, on axes that were measured.
 
-    An endpoint that is of no front, as `reward` or `gold`, needs no axis.
+    Endpoints without a front, such as `reward` and `gold`, need no drift axis.
+    axes: sequence of Axis.
     """
-    limited = (
-        claim.among(methods)
-        for claim in claims
-        if claim.group not in results.OF_A_FRONT or claim.axis in axes
+    measured = {axis.key for axis in axes_.drifts(axes)}
+    limited = [claim.among(methods) for claim in claims]
+    parsed = [endpoints.parse(claim.endpoint, axes) for claim in claims]
+    return tuple(
+        claim
+        for claim, endpoint in zip(limited, parsed, strict=True)
+        if claim is not None
+        if endpoint.reading == "final" or endpoint.axis.key in measured
     )
-    return tuple(claim for claim in limited if claim is not None)
 
 
-def judge(claims, found, *, axes, corners=None):
+def judge(claims, runs, *, axes, corners=None):
     """Every comparison of every claim, paired by seed, positive = `method` is better.
 
     Drift and reward are matched within the two methods compared. Seeds that only one
-    of them has are left out; a seed that diverged is not, and takes the verdict away.
-    What was not run or not measured is a finding without a verdict, and no error: the
-    run is over, and the other claims are to be read.
+    of them has are left out; a seed that diverged is kept and precludes a verdict. What
+    was not run or not measured is a finding without a verdict, not an error, so that
+    the other claims can still be read.
 
-    Args: claims: sequence of Claim; found: sequence of results.Run; the rest as in
+    Args: claims: sequence of Claim; runs: sequence of evaluations.Run; the rest as in
     `results.summarize`. Returns a list of Finding, Holm over each family of claims.
     """
 
     @functools.cache
     def table(method, other):
-        pair = [run for run in found if run.method in (method, other)]
-        return results.endpoints(pair, axes=axes, corners=corners)
+        pair = [run for run in runs if run.method in (method, other)]
+        return endpoints.table(pair, axes=axes, corners=corners)
 
     findings = [
-        _compare(claim, other, table(claim.method, other))
+        _compare(claim, other, table(claim.method, other), axes)
         for claim in claims
         for other in claim.others
     ]
     for family in {claim.family for claim in claims}:
         _adjust(findings, family)
     return findings
+
+
+def row(finding):
+    """A finding as an entry of results.json."""
+    result = {
+        "method": finding.claim.method,
+        "other": finding.other,
+        "endpoint": finding.claim.endpoint,
+        "kind": finding.claim.kind,
+        "family": finding.claim.family,
+        "smallest_effect": finding.smallest_effect,
+        "p_holm": finding.p_holm,
+        "reason": finding.reason,
+    }
+    verdict = finding.verdict
+    return {**result, **(verdict._asdict() if verdict else {"word": "none"})}
 
 
 def _adjust(findings, family):
@@ -124,7 +129,7 @@ def _adjust(findings, family):
         findings[i] = findings[i]._replace(p_holm=float(p))
 
 
-def _compare(claim, other, table):
+def _compare(claim, other, table, axes):
     names = claim.method, other
     absent = [name for name in names if name not in table]
     if absent:
@@ -135,21 +140,23 @@ def _compare(claim, other, table):
         return Finding(claim, other, None, None, "not measured")
     pairs = np.array([[one[seed], two[seed]] for seed in seeds])
     finite = np.isfinite(pairs).all(-1)
-    smallest = _smallest(claim, pairs[finite, 1])
+    endpoint = endpoints.parse(claim.endpoint, axes)
+    smallest = _smallest(claim, endpoint, pairs[finite, 1])
     if not finite.all():
         lost = [str(s) for s, good in zip(seeds, finite, strict=True) if not good]
-        reason = f"{results.absent(claim.endpoint)} in seed {', '.join(lost)}"
+        reason = f"{endpoint.absent} in seed {', '.join(lost)}"
         return Finding(claim, other, smallest, None, reason)
-    sign = -1.0 if claim.group in _LESS_IS_BETTER else 1.0
+    sign = -1.0 if endpoint.less_is_better else 1.0
     gains = sign * (pairs[:, 0] - pairs[:, 1])
     verdict = statistics.verdict(gains, smallest, claim=claim.kind)
     return Finding(claim, other, smallest, verdict, "")
 
 
-def _smallest(claim, others):
+def _smallest(claim, endpoint, others):
     if claim.smallest_effect is not None:
         return claim.smallest_effect
-    usual = SMALLEST[claim.group]
-    if claim.group != "hypervolume":
-        return usual
-    return usual * max(abs(float(np.mean(others))), 1e-12) if len(others) else None
+    if endpoint.reading != "hypervolume":
+        return endpoint.smallest
+    if not len(others):
+        return None
+    return endpoint.smallest * max(abs(float(np.mean(others))), 1e-12)

@@ -4,28 +4,36 @@ An ablation table. No claim is declared about its rows, so they carry intervals 
 verdict: with ten rows on three axes some interval misses 0 by chance.
 """
 
+import functools
 from typing import NamedTuple
 
-from rlhf_jax.reporting import markdown, results, wording
+from rlhf_jax.evaluation import axes as axes_
+from rlhf_jax.reporting import markdown, results, sections
 
 
 class Contrast(NamedTuple):
-    """`method` has a part that `other` has not, and is otherwise the same."""
+    """`method` has a part that `other` lacks, and is otherwise the same."""
 
     part: str
     method: str
     other: str
 
 
+def section(contrasts):
+    """The ablation table as a section of a report, "contrasts" in results.json."""
+    compute = functools.partial(_compute, tuple(contrasts))
+    return sections.Section("contrasts", compute, render)
+
+
 def table(summary, contrasts, axes):
     """Paired differences `method` − `other`, of the pairs that were both run.
 
-    Endpoints: reward, gold, the hypervolume on each axis; of all of them more is
-    better, so that positive is in favour of the part. Seeds that only one of the two
+    Endpoints: reward, gold, and the hypervolume on each drift axis; more is better on
+    all of them, so positive is in favour of the part. Seeds that only one of the two
     has are left out.
 
-    Args: summary: of `results.summarize`. Returns a list of {"part", "method",
-    "other", "differences": {endpoint: spread}}, in the order given.
+    Args: summary: of `results.summarize`; axes: sequence of Axis. Returns a list of
+    {"part", "method", "other", "differences": {endpoint: estimate}}, in order.
     """
     rows = []
     for part, method, other in contrasts:
@@ -36,39 +44,34 @@ def table(summary, contrasts, axes):
         for name in _columns(axes):
             gaps = _gaps(one.get(name, {}), two.get(name, {}))
             if gaps:
-                differences[name] = results.spread(gaps)
+                differences[name] = results.estimate(gaps)
         names = {"part": part, "method": method, "other": other}
         rows.append({**names, "differences": differences})
     return rows
 
 
-def _gaps(one, two):
-    return [one[seed] - two[seed] for seed in one if seed in two]
-
-
-def section(summary, study):
+def render(rows, evidence):
     """The table as paragraphs of a report; nothing where no pair was run."""
-    rows = summary.get("contrasts")
     if not rows:
         return
-    known = [
-        n for n in _columns(study.axes) if any(n in r["differences"] for r in rows)
-    ]
+    report, columns = evidence.report, _columns(evidence.report.axes)
+    known = [n for n in columns if any(n in row["differences"] for row in rows)]
+    shown = {name: report.endpoint(name) for name in known}
     yield "## Ablations: what each part is worth"
     yield (
         "Paired differences by seed between two methods that differ in one part, "
-        f"positive in favour of the part; {wording.brackets(summary)}. Nothing was "
-        "claimed of them beforehand, so nothing is judged."
+        f"positive in favour of the part; {markdown.brackets(evidence.summary)}. "
+        "Nothing was claimed of them beforehand, so nothing is judged."
     )
     yield markdown.table(
-        ["part", "difference", *map(wording.endpoint, known)],
+        ["part", "difference", *(endpoint.title for endpoint in shown.values())],
         [
             [
                 row["part"],
-                f"{study.name(row['method'])} − {study.name(row['other'])}",
+                f"{report.name(row['method'])} − {report.name(row['other'])}",
                 *(
-                    markdown.interval(row["differences"].get(n), wording.scale(n))
-                    for n in known
+                    markdown.interval(row["differences"].get(name), endpoint.scale)
+                    for name, endpoint in shown.items()
                 ),
             ]
             for row in rows
@@ -76,5 +79,14 @@ def section(summary, study):
     )
 
 
+def _compute(contrasts, evidence):
+    return table(evidence.summary, contrasts, evidence.report.axes)
+
+
+def _gaps(one, two):
+    return [one[seed] - two[seed] for seed in one if seed in two]
+
+
 def _columns(axes):
-    return ("reward", "gold", *(f"hypervolume/{axis}" for axis in axes))
+    drifts = axes_.drifts(axes)
+    return ("reward", "gold", *(f"hypervolume/{axis.key}" for axis in drifts))

@@ -1,16 +1,16 @@
-"""Numbers and tables as Markdown."""
+"""Numbers, tables and counted nouns as Markdown."""
 
 import math
 
 
 def table(header, rows):
-    """A table; cells may hold any text."""
+    """A Markdown table; texts are escaped."""
     lines = [_line(header), "|" + "---|" * len(header), *map(_line, rows)]
     return "\n".join(lines)
 
 
 def number(value, scale=1.0):
-    """Three digits; "–" where there is nothing, and a word where it is not finite."""
+    """Three digits; "–" for None and "not finite" for NaN."""
     if value is None:
         return "–"
     value = float(value) * scale
@@ -21,24 +21,37 @@ def number(value, scale=1.0):
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def interval(spread, scale=1.0, *, absent="not finite"):
-    """mean [low, high] of a {"mean", "low", "high"}, and what is missing from it.
+def interval(estimate, scale=1.0, *, absent="not finite"):
+    """mean [low, high], and how many seeds it lacks.
 
-    absent: what a seed without a number is.
+    Args: estimate: {"mean", "low", "high"}, perhaps "missing", or None; absent: what to
+    call a seed without a number.
     """
-    if not spread:
+    if not estimate:
         return "–"
-    if spread["mean"] is None:
+    if estimate["mean"] is None:
         return absent
-    low, high = number(spread["low"], scale), number(spread["high"], scale)
-    text = f"{number(spread['mean'], scale)} [{low}, {high}]"
-    missing = spread.get("missing")
+    low, high = number(estimate["low"], scale), number(estimate["high"], scale)
+    text = f"{number(estimate['mean'], scale)} [{low}, {high}]"
+    missing = estimate.get("missing")
     return f"{text}, {missing} {absent}" if missing else text
 
 
-def count(value):
-    """An integer with its thousands apart: 1 234 567."""
+def brackets(summary):
+    """What the brackets of `interval` hold; summary: of `results.summarize`."""
+    if summary["interval"] == "t95":
+        return "95% t-interval over seeds in brackets"
+    return "least and largest seed in brackets, no interval"
+
+
+def integer(value):
+    """An integer with thousands separated by spaces: 1 234 567."""
     return "–" if value is None else f"{round(value):,}".replace(",", " ")
+
+
+def count(n, noun):
+    """ "1 seed", "3 seeds"."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def join(words):
@@ -47,10 +60,10 @@ def join(words):
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def _line(cells):
-    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+def _line(texts):
+    return "| " + " | ".join(_escaped(text) for text in texts) + " |"
 
 
-def _cell(text):
+def _escaped(text):
     text = " ".join(str(text).split())
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

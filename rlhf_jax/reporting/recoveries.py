@@ -1,28 +1,36 @@
 """Recovery after resets in two arms of a study, paired by seed."""
 
+import functools
 import math
 
 import numpy as np
 
 from rlhf_jax.evaluation import recovery, statistics
-from rlhf_jax.reporting import markdown, results, wording
+from rlhf_jax.evaluation.axes import REWARD, SCORES
+from rlhf_jax.reporting import markdown, sections, verdicts
 
-SCORES, RESET = "objective/scores", "reset/reset"
+RESET = "reset/reset"
 SHARE, WINDOW = 0.9, 3
 SMALLEST = 1.0  # iterations: the smallest difference of interest
 
 
-def compare(records, method, other, *, smallest=SMALLEST):
-    """How soon two methods with one calendar regain 90% of the proxy before a reset.
+def section(method, other):
+    """The comparison as a section of a report, "recovery" in results.json."""
+    compute = functools.partial(_compute, method, other)
+    return sections.Section("recovery", compute, render)
 
-    Paired by seed, and by reset. The verdict is on the restricted mean: iterations
-    spent below the target while it was watched, `other` − `method`, which is seen
-    whether or not a run came back. Where they were censored is told beside it.
+
+def compare(records, method, other, *, smallest=SMALLEST):
+    """How soon two methods with the same resets regain 90% of the proxy before one.
+
+    Paired by seed and by reset. The verdict is on the restricted mean: iterations spent
+    below the target while it was watched, `other` − `method`, which is observed whether
+    or not a run recovered. Which times were censored is reported next to it.
 
     Args: records of metrics.jsonl; smallest: iterations, declared before the run.
-    Returns None when one of the two was not run, else {"method", "other", "reason"}
-    where they cannot be compared, or with "seeds", "resets" (a list by reset),
-    "difference" and "verdict".
+    Returns None if one of the two was not run, else {"method", "other", "reason"}, with
+    "seeds", "resets" (one entry per reset), "difference" and "verdict" if they can be
+    compared.
     """
     traces = [_traces(records, name) for name in (method, other)]
     if not all(traces):
@@ -60,12 +68,12 @@ def _traces(records, method):
     """{seed: (scores [N], iterations that ended with a reset)}."""
     rows = {}
     for record in records:
-        if record["method"] == method and SCORES in record:
+        if record["method"] == method and SCORES.key in record:
             rows.setdefault(record["seed"], {})[record["step"]] = record
     result = {}
     for seed, by_step in rows.items():
         ordered = [by_step[step] for step in sorted(by_step)]
-        scores = np.array([row[SCORES] for row in ordered], float)
+        scores = np.array([row[SCORES.key] for row in ordered], float)
         resets = [i for i, row in enumerate(ordered) if row.get(RESET) == 1]
         result[seed] = scores, resets
     return result
@@ -95,48 +103,47 @@ def _recoveries(records, trace, seed):
 
 
 def _origin(records, seed):
-    """What π₀ scores: a share of the *gain* is to be regained, whatever the scale."""
+    """The score of π₀, from which gains are measured, whatever the scale."""
     for record in records:
         start = record["seed"] == seed and record.get("eval/phase") == "start"
-        if start and math.isfinite(record.get(results.REWARD, math.nan)):
-            return float(record[results.REWARD])
+        if start and math.isfinite(record.get(REWARD.key, math.nan)):
+            return float(record[REWARD.key])
     return 0.0
 
 
 def _shared(one, other):
-    """The recoveries of resets after which both arms had something to regain."""
+    """The recoveries after those resets at which both arms had a gain to recover."""
     both = {r.reset for r in one} & {r.reset for r in other}
     return tuple([r for r in arm if r.reset in both] for arm in (one, other))
 
 
 def _by_reset(pairs, method, other):
-    """A row a reset: the times of both arms by seed, and who came back first."""
+    """One row per reset: the times of both arms by seed, and which recovered first."""
     rows = []
     for reset in sorted({r.reset for one, _ in pairs.values() for r in one}):
         row = {"iteration": reset, method: {}, other: {}}
         counts = {1: 0, -1: 0, 0: 0, None: 0}
         for seed, arms in pairs.items():
-            found = [[r for r in arm if r.reset == reset] for arm in arms]
-            if not found[0]:
+            pair = [r for arm in arms for r in arm if r.reset == reset]
+            if not pair:
                 continue
-            for name, (own,) in zip((method, other), found, strict=True):
-                row[name][str(seed)] = {"steps": own.steps, "regained": own.regained}
-            counts[recovery.earlier(found[0][0], found[1][0])] += 1
-            row["watched"] = found[0][0].watched
+            for name, r in zip((method, other), pair, strict=True):
+                row[name][str(seed)] = {"steps": r.steps, "regained": r.regained}
+            counts[recovery.earlier(*pair)] += 1
+            row["watched"] = pair[0].watched
         words = {1: "first", -1: "later", 0: "together", None: "unknown"}
         rows.append({**row, **{words[k]: n for k, n in counts.items()}})
     return rows
 
 
-def section(summary, study):
-    """What `compare` found, as paragraphs of a report."""
-    found = summary.get("recovery")
-    if not found:
+def render(compared, evidence):
+    """The result of `compare` as paragraphs of a report; nothing for None."""
+    if not compared:
         return
-    name, other = (study.name(found[key]) for key in ("method", "other"))
+    name, other = (evidence.report.name(compared[key]) for key in ("method", "other"))
     yield "## Recovery after a reset"
-    if found["reason"]:
-        yield f"{name} and {other} cannot be compared: {found['reason']}."
+    if compared["reason"]:
+        yield f"{name} and {other} cannot be compared: {compared['reason']}."
         return
     yield (
         f"Iterations until the mean proxy of a rollout is back at {SHARE:.0%} of its "
@@ -147,15 +154,19 @@ def section(summary, study):
     )
     yield markdown.table(
         ["reset after iteration", name, other, "who was back first"],
-        [_row(row, found, name, other) for row in found["resets"]],
+        [_row(row, compared, name, other) for row in compared["resets"]],
     )
-    yield _judged(found, name, other)
+    yield _judged(compared, name, other)
 
 
-def _row(row, found, name, other):
+def _compute(method, other, evidence):
+    return compare(evidence.records, method, other)
+
+
+def _row(row, compared, name, other):
     watched = row["watched"]
     times = [
-        ", ".join(_time(t, watched) for t in row[found[key]].values())
+        ", ".join(_time(t, watched) for t in row[compared[key]].values())
         for key in ("method", "other")
     ]
     counts = {name: "first", other: "later", "together": "together"}
@@ -168,18 +179,18 @@ def _time(time, watched):
     return str(time["steps"]) if time["regained"] else f"not in {watched}"
 
 
-def _judged(found, name, other):
+def _judged(compared, name, other):
     """The verdict on the restricted mean, in words."""
-    verdict = statistics.Verdict(**found["verdict"])
+    verdict = statistics.Verdict(**compared["verdict"])
     if verdict.word == "no test":
         gap = markdown.number(verdict.mean)
-        end = f"{wording.count(verdict.seeds, 'seed')}, no test"
+        end = f"{markdown.count(verdict.seeds, 'seed')}, no test"
     else:
         gap = markdown.interval(verdict._asdict())
         end = f"p {markdown.number(verdict.p)}: **{verdict.word}**"
-        end += wording.needed(verdict)
+        end += verdicts.needed(verdict)
     return (
         f"Iterations spent below that level while watched (a restricted mean, seen "
         f"whether or not a run came back): {other} − {name} = {gap}; smallest effect "
-        f"of interest {found['smallest_effect']:g}; {end}."
+        f"of interest {compared['smallest_effect']:g}; {end}."
     )

@@ -1,8 +1,7 @@
-"""report.md: a page a person can read, and disbelieve.
+"""report.md: the results of a run, with what a sceptical reader needs to check them.
 
 It says what was asked, what came out on every axis, where the axes disagree, what was
-declared beforehand, what each seed did, what it cost, and shows samples that nobody
-selected.
+declared beforehand, what each seed did and what it cost, and shows unselected samples.
 """
 
 import dataclasses
@@ -15,132 +14,170 @@ import rich.console
 import rich.table
 import rich.text
 
+from rlhf_jax.evaluation import axes as axes_
+from rlhf_jax.evaluation.axes import Axis
 from rlhf_jax.reporting import (
-    canvas,
     claims,
-    contrasts,
+    endpoints,
+    evaluations,
+    figure_style,
     markdown,
     plots,
-    recoveries,
     results,
     sections,
-    wording,
+    verdicts,
 )
 from rlhf_jax.reporting.claims import Claim
-from rlhf_jax.reporting.contrasts import Contrast
-from rlhf_jax.runtime import metrics_log
+from rlhf_jax.reporting.sections import Evidence, Section
+from rlhf_jax.runtime import files
+
+AXES = (axes_.TEXT_NLL, axes_.KL_INITIAL, axes_.SKILLS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Study:
+class Report:
     """What a report says besides its numbers. Claims are declared before the run."""
 
     title: str
     question: str = ""
-    axes: tuple[str, ...] = ("drift/text_nll", "drift/kl_initial", "tax/skills")
-    corners: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
+    axes: tuple[Axis, ...] = AXES  # those with a corner are drift axes
     claims: tuple[Claim, ...] = ()
-    contrasts: tuple[Contrast, ...] = ()  # the ablation table
-    recovery: tuple[str, str] | None = None  # two methods reset at the same iterations
+    sections: tuple[Section, ...] = ()
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    place: str = "this microworld and these models"
+    scope: str = "this microworld and these models"  # what the numbers hold for
     command: str = ""
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()  # deviations, cut trials, shared pretraining
-    extra: tuple[str, ...] = ()  # paragraphs of the experiment's own, after the results
-    panels: tuple | None = None  # of curves.png; None: `plots.PANELS`
+    panels: tuple[tuple[Axis, ...], ...] = plots.PANELS  # of curves.png, as `axes` say
+
+    def __post_init__(self):
+        axes_.by_key(self.axes)
+        claims.check(self.claims, self.axes)
+        for section in self.sections:
+            if section.after not in sections.AFTER:
+                raise ValueError(
+                    f"section {section.key!r} stands after {section.after!r}: choose "
+                    f"from {', '.join(sections.AFTER)}"
+                )
+
+    @property
+    def drifts(self):
+        """The axes that reward is plotted against."""
+        return axes_.drifts(self.axes)
+
+    def axis(self, key):
+        """The Axis of a key."""
+        return axes_.find(key, self.axes)
+
+    def endpoint(self, name):
+        """The `endpoints.Endpoint` of a name."""
+        return endpoints.parse(name, self.axes)
 
     def name(self, method):
         """The printed name of a method."""
-        return canvas.method_name(method, self.labels)
+        return figure_style.method_name(method, self.labels)
 
 
-def write(folder, records, study, *, rows=(), budget=None, controls=(), wall=None):
+def write(run_dir, records, report, *, rows=(), budget=None, wall=None):
     """Writes front.png, curves.png, results.json and report.md; returns the results.
 
     Args:
-      folder: the run folder; each file is written whole or not at all.
+      run_dir: the run folder; each file is written atomically.
       records: dictionaries as in metrics.jsonl.
       rows: dictionaries as in samples.jsonl.
       budget: {method: {"tokens", "gradient_steps", "reward_calls", "wall_seconds"}},
         of all seeds; from `budget/*` and `time/iteration` of the records when None.
-      controls: (name, what should happen, what happened, passed) of each negative
-        control. wall: seconds the whole run took.
+      wall: seconds the whole run took.
     """
-    folder, found = pathlib.Path(folder), results.runs(records)
-    study = _measured(study, found)
-    options = {"axes": study.axes, "corners": study.corners}
-    among = _among(study, found)
+    run_dir, runs = pathlib.Path(run_dir), evaluations.runs(records)
+    report = _measured(report, runs)
+    corners = axes_.corners(report.axes, records)
+    options = {"axes": report.axes, "corners": corners}
+    among = _among(report, runs)
     summary = results.summarize(records, **options, among=among, wall_seconds=wall)
-    findings = claims.judge(study.claims, found, **options)
-    summary["verdicts"] = [_verdict_row(f) for f in findings]
-    summary["contrasts"] = contrasts.table(summary, study.contrasts, study.axes)
-    if study.recovery is not None:
-        summary["recovery"] = recoveries.compare(records, *study.recovery)
+    findings = claims.judge(report.claims, runs, **options)
+    summary["verdicts"] = [claims.row(finding) for finding in findings]
+    evidence = Evidence(records, rows, summary, findings, report)
+    for section in report.sections:
+        if section.compute is not None:
+            summary[section.key] = section.compute(evidence)
     summary["budget"] = spent(records) if budget is None else budget
-    metrics_log.write_json(folder / "results.json", summary)
-    plots.front(records, study.axes, folder / "front.png", labels=study.labels)
-    panels = study.panels or plots.PANELS
-    plots.curves(records, folder / "curves.png", labels=study.labels, panels=panels)
-    text = render(summary, findings, study, rows=rows, controls=controls)
-    metrics_log.write_text(folder / "report.md", text)
+    files.write_json(run_dir / "results.json", summary)
+    draw(run_dir, records, report)
+    files.write(run_dir / "report.md", render(evidence))
     return summary
 
 
-def render(summary, findings, study, *, rows=(), controls=()):
+def draw(run_dir, records, report):
+    """Writes front.png and curves.png."""
+    front, curves = (pathlib.Path(run_dir) / f"{n}.png" for n in ("front", "curves"))
+    labels, rewards = report.labels, axes_.rewards(report.axes)
+    plots.front(records, report.drifts, front, rewards=rewards, labels=labels)
+    known = axes_.by_key(report.axes)
+    panels = [[known.get(axis.key, axis) for axis in axes] for axes in report.panels]
+    plots.curves(records, curves, labels=labels, panels=panels)
+
+
+def render(evidence):
     """The text of report.md."""
+    _, rows, summary, findings, report = evidence
     parts = [
-        f"# {study.title}",
-        f"**{answer(summary, findings, study)}**",
-        study.question,
+        f"# {report.title}",
+        f"**{answer(evidence)}**",
+        report.question,
         "![Reward against drift](front.png)",
         "![Training curves](curves.png)",
-        *sections.outcome(summary, study),
-        *sections.matched(summary, study),
-        *study.extra,
+        *sections.outcome(summary, report),
+        *sections.matched(summary, report),
+        *_after("results", evidence),
         "## Where the axes disagree",
-        sections.disagreement(summary, study),
-        *sections.verdicts(summary, findings, study),
-        *contrasts.section(summary, study),
-        *recoveries.section(summary, study),
-        *sections.seeds_one_by_one(summary, study),
-        *sections.budget(summary, study),
-        *sections.negative_controls(controls),
-        *sections.unselected(rows, study),
-        *sections.provenance(summary, study),
+        sections.disagreement(summary, report),
+        *verdicts.paragraphs(summary, findings, report),
+        *_after("verdicts", evidence),
+        *sections.seeds_one_by_one(summary, report),
+        *sections.budget(summary, report),
+        *_after("budget", evidence),
+        *sections.unselected(rows, report),
+        *sections.provenance(summary, report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def answer(summary, findings, study):
+def _after(name, evidence):
+    """The paragraphs of the report's sections that are placed after `name`."""
+    for section in evidence.report.sections:
+        if section.after == name:
+            yield from section.render(evidence.summary.get(section.key), evidence)
+
+
+def answer(evidence):
     """One sentence: where, over how many seeds, what, on which axis."""
-    start = f"On {study.place}, over {wording.count(summary['seeds'], 'seed')}"
-    leaders = sections.headline(summary, study)
+    _, _, summary, findings, report = evidence
+    seeds = markdown.count(summary["seeds"], "seed")
+    leaders = sections.headline(summary, report)
     tested = [f for f in findings if f.verdict and f.verdict.word != "no test"]
+    start = f"On {report.scope}, over {seeds}"
     if not tested:
         return f"{start} and so without a test, {leaders}."
-    verdict, claim = tested[0].verdict, wording.claim(tested[0], study)
-    where = wording.endpoint(tested[0].claim.endpoint)
-    gap = markdown.interval(verdict._asdict(), wording.scale(tested[0].claim.endpoint))
-    return f"{start}, “{claim}” is {verdict.word} ({where}: {gap}); {leaders}."
+    return f"{start}, {verdicts.answer(tested[0], report)}; {leaders}."
 
 
 def spent(records):
     """{method: budget} over all seeds, from what the records hold.
 
-    `budget/*` counts up within a seed: its largest value is taken, `time/iteration` is
-    summed.
+    `budget/*` counts up within a seed, so its largest value is taken; `time/iteration`
+    is summed.
     """
     counters, result = {}, {}
     for record in records:
-        place = record["method"], record["seed"]
+        run = record["method"], record["seed"]
         for name in ("tokens", "gradient_steps", "reward_calls"):
             value = record.get(f"budget/{name}")
             if value is not None:
-                key = (*place, name)
+                key = (*run, name)
                 counters[key] = max(counters.get(key, 0), value)
         if "time/iteration" in record:
-            key = (*place, "wall_seconds")
+            key = (*run, "wall_seconds")
             counters[key] = counters.get(key, 0.0) + record["time/iteration"]
     for (method, _, name), value in counters.items():
         budget = result.setdefault(method, {})
@@ -148,60 +185,45 @@ def spent(records):
     return result
 
 
-def show(summary, *, labels=None, console=None):
-    """Prints the results as a table: means, and below them what brackets them."""
-    seeds = wording.count(summary["seeds"], "seed")
+def show(summary, report, *, console=None):
+    """Prints the results as a table: means, with their intervals below."""
+    seeds = markdown.count(summary["seeds"], "seed")
     table = rich.table.Table(
-        title=f"{seeds}, {wording.brackets(summary)}",
+        title=f"{seeds}, {markdown.brackets(summary)}",
         box=rich.box.SIMPLE_HEAD,
         show_edge=False,
         title_justify="left",
         padding=(0, 0, 0, 1),
     )
-    header, body = sections.overview(summary, labels or {})
+    header, body = sections.overview(summary, report)
     for i, column in enumerate(header):
         justify = "left" if i == 0 else "right"
         table.add_column(textwrap.fill(column, 12), justify=justify)
     for row in body:
-        cells = (cell.replace(" [", "\n[") for cell in row)
-        table.add_row(*map(rich.text.Text, cells))
+        texts = (text.replace(" [", "\n[") for text in row)
+        table.add_row(*map(rich.text.Text, texts))
     (console or rich.console.Console()).print(table)
 
 
-def _among(study, found):
+def _among(report, runs):
     """The methods that decide where fronts are matched: those that claims are about.
 
-    Others may be no rivals: supervised steps end where the rest has hardly begun, and
-    a control that learns nothing would match all fronts at the start.
+    Others may not be comparable: supervised steps end where the rest has hardly begun,
+    and a control that learns nothing would match all fronts at the start.
     """
-    named = {m for claim in study.claims for m in (claim.method, *claim.others)}
-    run = list(dict.fromkeys(r.method for r in found if r.method in named))
-    return run if len(run) > 1 else None
+    named = {m for claim in report.claims for m in (claim.method, *claim.others)}
+    names = list(dict.fromkeys(run.method for run in runs if run.method in named))
+    return names if len(names) > 1 else None
 
 
-def _measured(study, found):
-    """The study without the axes that no run measured, and a note of them."""
-    missing = [a for a in study.axes if not any(run.has(a) for run in found)]
+def _measured(report, runs):
+    """The report without the drift axes that no run measured, and a note on them."""
+    missing = [a for a in report.drifts if not any(run.has(a) for run in runs)]
     if not missing:
-        return study
+        return report
+    names = ", ".join(axis.key for axis in missing)
     return dataclasses.replace(
-        study,
-        axes=tuple(axis for axis in study.axes if axis not in missing),
-        corners={a: c for a, c in study.corners.items() if a not in missing},
-        notes=(*study.notes, f"Not measured: {', '.join(missing)}."),
+        report,
+        axes=tuple(axis for axis in report.axes if axis not in missing),
+        notes=(*report.notes, f"Not measured: {names}."),
     )
-
-
-def _verdict_row(finding):
-    row = {
-        "method": finding.claim.method,
-        "other": finding.other,
-        "endpoint": finding.claim.endpoint,
-        "kind": finding.claim.kind,
-        "family": finding.claim.family,
-        "smallest_effect": finding.smallest_effect,
-        "p_holm": finding.p_holm,
-        "reason": finding.reason,
-    }
-    verdict = finding.verdict
-    return {**row, **(verdict._asdict() if verdict else {"word": "none"})}

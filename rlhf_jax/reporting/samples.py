@@ -1,39 +1,14 @@
-"""samples.jsonl: what a policy wrote, and the same as a table to look at."""
+"""Samples of a policy, as in samples.jsonl: picked at random, shortened, as a table."""
 
-import pathlib
 import random
 
 import rich.console
 import rich.table
 import rich.text
 
-from rlhf_jax.runtime import metrics_log
-
-
-class Samples(metrics_log.Lines):
-    """The samples of a run folder, one line a sample.
-
-    Each line: {"method", "seed", "step", "prompt", "completion", "score", ...}.
-    `resume_offset` as in `metrics.Lines`.
-    """
-
-    def __init__(self, folder, *, resume_offset=None):
-        path = pathlib.Path(folder) / "samples.jsonl"
-        super().__init__(path, resume_offset=resume_offset)
-
-    def write(self, rows, *, method, seed, step):
-        """rows: dictionaries with "prompt", "completion", "score", and what is more."""
-        for row in rows:
-            if "prompt" not in row or "completion" not in row:
-                raise ValueError(
-                    f'a sample needs "prompt" and "completion", got {sorted(row)}'
-                )
-            place = {"method": method, "seed": int(seed), "step": int(step)}
-            self.append({**place, **row})
-
 
 def table(rows, *, title="Samples", limit=8, width=400):
-    """A rich table of samples; texts longer than `width` letters are cut in the middle.
+    """A rich table of samples; texts beyond `width` characters are cut in the middle.
 
     rows: dictionaries as in samples.jsonl; at most `limit` of them are shown.
     """
@@ -57,13 +32,13 @@ def show(rows, *, console=None, **options):
 
 
 def unselected(rows, count, *, seed=0):
-    """`count` rows drawn blindly, the same ones each time; all when there are fewer."""
+    """`count` rows picked at random, the same every time; all if there are fewer."""
     rows = list(rows)
     return random.Random(seed).sample(rows, min(count, len(rows)))
 
 
 def shorten(text, width):
-    """At most `width` letters: the start and the end, " … " for what is left out."""
+    """At most `width` characters: the start and the end, " … " for what is left out."""
     text = " ".join(text.split())
     if len(text) <= width:
         return text

@@ -1,11 +1,16 @@
-"""The sections of report.md: each function yields paragraphs.
+"""The sections of report.md: those that every report has, and those one may add.
 
-`summary` is what `results.summarize` returns, `study` a `report.Study`.
+A `Section` is data that a report lists: a contrast table, a recovery, an experiment's
+paragraphs. The functions below are the sections that every report has; they yield
+paragraphs. `summary` is what `results.summarize` returns, `report` a `report.Report`.
 """
 
-from rlhf_jax.evaluation import statistics
-from rlhf_jax.reporting import canvas, markdown, results, samples, wording
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+from rlhf_jax.reporting import markdown, samples
+
+AFTER = ("results", "verdicts", "budget")  # where a section may be placed
 _BUDGET = {
     "tokens": "tokens sampled",
     "gradient_steps": "gradient steps",
@@ -14,128 +19,150 @@ _BUDGET = {
 }
 
 
-def disagreement(summary, study):
+class Evidence(NamedTuple):
+    """What a section may read."""
+
+    records: list  # of metrics.jsonl
+    rows: list  # of samples.jsonl
+    summary: dict  # of `results.summarize`, sections before this one added
+    findings: list  # of claims.Finding
+    report: Any  # the `report.Report`
+
+
+class Section(NamedTuple):
+    """A part of a report: numbers for results.json, paragraphs for report.md."""
+
+    key: str  # of results.json
+    compute: Callable | None  # Evidence -> JSON-able or None; None: nothing is stored
+    render: Callable  # (what was computed, Evidence) -> paragraphs
+    after: str = "verdicts"  # one of AFTER
+
+
+def disagreement(summary, report):
     """Which method leads on each axis, and whether that is the same one."""
-    leaders = _leaders(summary, study.axes)
+    leaders = _leaders(summary, report)
     if not leaders:
         return "No front could be read."
     lines = [
-        f"- {canvas.label(axis)[0]}: {study.name(method)} ({how})"
-        for axis, (method, how) in leaders.items()
+        f"- {axis.title}: {report.name(method)} ({how})"
+        for axis, method, how in leaders
     ]
-    if len({method for method, _ in leaders.values()}) == 1:
+    if len({method for _, method, _ in leaders}) == 1:
         end = "All axes name the same method; that is a ranking of means, not a test."
     else:
         end = "**The axes disagree**: a claim holds for the axis it names, and no more."
     return "\n".join(lines) + "\n\n" + end
 
 
-def overview(summary, labels):
+def overview(summary, report):
     """The results as (header, rows), π₀ first; accuracies in points."""
-    axes = next(iter(summary["methods"].values()), {"drift": {}})["drift"]
+    first = next(iter(summary["methods"].values()), {"drift": {}})
+    axes = [report.axis(key) for key in first["drift"]]
     gold = any("gold" in m for m in summary["methods"].values())
     header = ["method", "reward", *(["gold"] if gold else [])]
-    header += [canvas.label(axis)[0] for axis in axes]
+    header += [axis.title for axis in axes]
     body = []
     every = {"initial π₀": summary["initial"], **summary["methods"]}
     for method, m in every.items():
-        row = [canvas.method_name(method, labels), markdown.interval(m["reward"])]
+        row = [report.name(method), markdown.interval(m["reward"])]
         row += [markdown.interval(m.get("gold"))] if gold else []
-        row += [
-            markdown.interval(m["drift"][axis], wording.scale(axis)) for axis in axes
-        ]
+        row += [markdown.interval(m["drift"][a.key], a.scale) for a in axes]
         body.append(row)
     return header, body
 
 
-def outcome(summary, study):
+def outcome(summary, report):
     """Final policies, and the areas that their fronts cover."""
-    header, body = overview(summary, study.labels)
+    header, body = overview(summary, report)
     yield "## Results"
-    how, units = wording.brackets(summary), wording.units(study.axes)
-    yield f"Final policies; mean over seeds, {how}. {units}"
+    units = "; ".join(f"{a.title} in {a.unit}" for a in report.drifts if a.unit)
+    yield f"Final policies; mean over seeds, {markdown.brackets(summary)}. {units}."
     yield markdown.table(header, body)
-    yield _finals(summary, study)
+    yield _after_reset(summary, report)
     title = "Hypervolume (reward × drift, more is better)"
-    yield from along(title, "hypervolume", summary, study)
+    yield from _along(title, "hypervolume", summary, report)
     if summary["corners"]:
         corners = "; ".join(
-            f"{canvas.label(axis)[0]} {d * wording.scale(axis):g}, reward {r:g}"
-            for axis, (d, r) in summary["corners"].items()
+            f"{axis.title} {drift * axis.scale:g}, reward {reward:g}"
+            for axis, (drift, reward) in _by_axis(summary["corners"], report)
         )
         yield f"Corners of the hypervolumes, fixed in the config: {corners}."
-    yield _checkpoints(summary, study)
+    yield _checkpoints(summary, report)
 
 
-def matched(summary, study):
-    """The fronts read at one place: at the same drift, and at the same reward."""
-    places = summary["matched"]
-    if not places:
+def matched(summary, report):
+    """The fronts read at the same drift, and at the same reward."""
+    matches = _by_axis(summary["matched"], report)
+    if not matches:
         return
     yield "## At matched drift, and at matched reward"
-    names = markdown.join(study.name(m) for m in next(iter(places.values()))["methods"])
+    names = markdown.join(report.name(m) for m in matches[0][1]["methods"])
     yield (
         f"Matched, seed by seed, at what {names} all reach: the least of the drifts at "
         "which they have their best proxy reward, and the least of these rewards. "
         "Checkpoints are chosen by the proxy on one half of the prompts and read on "
         "the other, both ways, and averaged; nothing is interpolated."
     )
+    drifts = (markdown.interval(m["drift"], axis.scale) for axis, m in matches)
+    rewards = (markdown.interval(m["reward"]) for _, m in matches)
     yield markdown.table(
-        ["matched at", *(canvas.label(axis)[0] for axis in places)],
-        [
-            ["drift", *(_place(p["drift"], axis) for axis, p in places.items())],
-            ["reward", *(markdown.interval(p["reward"]) for p in places.values())],
-        ],
+        ["matched at", *(axis.title for axis, _ in matches)],
+        [["drift", *drifts], ["reward", *rewards]],
     )
     for group, title in (
         ("reward_at", "Best reward at the matched drift"),
         ("gold_at", "Gold of the checkpoint that the proxy picks there"),
         ("drift_at", "Least drift at the matched reward"),
     ):
-        yield from along(title, group, summary, study)
+        yield from _along(title, group, summary, report)
 
 
-def _place(drift, axis):
-    return markdown.interval(drift, wording.scale(axis))
+def _by_axis(by_key, report):
+    """[(Axis, value)] of a {key: value}."""
+    return [(report.axis(key), value) for key, value in by_key.items()]
 
 
-def along(title, group, summary, study):
-    """A group of endpoints as a table, a column an axis; nothing where none has it."""
-    found = {k: m[group] for k, m in summary["methods"].items() if m[group]}
-    if not found:
+def _along(title, group, summary, report):
+    """A group of endpoints as a table, one column per axis; nothing if none has it."""
+    methods = {k: m[group] for k, m in summary["methods"].items() if m[group]}
+    if not methods:
         return
-    axes = [a for a in study.axes if any(a in m for m in found.values())]
+    axes = [a for a in report.drifts if any(a.key in m for m in methods.values())]
+    parsed = {a.key: report.endpoint(f"{group}/{a.key}") for a in axes}
     yield f"### {title}"
     yield markdown.table(
-        ["method", *(canvas.label(axis)[0] for axis in axes)],
-        [[study.name(k), *_along(m, group, axes)] for k, m in found.items()],
+        ["method", *(axis.title for axis in axes)],
+        [
+            [
+                report.name(method),
+                *(
+                    markdown.interval(values.get(key), e.scale, absent=e.absent)
+                    for key, e in parsed.items()
+                ),
+            ]
+            for method, values in methods.items()
+        ],
     )
 
 
-def _along(groups, group, axes):
-    for axis in axes:
-        scale = wording.scale(f"{group}/{axis}")
-        yield markdown.interval(groups.get(axis), scale, absent=results.absent(group))
-
-
-def _checkpoints(summary, study):
-    """How many checkpoints a front is made of: more of them make a better one."""
+def _checkpoints(summary, report):
+    """How many checkpoints fronts are made of: more of them make a better front."""
     counts = {}
     for name, method in summary["methods"].items():
-        counts.setdefault(method["checkpoints"], []).append(study.name(name))
+        counts.setdefault(method["checkpoints"], []).append(report.name(name))
     if len(counts) == 1:
-        return f"Fronts of {wording.count(*counts, 'checkpoint')} a method and seed."
-    said = "; ".join(f"{n}: {markdown.join(names)}" for n, names in counts.items())
+        return f"Fronts of {markdown.count(*counts, 'checkpoint')} a method and seed."
+    listed = "; ".join(f"{n}: {markdown.join(names)}" for n, names in counts.items())
     return (
-        f"Checkpoints a seed after the start, {said}. Fronts are optimistic, the more "
-        "so the more checkpoints they are made of."
+        f"Checkpoints a seed after the start, {listed}. Fronts are optimistic, the "
+        "more so the more checkpoints they are made of."
     )
 
 
-def _finals(summary, study):
-    """Which side of a reset the final policy of a method stands on."""
+def _after_reset(summary, report):
+    """The methods whose final policy is the one after a reset."""
     names = [
-        f"{study.name(name)} (step {m['final']['step']})"
+        f"{report.name(name)} (step {m['final']['step']})"
         for name, m in summary["methods"].items()
         if m["final"]["phase"] == "after_reset"
     ]
@@ -147,75 +174,26 @@ def _finals(summary, study):
     )
 
 
-def verdicts(summary, findings, study):
-    """What was declared beforehand, and what the seeds say; below 8 seeds, nothing."""
-    yield "## Verdicts"
-    if summary["seeds"] < statistics.MIN_SEEDS:
-        yield f"{wording.count(summary['seeds'], 'seed')}: shown as dots, no test."
-    if not findings:
-        yield "No claim was declared before the run, so none is judged."
-        return
-    header = ["claim", "endpoint", "smallest effect", "difference", "p", "Holm p"]
-    for family in dict.fromkeys(f.claim.family for f in findings):
-        own = [f for f in findings if f.claim.family == family]
-        if family:
-            yield f"### {family}"
-        yield markdown.table([*header, "verdict"], [_verdict(f, study) for f in own])
-        yield _jointly(own, study)
-    yield (
-        "Paired differences by seed, positive in favour of the method named first; "
-        "95% t-interval, exact two-sided sign-flip p, and p adjusted over its table. "
-        "“Undecided” names the seeds that would decide with a power of 80%."
-    )
-
-
-def _verdict(f, study):
-    """One finding as a row of the table."""
-    factor = wording.scale(f.claim.endpoint)
-    row = [wording.claim(f, study), wording.endpoint(f.claim.endpoint)]
-    row.append(markdown.number(f.smallest_effect, factor))
-    if f.verdict is None:
-        return [*row, "", "", "", f"none: {f.reason}"]
-    if f.verdict.word == "no test":
-        return [*row, markdown.number(f.verdict.mean, factor), "", "", "no test"]
-    ps = [markdown.number(f.verdict.p), markdown.number(f.p_holm)]
-    gap = markdown.interval(f.verdict._asdict(), factor)
-    return [*row, gap, *ps, f"**{f.verdict.word}**{wording.needed(f.verdict)}"]
-
-
-def _jointly(findings, study):
-    """The word on each claim that names several others: every comparison at 95%."""
-    lines = []
-    for claim in dict.fromkeys(f.claim for f in findings):
-        parts = [f for f in findings if f.claim == claim]
-        if len(parts) > 1 and all(f.verdict for f in parts):
-            names = markdown.join(study.name(f.other) for f in parts)
-            word = statistics.all_of([f.verdict for f in parts])
-            text = wording.claim(parts[0]._replace(other=""), study).strip()
-            where = wording.endpoint(claim.endpoint)
-            lines.append(f"- {text} all of {names} ({where}): **{word}**")
-    return "\n".join(lines)
-
-
-def seeds_one_by_one(summary, study):
+def seeds_one_by_one(summary, report):
     """Every seed's final numbers, so that no mean hides one."""
     yield "## Seeds, one by one"
     seeds = sorted(
         {int(s) for m in summary["methods"].values() for s in m["per_seed"]["reward"]}
     )
-    shown = ["reward", "gold", *study.axes]
+    shown = ["reward", "gold", *(axis.key for axis in report.drifts)]
+    parsed = {name: report.endpoint(name) for name in shown}
     body = []
     for method, m in summary["methods"].items():
         for name in (n for n in shown if n in m["per_seed"]):
-            values = m["per_seed"][name]
-            cells = [
-                markdown.number(values.get(str(s)), wording.scale(name)) for s in seeds
+            values, endpoint = m["per_seed"][name], parsed[name]
+            numbers = [
+                markdown.number(values.get(str(s)), endpoint.scale) for s in seeds
             ]
-            body.append([study.name(method), wording.endpoint(name), *cells])
+            body.append([report.name(method), endpoint.title, *numbers])
     yield markdown.table(["method", "final", *(f"seed {s}" for s in seeds)], body)
 
 
-def budget(summary, study):
+def budget(summary, report):
     """What each method cost."""
     spent = summary.get("budget") or {}
     known = [name for name in _BUDGET if any(name in b for b in spent.values())]
@@ -225,12 +203,12 @@ def budget(summary, study):
     yield markdown.table(
         ["method", *(_BUDGET[name] for name in known)],
         [
-            [study.name(m), *(markdown.count(b.get(name)) for name in known)]
+            [report.name(m), *(markdown.integer(b.get(name)) for name in known)]
             for m, b in spent.items()
         ],
     )
     yield "Over all seeds; evaluations apart."
-    free = [study.name(m) for m in summary["methods"] if m not in spent]
+    free = [report.name(m) for m in summary["methods"] if m not in spent]
     if free:
         yield (
             f"{markdown.join(free)}: read off the runs of other methods, at the price "
@@ -238,19 +216,8 @@ def budget(summary, study):
         )
 
 
-def negative_controls(controls):
-    """What should show nothing, and whether it did."""
-    if not controls:
-        return
-    yield "## Negative controls"
-    yield markdown.table(
-        ["control", "should happen", "happened", "passed"],
-        [[*map(str, row[:3]), "yes" if row[3] else "**no**"] for row in controls],
-    )
-
-
-def unselected(rows, study):
-    """20 samples a method, drawn blindly from the last evaluation of its seeds."""
+def unselected(rows, report):
+    """20 samples per method, picked at random from the last evaluation of its seeds."""
     by_method, last = {}, {}
     for row in rows:
         by_method.setdefault(row["method"], []).append(row)
@@ -263,7 +230,7 @@ def unselected(rows, study):
             for row in every
             if last[method, row["seed"]] == (row["step"], row.get("phase"))
         ]
-        yield f"### {study.name(method)}"
+        yield f"### {report.name(method)}"
         picked = samples.unselected(final, 20)
         header = ["seed", "step", "prompt", "completion", "score"]
         yield markdown.table(header, [_sample(row) for row in picked])
@@ -274,54 +241,55 @@ def _sample(row):
     return [row["seed"], row["step"], *texts, markdown.number(row.get("score"))]
 
 
-def provenance(summary, study):
-    """Command, versions, digests and notes: what it takes to do it again."""
+def provenance(summary, report):
+    """Command, versions, digests and notes: what it takes to reproduce the run."""
     yield "## How it was made"
-    if study.command:
-        yield f"```\n{study.command}\n```"
-    facts = dict(study.provenance)
+    if report.command:
+        yield f"```\n{report.command}\n```"
+    facts = dict(report.provenance)
     facts["seeds"] = str(summary["seeds"])
     if summary["wall_seconds"]:
         facts["wall seconds"] = f"{summary['wall_seconds']:.0f}"
     yield "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    yield "\n".join(f"- {note}" for note in study.notes)
+    yield "\n".join(f"- {note}" for note in report.notes)
     yield (
         "Numbers hold for "
-        f"{study.place}. Curves and samples are of every seed; the data behind them "
+        f"{report.scope}. Curves and samples are of every seed; the data behind them "
         "is in `metrics.jsonl` and `results.json`."
     )
 
 
-def headline(summary, study):
+def headline(summary, report):
     """Who leads on which axis, in half a sentence."""
-    leaders = _leaders(summary, study.axes)
     parts = {}
-    for axis, (method, _) in leaders.items():
-        parts.setdefault(study.name(method), []).append(canvas.label(axis)[0])
-    said = ", ".join(
-        f"{name} leads in the mean on {markdown.join(a)}" for name, a in parts.items()
+    for axis, method, _ in _leaders(summary, report):
+        parts.setdefault(report.name(method), []).append(axis.title)
+    listed = ", ".join(
+        f"{name} leads in the mean on {markdown.join(titles)}"
+        for name, titles in parts.items()
     )
-    if not said:
+    if not listed:
         return "no front could be read"
-    return said + (", so the axes disagree" if len(parts) > 1 else ", on every axis")
+    return listed + (", so the axes disagree" if len(parts) > 1 else ", on every axis")
 
 
-def _leaders(summary, axes):
-    """{axis: (method with the largest mean, by what)}."""
-    result = {}
-    for axis in axes:
+def _leaders(summary, report):
+    """[(drift axis, method with the largest mean, by what)]."""
+    result = []
+    for axis in report.drifts:
         for group, how in (
             ("hypervolume", "hypervolume"),
             ("reward_at", "reward at matched drift"),
         ):
             means = {
-                method: m[group][axis]["mean"]
+                method: m[group][axis.key]["mean"]
                 for method, m in summary["methods"].items()
-                if m[group].get(axis, {}).get("mean") is not None
+                if m[group].get(axis.key, {}).get("mean") is not None
             }
             if means:
                 best = max(means, key=means.get)
-                mean = markdown.number(means[best], wording.scale(f"{group}/{axis}"))
-                result[axis] = (best, f"{how} {mean}")
+                scale = report.endpoint(f"{group}/{axis.key}").scale
+                mean = markdown.number(means[best], scale)
+                result.append((axis, best, f"{how} {mean}"))
                 break
     return result

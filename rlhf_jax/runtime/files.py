@@ -1,31 +1,48 @@
-"""Files and folders that appear whole or not at all, and notice when they are damaged.
+"""Files and folders that are written whole or not at all, locked, and checked.
 
-What is being written stands beside its destination under a name that begins with
-`PREFIX`, reaches the disk, and then takes its name in one rename: a process that is
-killed leaves the old content or the new, and at most a left-over for `sweep`. A sealed
-folder holds, written last, a manifest with the digest of every file and of itself.
+New content is written next to its destination under a name that starts with `PREFIX`,
+flushed to disk, and renamed into place. A process that is killed leaves either the old
+content or the new, and at most a leftover that `sweep` deletes. A sealed folder has a
+manifest, written last, with a digest of every file and of the manifest itself.
+
+`shared_folder` and `shared_lock` are for a folder that all hosts of a run see: all of
+them call it, and the first one creates, renames or locks.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
+import math
 import os
 import pathlib
 import secrets
 import shutil
+import time
 from concurrent import futures
+
+import filelock
+import numpy as np
+
+from rlhf_jax.runtime import processes
 
 PREFIX = ".unfinished-"
 MANIFEST = "manifest.json"
+LOCK = ".lock"
+_PATIENCE = 30  # seconds for a new folder to appear on all hosts, as over NFS
 
 
 class Damaged(Exception):
-    """A sealed folder is not what its writer left; the text says where."""
+    """A sealed folder has changed since it was sealed; the message says where."""
+
+
+# Writing
 
 
 def write(path, data):
-    """Puts bytes, or text as UTF-8, at `path`, replacing the file that stands there."""
+    """Writes bytes, or text as UTF-8, to `path`, replacing any file there.
+
+    Missing folders are created. Returns `path`.
+    """
     path = pathlib.Path(path)
     data = data.encode() if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,13 +57,54 @@ def write(path, data):
         temporary.unlink(missing_ok=True)
         raise
     _sync(path.parent)
+    return path
+
+
+def write_json(path, value):
+    """Writes `plain(value)` to `path` as indented JSON. Returns `path`."""
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return write(path, text + "\n")
+
+
+def plain(value):
+    """A value as JSON can hold it: NaN and infinities become None.
+
+    Dictionaries, lists and tuples are converted item by item; arrays must have one
+    element. Raises ValueError for anything else.
+    """
+    if isinstance(value, dict):
+        return {str(k): _plain_item(k, v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if value is None or isinstance(value, bool | str | int):
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf" and array.dtype != "bfloat16":
+        raise ValueError(f"not a number: {type(value).__name__} {array.shape}")
+    number = array.item()
+    return number if isinstance(number, int) or math.isfinite(number) else None
+
+
+def _plain_item(key, value):
+    try:
+        return plain(value)
+    except ValueError as error:
+        raise ValueError(f"{key!r}: {error}; log one number under each name") from error
+
+
+# Folders
 
 
 @contextlib.contextmanager
 def folder(path):
-    """A folder to fill that becomes `path` when the block ends well, else vanishes.
+    """Yields an empty folder to fill, which becomes `path` when the block succeeds.
 
-    Raises OSError when something else stands at `path` by then.
+    If the block raises, the folder is deleted. Raises OSError if something else exists
+    at `path` by then.
     """
     path = pathlib.Path(path)
     temporary = _temporary(path)
@@ -62,42 +120,42 @@ def folder(path):
 
 
 @contextlib.contextmanager
-def alone(path):
-    """Keeps the folder `path`, made when missing, for this process during the block.
+def shared_folder(path):
+    """`folder`, created by the first host for all hosts to fill.
 
-    Raises ValueError when another process has it; one that was killed has it no more.
+    Raises ValueError on every host if one of them does not see the folder.
     """
-    path = pathlib.Path(path)
-    path.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks does without
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"another process is at work in {path}: wait for it, stop it, or "
-                    "choose another folder"
-                ) from None
-        yield
-    finally:
-        os.close(descriptor)
+    with contextlib.ExitStack() as stack:
+        temporary = pathlib.Path(
+            processes.broadcast_from_first(
+                lambda: str(stack.enter_context(folder(path)))
+            )
+        )
+        _wait_until_visible(temporary)
+        yield temporary
+        processes.broadcast_from_first(stack.close)
 
 
-def taken(path):
-    """Whether another process keeps the folder `path` for itself just now."""
-    path = pathlib.Path(path)
-    if not path.is_dir():
-        return False
-    try:
-        with alone(path):
-            return False
-    except ValueError:
-        return True
+def _wait_until_visible(path):
+    """Waits until all hosts see a folder that the first one created.
+
+    Raises ValueError if one still does not: it has a disk of its own, and its part of
+    a checkpoint would be lost.
+    """
+    if processes.count() == 1:
+        return
+    until = time.monotonic() + _PATIENCE
+    while not path.is_dir() and time.monotonic() < until:
+        time.sleep(0.1)
+    if processes.any_of(not path.is_dir()):
+        raise ValueError(
+            f"{path.parent} is not the same folder on all {processes.count()} hosts: "
+            "choose an --output and a --cache on a disk that they share"
+        )
 
 
 def remove(path):
-    """Deletes the folder `path`, if there is one; it never stands there in part."""
+    """Deletes the folder `path` if it exists; it never stays there in part."""
     path = pathlib.Path(path)
     temporary = _temporary(path)
     with contextlib.suppress(FileNotFoundError):
@@ -106,7 +164,7 @@ def remove(path):
 
 
 def sweep(path):
-    """Deletes what killed writers left in the folder `path`; no writer may be alive."""
+    """Deletes what killed writers left in the folder `path`; none may be running."""
     for leftover in pathlib.Path(path).glob(f"{PREFIX}*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -115,11 +173,66 @@ def sweep(path):
 
 
 def sync(path):
-    """Waits until every file and folder under `path` is on the disk."""
+    """Flushes every file and folder under `path` to disk."""
     for parent, _, names in os.walk(path, topdown=False):
         for name in names:
             _sync(os.path.join(parent, name))
         _sync(parent)
+
+
+# Locks
+
+
+@contextlib.contextmanager
+def lock(path):
+    """Holds the folder `path`, created if missing, for this process.
+
+    Raises ValueError if another process holds it. The system releases the lock of a
+    process that is killed; the file `LOCK` that it leaves behind locks nothing. A file
+    system without locks is used without one.
+    """
+    path = pathlib.Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    file = path / LOCK
+    held = filelock.FileLock(file, blocking=False, fallback_to_soft=False)
+    try:
+        held.acquire()
+    except filelock.Timeout:
+        raise ValueError(
+            f"another process is at work in {path}: wait for it, stop it, or choose "
+            "another folder"
+        ) from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        if held.is_locked:
+            file.unlink(missing_ok=True)  # first: no other process can hold it yet
+            held.release()
+
+
+@contextlib.contextmanager
+def shared_lock(path):
+    """`lock`, taken by the first host for all hosts."""
+    with contextlib.ExitStack() as stack:
+        processes.broadcast_from_first(lambda: stack.enter_context(lock(path)))
+        yield
+
+
+def is_locked(path):
+    """Whether another process holds the folder `path` at this moment."""
+    path = pathlib.Path(path)
+    if not (path / LOCK).exists():
+        return False
+    try:
+        with lock(path):
+            return False
+    except ValueError:
+        return True
+
+
+# Seals
 
 
 def seal(path, body):
@@ -130,7 +243,7 @@ def seal(path, body):
 
 
 def unseal(path):
-    """The body of the manifest of `path`; raises Damaged unless every byte is there."""
+    """The body of the manifest of `path`; raises Damaged unless every byte matches."""
     try:
         text = (path / MANIFEST).read_text()
         body = json.loads(text)["body"]
@@ -139,15 +252,15 @@ def unseal(path):
         raise Damaged(f"no readable {MANIFEST}") from None
     if not intact:
         raise Damaged(f"{MANIFEST} was altered")
-    found = digests(path)
+    actual = digests(path)
     for name, expected in body.pop("files").items():
-        if name not in found:
+        if name not in actual:
             raise Damaged(f"{name} is missing")
-        if found[name]["bytes"] != expected["bytes"]:
+        if actual[name]["bytes"] != expected["bytes"]:
             raise Damaged(
-                f"{name} has {found[name]['bytes']} bytes, not {expected['bytes']}"
+                f"{name} has {actual[name]['bytes']} bytes, not {expected['bytes']}"
             )
-        if found[name] != expected:
+        if actual[name] != expected:
             raise Damaged(f"{name} was altered")
     return body
 

@@ -82,13 +82,12 @@ class Plan:
 class Hooks:
     """What the loop calls; everything but `advance` may touch files.
 
-    advance(state, iteration, hold_reset) -> (state, metrics, rows): one iteration,
-    dispatched; with `hold_reset` the reset of that iteration is left out.
-    reset(state) -> state. evaluate(state, step, phase). log(step, metrics, rows).
-    save(state, step, final).
+    advance(state, iteration) -> (state, metrics, rows): one iteration, dispatched; it
+    never resets. reset(state) -> state, after the iterations of `Plan.resets`.
+    evaluate(state, step, phase). log(step, metrics, rows). save(state, step, final).
     """
 
-    advance: Callable[[Any, int, bool], tuple]
+    advance: Callable[[Any, int], tuple]
     log: Callable[[int, dict, Any], None]
     evaluate: Callable[[Any, int, str], None] = lambda *_: None
     save: Callable[[Any, int, bool], None] = lambda *_: None
@@ -112,22 +111,23 @@ def run(state, *, start, plan, hooks, signals=None):
     pending, ballot = _Pending(hooks.log), processes.Ballot()
     for iteration in range(start, plan.steps):
         step, last = iteration + 1, iteration + 1 == plan.steps
-        wanted = step in plan.evaluations
-        held = wanted and iteration in plan.resets
-        state, metrics, rows = hooks.advance(state, iteration, held)
-        if held:
-            metrics = {**metrics, "reset/reset": 1.0}
+        wanted, resets = step in plan.evaluations, iteration in plan.resets
+        state, metrics, rows = hooks.advance(state, iteration)
+        if plan.resets:
+            metrics = {**metrics, "reset/reset": float(resets)}
         pending.put(step, metrics, rows)
         if wanted or last:
             pending.flush()
         if pending.skipped >= plan.max_skipped:
             problem = pending.problem()
             pending.flush()
-            hooks.save(hooks.reset(state) if held else state, step, False)
+            hooks.save(hooks.reset(state) if resets else state, step, False)
             raise NotFinite(problem)
         if wanted:
-            state = _evaluate(state, step, held, last, hooks)
+            state = _evaluate(state, step, resets, last, hooks)
             pending.restart_clock()
+        elif resets:
+            state = hooks.reset(state)
         stop = ballot.cast(_received(signals))
         if last or stop or (plan.save_every and step % plan.save_every == 0):
             pending.flush()
@@ -137,9 +137,9 @@ def run(state, *, start, plan, hooks, signals=None):
     return state
 
 
-def _evaluate(state, step, held, last, hooks):
-    """Evaluate; around a reset that was held back, on both sides. Returns the state."""
-    if not held:
+def _evaluate(state, step, resets, last, hooks):
+    """Evaluates, on both sides of a reset where there is one. Returns the state."""
+    if not resets:
         hooks.evaluate(state, step, "final" if last else "train")
         return state
     hooks.evaluate(state, step, "before_reset")

@@ -1,8 +1,8 @@
-"""The layout of models that outgrow a device, and of many hosts: `jit` over a mesh.
+"""`jit` over a mesh, for models that outgrow a device and for several hosts.
 
-The step is the one that `parallel.Data` runs under `pmap`, with `axis_name=None`: rows
-are global, and plain sums over them are right. What lies where is a matter of shardings
-alone, so that what is computed does not know them.
+A step is the same function that `parallel.Data` runs under `pmap`, with
+`axis_name=None`: rows are global, so plain sums over them are right. Shardings decide
+where arrays are held, and the computation does not depend on them.
 """
 
 import dataclasses
@@ -18,21 +18,22 @@ from rlhf_jax.runtime import processes
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """All hosts' devices on the axes of `sharding`; parameters cut along two of them.
+    """Rows and parameters sharded over the devices of all hosts.
 
-    mesh: rows lie in the order of its devices, so that each host's are together.
+    mesh: its axes are those of `sharding`; rows follow the order of its devices, so
+    that the rows of a host are contiguous.
     """
 
     mesh: jax.sharding.Mesh
 
     @property
     def devices(self):
-        """Of all hosts."""
+        """The devices of all hosts."""
         return tuple(self.mesh.devices.flat)
 
     @property
     def size(self):
-        """Over how many groups of devices rows are shared out."""
+        """How many groups of devices the rows are divided among."""
         sizes = self.mesh.shape
         return math.prod(sizes.get(name, 1) for name in sharding.ROWS)
 
@@ -42,8 +43,8 @@ class Mesh:
         return ",".join(f"{axis}:{n}" for axis, n in self.mesh.shape.items())
 
     @property
-    def whole(self):
-        """The sharding of what every device has all of."""
+    def replicated(self):
+        """The sharding of an array with a complete copy on every device."""
         return jax.NamedSharding(self.mesh, jax.P())
 
     @property
@@ -52,38 +53,38 @@ class Mesh:
         return jax.NamedSharding(self.mesh, sharding.rows(self.mesh.axis_names))
 
     def compile(self, step, *, rows_in=(), rows_out=(), outputs=2, donate=()):
-        """As `Data.compile`; what has no rows is laid out by `place`, in and out."""
+        """See `Data.compile`; what has no rows has the layout that `put` gives it."""
         step = functools.partial(step, axis_name=None)
         return _Program(self, step, rows_in, rows_out, outputs, donate)
 
-    def over_rows(self, fn, *, whole, chunk=256):
-        """As `Data.over_rows`; every host has all rows and is given all results."""
-        program = _Program(self, without_axis(fn), (whole,), (0,), 1, ())
+    def over_rows(self, fn, *, replicated, chunk=256):
+        """See `Data.over_rows`; every host passes all rows and gets all results."""
+        program = _Program(self, without_axis(fn), (replicated,), (0,), 1, ())
         return in_chunks(program, self, chunk)
 
-    def shard(self, tree):
-        """[N, ...] on every host → the same, each device with its own rows."""
+    def shard_rows(self, tree):
+        """[N, ...] on every host → [N, ...] divided among the devices by rows."""
 
-        def cut(x):
+        def shard(x):
             x = np.asarray(x)
             self._check(x.shape[0])
             return jax.make_array_from_callback(x.shape, self.rows, lambda i: x[i])
 
-        return jax.tree.map(cut, tree)
+        return jax.tree.map(shard, tree)
 
-    def shard_own(self, tree):
-        """[N / hosts, ...], a host's own rows → [N, ...], first those of host 0.
+    def shard_local_rows(self, tree):
+        """[N / hosts, ...], the rows of this host → [N, ...], those of host 0 first.
 
-        For data of which each host reads its share alone: `batching.Epochs` with
+        For data of which each host reads only its share: `batching.Epochs` with
         `process_index` and `process_count`.
         """
 
-        def cut(x):
+        def shard(x):
             x = np.asarray(x)
             self._check(x.shape[0] * processes.count())
             return jax.make_array_from_process_local_data(self.rows, x)
 
-        return jax.tree.map(cut, tree)
+        return jax.tree.map(shard, tree)
 
     def _check(self, rows):
         if rows % self.size:
@@ -93,67 +94,65 @@ class Mesh:
             )
 
     def gather(self, tree):
-        """[N, ...] on devices → the same as numpy arrays, on every host."""
-        return processes.values(tree)
+        """[N, ...] on devices → numpy arrays [N, ...] on every host."""
+        return processes.to_numpy(tree)
 
-    def place(self, tree):
-        """State from anywhere, laid out as steps return it: see `Data.place`."""
+    def put(self, tree):
+        """State from anywhere, laid out as steps return it: see `Data.put`."""
         leaves, structure = jax.tree.flatten(tree)
         pairs = zip(leaves, self.shardings(tree), strict=True)
-        return jax.tree.unflatten(structure, [_put(x, where) for x, where in pairs])
+        return jax.tree.unflatten(structure, [_put(x, at) for x, at in pairs])
 
-    def arrange(self, tree):
-        """`place` for arguments: `jit` itself copies what is not on a device yet."""
+    def put_arguments(self, tree):
+        """`put` for arguments: `jit` itself copies those not on a device yet."""
         leaves, structure = jax.tree.flatten(tree)
         pairs = zip(leaves, self.shardings(tree), strict=True)
         moved = [_put(x, at) if isinstance(x, jax.Array) else x for x, at in pairs]
         return jax.tree.unflatten(structure, moved)
 
     def like(self, shapes):
-        """Shapes with the shardings that state has: what a checkpoint restores to."""
+        """Shapes with the shardings of state, as a target for restoring checkpoints."""
         leaves, structure = jax.tree.flatten(shapes)
-        made = [
+        targets = [
             jax.ShapeDtypeStruct(
                 x.shape,
                 x.dtype,
-                sharding=where,
+                sharding=at,
                 weak_type=getattr(x, "weak_type", False),
             )
-            for x, where in zip(leaves, self.shardings(shapes), strict=True)
+            for x, at in zip(leaves, self.shardings(shapes), strict=True)
         ]
-        return jax.tree.unflatten(structure, made)
+        return jax.tree.unflatten(structure, targets)
 
     def shardings(self, tree):
         """The sharding of each leaf of a state, in the order of `jax.tree.leaves`."""
         leaves, structure = jax.tree.flatten(tree)
         return _shardings(self.mesh, structure, tuple(np.shape(x) for x in leaves))
 
-    def keep(self, tree):
-        """As `Data.keep`; with many hosts a copy on the devices, for no host has all
-        of it."""
+    def snapshot(self, tree):
+        """See `Data.snapshot`; with several hosts the copy stays on the devices."""
         return trees.copy(tree) if processes.count() > 1 else jax.device_get(tree)
 
     def describe(self, params):
-        """Lines on how parameters lie: bytes a device, and what could not be cut."""
-        found = sharding.specs(params, self.mesh.shape)
-        places = zip(jax.tree.leaves(params), self.shardings(params), strict=True)
+        """Lines of text: bytes of parameters a device, and which are not sharded."""
+        pairs = zip(jax.tree.leaves(params), self.shardings(params), strict=True)
         sizes = [
-            (math.prod(where.shard_shape(x.shape)) * x.dtype.itemsize, x.nbytes)
-            for x, where in places
+            (math.prod(at.shard_shape(x.shape)) * x.dtype.itemsize, x.nbytes)
+            for x, at in pairs
         ]
-        own, total = (sum(column) / 1e6 for column in zip(*sizes, strict=True))
+        local, total = (sum(column) / 1e6 for column in zip(*sizes, strict=True))
         count = processes.count()
-        place = "one host" if count == 1 else f"{count} hosts"
-        reasons = [reason for _, reason in found.values() if reason]
+        hosts = "one host" if count == 1 else f"{count} hosts"
+        specs = sharding.specs(params, self.mesh.shape)
         return (
-            f"{self.name} on {place}: {own:.3g} of {total:.3g} MB of the policy's "
+            f"{self.name} on {hosts}: {local:.3g} of {total:.3g} MB of the policy's "
             "parameters on each device",
-            *(f"not cut: {reason}" for reason in reasons),
+            *(f"not sharded: {reason}" for _, reason in specs.values() if reason),
         )
 
 
 class _Program:
-    """A step compiled for a mesh, once for each set of shapes it is called with."""
+    """A step compiled for a mesh, once for each set of shapes that it is given."""
 
     def __init__(self, layout, step, rows_in, rows_out, outputs, donate):
         self._layout, self._rows_in, self._rows_out = layout, rows_in, rows_out
@@ -168,8 +167,8 @@ class _Program:
         self._step = traced
 
     def __call__(self, *args):
-        arrange = self._layout.arrange
-        args = [x if i in self._rows_in else arrange(x) for i, x in enumerate(args)]
+        put = self._layout.put_arguments
+        args = [x if i in self._rows_in else put(x) for i, x in enumerate(args)]
         leaves, structure = jax.tree.flatten(args)
         kinds = tuple((np.shape(x), getattr(x, "dtype", type(x))) for x in leaves)
         if (structure, kinds) not in self._programs:
@@ -177,12 +176,11 @@ class _Program:
         return self._programs[structure, kinds](*args)
 
     def lower(self, *args):
-        """As a jitted function's: traced for arguments or their shapes."""
+        """Like `lower` of a jitted function: traced for arguments or their shapes."""
         return self._compile(args).lower(*args)
 
     def _compile(self, args):
-        """The traced step is found again by `jit`: it is traced once, for its shapes
-        and for itself."""
+        # jit keeps the trace that the shapes come from: the step is traced only once.
         shapes = jax.jit(self._step).trace(*args).out_info
         shapes = shapes if self._outputs > 1 else (shapes,)
         layouts = []
@@ -209,16 +207,16 @@ def _shardings(mesh, structure, shapes):
     )
 
 
-def _put(x, where):
-    if isinstance(x, jax.core.Tracer):  # as where a state's shapes alone are asked for
+def _put(x, at):
+    if isinstance(x, jax.core.Tracer):  # as under eval_shape
         return x
-    if isinstance(x, jax.Array) and x.sharding.is_equivalent_to(where, x.ndim):
+    if isinstance(x, jax.Array) and x.sharding.is_equivalent_to(at, x.ndim):
         return x
-    return processes.put(x, where)
+    return processes.put(x, at)
 
 
 def without_axis(fn):
-    """fn as a step, whose `axis_name` it has no use for."""
+    """fn as a step, which ignores its `axis_name`."""
 
     def step(*args, axis_name=None):
         del axis_name
@@ -228,7 +226,7 @@ def without_axis(fn):
 
 
 def in_chunks(program, layout, chunk):
-    """`program(*whole, rows)` of a layout over any number of rows on the host."""
+    """`program(*replicated, rows)` over any number of rows on the host, in chunks."""
 
     def call(*args):
         *before, rows = args
@@ -239,8 +237,8 @@ def in_chunks(program, layout, chunk):
             index = np.arange(start, start + size)
             index = np.where(index < count, index, 0)
             padded = jax.tree.map(lambda x, i=index: np.asarray(x)[i], rows)
-            parts.append(layout.gather(program(*before, layout.shard(padded))))
-        whole_rows = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-        return jax.tree.map(lambda x: x[:count], whole_rows)
+            parts.append(layout.gather(program(*before, layout.shard_rows(padded))))
+        joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        return jax.tree.map(lambda x: x[:count], joined)
 
     return call

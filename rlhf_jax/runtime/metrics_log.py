@@ -1,7 +1,7 @@
-"""metrics.jsonl: one JSON object a logged step, in step with TensorBoard and W&B.
+"""metrics.jsonl, one JSON object for each logged step, and TensorBoard and W&B.
 
-NaN and infinities are not JSON. They are written as `null` and read back as NaN: a run
-that diverged keeps its line, and every JSON reader can read it.
+JSON has no NaN or infinity: both are written as `null` and read back as NaN, so that a
+run that diverged keeps its line and any JSON reader can read it.
 """
 
 import hashlib
@@ -13,33 +13,33 @@ import os
 import pathlib
 
 import jax
-import numpy as np
 
-from rlhf_jax.runtime import processes
+from rlhf_jax.runtime import files, processes
 
 
 class Lines:
-    """A file of JSON lines that can be cut back to where a checkpoint left it.
+    """A file of JSON lines that can be truncated to its length at a checkpoint.
 
-    `resume_offset`: cut the file there first (0 starts over); None appends, after a
-    half-written last line, if any, has been removed. Of many hosts the first writes.
+    resume_offset: the length in bytes to truncate the file to (0 starts over); None
+    appends, after removing a last line that was only half written. With several hosts
+    only the first one writes.
     """
 
     def __init__(self, path, *, resume_offset=None):
         self.path = pathlib.Path(path)
         if processes.first():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            cut(self.path, resume_offset)
+            truncate(self.path, resume_offset)
         self._file = open(self.path if processes.first() else os.devnull, "ab")
 
     def append(self, row):
         """Writes one object as one line and flushes it to the system."""
-        line = json.dumps(plain(row), ensure_ascii=False, allow_nan=False)
+        line = json.dumps(files.plain(row), ensure_ascii=False, allow_nan=False)
         self._file.write(line.encode() + b"\n")
         self._file.flush()
 
     def offset(self):
-        """The length in bytes, once everything is on disk: store it in a checkpoint."""
+        """The length in bytes, to store in a checkpoint; flushes the file to disk."""
         if not processes.first():
             return 0
         self._file.flush()
@@ -47,7 +47,7 @@ class Lines:
         return self._file.tell()
 
     def close(self):
-        """Closes the file; a log is closed by leaving its `with` block, too."""
+        """Closes the file; leaving the `with` block does so too."""
         self._file.close()
 
     def __enter__(self):
@@ -57,23 +57,25 @@ class Lines:
         self.close()
 
 
-class Log(Lines):
-    """The metrics of a run folder: metrics.jsonl, TensorBoard events, W&B if asked.
+class Log:
+    """The metrics of a run folder: metrics.jsonl, TensorBoard and, optionally, W&B.
 
-    TensorBoard and W&B get one run for each method and seed, so that their own
-    overlays compare methods.
+    TensorBoard and W&B get one run for each method and seed, so that their plots
+    compare methods.
 
     Args:
       folder: the run folder.
-      resume_offset: see `Lines`; events past the cut are hidden from TensorBoard.
+      resume_offset: see `Lines`; TensorBoard hides events after it.
       tensorboard: write event files to `folder/tensorboard/<method>/<seed>`.
-      wandb: None, or a dictionary of arguments for `wandb.init` ({} is enough).
+      wandb: None, or a dictionary of arguments for `wandb.init`, possibly empty.
     """
 
     def __init__(self, folder, *, resume_offset=None, tensorboard=True, wandb=None):
         folder = pathlib.Path(folder)
-        super().__init__(folder / "metrics.jsonl", resume_offset=resume_offset)
-        self._last = {(r["method"], r["seed"]): r["step"] for r in read(self.path)}
+        self._lines = Lines(folder / "metrics.jsonl", resume_offset=resume_offset)
+        self.path = self._lines.path
+        rows = read(self.path)
+        self._last = {(r["method"], r["seed"]): r["step"] for r in rows}
         self._sinks = []
         if not processes.first():
             return
@@ -83,31 +85,42 @@ class Log(Lines):
             self._sinks.append(_Wandb(folder, dict(wandb)))
 
     def write(self, metrics, *, method, seed, step):
-        """One line {"method", "seed", "step", **metrics}.
+        """Writes the line {"method", "seed", "step", **metrics}.
 
         metrics: name → number, bool, text, or an array of one element, on any device.
         """
-        metrics = plain(jax.device_get(metrics))
+        metrics = files.plain(jax.device_get(metrics))
         seed, step = int(seed), int(step)
-        self.append({"method": method, "seed": seed, "step": step, **metrics})
+        self._lines.append({"method": method, "seed": seed, "step": step, **metrics})
         numeric = {k: v for k, v in metrics.items() if isinstance(v, numbers.Real)}
         for sink in self._sinks:
             sink.write(numeric, method, seed, step)
 
     def offset(self):
+        """The length of metrics.jsonl in bytes, to store in a checkpoint."""
         for sink in self._sinks:
             sink.flush()
-        return super().offset()
+        return self._lines.offset()
 
     def close(self):
-        super().close()
+        """Closes every file; leaving the `with` block does so too."""
+        self._lines.close()
         for sink in self._sinks:
             sink.close()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
 
 def read(path):
-    """The objects of a JSON-lines file, `null` as NaN, a half-written last line left
-    out; [] when there is no file."""
+    """The objects of a JSON-lines file, with `null` as NaN; [] without a file.
+
+    A last line that was only half written is left out. Raises ValueError, naming the
+    line, where one is not JSON.
+    """
     path = pathlib.Path(path)
     if not path.exists():
         return []
@@ -123,11 +136,11 @@ def read(path):
     return [{k: math.nan if v is None else v for k, v in r.items()} for r in rows]
 
 
-def cut(path, offset=None):
-    """Shortens a file of lines to `offset` bytes, and then to the end of a whole line.
+def truncate(path, offset=None):
+    """Truncates a file of lines to `offset` bytes and to its last complete line.
 
-    With None only a half-written last line goes. Raises ValueError when the file is
-    shorter than `offset`: lines that a checkpoint counted on are gone.
+    With None only a half-written last line is removed. Raises ValueError if the file is
+    shorter than `offset`: lines written before the checkpoint are missing.
     """
     path = pathlib.Path(path)
     size = path.stat().st_size if path.exists() else 0
@@ -143,36 +156,18 @@ def cut(path, offset=None):
         file.truncate(kept.rfind(b"\n") + 1)
 
 
-def plain(value):
-    """Numbers and arrays of one element to Python's; NaN and infinities to None.
-
-    Goes through dictionaries, lists and tuples. Raises ValueError at anything else.
-    """
-    if isinstance(value, dict):
-        return {str(k): _named(k, v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if value is None or isinstance(value, bool | str | int):
-        return value
-    if isinstance(value, np.bool_):
-        return bool(value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "biuf" and array.dtype != "bfloat16":
-        raise ValueError(f"not a number: {type(value).__name__} {array.shape}")
-    number = array.item()
-    return number if isinstance(number, int) or math.isfinite(number) else None
-
-
 def compact(records, names, *, digits=5):
-    """Records with `names` alone besides their place, numbers to so many digits.
+    """Records reduced to `names`, method, seed and step, for a committed recording.
 
-    For a recording that others redraw. A name stands for its halves `_a`, `_b` too; a
-    record with none of them is left out. records as `read` has them. Returns a list.
+    Args:
+      records: as `read` returns them.
+      names: metrics to keep, along with their halves `_a` and `_b`; records without any
+        of them are left out.
+      digits: significant digits of the numbers.
+    Returns a list of records.
     """
     known = {name + half for name in names for half in ("", "_a", "_b")}
-    place, result = ("method", "seed", "step"), []
+    position, result = ("method", "seed", "step"), []
     for record in records:
         kept = {
             key: float(f"{value:.{digits}g}") if isinstance(value, float) else value
@@ -180,31 +175,8 @@ def compact(records, names, *, digits=5):
             if key in known
         }
         if kept:
-            result.append({**{key: record[key] for key in place}, **kept})
+            result.append({**{key: record[key] for key in position}, **kept})
     return result
-
-
-def write_text(path, text):
-    """Writes a file whole or not at all: a temporary neighbour, then a rename."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(text if isinstance(text, bytes) else text.encode())
-    os.replace(temporary, path)
-    return path
-
-
-def write_json(path, value):
-    """Writes `plain(value)` as indented JSON, whole or not at all."""
-    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-    return write_text(path, text + "\n")
-
-
-def _named(key, value):
-    try:
-        return plain(value)
-    except ValueError as error:
-        raise ValueError(f"{key!r}: {error}; log one number a name") from error
 
 
 class _TensorBoard:
@@ -250,7 +222,7 @@ class _Wandb:
 
     def _open(self, method, seed):
         folder, name = self._folder.resolve(), f"{method}-seed{seed}"
-        # The same folder, method and seed is the same run: resuming goes on in it.
+        # The same folder, method and seed give the same id, so W&B resumes the run.
         digest = hashlib.sha256(f"{folder}/{name}".encode()).hexdigest()[:16]
         options = {
             "project": "rlhf_jax",

@@ -1,11 +1,11 @@
-"""The rim: where pure steps are compiled for devices.
+"""Layouts: how pure steps are compiled for one device or many.
 
-A step takes `axis_name` and sees the rows of one device; state goes in and comes out
-whole. `Data` runs it under `pmap`, with rows on a leading device axis and everything
-else without one, so that resets and averages never know how many devices there are.
+A step takes `axis_name` and sees the rows of one device; state is replicated. `Data`
+runs it under `pmap`: rows have a leading device axis and nothing else does, so resets
+and averages do not depend on the number of devices.
 
 `mesh.Mesh` runs the same step under `jit`, for models that outgrow a device and for
-many hosts. Both are used alike; `layout` makes the one that --layout names.
+several hosts. Both have the same methods; `layout` returns the one that --layout names.
 """
 
 import dataclasses
@@ -20,27 +20,28 @@ from rlhf_jax import sharding
 from rlhf_jax.runtime import mesh, processes
 
 AXIS = "data"
-_TENSOR = 2  # devices on "tensor" where nobody says how many
+_TENSOR = 2  # devices on "tensor" unless the layout gives a number
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Data parallelism over `devices` by `pmap`: state replicated, rows shared out."""
+    """Data parallelism over `devices` with `pmap`: replicated state, sharded rows."""
 
     devices: tuple
 
     @property
     def size(self):
-        """Over how many devices rows are shared out."""
+        """How many devices the rows are divided among."""
         return len(self.devices)
 
     def compile(self, step, *, rows_in=(), rows_out=(), outputs=2, donate=()):
-        """`step(..., axis_name=)` as one program on all devices.
+        """Compiles `step(..., axis_name=)` as one program on all devices.
 
-        Args: rows_in: positions of the arguments that carry rows, from `shard`;
-        rows_out: positions among the `outputs` results that do; donate: positions of
-        arguments whose buffers the results may take over. A result without rows is
-        the same on all devices, and what the first of them says is returned.
+        Args:
+          rows_in: positions of the arguments that hold rows, made by `shard_rows`.
+          rows_out: positions of the results, out of `outputs`, that hold rows; the
+            others must be equal on all devices, and the first one's is returned.
+          donate: positions of arguments whose buffers the results may reuse.
         """
         step = functools.partial(step, axis_name=AXIS)
         names = _positions(step)
@@ -55,22 +56,25 @@ class Data:
         )
 
     def replicas(self, step, *, rows_in=()):
-        """`step` with every result of every device, for tests that compare them."""
+        """`step` with the results of every device, for tests that compare them."""
         step = functools.partial(step, axis_name=AXIS)
         in_axes = tuple(0 if i in rows_in else None for i in range(_positions(step)))
         return jax.pmap(
             step, axis_name=AXIS, in_axes=in_axes, out_axes=0, devices=self.devices
         )
 
-    def over_rows(self, fn, *, whole, chunk=256):
-        """`fn(*whole, rows)` over all rows of a tree on the host, shared by devices.
+    def over_rows(self, fn, *, replicated, chunk=256):
+        """A function that applies `fn` to any number of rows on the host.
 
-        Args: fn(*whole, rows) -> pytree of [rows, ...]; whole: how many arguments
-        come before the rows; chunk: at most so many rows at a time on all devices, to
-        bound memory. Rows are padded with copies of the first, and the padding is cut
-        off: any number of rows will do.
+        Rows are padded to full chunks with copies of the first row, whose results are
+        dropped.
+
+        Args:
+          fn: fn(*replicated, rows) -> pytree of [rows, ...].
+          replicated: how many arguments come before the rows.
+          chunk: the most rows at a time on all devices together, to limit memory.
         """
-        in_axes = (None,) * whole + (0,)
+        in_axes = (None,) * replicated + (0,)
         program = jax.pmap(
             mesh.without_axis(fn),
             axis_name=AXIS,
@@ -80,10 +84,13 @@ class Data:
         )
         return mesh.in_chunks(program, self, chunk)
 
-    def shard(self, tree):
-        """[N, ...] → [devices, N / devices, ...], leaf by leaf."""
+    def shard_rows(self, tree):
+        """[N, ...] → [devices, N / devices, ...], leaf by leaf.
 
-        def cut(x):
+        Raises ValueError unless the number of devices divides N.
+        """
+
+        def shard(x):
             rows = x.shape[0]
             if rows % self.size:
                 raise ValueError(
@@ -92,26 +99,26 @@ class Data:
                 )
             return np.asarray(x).reshape(self.size, rows // self.size, *x.shape[1:])
 
-        return jax.tree.map(cut, tree)
+        return jax.tree.map(shard, tree)
 
     @property
-    def whole(self):
-        """The sharding of state: a copy on every device."""
+    def replicated(self):
+        """The sharding of state: a complete copy on every device."""
         devices = jax.sharding.Mesh(np.array(self.devices), (AXIS,))
         return jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec())
 
-    def place(self, tree):
+    def put(self, tree):
         """State from anywhere, laid out as steps return it.
 
-        A program is traced and compiled again for every layout of its arguments: what
-        goes in first should lie as what comes out does.
+        A program is compiled again for every layout of its arguments, so the first
+        arguments should have the layout of the results.
         """
-        return jax.device_put(tree, self.whole)
+        return jax.device_put(tree, self.replicated)
 
     def like(self, shapes):
-        """Shapes with the sharding that state has: what a checkpoint restores to."""
+        """Shapes with the sharding of state, as a target for restoring checkpoints."""
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.whole),
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.replicated),
             shapes,
         )
 
@@ -120,28 +127,31 @@ class Data:
         tree = jax.device_get(tree)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
-    def keep(self, tree):
-        """State as it is now, whatever later steps do to its buffers."""
+    def snapshot(self, tree):
+        """A copy of state on the host, which later steps cannot overwrite."""
         return jax.device_get(tree)
 
     def describe(self, params):
-        """Lines on how parameters lie, for a person; none where each device has all."""
+        """Lines of text on how parameters are sharded: none, as they are not."""
         del params
         return ()
 
 
 def _positions(step):
-    """How many positional arguments a partial still takes."""
+    """How many positional arguments a partial function still takes."""
     kinds = inspect.signature(step).parameters.values()
     return sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in kinds)
 
 
 def layout(name="data", devices=None):
-    """The layout that --layout names, over `devices` of each host or all of them.
+    """The layout that --layout names.
 
-    "data": a copy of all weights on every device. "fsdp", "fsdp,tensor",
-    "data:2,fsdp:4", ...: the axes of a mesh and how many devices each has. Of the axes
-    without a number "tensor" has 2, and one other may have what is left.
+    Args:
+      name: "data" keeps a copy of all weights on every device. "fsdp", "fsdp,tensor",
+        "data:2,fsdp:4", ... name the axes of a mesh and their sizes; without a number
+        "tensor" is 2 next to other axes, and one axis may take the remaining devices.
+      devices: how many devices of each host to use; None: all.
+    Raises ValueError if the sizes do not fit the devices.
     """
     if name == "data" and processes.count() == 1:
         return data(devices)
@@ -160,26 +170,26 @@ def layout(name="data", devices=None):
 
 def _devices(count):
     """The first `count` devices of each host, host after host."""
-    found = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
     if count is not None:
         _local(count)
-        own = {}
-        for device in found:
-            own.setdefault(device.process_index, []).append(device)
-        found = [device for each in own.values() for device in each[:count]]
-    return found
+        by_host = {}
+        for device in devices:
+            by_host.setdefault(device.process_index, []).append(device)
+        devices = [device for host in by_host.values() for device in host[:count]]
+    return devices
 
 
 def _sizes(layout, count):
-    """{axis: devices} of a --layout for `count` devices, in the order of AXES."""
+    """{axis: size} of a --layout for `count` devices, in the order of AXES."""
     sizes = {}
     for part in layout.split(","):
         name, _, number = part.partition(":")
         known = name in sharding.AXES and name not in sizes
         if not known or (number and not number.isdigit()) or number == "0":
             raise ValueError(
-                f"--layout {layout}: {part!r} is none of data, fsdp and tensor, each "
-                "once, with a number of devices behind a colon if you like"
+                f"--layout {layout}: {part!r} is not data, fsdp or tensor, each at "
+                "most once, optionally with a number of devices after a colon"
             )
         sizes[name] = int(number) if number else None
     if "tensor" in sizes and sizes["tensor"] is None:
@@ -187,8 +197,8 @@ def _sizes(layout, count):
     free = [name for name, size in sizes.items() if size is None]
     if len(free) > 1:
         raise ValueError(
-            f"--layout {layout}: {' and '.join(free)} cannot both have what is left; "
-            "say how many devices one has, as in data:2,fsdp"
+            f"--layout {layout}: {' and '.join(free)} cannot both take the remaining "
+            "devices; give one of them a number, as in data:2,fsdp"
         )
     known = math.prod(size for size in sizes.values() if size is not None)
     if free:

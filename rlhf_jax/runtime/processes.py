@@ -1,7 +1,7 @@
-"""Many hosts as one: how they find each other, agree, and see each other's arrays.
+"""Several hosts in one run: how they connect, agree, and exchange arrays.
 
-Every host runs the same program on the same inputs; the first one alone writes files.
-With one host all of this is free, and nothing here touches a device.
+Every host runs the same program on the same inputs; only the first one writes files.
+With a single host these functions cost nothing and touch no device.
 """
 
 import contextlib
@@ -18,11 +18,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 _ERRORS = {"ValueError": ValueError, "OSError": OSError}
-_MINUTES = 5  # that hosts may take to appear
-_TASKS = (
-    "SLURM_STEP_NUM_TASKS",
-    "OMPI_COMM_WORLD_SIZE",
-)  # of processes started at once
+_MINUTES = 5  # for all hosts to connect
+_TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # processes in a job step
 
 
 def count():
@@ -31,20 +28,25 @@ def count():
 
 
 def first():
-    """Whether this host is the one that writes files and talks."""
+    """Whether this host is the one that writes files and prints."""
     return count() == 1 or jax.process_index() == 0
 
 
-# Finding each other
+# Connecting
 
 
 def join(coordinator=None, process_id=None, processes=None):
-    """Joins the hosts of a run; before the first computation, at most once.
+    """Connects the hosts of a run. Call it once, before the first computation.
 
-    Told who they are (`coordinator` "host:port" of process 0, all three or none), or
-    found out from SLURM, Open MPI or the Cloud TPU this runs on. `processes=1` is one
-    host by itself, wherever it stands. Returns how many there are, 0 where only jax
-    knows, once devices are asked for.
+    Without arguments the hosts are detected on SLURM, Open MPI and Cloud TPU.
+
+    Args:
+      coordinator: "host:port" of process 0; give all three arguments or none.
+      process_id: the number of this process, from 0.
+      processes: how many there are; 1 alone means this host by itself, on any cluster.
+    Returns the number of hosts, or 0 where only jax knows it once it lists devices.
+    Raises ValueError for arguments that do not fit together, or if the hosts do not
+    connect in time.
     """
     given = {
         "coordinator": coordinator,
@@ -57,7 +59,7 @@ def join(coordinator=None, process_id=None, processes=None):
     if missing and len(missing) < 3:
         raise ValueError(
             f"--distributed.{missing[0]} is missing: coordinator, process-id and "
-            "processes are told together, or none of them on SLURM and TPU pods"
+            "processes go together, or none of them on SLURM and TPU pods"
         )
     where = {"cluster_detection_method": None}
     if not missing:
@@ -72,7 +74,7 @@ def join(coordinator=None, process_id=None, processes=None):
         jax.distributed.initialize(**where, initialization_timeout=60 * _MINUTES)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
-            f"the hosts of this run did not find each other in {_MINUTES} minutes: "
+            f"the hosts of this run did not connect within {_MINUTES} minutes: "
             f"{error}; check --distributed.coordinator and that every process was "
             "started, or pass --distributed.processes 1 to run on this host alone"
         ) from error
@@ -80,7 +82,7 @@ def join(coordinator=None, process_id=None, processes=None):
 
 
 def leave():
-    """Ends what `join` began, once all hosts have come to their end."""
+    """Disconnects after `join`, once all hosts have finished."""
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()
 
@@ -117,23 +119,23 @@ def _tasks(name, environment=os.environ):
 # Agreeing
 
 
-def told(make):
-    """What `make()`, called on the first host, returns: JSON, on all hosts.
+def broadcast_from_first(make):
+    """Calls `make()` on the first host and returns its result, JSON, on all hosts.
 
-    A ValueError or OSError of it is raised on all of them; of anything else that it
-    raises the others make a RuntimeError.
+    A ValueError or OSError is raised on all hosts; any other exception is raised on the
+    first host and becomes a RuntimeError on the others.
     """
     if count() == 1:
         return make()
-    said, error = b"", None
+    message, error = b"", None
     if first():
         try:
-            said = json.dumps({"value": make()}).encode()
-        except Exception as problem:  # or the others would wait for ever
+            message = json.dumps({"value": make()}).encode()
+        except Exception as problem:  # or the others would wait forever
             error = problem
             kinds = [k for k, v in _ERRORS.items() if isinstance(problem, v)]
-            said = json.dumps({[*kinds, "RuntimeError"][0]: str(problem)}).encode()
-    answer = json.loads(_broadcast(said))
+            message = json.dumps({[*kinds, "RuntimeError"][0]: str(problem)}).encode()
+    answer = json.loads(_broadcast(message))
     if error is not None:
         raise error
     if "value" not in answer:
@@ -142,23 +144,23 @@ def told(make):
     return answer["value"]
 
 
-def _broadcast(said):
-    """The bytes of the first host. Few lengths are sent, for each is a program."""
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
+def _broadcast(message):
+    """The bytes of the first host, padded: every new length compiles a program."""
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
     padded = np.zeros(2 ** math.ceil(math.log2(max(length, 64))), np.uint8)
-    padded[: len(said)] = np.frombuffer(said, np.uint8)
+    padded[: len(message)] = np.frombuffer(message, np.uint8)
     return multihost_utils.broadcast_one_to_all(padded)[:length].tobytes()
 
 
-def wait(place):
-    """Until all hosts have come to `place`."""
+def barrier(name):
+    """Waits until all hosts have reached the barrier called `name`."""
     if count() > 1:
-        multihost_utils.sync_global_devices(place)
+        multihost_utils.sync_global_devices(name)
 
 
 @contextlib.contextmanager
 def all_or_none():
-    """A block that fails on all hosts when a ValueError or OSError ends it on one."""
+    """A block that fails on all hosts if it raises ValueError or OSError on one."""
     error = None
     try:
         yield
@@ -169,30 +171,29 @@ def all_or_none():
 
 
 def any_of(flag):
-    """Whether `flag` is true on any host, at once."""
+    """Whether `flag` is true on any host; waits for all of them."""
     return bool(_total(flag)) if count() > 1 else bool(flag)
 
 
 class Ballot:
-    """`any_of`, answered when it is asked the next time: no device waits for it."""
+    """`any_of`, one call late, so that no device has to wait for the answer."""
 
     def __init__(self):
-        self._before = None
+        self._previous = None
 
     def cast(self, flag):
-        """Whether any host's flag was true: now, or of many hosts, the last time."""
+        """Whether any host's flag was true at the previous call; one host: at this."""
         if count() == 1:
             return bool(flag)
-        before, self._before = self._before, _total(flag)
-        return before is not None and bool(before)
+        previous, self._previous = self._previous, _total(flag)
+        return previous is not None and bool(previous)
 
 
 def _total(flag):
-    """How many devices stand at hosts with a true flag: [], the same on all hosts."""
-    mesh = _all_devices()
-    cut = jax.NamedSharding(mesh, jax.P("all"))
-    own = np.full(jax.local_device_count(), bool(flag), np.int32)
-    return _sum(jax.make_array_from_process_local_data(cut, own))
+    """The number of devices on hosts where `flag` is true: [], the same everywhere."""
+    sharding = jax.NamedSharding(_all_devices(), jax.P("all"))
+    local = np.full(jax.local_device_count(), bool(flag), np.int32)
+    return _sum(jax.make_array_from_process_local_data(sharding, local))
 
 
 @functools.cache
@@ -209,15 +210,15 @@ def _sum(flags):
 # Arrays
 
 
-def values(tree):
-    """A pytree of arrays, wherever their parts lie, as whole numpy arrays.
+def to_numpy(tree):
+    """A pytree of arrays, sharded in any way, as complete numpy arrays.
 
-    Typed keys stay as they are. All hosts must ask for it.
+    Typed keys stay as they are. All hosts must call it.
     """
-    return jax.tree.map(_value, tree)
+    return jax.tree.map(_to_numpy, tree)
 
 
-def _value(x):
+def _to_numpy(x):
     if not isinstance(x, jax.Array):
         return np.asarray(x)
     if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -228,12 +229,12 @@ def _value(x):
 
 
 def put(x, sharding):
-    """An array, key or number that every host has, laid out as `sharding` says."""
+    """Puts an array, key or number that every host has onto devices."""
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
         return _identity(sharding)(x)
-    if not hasattr(x, "dtype"):  # a number: what is weakly typed stays so
+    if not hasattr(x, "dtype"):  # a number: it stays weakly typed
         return _identity(sharding)(x)
     if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
         data = put(np.asarray(jax.random.key_data(x)), sharding)

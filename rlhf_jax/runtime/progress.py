@@ -1,8 +1,8 @@
-"""A live line with the time left, and a live line of what matters.
+"""Progress of a run on the screen: steps done, time left, and the latest metrics.
 
-On a terminal two lines that redraw; elsewhere (a pipe, a log file, a notebook) one
-plain line now and then: at every tenth of the way, but at most once in ten seconds, at
-least once a minute, and at the end.
+A terminal shows two live lines. Elsewhere (a pipe, a log file, a notebook) a plain line
+is printed for every tenth of the steps, at most every ten seconds and at least every
+minute, and at the end.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ import rich.text
 class Progress:
     """`with Progress(total, title) as bar: bar.update(step, reward=..., kl=...)`.
 
-    `step` counts finished steps. The rate is taken from the first step on, since that
-    one compiled the program, and leaves out every `bar.phase("compiling ...")`.
+    `step` counts finished steps. The first step is left out of the rate, because it
+    compiles the program, and so is the time spent in `bar.phase("compiling ...")`.
     """
 
     def __init__(self, total, title, *, console=None, clock=time.monotonic, every=10.0):
@@ -48,12 +48,14 @@ class Progress:
             self._print()
 
     def start_at(self, step):
-        """Steps that an earlier, resumed run has done: shown, not counted as fast."""
+        """Counts the steps of the run that is resumed as done, but not in the rate."""
         self._first = self._step = self._printed_step = int(step)
 
     def update(self, step, **metrics):
-        """`step` steps are done, None: as many as before; metrics: name → number, the
-        last of each is shown."""
+        """Shows that `step` steps are done (None: as many as before) and the metrics.
+
+        metrics: name → number; the latest value of each name is shown.
+        """
         self._step = self._step if step is None else int(step)
         if self._origin is None and self._step > self._first:
             self._origin, self._paused = (self._clock(), self._step), 0.0
@@ -63,7 +65,7 @@ class Progress:
 
     @contextlib.contextmanager
     def phase(self, text):
-        """Says what is going on while no step ends: compiling, evaluating, saving."""
+        """Shows what happens between steps: compiling, evaluating, saving."""
         start, outer, self._phase = self._clock(), self._phase, text
         compiling = "compil" in text
         if self._live is None and compiling:
@@ -80,7 +82,7 @@ class Progress:
         self._console.print(*objects)
 
     def left(self):
-        """Seconds left at the rate so far, None before the second step."""
+        """Seconds left at the current rate; None before the second step."""
         if self._origin is None or self._step <= self._origin[1]:
             return None
         spent = self._clock() - self._origin[0] - self._paused
@@ -124,8 +126,46 @@ class Progress:
         return "  ".join(f"{k} {v:.4g}" for k, v in self._metrics.items())
 
 
+class Preparation:
+    """Shows what happens before training: lines, and bars for steps that take time.
+
+    `with Preparation(console) as report: report("loading ...")`, or, as often as there
+    is news, `report("pretraining", done=3, total=10, nll=2.1)`. After the block it is
+    silent, because the training bar is on the screen.
+    """
+
+    def __init__(self, console):
+        self._console, self._bar, self._title, self._over = console, None, None, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._close(*error)
+        self._over = True
+
+    def __call__(self, text, *, done=None, total=None, **metrics):
+        if self._over:
+            return
+        if done is None:
+            self._close(None, None, None)
+            self._console.print(text, highlight=False)
+            return
+        if self._title != text:
+            self._close(None, None, None)
+            self._bar = Progress(total, text, console=self._console)
+            self._bar.__enter__()
+            self._title = text
+        self._bar.update(done, **metrics)
+
+    def _close(self, *error):
+        if self._bar is not None:
+            self._bar.__exit__(*error)
+        self._bar = self._title = None
+
+
 def duration(seconds):
-    """Seconds as a person says them: "8 s", "3 min 05 s", "2 h 10 min"."""
+    """Seconds as text for a person: "8 s", "3 min 05 s", "2 h 10 min"."""
     seconds = int(round(seconds))
     if seconds < 60:
         return f"{seconds} s"

@@ -1,4 +1,56 @@
-"""When to look at a policy, so that every method is looked at as often."""
+"""When runs are reset and evaluated, so that every method is measured as often."""
+
+from rlhf_jax import elastic_reset
+
+
+def at_intervals(schedule, every=None):
+    """The calendar of a method that is reset: the 0-based iterations that end with one.
+
+    every: iterations between resets, in place of the schedule's.
+    """
+    every = schedule.reset_every if every is None else every
+    first = schedule.reset_first
+    return elastic_reset.calendar(schedule.steps, every, at_zero=first)
+
+
+def at_multiples(schedule):
+    """The calendar of a method that is reset after every `reset_every`-th update."""
+    every = schedule.reset_every
+    return tuple(range(every - 1, schedule.steps, every)) if every else ()
+
+
+def alike(steps, every, *, reset_every=0, reset_first=False):
+    """`Schedule.evaluations` of a study that measures every method at the same steps.
+
+    Args: as of `regular`; reset_every, reset_first: the study's resets, around which
+    all are measured whether or not a method of it is reset.
+    """
+    shared = elastic_reset.calendar(steps, reset_every, at_zero=reset_first)
+
+    def evaluations(resets, every_method):
+        del resets
+        return regular(steps, {*shared, *sum(map(tuple, every_method), ())}, every)
+
+    return evaluations
+
+
+def by_count(steps, count):
+    """`Schedule.evaluations` of a study that measures every method `count` times."""
+    return lambda resets, every_method: spaced(steps, resets, count)
+
+
+def at_every(steps, every):
+    """`Schedule.evaluations` of a single run: every so many steps, 0 for never.
+
+    The start, both sides of its resets, and the end are measured besides.
+    """
+    between = range(0, steps, every) if every else (0,)
+
+    def evaluations(resets, every_method):
+        del every_method
+        return frozenset({*between, *(reset + 1 for reset in resets), steps})
+
+    return evaluations
 
 
 def regular(steps, resets, every):
@@ -17,7 +69,7 @@ def regular(steps, resets, every):
     return frozenset(step for step in asked if step <= steps)
 
 
-def looks(steps, resets, count):
+def spaced(steps, resets, count):
     """Steps to evaluate at: `count` measurements after the start, whatever the resets.
 
     A front of more checkpoints is a better front, for nothing. Both sides of each reset
@@ -29,13 +81,13 @@ def looks(steps, resets, count):
     where `count` is too small for the resets, or more than there are steps.
     """
     if count > steps:
-        raise ValueError(f"{count} looks at {steps} steps: at most one a step")
+        raise ValueError(f"{count} evaluations of {steps} steps: at most one a step")
     asked = {reset + 1 for reset in resets if reset < steps}
     used = 2 * len(asked) + (steps not in asked)
     if used > count:
         raise ValueError(
-            f"{len(asked)} resets, both sides of each, and the end are {used} looks, "
-            f"more than {count}: ask for more looks, or for fewer resets"
+            f"{len(asked)} resets, both sides of each, and the end are {used} "
+            f"evaluations, more than {count}: ask for more, or for fewer resets"
         )
     asked |= {0, steps}
     for _ in range(count - used):
@@ -43,19 +95,35 @@ def looks(steps, resets, count):
     return frozenset(asked)
 
 
+def check_resets(schedule, rows, count):
+    """Raises ValueError where the resets of a method never come, or are too many.
+
+    Args: rows: {method: its row}; count: of evaluations, as in `check`.
+    """
+    calendars = {name: row.resets(schedule) for name, row in rows.items()}
+    for name, row in rows.items():
+        never = row.is_reset and not calendars[name]
+        if never or ("every" in row.tunes and not schedule.reset_every):
+            raise ValueError(
+                f"--rl.reset-every {schedule.reset_every} and --steps "
+                f"{schedule.steps}: no reset of {name} would ever come"
+            )
+    check(schedule.steps, calendars, count)
+
+
 def check(steps, calendars, count):
-    """Raises ValueError, naming the method, where `looks` of one would.
+    """Raises ValueError, naming the method, where `spaced` of one would.
 
     Args: calendars: {method: the 0-based iterations that end with a reset}; count: of
-    `looks`, or 0: methods are not looked at by count.
+    evaluations, or 0: methods are not measured by count.
     """
     if not count:
         return
     for name, resets in calendars.items():
         try:
-            looks(steps, resets, count)
+            spaced(steps, resets, count)
         except ValueError as error:
-            raise ValueError(f"--looks {count}: {name}: {error}") from None
+            raise ValueError(f"--num-evals {count}: {name}: {error}") from None
 
 
 def _middle_of_widest(steps):

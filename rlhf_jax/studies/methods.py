@@ -1,167 +1,182 @@
-"""Named methods: what each changes in the one program, and what each is a null for.
+"""Named methods of language-model studies, and what each is a null for.
 
-A method is an overlay on `policy_gradient.Hyper`; only those of another algorithm
-change the static Config. Derived methods train nothing: they are read off another
-method's run (Noukhovitch et al. 2023 against its nulls: averaging and early stopping),
-or off the initial policy itself. The nearest relatives of Elastic Reset are here too,
-as arms of one run: the rule of a paper that sets it apart, not all that stands there.
+A row is data (`interfaces.Method`): trained rows hold what they change in the one
+program of `algorithms.policy_gradient`; derived rows train nothing and are read off
+another method's run (Noukhovitch et al. 2023 against its nulls: averaging and early
+stopping), or off the initial policy. The nearest relatives of Elastic Reset are here
+too, as arms of one run: the rule that sets a paper apart, not all that it does.
 """
 
-import dataclasses
-import math
-from typing import Any
-
 from rlhf_jax import elastic_reset
-from rlhf_jax.algorithms import policy_gradient
-
-_OF_THE_RUN = ("total_updates", "reset_every", "reset_first")  # the study's clocks
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """What a method is, in one line, and what it changes."""
-
-    summary: str
-    hyper: dict[str, Any] = dataclasses.field(default_factory=dict)
-    static: dict[str, Any] = dataclasses.field(default_factory=dict)
-    resets: bool = False  # uses the decay and the interval of the run
-    moves: bool = False  # the average ticks once an interval, not once an iteration
-    untrained: bool = False  # the initial policy, measured
-    best_of: int = 0  # of so many samples of the initial policy the best is taken
-    source: str | None = None  # derived from this method's run
-    weight: float | None = None  # derived by interpolation: weight on the RL policy
-    reward: str | None = None  # trained on this control of the task instead
-    twin: str | None = None  # this method, unless --override tells them apart
-    label: str = ""  # as pictures and tables print it
-
-    @property
-    def trains(self):
-        """Whether weights are trained for it: neither derived nor the initial ones."""
-        return self.source is None and not self.untrained and not self.best_of
-
+from rlhf_jax.studies import eval_steps, post_hoc
+from rlhf_jax.studies.best_of_n import BestOf
+from rlhf_jax.studies.fine_tuning import FineTuning
+from rlhf_jax.studies.interfaces import Method, never
+from rlhf_jax.studies.policy_gradient import PolicyGradient
 
 _NO_KL = {"kl_coef": 0.0}
 
+
+def trained(
+    summary, label, hyper=None, static=None, *, role="arm", resets=False,
+    ticks_once=False, **fields,
+):  # fmt: skip
+    """A row that is trained by policy gradients: see `PolicyGradient`."""
+    train = PolicyGradient(hyper or {}, static or {}, ticks_once)
+    return Method(
+        label,
+        summary,
+        role,
+        train=train,
+        resets=eval_steps.at_intervals if resets else never,
+        tunes=train.tunes(resets=resets),
+        **fields,
+    )
+
+
+def derived(summary, label, source, derive, *, role="null", at_end=False):
+    """A row that is read off the run of another one."""
+    return Method(label, summary, role, source=source, derive=derive, at_end=at_end)
+
+
 METHODS = {
-    "zero_shot": Method(
-        "the initial policy, measured", untrained=True, label="π₀, zero-shot"
+    "zero_shot": Method("π₀, zero-shot", "the initial policy, measured"),
+    "sft": Method(
+        "SFT",
+        "supervised fine-tuning on the best texts",
+        "arm",
+        train=FineTuning("best"),
+        tunes=("learning_rate",),
     ),
-    "sft": Method("supervised fine-tuning on the best texts", label="SFT"),
     "sft_placebo": Method(
-        "control: as many supervised steps on the initial model's own samples",
-        label="SFT, own samples",
+        "SFT, own samples",
+        "as many supervised steps on the initial model's own samples",
+        "control",
+        train=FineTuning("own_samples"),
+        tunes=("learning_rate",),
     ),
-    "reinforce": Method(
+    "reinforce": trained(
         "REINFORCE with a learned baseline, no KL penalty",
+        "REINFORCE",
         _NO_KL,
         {"algorithm": "reinforce"},
-        label="REINFORCE",
     ),
-    "rloo": Method(
+    "rloo": trained(
         "REINFORCE leave-one-out with the KL penalty",
+        "RLOO + KL",
         static={"algorithm": "rloo"},
-        label="RLOO + KL",
     ),
-    "grpo": Method(
+    "grpo": trained(
         "group-relative policy optimisation, KL in the loss",
+        "GRPO + KL",
         static={"algorithm": "grpo", "kl_in": "loss"},
-        label="GRPO + KL",
     ),
-    "rsf": Method(
+    "rsf": trained(
         "rejection sampling: likelihood of the best of K own samples (RAFT, "
         "arXiv:2304.06767)",
+        "RSF",
         _NO_KL,
         {"algorithm": "rsf"},
-        label="RSF",
     ),
-    "ppo": Method("PPO without a KL penalty", _NO_KL, label="PPO"),
-    "ppo_kl": Method("PPO with a KL penalty to the initial model", label="PPO + KL"),
-    "ppo_kl_matched": Method(
-        "control: PPO + KL at Elastic Reset's coefficient and target, where PPO + KL "
-        "has its own",
+    "ppo": trained("PPO without a KL penalty", "PPO", _NO_KL),
+    "ppo_kl": trained("PPO with a KL penalty to the initial model", "PPO + KL"),
+    "ppo_kl_matched": trained(
+        "PPO + KL at Elastic Reset's coefficient and target, where PPO + KL has its "
+        "own",
+        "PPO + KL, matched",
+        role="control",
         twin="ppo_kl",
-        label="PPO + KL, matched",
     ),
-    "nlpo": Method(
+    "nlpo": trained(
         "PPO + KL that draws what a masking policy finds likely (arXiv:2210.01241); "
         "measured without the mask",
+        "NLPO + KL",
         static={"masked": True},
-        label="NLPO + KL",
     ),
-    "elastic_reset": Method(
+    "elastic_reset": trained(
         "PPO; at intervals policy ← EMA, then EMA ← initial",
+        "Elastic Reset",
         _NO_KL,
         resets=True,
-        label="Elastic Reset",
     ),
-    "elastic_reset_kl": Method(
+    "elastic_reset_kl": trained(
         "Elastic Reset with the KL penalty to the initial model",
+        "Elastic Reset + KL",
         resets=True,
-        label="Elastic Reset + KL",
     ),
-    "elastic_reset_average_kl": Method(
+    "elastic_reset_average_kl": trained(
         "Elastic Reset, KL penalty to the EMA (the authors' IMDB code)",
+        "Elastic Reset + KL to EMA",
         {"reference_average": True},
         resets=True,
-        label="Elastic Reset + KL to EMA",
     ),
-    "reset_policy_only": Method(
-        "ablation: policy ← EMA, and the EMA goes on",
+    "reset_policy_only": trained(
+        "policy ← EMA, and the EMA goes on",
+        "reset to EMA only",
         {**_NO_KL, "reset_average": False},
+        role="ablation",
         resets=True,
-        label="reset to EMA only",
     ),
-    "reset_to_initial": Method(
-        "ablation: policy ← initial, no EMA",
+    "reset_to_initial": trained(
+        "policy ← initial, no EMA",
+        "reset to initial",
         {**_NO_KL, "reset_target": elastic_reset.INITIAL},
+        role="ablation",
         resets=True,
-        label="reset to initial",
     ),
-    "reset_to_interpolation": Method(
-        "null: policy ← (1 − w)·initial + w·policy, w the retained weight",
+    "reset_to_interpolation": trained(
+        "policy ← (1 − w)·initial + w·policy, w the retained weight",
+        "reset to interpolation",
         {**_NO_KL, "reset_target": elastic_reset.INTERPOLATION},
+        role="null",
         resets=True,
-        label="reset to interpolation",
     ),
-    "elastic_reset_value": Method(
-        "ablation: the critic is reset too",
+    "elastic_reset_value": trained(
+        "the critic is reset too",
+        "Elastic Reset, critic too",
         {**_NO_KL, "reset_value": True},
+        role="ablation",
         resets=True,
-        label="Elastic Reset, critic too",
     ),
-    "elastic_reset_optimizer": Method(
-        "ablation: the optimiser's moments are reset too",
+    "elastic_reset_optimizer": trained(
+        "the optimiser's moments are reset too",
+        "Elastic Reset, Adam too",
         {**_NO_KL, "reset_optimizer": True},
+        role="ablation",
         resets=True,
-        label="Elastic Reset, Adam too",
     ),
-    "elastic_reset_both": Method(
-        "ablation: critic and moments are reset too",
+    "elastic_reset_both": trained(
+        "critic and moments are reset too",
+        "Elastic Reset, critic and Adam too",
         {**_NO_KL, "reset_value": True, "reset_optimizer": True},
+        role="ablation",
         resets=True,
-        label="Elastic Reset, critic and Adam too",
     ),
-    "kl_average": Method(
-        "null: PPO with the KL penalty to its EMA, no resets",
+    "kl_average": trained(
+        "PPO with the KL penalty to its EMA, no resets",
+        "PPO + KL to EMA",
         {"reference_average": True},
-        label="PPO + KL to EMA",
+        role="null",
     ),
-    "trdpo_soft": Method(
-        "relative: KL to a reference that moves 0.6 of the way once an interval (TR-DPO"
-        ", arXiv:2404.09656, its rule in PPO)",
+    "trdpo_soft": trained(
+        "KL to a reference that moves 0.6 of the way once an interval (TR-DPO, "
+        "arXiv:2404.09656, its rule in PPO)",
+        "PPO + KL to a soft reference",
         {"reference_average": True, "decay": 0.4},
-        moves=True,
-        label="PPO + KL to a soft reference",
+        role="relative",
+        ticks_once=True,
     ),
-    "trdpo_hard": Method(
-        "relative: KL to the policy as it was an interval ago (TR-DPO's hard update)",
+    "trdpo_hard": trained(
+        "KL to the policy as it was an interval ago (TR-DPO's hard update)",
+        "PPO + KL to a hard reference",
         {"reference_average": True, "decay": 0.0},
-        moves=True,
-        label="PPO + KL to a hard reference",
+        role="relative",
+        ticks_once=True,
     ),
-    "reference_reset": Method(
-        "relative: reference ← policy and fresh moments once an interval (ProRL, "
+    "reference_reset": trained(
+        "reference ← policy and fresh moments once an interval (ProRL, "
         "arXiv:2505.24864)",
+        "reference and Adam reset",
         {
             "reference_average": True,
             "decay": 0.0,
@@ -170,167 +185,92 @@ METHODS = {
             "reset_average": False,
             "reset_optimizer": True,
         },
+        role="relative",
         resets=True,
-        moves=True,
-        label="reference and Adam reset",
+        ticks_once=True,
     ),
-    "ppo_bounded": Method(
-        "relative: a sigmoid of the reward, 2·tanh(r/2) (arXiv:2502.18770)",
+    "ppo_bounded": trained(
+        "a sigmoid of the reward, 2·tanh(r/2) (arXiv:2502.18770)",
+        "PPO, bounded reward",
         {**_NO_KL, "reward_bound": 2.0},
-        label="PPO, bounded reward",
+        role="relative",
     ),
-    "ppo_chi2": Method(
-        "relative: χ² in place of KL, token by token (arXiv:2403.03185)",
+    "ppo_chi2": trained(
+        "χ² in place of KL, token by token (arXiv:2403.03185)",
+        "PPO + χ²",
         {"chi2_weight": 1.0},
-        label="PPO + χ²",
+        role="relative",
     ),
-    "ppo_chi2_kl": Method(
-        "relative: χ² and KL half and half (χPO's mixture, arXiv:2407.13399)",
+    "ppo_chi2_kl": trained(
+        "χ² and KL half and half (χPO's mixture, arXiv:2407.13399)",
+        "PPO + χ² + KL",
         {"chi2_weight": 0.5},
-        label="PPO + χ² + KL",
+        role="relative",
     ),
-    "ppo_gold": Method(
-        "control: PPO on the gold reward, where no mismatch may be found",
+    "ppo_gold": trained(
+        "PPO on the gold reward, where no mismatch may be found",
+        "PPO on gold",
         _NO_KL,
+        role="control",
         reward="gold",
-        label="PPO on gold",
     ),
-    "ppo_random": Method(
-        "control: PPO on an untrained reward model",
+    "ppo_random": trained(
+        "PPO on an untrained reward model",
+        "PPO on a random RM",
         _NO_KL,
+        role="control",
         reward="random",
-        label="PPO on a random RM",
     ),
-    "ppo_early_stop": Method(
-        "null: PPO stopped at its best validation checkpoint",
-        source="ppo",
-        label="PPO, early stop",
+    "ppo_early_stop": derived(
+        "PPO stopped at its best validation checkpoint",
+        "PPO, early stop",
+        "ppo",
+        post_hoc.best,
+        at_end=True,
     ),
-    "ppo_average": Method(
-        "null: the EMA of PPO, no resets", source="ppo", label="EMA of PPO"
+    "ppo_average": derived(
+        "the EMA of PPO, no resets", "EMA of PPO", "ppo", post_hoc.average
     ),
-    "ppo_ma25": Method(
-        "null: ¾ initial + ¼ PPO", source="ppo", weight=0.25, label="¼ PPO + ¾ π₀"
+    "ppo_ma25": derived(
+        "¾ initial + ¼ PPO", "¼ PPO + ¾ π₀", "ppo", post_hoc.interpolate(0.25)
     ),
-    "ppo_ma50": Method(
-        "null: ½ initial + ½ PPO", source="ppo", weight=0.5, label="½ PPO + ½ π₀"
+    "ppo_ma50": derived(
+        "½ initial + ½ PPO", "½ PPO + ½ π₀", "ppo", post_hoc.interpolate(0.5)
     ),
-    "ppo_ma75": Method(
-        "null: ¼ initial + ¾ PPO", source="ppo", weight=0.75, label="¾ PPO + ¼ π₀"
+    "ppo_ma75": derived(
+        "¼ initial + ¾ PPO", "¾ PPO + ¼ π₀", "ppo", post_hoc.interpolate(0.75)
     ),
-    "warp_25": Method(
-        "relative: ¾ initial + ¼ of PPO with its EMA as the anchor (WARP, "
-        "arXiv:2406.16768, of one run)",
-        source="kl_average",
-        weight=0.25,
-        label="WARP, ¼",
+    "warp_25": derived(
+        "¾ initial + ¼ of PPO with its EMA as the anchor (WARP, arXiv:2406.16768, of "
+        "one run)",
+        "WARP, ¼",
+        "kl_average",
+        post_hoc.interpolate(0.25),
+        role="relative",
     ),
-    "warp_50": Method(
-        "relative: half way from the initial model to PPO with its EMA as the anchor",
-        source="kl_average",
-        weight=0.5,
-        label="WARP, ½",
+    "warp_50": derived(
+        "half way from the initial model to PPO with its EMA as the anchor",
+        "WARP, ½",
+        "kl_average",
+        post_hoc.interpolate(0.5),
+        role="relative",
     ),
-    "warp_75": Method(
-        "relative: ¼ initial + ¾ of PPO with its EMA as the anchor",
-        source="kl_average",
-        weight=0.75,
-        label="WARP, ¾",
+    "warp_75": derived(
+        "¼ initial + ¾ of PPO with its EMA as the anchor",
+        "WARP, ¾",
+        "kl_average",
+        post_hoc.interpolate(0.75),
+        role="relative",
     ),
 } | {
     f"best_of_{n}": Method(
+        f"best of {n}",
         f"the best of {n} samples of the initial policy; its KL is the bound "
         "log n − (n − 1)/n",
-        best_of=n,
-        label=f"best of {n}",
+        measure=BestOf(n),
     )
     for n in (2, 4, 8, 16)
 }
 
 LABELS = {name: method.label for name, method in METHODS.items()}
 DEFAULT = ("sft", "ppo", "ppo_kl", "elastic_reset")
-SUPERVISED = ("sft", "sft_placebo")
-
-
-def choose(names, table=None):
-    """The methods asked for, in the order of the table, sources before what derives.
-
-    `all` stands for the whole table, by default `METHODS`. A source that was not asked
-    for is added. Raises ValueError for an unknown name, with the names that exist.
-    """
-    table = METHODS if table is None else table
-    for name in names:
-        if name not in table and name != "all":
-            raise ValueError(
-                f"--methods {name}: unknown; choose from {', '.join(table)}, or all"
-            )
-    if "all" in names:
-        return tuple(table)
-    sources = {table[name].source for name in names} - {None}
-    return tuple(name for name in table if name in sources or name in names)
-
-
-def overlay(hyper, method, *, decay, every):
-    """The Hyper of a method: the run's, the method's changes, the calendar's.
-
-    Args: hyper: policy_gradient.Hyper of the run; decay and every: of the EMA and the
-    resets, used where the method resets. Returns Hyper.
-    """
-    changes = {"decay": decay}
-    if method.resets:
-        changes["reset_every"] = every
-        weight = elastic_reset.retained_weight(decay, every)
-        changes["reset_weight"] = float(weight)
-    if method.moves:
-        changes["tick_every"] = every
-    return hyper._replace(**{**changes, **method.hyper})
-
-
-def overrides(words):
-    """{method: {field: value}} of words like "ppo_kl.kl_coef=0.1".
-
-    What a method has of its own, over everything else: any field of
-    `policy_gradient.Hyper` but the study's clocks; true and false for a switch.
-    Raises ValueError for what names no such thing.
-    """
-    found = {}
-    for word in words:
-        name, dot, rest = word.partition(".")
-        field, equals, text = rest.partition("=")
-        if not dot or not equals:
-            raise ValueError(
-                f"--override {word}: write method.field=value, as ppo_kl.kl_coef=0.1"
-            )
-        if name not in METHODS:
-            raise ValueError(
-                f"--override {word}: there is no method {name}; choose from "
-                f"{', '.join(METHODS)}"
-            )
-        if not METHODS[name].trains or name in SUPERVISED:
-            raise ValueError(f"--override {word}: {name} takes no such settings")
-        fields = policy_gradient.Hyper._field_defaults
-        known = [x for x in fields if x not in _OF_THE_RUN]
-        if field not in known:
-            raise ValueError(
-                f"--override {word}: {field} is no setting of a method; choose from "
-                f"{', '.join(known)}"
-            )
-        value = _value(text, fields[field])
-        if value is None:
-            kind = "true or false" if isinstance(fields[field], bool) else "a number"
-            raise ValueError(f"--override {word}: {text!r} is not {kind}")
-        found.setdefault(name, {})[field] = value
-    return found
-
-
-def _value(text, default):
-    """A word as the type of a default has it, None where it is none."""
-    if isinstance(default, bool):
-        return {"true": True, "false": False}.get(text.lower())
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    if isinstance(default, int) and not value.is_integer():
-        return None
-    return None if math.isnan(value) else type(default)(value)

@@ -1,62 +1,34 @@
 """Tuning with equal budgets: what a method can be tuned in, its trials, the choice.
 
-Every method gets as many trials, each a setting of what it reads: the learning rate;
-β, where it has a KL penalty; the retained weight w and the interval, where it resets.
-w = 1 − decay^every is what is searched and the decay is derived from it: one decay is
+Every method gets as many trials. A trial is a setting of the hyperparameters that the
+method reads (`Method.tunes`): the learning rate; the strength of its penalty, if it has
+one; the retained weight w and the interval, if it resets. The search is over
+w = 1 − decay^every, and the decay follows from it, because the same decay means
 opposite regimes at two intervals.
 """
 
 import dataclasses
-import hashlib
+import functools
 import itertools
-import json
 import math
-import pathlib
+from typing import Annotated
 
 import numpy as np
 
-from rlhf_jax import elastic_reset
-from rlhf_jax.studies import methods
+from rlhf_jax import elastic_reset, ranges
+from rlhf_jax.studies.values import Values
 
 MULTIPLES = ("learning_rate", "kl_coef", "strength")  # in a space: of the run's own
+_FORGOTTEN = 1e-6  # of 1 − w: an average that keeps no more of where it began
 _ATTEMPTS = 200
-
-
-@dataclasses.dataclass(frozen=True)
-class Values:
-    """A setting; None leaves what the run's flags say."""
-
-    learning_rate: float | None = None
-    kl_coef: float | None = None
-    weight: float | None = None  # retained at a reset, or after `every` ticks of an EMA
-    every: int | None = None  # iterations between resets
-    strength: float | None = None  # of a translation game's penalty, whichever it is
-    decay: float | None = None  # of the EMA itself, where w is 1 at any decay
-
-    def known(self):
-        """The fields that say something, as a dictionary."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
-
-    def hyper(self, base):
-        """`policy_gradient.Hyper` with this learning rate and β."""
-        names = ("learning_rate", "kl_coef")
-        return base._replace(**{k: v for k, v in self.known().items() if k in names})
-
-    def average(self, *, decay, every):
-        """{"decay", "every"} of the EMA and the resets, the run's where not set."""
-        every = every if self.every is None else self.every
-        if self.decay is not None:
-            decay = self.decay
-        elif self.weight is not None:
-            decay = elastic_reset.decay_for(self.weight, every or 1)
-        return {"decay": decay, "every": every}
+Fraction = Annotated[float, ranges.Range(above=0, below=1)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Space:
     """What trials are made of. Rates and β are multiples of the run's own."""
 
-    learning_rate: tuple[float, ...] = (
+    learning_rate: tuple[ranges.Positive, ...] = (
         0.25,
         0.35,
         0.5,
@@ -68,70 +40,64 @@ class Space:
         4.0,
     )
     """Times --rl.learning-rate (or --rl.sft-learning-rate)."""
-    kl_coef: tuple[float, ...] = (0.3, 0.55, 1.0, 1.8, 3.0)
+    kl_coef: tuple[ranges.Positive, ...] = (0.3, 0.55, 1.0, 1.8, 3.0)
     """Times --rl.kl-coef."""
-    weight: tuple[float, ...] = (0.08, 0.3, 0.5, 0.8, 0.995)
-    """Retained weights w of a reset; the decay is derived. IMDB's 0.08 to StackLLaMA's
+    weight: tuple[Fraction, ...] = (0.08, 0.3, 0.5, 0.8, 0.995)
+    """Retained weights w of a reset; the decay follows. IMDB's 0.08 to StackLLaMA's
     0.995."""
-    every: tuple[int, ...] = (7, 10, 14, 20)
+    every: tuple[ranges.Count, ...] = (7, 10, 14, 20)
     """Iterations between resets."""
+    decay: tuple[Fraction, ...] = (0.9, 0.99, 0.995, 0.999)
+    """Of the EMA, in place of w where --rl.decay retains all at a reset."""
 
 
-def dimensions(name, method, override=None):
-    """The fields of `Values` that a method reads, `methods.Method` of that name.
+def current(name, method, config):
+    """The `Values` that the flags of a run stand for, of what the method tunes.
 
-    override: {field of Hyper: value} that the run has for this method alone.
+    Where the interval is so long that w is 1 whatever the decay, the decay itself is
+    tuned.
 
-    What is derived from another method's run has none of its own.
+    Args: method: `interfaces.Method`, with the settings that flags give it alone;
+    config: the run's flags, `rl` among them. Raises ValueError if a method that resets
+    is tuned around a run that never does.
     """
-    if not method.trains:
-        return ()
-    found, fixed = ["learning_rate"], {**method.hyper, **(override or {})}
-    if name not in methods.SUPERVISED:
-        to_initial = fixed.get("reset_target") == elastic_reset.INITIAL
-        averaged = fixed.get("reference_average", False)
-        averaged = averaged or (method.resets and not to_initial)
-        found += ["kl_coef"] * (fixed.get("kl_coef", 1.0) != 0.0)
-        found += ["weight"] * (averaged and "decay" not in fixed)
-        found += ["every"] * (method.resets or method.moves)
-    return tuple(found)
-
-
-def own(name, method, rl, override=None):
-    """The `Values` that the flags of a run, `flags.RL`, stand for; an override wins.
-
-    Raises ValueError where a method that resets is tuned around a run that does not.
-    """
-    fields = dimensions(name, method, override)
+    rl, fields = config.rl, method.tunes
+    if not fields:
+        return Values()
     if "every" in fields and rl.reset_every < 1:
         raise ValueError(
             f"--rl.reset-every {rl.reset_every}: {name} is tuned around a run that "
             "resets; give the iterations between its resets"
         )
-    supervised = name in methods.SUPERVISED
-    weight = elastic_reset.retained_weight(rl.decay, rl.reset_every or 1)
-    every = {
-        "learning_rate": rl.sft_learning_rate if supervised else rl.learning_rate,
-        "kl_coef": rl.kl_coef,
+    weight = float(elastic_reset.retained_weight(rl.decay, rl.reset_every or 1))
+    if 1 - weight < _FORGOTTEN:
+        fields = ["decay" if field == "weight" else field for field in fields]
+    train = method.train
+    settings = {
+        "learning_rate": getattr(rl, train.rate),
         "weight": weight,
+        "decay": rl.decay,
         "every": rl.reset_every,
-        **(override or {}),
     }
-    return Values(**{field: every[field] for field in fields})
+    for field in {"kl_coef", "strength"} & set(fields):
+        settings[field] = functools.reduce(getattr, train.penalty.split("."), config)
+    settings |= getattr(train, "override", {})
+    return Values(**{field: settings[field] for field in fields})
 
 
 def trials(name, first, space, *, count, steps, seed=0):
     """The `count` settings that a method is tried with; the run's own is the first.
 
-    The others are a balanced draw from the space: each value of a field is used as
-    often as any other, give or take one, and their combination is drawn. The draw of a
-    method depends on its name and the seed, not on what else is tuned.
+    The others are a Latin hypercube of the space: every value of a field is used as
+    often as any other, give or take one. The draw depends on the method's name and the
+    seed, not on what else is tuned.
 
     Args: first: the run's own `Values`, whose known fields are tuned; space: `Space`,
-    or another with these fields; steps: of a run. Returns a list of Values, all
-    different. Raises ValueError where the space has fewer combinations than trials, or
-    an interval leaves no reset in a run.
+    or another one with these fields; steps: of a run. Returns a list of Values, all
+    different. Raises ValueError if a value is out of its range, the space has fewer
+    combinations than trials, or an interval leaves no reset in a run.
     """
+    ranges.check(space)
     fields = tuple(first.known())
     if not fields:
         raise ValueError(f"{name} trains nothing of its own: it has no trials")
@@ -144,6 +110,8 @@ def trials(name, first, space, *, count, steps, seed=0):
             f"{name} has {len(others) + 1} combinations of {', '.join(fields)}, and "
             f"{count} trials are asked for: add values to --space.{flag}"
         )
+    if count == 1:
+        return [first]
     rng = np.random.default_rng([seed, *name.encode()])
     return [first, *_balanced(rng, fields, grid, others, count - 1)]
 
@@ -151,90 +119,63 @@ def trials(name, first, space, *, count, steps, seed=0):
 def choose(values):
     """The index of the largest value; the first of equals. None and NaN are failures.
 
-    Returns None where every trial failed.
+    Returns None if every trial failed.
     """
     scores = [-math.inf if v is None or math.isnan(v) else v for v in values]
     best = max(scores, default=-math.inf)
     return None if best == -math.inf else scores.index(best)
 
 
-def command(values, name, rl):
-    """The flags that give a run of one method these values."""
-    rate = "sft-learning-rate" if name in methods.SUPERVISED else "learning-rate"
-    return written(values, rl, rate=f"rl.{rate}")
+def flags(name, table, values, rl):
+    """The flags that give a run of one method these values.
 
-
-def written(values, rl, *, rate="rl.learning-rate", penalty="rl.kl-coef"):
-    """The flags of a setting. rate, penalty: the names of two that differ by method."""
+    Args: name: of the method in `table`, {name: interfaces.Method}; if nothing trains
+    it, the flags are those of its source; rl: the flags `rl` of the run, for what
+    `values` leave open.
+    """
+    method = table[name]
+    train = method.train or table[method.source].train
     decay = values.average(decay=rl.decay, every=rl.reset_every)["decay"]
     averaged = values.weight is not None or values.decay is not None
     strength = values.kl_coef if values.strength is None else values.strength
-    said = (
-        (rate, values.learning_rate, ".6g"),
-        (penalty, strength, ".6g"),
+    written = (
+        (f"rl.{train.rate}", values.learning_rate, ".6g"),
+        (getattr(train, "penalty", None), strength, ".6g"),
         ("rl.decay", decay if averaged else None, ".8g"),
-        ("rl.reset-every", values.every, "d"),
+        ("rl.reset_every", values.every, "d"),
     )
-    return " ".join(f"--{n} {v:{form}}" for n, v, form in said if v is not None)
+    return " ".join(
+        f"--{flag.replace('_', '-')} {value:{form}}"
+        for flag, value, form in written
+        if value is not None
+    )
 
 
-def told(source, tuned, chosen, flags):
-    """The note of a report on what was tuned, of `chosen` methods, and what was not.
+def note(source, tuned, methods, flags):
+    """The line of a report that says what was tuned, and what was not.
 
-    source: the file of the sweep; tuned: {method: Values}; flags(method): as written.
+    Args: source: the file of the sweep; tuned: {method: Values}; methods: of the
+    study, by name; flags(name): the flags of a method's setting.
     """
-    said = [f"{name}: {flags(name)}" for name in chosen if name in tuned]
-    rest = [name for name in chosen if name not in tuned]
+    written = [f"{name}: {flags(name)}" for name in methods if name in tuned]
+    rest = [name for name in methods if name not in tuned]
     return (
-        f"Tuned by {source}: {'; '.join(said) or 'none of these methods'}."
+        f"Tuned by {source}: {'; '.join(written) or 'none of these methods'}."
         + f" As the flags have them: {', '.join(rest)}." * bool(rest)
     )
-
-
-def read(path):
-    """{method: Values} that a sweep's results.json chose; {} for None.
-
-    Raises ValueError for a file that is none.
-    """
-    if path is None:
-        return {}
-    try:
-        chosen = json.loads(pathlib.Path(path).read_text())["chosen"]
-        return {name: Values(**found["values"]) for name, found in chosen.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"--tuned {path}: not the results.json of a sweep ({error!r}); name one "
-            "that experiments.sweep wrote"
-        ) from None
-
-
-def digest(start, tuned):
-    """`start`, the digest of a configuration, moved by what is tuned; 12 hex digits."""
-    if not tuned:
-        return start
-    text = json.dumps([start, {k: v.known() for k, v in tuned.items()}], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _choices(field, space, first, steps):
     """The values of a field as they are used, each once."""
     values = getattr(space, field)
-    flag = field.replace("_", "-")
-    for value in values:
-        low = value > 0 and math.isfinite(value)
-        share = field in ("weight", "decay")
-        if not low or (share and value >= 1):
+    for every in values if field == "every" else ():
+        if every >= steps:
             raise ValueError(
-                f"--space.{flag} {value:g}: must be above 0" + " and below 1" * share
-            )
-        if field == "every" and value >= steps:
-            raise ValueError(
-                f"--space.every {value}: a run of {steps} steps would never be reset; "
+                f"--space.every {every}: a run of {steps} steps would never be reset; "
                 "lower it, or raise --steps"
             )
-    scale = getattr(first, field) if field in MULTIPLES else None
-    if scale is not None:
-        values = [scale * value for value in values]
+    if field in MULTIPLES:
+        values = [getattr(first, field) * value for value in values]
     return list(dict.fromkeys(values))
 
 
@@ -248,18 +189,21 @@ def _same(one, other):
 
 
 def _balanced(rng, fields, grid, others, count):
-    """`count` different members of `others`, each value as often as any other, where
-    a few hundred draws find that; else any `count` of them."""
+    """`count` different members of `others`, every value as often as any other, if a
+    few hundred Latin hypercubes have such a draw; else any `count` of them."""
+    from scipy.stats import qmc  # slow to import, and only a search needs it
+
+    # A point in the middle of each of `count` strata: k values share them out evenly.
+    cube = qmc.LatinHypercube(len(fields), scramble=False, rng=rng)
+    sizes = [len(values) for values in grid]
     for _ in range(_ATTEMPTS):
-        columns = [_column(rng, values, count) for values in grid]
-        drawn = [_named(fields, row) for row in zip(*columns, strict=True)]
+        points = cube.integers([0] * len(sizes), u_bounds=sizes, n=count)
+        # Which values come once more than others is drawn as well.
+        orders = [rng.permutation(size) for size in sizes]
+        drawn = [
+            _named(fields, [v[o[i]] for v, o, i in zip(grid, orders, row, strict=True)])
+            for row in points
+        ]
         if len(set(drawn)) == count and set(drawn) <= set(others):
             return drawn
     return [others[i] for i in rng.permutation(len(others))[:count]]
-
-
-def _column(rng, values, count):
-    """`count` values in a random order, each as often as any other, give or take 1."""
-    times = -(-count // len(values))
-    tiled = [values[i] for _ in range(times) for i in rng.permutation(len(values))]
-    return [tiled[:count][i] for i in rng.permutation(count)]

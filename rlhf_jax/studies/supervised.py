@@ -1,105 +1,173 @@
-"""Supervised training of a recipe: a compiled step, batches in order, Elastic Reset."""
+"""Supervised learning: one trainer for SFT, reward models, classifiers, pretraining.
+
+A loss, rows, an optimiser: `trainer` makes an `interfaces.Trainer` of them, which a
+study or a recipe runs, and `fit` runs one to its end where only weights are wanted.
+"""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import elastic_reset, optim, training, trees
+from rlhf_jax import elastic_reset, optim, training
 from rlhf_jax.data import batching
+from rlhf_jax.runtime import loop
+from rlhf_jax.studies import trainable as trainables
+from rlhf_jax.studies.interfaces import Trainer
+
+
+class Objective(NamedTuple):
+    """What is minimised, and by which optimiser; programs are compiled once for each.
+
+    make_loss(model) -> a loss as `training` has them; count(batch) -> [], the
+    denominator of its mean.
+    """
+
+    model: Any
+    make_loss: Callable
+    count: Callable
+    optimizer: optim.Config
+    micro_batches: int = 1  # parts over which an update is accumulated
 
 
 class State(NamedTuple):
     """What is carried from one update to the next."""
 
     learner: training.State
-    elastic: Any  # elastic_reset.State; () where nothing is reset
+    elastic: Any  # elastic_reset.State; () where no EMA is kept
 
 
 class Hyper(NamedTuple):
-    """Traced scalars of a step."""
+    """Traced scalars of an update."""
 
     learning_rate: jax.Array | float
     total: jax.Array | int  # updates until the schedule reaches 0
-    decay: jax.Array | float  # of the EMA
-    every: jax.Array | int  # updates between resets
+    decay: jax.Array | float = 0.0  # of the EMA, where one is kept
 
 
-def compile_step(trained, make_loss, count, config, layout, *, micro_batches=1):
-    """`(state, batch, hyper) -> (state, metrics)` on a layout, `State` donated.
+def initial(params, objective, *, average=False):
+    """The `State` before the first update; average: whether an EMA is kept."""
+    learner = training.init(params, optim.transformation(objective.optimizer))
+    return State(learner, elastic_reset.init(params) if average else ())
 
-    Args: trained: `models.Trained`; make_loss(model) -> loss of `training`;
-    count(batch) -> []; config: optim.Config. The frozen base is an argument of the
-    program, held once.
+
+@functools.lru_cache(maxsize=32)
+def compile_step(objective, layout, *, adapter=None):
+    """`(base, state, batch, hyper) -> (state, metrics)` on a layout, `State` donated.
+
+    base: of `Trainable`. Compiled once for all who ask for the same.
     """
-    tx = optim.transformation(config)
+    model, make_loss, count, optimizer, micro_batches = objective
+    tx = optim.transformation(optimizer)
 
     def step(base, state, batch, hyper, *, axis_name):
-        run = training.make_step(
-            make_loss(trained.bind(base)),
+        update = training.make_step(
+            make_loss(trainables.bind(model, base, adapter)),
             tx,
-            config=config,
+            config=optimizer,
             count=count,
             micro_batches=micro_batches,
             axis_name=axis_name,
         )
-        learner, metrics = run(state.learner, batch, hyper)
-        if not state.elastic:
-            return State(learner, ()), metrics
-        params, elastic = elastic_reset.update(
-            learner.params, state.elastic, decay=hyper.decay, every=hyper.every
-        )
-        due = elastic_reset.due(elastic.ticks, every=hyper.every)
-        metrics["reset/reset"] = due.astype(jnp.float32)
-        return State(learner._replace(params=params), elastic), metrics
+        learner, metrics = update(state.learner, batch, hyper)
+        elastic = state.elastic
+        if elastic:
+            elastic = elastic_reset.tick(learner.params, elastic, decay=hyper.decay)
+        return State(learner, elastic), metrics
 
-    if trained.adapter is None:
-        step = functools.partial(step, ())
-        return layout.compile(step, rows_in=(1,), outputs=2, donate=(0,))
-    program = layout.compile(step, rows_in=(2,), outputs=2, donate=(1,))
-    return functools.partial(program, trained.base)
+    return layout.compile(step, rows_in=(2,), outputs=2, donate=(1,))
+
+
+@functools.lru_cache(maxsize=1)
+def compile_reset():
+    """`reset(state) -> state`: weights to their EMA, the EMA to the initial weights."""
+
+    def reset(state):
+        params, elastic = elastic_reset.reset(state.learner.params, state.elastic)
+        return State(state.learner._replace(params=params), elastic)
+
+    return jax.jit(reset, donate_argnums=0)
 
 
 def trainer(
-    trained, data, *, make_loss, count, fit, seed, layout, resets=None, prepare=None
-):
-    """(start, advance, steps) for `session.Work`.
+    trainable, data, objective, *, rows, steps, learning_rate, seed, layout, key=None,
+    decay=None, updates=1, prefix="", prepare=None,
+):  # fmt: skip
+    """An `interfaces.Trainer` of an objective on rows of data.
 
-    Args: data: a pytree of [N, ...] on the host; fit: `options.Fit`; resets:
-    `options.ElasticReset`; prepare(batch) -> batch on the host, before each step.
+    Args:
+      trainable: `Trainable`; data: a pytree of [N, ...] on the host.
+      rows: of an update; steps: iterations of the run, of `updates` updates each.
+      seed: of the order of rows; key: of adapters, where those are trained.
+      decay: of an EMA to reset to; None keeps none.
+      prefix: of the names of metrics.
+      prepare: batch -> batch on the host, before each update; None: as it is.
     """
-    rows = jax.tree.leaves(data)[0].shape[0]
-    steps = fit.updates(rows)
-    order = batching.Epochs(rows, fit.rows, seed)
-    tx = optim.transformation(fit.optimizer)
-    every = 0 if resets is None else resets.every
-    step = compile_step(
-        trained,
-        make_loss,
-        count,
-        fit.optimizer,
-        layout,
-        micro_batches=fit.micro_batches,
-    )
+    order = batching.Epochs(jax.tree.leaves(data)[0].shape[0], rows, seed)
+    step = compile_step(objective, layout, adapter=trainable.adapter)
     hyper = Hyper(
-        jnp.asarray(fit.learning_rate),
-        jnp.asarray(steps),
-        jnp.asarray(resets.decay if every else 0.0),
-        jnp.asarray(every),
+        jnp.asarray(learning_rate),
+        jnp.asarray(steps * updates),
+        jnp.asarray(0.0 if decay is None else decay),
     )
 
     def start():
-        params = trees.copy(trained.start)
-        elastic = elastic_reset.init(params) if every else ()
-        return layout.place(State(training.init(params, tx), elastic))
+        params = trainable.start(key)
+        return layout.put(initial(params, objective, average=decay is not None))
 
-    def advance(state, iteration, hold_reset):
-        del hold_reset
-        batch = batching.take(data, order.indices(iteration))
-        if prepare is not None:
-            batch = prepare(batch)
-        state, metrics = step(state, layout.shard(batch), hyper)
-        return state, {**metrics, "epoch": order.epoch(iteration + 1)}, None
+    def advance(state, iteration):
+        for number in range(iteration * updates, (iteration + 1) * updates):
+            batch = batching.take(data, order.indices(number))
+            if prepare is not None:
+                batch = prepare(batch)
+            batch = layout.shard_rows(batch)
+            state, metrics = step(trainable.base, state, batch, hyper)
+        metrics = {**metrics, "epoch": order.epoch((iteration + 1) * updates)}
+        return state, {f"{prefix}{k}": v for k, v in metrics.items()}, None
 
-    return start, advance, steps
+    return Trainer(
+        start=start,
+        advance=advance,
+        policy=lambda state: state.learner.params,
+        weights=trainable.weights,
+        mix=trainable.mix,
+        reset=lambda state: compile_reset()(state),
+        average=None if decay is None else lambda state: state.elastic.average,
+    )
+
+
+def fit(
+    trainer,
+    *,
+    steps,
+    layout,
+    report=lambda step, metrics: None,
+    checkpoints=None,
+    save_every=0,
+    signals=None,
+):
+    """Runs a trainer to its end and returns its policy: what it trained.
+
+    Args: report(step, metrics) after every iteration; checkpoints: a
+    `checkpoint.Checkpointer` to resume from, and to save to every `save_every` steps.
+    Raises loop.Interrupted when a signal stopped it, its state saved.
+    """
+    saved = None
+    if checkpoints is not None:
+        saved = checkpoints.restore(layout.like(jax.eval_shape(trainer.start)))
+    start, state = (0, trainer.start()) if saved is None else saved[:2]
+
+    def save(state, step, final):
+        if checkpoints is not None and not final:
+            checkpoints.save(step, state)
+
+    hooks = loop.Hooks(
+        advance=trainer.advance,
+        log=lambda step, metrics, rows: report(step, metrics),
+        save=save,
+    )
+    plan = loop.Plan(steps=steps, save_every=save_every)
+    state = loop.run(state, start=start, plan=plan, hooks=hooks, signals=signals)
+    return trainer.policy(state)

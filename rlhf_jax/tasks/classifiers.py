@@ -1,4 +1,4 @@
-"""Rewards for text: classifiers trained on labelled text here, or loaded."""
+"""Rewards for text: classifiers trained here on labelled text, or loaded."""
 
 import functools
 
@@ -6,51 +6,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax import huggingface, optim, rewards
+from rlhf_jax import optim, rewards
 from rlhf_jax.algorithms import reward_model
 from rlhf_jax.data import sources, tokenization
 from rlhf_jax.evaluation import policy
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import heads
-from rlhf_jax.studies import fitting
-from rlhf_jax.tasks import Reward
+from rlhf_jax.studies import supervised
+from rlhf_jax.studies.task import Reward
+from rlhf_jax.studies.trainable import Trainable
+from rlhf_jax.tasks import models
 from rlhf_jax.types import Labelled, Prompts
 
 CLASSIFIER = optim.Config(schedule="linear", warmup=20, weight_decay=0.01)
-WHOLE_PROMPT = "whole_prompt"  # a column: what prompts were cut from
-_ROWS = 64  # that a loaded classifier reads at once
+WHOLE_PROMPT = "whole_prompt"  # a column: the texts that prompts were cut from
+_ROWS = 64  # per batch of a loaded classifier
 
 
 def shuffled(rows, count):
-    """At most `count` rows of a data set, drawn blindly, always the same."""
+    """At most `count` rows of a dataset: a random sample, the same every time."""
     order = np.random.default_rng(0).permutation(len(rows))[:count]
     return rows.select(np.sort(order))
 
 
 def trained(config, dataset, task, layout, report, signals):
-    """Two classifiers, each on half of the labelled text: (make, truth, controls).
+    """Two classifiers, each on half of the labelled text: (rewards, truth).
 
-    The reward of a seed is P(label) of one that starts from the policy's trunk, scaled
-    to mean 0 and standard deviation 1 on π₀'s own samples. Another, of another
-    architecture, stands in for gold: it judges and never trains.
+    The reward of a seed is P(label) under a classifier that starts from the policy's
+    trunk, scaled to mean 0 and standard deviation 1 on samples of π₀. A second one, of
+    another architecture, stands in for gold: it judges policies and never trains them.
     """
-    source = config.labelled or dataset
-    wanted = ["text", "label"]
-    rows = sources.load(source, split=config.labelled_split, columns=wanted)
-    tests = sources.load(source, split=config.labelled_eval_split, columns=wanted)
-    tests = shuffled(sources.drop_shared(tests, rows), 1000)
-    data, test = (
-        tokenization.classification(
-            task.tokenizer,
-            list(part["text"]),
-            np.asarray(part["label"]),
-            length=config.classifier_length,
-        )
-        for part in (rows, tests)
-    )
+    data, test = _labelled(config, dataset, task.tokenizer)
     labels = int(data.labels.max()) + 1
     halves = [Labelled(*(x[half::2] for x in data)) for half in (0, 1)]
-    own = Classification(config, heads.Classifier(task.model.config, labels), layout)
+    proxy = Classification(config, heads.Classifier(task.model.config, labels), layout)
     shape = task.model.config
     shape = model_config.preset(
         "small", vocab_size=shape.vocab_size, max_length=shape.max_length
@@ -58,73 +47,94 @@ def trained(config, dataset, task, layout, report, signals):
     judge = Classification(config, heads.Classifier(shape, labels), layout)
 
     def make(seed):
-        head = heads.init_head(own.model, jax.random.key(seed))
+        head = heads.init_head(proxy.model, jax.random.key(seed))
         start = heads.from_decoder(task.params, head)
-        params = own.fit(start, halves[0], seed, "reward classifier", report, signals)
-        affine = _scale(task, own.probability, params, layout, raw=config.raw_reward)
+        params = proxy.fit(start, halves[0], seed, "reward classifier", report, signals)
+        affine = _scale(task, proxy.probability, params, layout, raw=config.raw_reward)
         return Reward(
-            score=functools.partial(_scaled, own.probability),
+            score=functools.partial(_scaled, proxy.probability),
             frozen=(params, affine),
-            facts={"accuracy": own.accuracy(params, test), "labels": labels},
+            facts={"accuracy": proxy.accuracy(params, test), "labels": labels},
         )
 
     sample = jnp.zeros((1, 4), jnp.int32)
     start = jax.jit(judge.model.init)(jax.random.key(1), sample)["params"]
     gold = judge.fit(start, halves[1], 0, "judging classifier", report, signals)
     accuracy = judge.accuracy(gold, test)
-    report(f"judging classifier: accuracy {accuracy:.3f} on {len(tests)} test texts")
+    report(
+        f"judging classifier: accuracy {accuracy:.3f} on {len(test.labels)} test texts"
+    )
 
     def truth(rollout):
         return {"eval/gold": judge.predict(gold, (rollout.tokens, rollout.mask))}
 
     def random(seed):
-        head = heads.init_head(own.model, jax.random.key(5000 + seed))
+        head = heads.init_head(proxy.model, jax.random.key(5000 + seed))
         params = heads.from_decoder(task.params, head)
-        affine = _scale(task, own.probability, params, layout, raw=config.raw_reward)
-        score = functools.partial(_scaled, own.probability)
+        affine = _scale(task, proxy.probability, params, layout, raw=config.raw_reward)
+        score = functools.partial(_scaled, proxy.probability)
         return Reward(score=score, frozen=(params, affine), facts={"random": True})
 
-    controls = {
-        "gold": lambda seed: Reward(arrays=lambda r: truth(r)["eval/gold"]),
-        "random": random,
-    }
-    return make, truth, controls
+    judged = Reward(arrays=lambda rollout: truth(rollout)["eval/gold"])
+    named = {"proxy": functools.cache(make), "random": functools.cache(random)}
+    return {**named, "gold": lambda seed: judged}, truth
+
+
+def _labelled(config, dataset, tokenizer):
+    """(training, test) `Labelled` rows; no text is in both."""
+    source, wanted = config.labelled or dataset, ["text", "label"]
+    rows = sources.load(source, split=config.labelled_split, columns=wanted)
+    tests = sources.load(source, split=config.labelled_eval_split, columns=wanted)
+    tests = shuffled(sources.drop_shared(tests, rows), 1000)
+    return tuple(
+        tokenization.classification(
+            tokenizer,
+            list(part["text"]),
+            np.asarray(part["label"]),
+            length=config.classifier_length,
+        )
+        for part in (rows, tests)
+    )
 
 
 class Classification:
     """Classifiers of one architecture on the text of a task."""
 
     def __init__(self, config, model, layout):
-        self.model, self._config = model, config
-        loss = reward_model.make_label_loss(model)
-        self._fit = fitting.Fit(loss, reward_model.count, CLASSIFIER, layout)
+        self.model, self._config, self._layout = model, config, layout
+        self._objective = supervised.Objective(
+            model, reward_model.make_label_loss, reward_model.count, CLASSIFIER
+        )
         self.probability = reward_model.probability(model, label=config.label)
         self.predict = layout.over_rows(
-            lambda params, rows: self.probability(params, *rows), whole=1
+            lambda params, rows: self.probability(params, *rows), replicated=1
         )
 
     def fit(self, start, data, seed, text, report, signals):
         """Parameters trained on `Labelled` rows."""
-        total = self._config.classifier_steps
+        total, layout = self._config.classifier_steps, self._layout
 
-        def tell(step, metrics):
+        def log(step, metrics):
             report(text, done=step, total=total, loss=metrics["loss"])
 
-        return self._fit(
-            start,
+        trainer = supervised.trainer(
+            Trainable(start),
             data,
-            steps=total,
+            self._objective,
             rows=self._config.classifier_rows,
+            steps=total,
             learning_rate=self._config.classifier_learning_rate,
             seed=seed,
-            report=tell,
-            signals=signals,
+            layout=layout,
+        )
+        return supervised.fit(
+            trainer, steps=total, layout=layout, report=log, signals=signals
         )
 
     def accuracy(self, params, test):
-        """Share of test rows on whose side of ½ the probability lies."""
-        found = self.predict(params, (test.tokens, test.mask)) > 0.5
-        return float(np.mean(found == (test.labels == self._config.label)))
+        """Share of test rows whose probability is on the right side of ½."""
+        predicted = self.predict(params, (test.tokens, test.mask)) > 0.5
+        return float(np.mean(predicted == (test.labels == self._config.label)))
 
 
 def _scaled(score, frozen, tokens, mask):
@@ -133,8 +143,10 @@ def _scaled(score, frozen, tokens, mask):
 
 
 def _scale(task, score, params, layout, *, raw, count=512):
-    """The Affine that gives the score of π₀'s samples mean 0 and deviation 1, or what
-    leaves it as it is."""
+    """The `Affine` that scales scores to mean 0 and deviation 1 on samples of π₀.
+
+    raw: the one that leaves them as they are.
+    """
     if raw:
         return rewards.Affine(jnp.float32(1.0), jnp.float32(0.0))
 
@@ -146,23 +158,22 @@ def _scale(task, score, params, layout, *, raw, count=512):
 
     prompts = Prompts(*(x[:count] for x in task.prompts))
     rows = policy.prompt_rows(prompts, jax.random.key(777))
-    judge = layout.over_rows(judge, whole=2)
-    found = judge(task.params, params, rows)
-    return rewards.fit(jnp.asarray(found))
+    judge = layout.over_rows(judge, replicated=2)
+    return rewards.fit(jnp.asarray(judge(task.params, params, rows)))
 
 
-def loaded(name, task, layout, *, label=1, raw=False, whole_prompt=False):
-    """The reward of a classifier or reward model from a directory or the hub.
+def loaded(source, task, layout, *, label=1, raw=False, whole_prompt=False):
+    """The reward of a classifier or reward model; source: as for `models.read`.
 
-    Args: label: of a classifier with several, whose probability is the reward; raw:
-    as it is, not scaled to mean 0 and deviation 1 on π₀'s samples; whole_prompt: score
-    the whole prompts of that column, not what the policy reads.
+    Args: label: the class whose probability is the reward, if there are several; raw:
+    do not scale to mean 0 and deviation 1 on samples of π₀; whole_prompt: score the
+    whole prompts in that column, not what the policy reads.
     """
-    model, params, tokenizer = huggingface.load(name, dtype="float32")
+    model, params, tokenizer = models.read("--reward", source)
     if not isinstance(model, heads.Classifier):
         raise ValueError(
-            f"--reward {name} is a language model; a classifier or a reward model "
-            "(…ForSequenceClassification) is needed"
+            f"{models.where('--reward', source)} is a language model; a classifier or "
+            "a reward model (…ForSequenceClassification) is needed"
         )
     if model.labels == 1:
         score = reward_model.score(model)
@@ -171,15 +182,16 @@ def loaded(name, task, layout, *, label=1, raw=False, whole_prompt=False):
     encoder = isinstance(model.config, model_config.Encoder)  # wants [CLS] and [SEP]
     other = encoder or tokenizer.get_vocab() != task.tokenizer.get_vocab()
     if other or whole_prompt:
-        return Reward(host=_own_tokens(model, params, tokenizer, score))
+        return Reward(host=_retokenized(model, params, tokenizer, score))
     affine = _scale(task, score, params, layout, raw=raw)
     return Reward(score=functools.partial(_scaled, score), frozen=(params, affine))
 
 
-def _own_tokens(model, params, tokenizer, score):
-    """A score for texts in the tokens of another tokenizer: decoded, encoded again,
-    between the special tokens it puts around a text; of one too long the end is read.
-    Where there is a column of whole prompts, they are read in place of the prompts.
+def _retokenized(model, params, tokenizer, score):
+    """A score for texts, encoded by the classifier's tokenizer with its special tokens.
+
+    Texts that are too long lose their start. A column of whole prompts, where there is
+    one, replaces the prompts.
     """
     program = jax.jit(score)
 
@@ -198,12 +210,12 @@ def _own_tokens(model, params, tokenizer, score):
         length = min(max(16, 1 << (longest - 1).bit_length()), model.config.max_length)
         tokens, mask = rows.tokens[:, :length], rows.mask[:, :length]
         size = min(len(texts), _ROWS)
-        found = []
+        scores = []
         for start in range(0, len(texts), size):
             part = slice(start, start + size)
-            # Filled up with its own rows, so that one shape is compiled.
+            # Rows are repeated to fill the batch, so that one shape is compiled.
             pick = np.resize(np.arange(len(texts))[part], size)
-            found.append(np.asarray(program(params, tokens[pick], mask[pick])))
-        return np.concatenate(found)[: len(texts)]
+            scores.append(np.asarray(program(params, tokens[pick], mask[pick])))
+        return np.concatenate(scores)[: len(texts)]
 
     return host

@@ -1,6 +1,6 @@
-"""The microworld as a task: a policy pretrained on it, a reward model per seed, truth.
+"""The microworld as a task: a pretrained policy, a reward model per seed, the truth.
 
-What was pretrained is kept in the cache, by a digest of everything it depends on.
+Pretrained weights are cached under a digest of everything they depend on.
 """
 
 import dataclasses
@@ -11,15 +11,17 @@ from typing import Literal
 import jax
 import numpy as np
 
-from rlhf_jax import microworld, optim, rewards, sampling
+from rlhf_jax import microworld, optim, ranges, rewards, sampling
 from rlhf_jax.algorithms import reward_model
 from rlhf_jax.evaluation import policy
 from rlhf_jax.microworld import people, reviews, skills
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
 from rlhf_jax.runtime import processes
-from rlhf_jax.studies import fitting
-from rlhf_jax.tasks import Reward, Skills, Task, pretraining
+from rlhf_jax.studies import supervised
+from rlhf_jax.studies.task import Reward, Skills, Task
+from rlhf_jax.studies.trainable import Trainable
+from rlhf_jax.tasks import pretraining
 from rlhf_jax.types import Preferences, Prompts, Tokens
 
 CONTEXT = 64  # of the policy
@@ -30,25 +32,25 @@ LENGTH = 56  # of a row of its corpus: a review, or four skills
 class Config:
     """Sizes of the microworld's task; defaults fit two CPU cores."""
 
-    world: int = 0
+    world: ranges.Natural = 0
     """Seed of the world: its films, its words' roles, its grammar."""
-    pretrain_steps: int = 1000
-    pretrain_rows: int = 64
-    pretrain_learning_rate: float = 4e-3
-    pairs: int = 1000
-    """Preference pairs a reward model learns from, of π₀'s own samples."""
-    reward_steps: int = 100
-    reward_rows: int = 32
-    reward_learning_rate: float = 1e-3
-    agreement: float = 0.75
+    pretrain_steps: ranges.Count = 1000
+    pretrain_rows: ranges.Count = 64
+    pretrain_learning_rate: ranges.Positive = 4e-3
+    pairs: ranges.Count = 1000
+    """Preference pairs per reward model, made of samples of π₀."""
+    reward_steps: ranges.Count = 100
+    reward_rows: ranges.Count = 32
+    reward_learning_rate: ranges.Positive = 1e-3
+    agreement: ranges.Share = 0.75
     """How often annotators prefer the better text."""
-    prompts: int = 4096
-    eval_prompts: int = 128
+    prompts: ranges.Count = 4096
+    eval_prompts: ranges.Count = 128
     eval_split: Literal["test", "validation"] = "test"
-    """Whose prompts, reviews and questions evaluation reads; validation for tuning."""
-    skill_items: int = 40
-    """Questions a kind; 300 for a study."""
-    temperature: float = 1.0
+    """The split that evaluations read; use validation for tuning."""
+    skill_items: ranges.Count = 40
+    """Questions per kind; 300 for a study."""
+    temperature: ranges.Positive = 1.0
 
 
 PRETRAINING = optim.Config(schedule="cosine", warmup=50, weight_decay=0.01)
@@ -60,8 +62,13 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
 
     Args: preset: of the policy; reward: "train" (a reward model on noisy pairs),
     "gold" (the truth itself: no mismatch), "random" (untrained, a negative control) or
-    a host function; report(text, done=, total=, ...) hears how pretraining goes.
+    a host function; report(text, done=, total=, ...) receives the progress.
     """
+    if not callable(reward) and reward not in _REWARDS:
+        raise ValueError(
+            f"--reward {reward}: on the microworld choose {', '.join(_REWARDS)}, or "
+            "module:function"
+        )
     world = microworld.create(config.world)
     shape = model_config.preset(
         preset, vocab_size=len(world.vocabulary), max_length=CONTEXT
@@ -73,39 +80,39 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
     split = config.eval_split
     questions = reviews.prompts(world, rng, config.eval_prompts, split=split)
     heldout, surprise = _heldout(world, rng, split)
-    draw = sampling.Config(
-        max_new_tokens=reviews.RESPONSE,
-        temperature=config.temperature,
-        eos_ids=(world.eos_id,),
-        pad_id=world.pad_id,
-    )
     task = Task(
         model=model,
         params=params,
         tokenizer=_tokenizer(world, pathlib.Path(cache)),
-        sampling=draw,
+        sampling=_sampling(world, config),
         prompts=Prompts(*prompts[:2]),
         eval_prompts=Prompts(*questions[:2]),
         heldout=heldout,
         best=_best(world, rng, config),
         decode=functools.partial(_decode, world),
-        reward=None,
-        facts={"dataset": f"microworld {config.world}", "policy": f"scratch:{preset}"},
+        rewards={},
+        facts={
+            "dataset": f"microworld {config.world}",
+            "policy": f"scratch:{preset}",
+            "own units": callable(reward),
+        },
         truth=functools.partial(_truth, world),
         text_truth=lambda totals: {
             "truth/kl_corpus_policy": float(np.mean(totals) - surprise)
         },
         skills=_skills(world, config),
     )
-    makers = {"train": _trained_reward, "gold": _gold_reward, "random": _random_reward}
-    if not callable(reward) and reward not in makers:
-        raise ValueError(
-            f"--reward {reward}: on the microworld choose {', '.join(makers)}, or "
-            "module:function"
-        )
-    made = {name: maker(world, task, config, layout) for name, maker in makers.items()}
-    make = (lambda seed: Reward(host=reward)) if callable(reward) else made[reward]
-    return dataclasses.replace(task, reward=make, controls=made)
+    rewards = _rewards(world, task, config, layout, reward)
+    return dataclasses.replace(task, rewards=rewards)
+
+
+def _sampling(world, config):
+    return sampling.Config(
+        max_new_tokens=reviews.RESPONSE,
+        temperature=config.temperature,
+        eos_ids=(world.eos_id,),
+        pad_id=world.pad_id,
+    )
 
 
 # The policy
@@ -143,18 +150,25 @@ def _pretrained(world, model, preset, config, layout, cache, report, signals):
 # Rewards
 
 
+def _rewards(world, task, config, layout, reward):
+    """{"train", "gold", "random", "proxy": seed -> Reward}, each made once per seed."""
+    named = {
+        name: functools.cache(make(world, task, config, layout))
+        for name, make in _REWARDS.items()
+    }
+    proxy = (lambda seed: Reward(host=reward)) if callable(reward) else named[reward]
+    return {**named, "proxy": proxy}
+
+
 def _trained_reward(world, task, config, layout):
     """A reward model per seed: pairs of π₀'s samples, human labels, Bradley–Terry."""
     model = heads.Classifier(task.model.config, labels=1)
-    fit = fitting.Fit(
-        reward_model.make_pair_loss(model),
-        reward_model.count,
-        REWARD_MODEL,
-        layout,
+    objective = supervised.Objective(
+        model, reward_model.make_pair_loss, reward_model.count, REWARD_MODEL
     )
     sample = policy.compile_draw(task.model, layout, task.sampling)
     score = reward_model.score(model)
-    evaluate = layout.over_rows(lambda params, rows: score(params, *rows), whole=1)
+    evaluate = layout.over_rows(lambda params, rows: score(params, *rows), replicated=1)
 
     def make(seed):
         rng = np.random.default_rng([config.world, seed, 2])
@@ -164,14 +178,17 @@ def _trained_reward(world, task, config, layout):
             world, task, config, rng, sample, jax.random.fold_in(key, 1), 512
         )
         head = heads.init_head(model, jax.random.fold_in(key, 2))
-        params = fit(
-            heads.from_decoder(task.params, head),
+        trainer = supervised.trainer(
+            Trainable(heads.from_decoder(task.params, head)),
             pairs,
-            steps=config.reward_steps,
+            objective,
             rows=config.reward_rows,
+            steps=config.reward_steps,
             learning_rate=config.reward_learning_rate,
             seed=seed,
+            layout=layout,
         )
+        params = supervised.fit(trainer, steps=config.reward_steps, layout=layout)
         chosen = evaluate(params, (tests.chosen, tests.chosen_mask))
         rejected = evaluate(params, (tests.rejected, tests.rejected_mask))
         affine = rewards.fit(np.concatenate([chosen, rejected]))
@@ -219,8 +236,8 @@ def _gold_reward(world, task, config, layout):
 
     def arrays(rollout):
         mean, deviation = scale()
-        found = _truth(world, rollout)["eval/gold"]
-        return ((found - mean) / deviation).astype(np.float32)
+        gold = _truth(world, rollout)["eval/gold"]
+        return ((gold - mean) / deviation).astype(np.float32)
 
     del config
     return lambda seed: Reward(arrays=arrays, facts={"gold": True})
@@ -241,6 +258,8 @@ def _random_reward(world, task, config, layout):
     return make
 
 
+_REWARDS = {"train": _trained_reward, "gold": _gold_reward, "random": _random_reward}
+
 # Truth
 
 
@@ -250,17 +269,17 @@ def _truth(world, rollout):
     responses, valid = rollout.tokens[:, width:], rollout.response_mask
     gold = microworld.gold.reward(world, prompts, responses, valid, rollout.ended)
     corpus = microworld.likelihood.log_prob(world, prompts, mask, responses, valid)
-    own = np.asarray(rollout.logps, np.float64).sum(-1)
+    logps = np.asarray(rollout.logps, np.float64).sum(-1)
     parts = microworld.gold.components(world, prompts, responses, valid)
     return {
         "eval/gold": gold,
-        "truth/kl_policy_corpus": own - corpus,
+        "truth/kl_policy_corpus": logps - corpus,
         **{f"gold/{name}": value for name, value in parts.items()},
     }
 
 
 def _heldout(world, rng, split, rows=256):
-    """Reviews of a split's prompts, and their mean surprise under the corpus itself."""
+    """Reviews for a split's prompts, and their mean NLL under the corpus itself."""
     prompts, mask, _ = reviews.prompts(world, rng, rows, split=split)
     words, valid = reviews.sample(world, rng, prompts, mask)
     surprise = -microworld.likelihood.log_prob(world, prompts, mask, words, valid)
@@ -271,7 +290,7 @@ def _heldout(world, rng, split, rows=256):
 
 
 def _best(world, rng, config):
-    """What `sft` imitates: the reviews that people chose, of two for each prompt."""
+    """What `sft` imitates: for each prompt, whichever of two reviews people chose."""
     pairs = people.pairs(
         world, rng, config.prompts, noise=people.Noise(agreement=config.agreement)
     )
@@ -309,5 +328,5 @@ def _tokenizer(world, cache):
     folder = cache / f"microworld-{world.seed}-tokenizer"
     if processes.first():
         microworld.tokenizer.save(world, folder)
-    processes.wait("tokenizer")
+    processes.barrier("tokenizer")
     return microworld.tokenizer.load(folder)

@@ -1,55 +1,83 @@
-"""Models of the plain recipes: read, given a compute type, adapted, and exported."""
+"""Models of the recipes: read, given a compute type, adapted, and exported."""
 
 import dataclasses
 import json
+import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax import huggingface, trees
-from rlhf_jax.cli import options as cli_options
+from rlhf_jax import huggingface
 from rlhf_jax.data import stop_tokens
 from rlhf_jax.huggingface import adapters as hf_adapters
-from rlhf_jax.models import decoder, heads, lora
-from rlhf_jax.runtime import metrics_log
+from rlhf_jax.models import decoder, heads
+from rlhf_jax.runtime import files
+from rlhf_jax.studies.trainable import Trainable
 
-_LONGEST = 1024  # tokens of a row, unless more are asked for
-
-
-def read_decoder(flag, name, dtype):
-    """(model, params, tokenizer) of a language model, computing in `dtype`."""
-    model, params, tokenizer = huggingface.load(name, dtype="float32")
-    if not isinstance(model, decoder.Decoder):
-        raise ValueError(f"{flag} {name} is a classifier, not a language model")
-    return computing(model, dtype), params, tokenizer
+_LONGEST = 1024  # tokens per row, unless more are asked for
 
 
-def computing(model, dtype):
-    """The same model with another compute type; parameters keep theirs."""
-    return model.clone(config=dataclasses.replace(model.config, dtype=dtype))
+def read(flag, source):
+    """(model, params, tokenizer) with float32 weights and computation.
 
-
-def read_classifier(flag, name, dtype, seed):
-    """(reward model, params, tokenizer): with a fresh head on a language model.
-
-    A classifier with one label goes on from its own head.
+    Args: flag: its name in errors; source: a directory, a hub name, or the tuple that
+    `huggingface.load` or a recipe returned.
     """
-    model, params, tokenizer = huggingface.load(name, dtype="float32")
+    if isinstance(source, str | os.PathLike):
+        return huggingface.load(source, dtype="float32")
+    known = isinstance(source, tuple) and len(source) >= 3
+    if not known or not isinstance(source[0], decoder.Decoder | heads.Classifier):
+        raise ValueError(
+            f"{flag} of type {type(source).__name__}: give a directory, a hub name, "
+            "(model, params, tokenizer), or what a recipe returned"
+        )
+    model, params, tokenizer = source[:3]
+    return with_dtype(model, "float32"), _float32(params), tokenizer
+
+
+def read_decoder(flag, source, dtype):
+    """(model, params, tokenizer) of a language model, computing in `dtype`."""
+    model, params, tokenizer = read(flag, source)
+    if not isinstance(model, decoder.Decoder):
+        raise ValueError(f"{where(flag, source)} is a classifier, not a language model")
+    return with_dtype(model, dtype), params, tokenizer
+
+
+def read_classifier(flag, source, dtype, seed):
+    """(reward model, params, tokenizer); a language model gets a new head.
+
+    A classifier with one label keeps its head.
+    """
+    model, params, tokenizer = read(flag, source)
     if isinstance(model, heads.Classifier):
         if model.labels != 1:
             raise ValueError(
-                f"{flag} {name} tells {model.labels} classes apart; a reward model has "
-                "one score: give a language model, or a reward model to go on with"
+                f"{where(flag, source)} has {model.labels} classes; a reward model has "
+                "one score: give a language model, or a reward model to train further"
             )
-        return computing(model, dtype), params, tokenizer
+        return with_dtype(model, dtype), params, tokenizer
     scorer = heads.Classifier(dataclasses.replace(model.config, dtype=dtype), labels=1)
     head = heads.init_head(scorer, jax.random.key(seed))
     return scorer, heads.from_decoder(params, head), tokenizer
 
 
+def with_dtype(model, dtype):
+    """The same model with another compute type; parameters keep theirs."""
+    return model.clone(config=dataclasses.replace(model.config, dtype=dtype))
+
+
+def where(flag, source):
+    """How errors name a model: by its flag, and by its name where it has one."""
+    return f"{flag} {source}" if isinstance(source, str | os.PathLike) else flag
+
+
+def _float32(params):
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+
+
 def length(asked, model):
-    """How many tokens a row may have: what is asked, within the model's context."""
+    """Tokens per row: as many as asked for, within the model's context."""
     most = model.config.max_length
     if asked is None:
         return min(most, _LONGEST)
@@ -64,7 +92,7 @@ def length(asked, model):
 def narrow(tree, masks):
     """[N, T, ...] arrays without the columns that are padding in every row.
 
-    Widths are multiples of 8, so that few of them exist. masks: arrays [N, T].
+    Widths are multiples of 8, so that few shapes are compiled. masks: arrays [N, T].
     """
     width = masks[0].shape[1]
     longest = max(int((mask * np.arange(1, width + 1)).max()) for mask in masks)
@@ -74,72 +102,46 @@ def narrow(tree, masks):
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """What of a model is trained: all of it, or adapters beside it.
+def trainable(params, adapter, layout, *, whole=()):
+    """`Trainable` of all weights, or of adapters next to frozen ones.
 
-    `start` is the pytree that learns; with `adapter`, `base` are the frozen weights.
+    Args: adapter: lora.Config, or None; whole: parts trained in full besides adapters,
+    such as "head". Frozen weights are put on the devices; trained ones stay on the host
+    here, as the run's state has them on the devices.
     """
-
-    model: object
-    start: object
-    base: object = ()
-    adapter: lora.Config | None = None
-
-    def bind(self, base):
-        """The model as a compiled step applies it to what is trained."""
-        if self.adapter is None:
-            return self.model
-        return lora.Bound(self.model, base, self.adapter.scale)
-
-    def joined(self, params):
-        """Parameters for `model` itself, of which none is a copy."""
-        if self.adapter is None:
-            return params
-        return lora.join(self.base, params, scale=self.adapter.scale)
-
-    def merged(self, params):
-        """Plain weights, as a model directory holds them."""
-        if self.adapter is None:
-            return params
-        return lora.merge(self.base, params, scale=self.adapter.scale)
-
-    def about(self):
-        """What is trained, for a person."""
-        count = trees.size(self.start)
-        if self.adapter is None:
-            return f"all {count:,} weights are trained"
-        return f"{count:,} weights are trained: adapters of rank {self.adapter.rank}"
-
-
-def trained(model, params, options, layout, *, seed, whole=()):
-    """`Trained` as --lora asks. whole: parts that learn besides adapters, as "head"."""
-    adapter = cli_options.adapter(options, params)
     if adapter is None:
-        return Trained(model, jax.device_get(params))  # the device holds the state's
-    key = jax.random.key(seed)
-    start = lora.init(params, key, rank=adapter.rank, targets=adapter.targets)
-    start |= {name: trees.copy(params[name]) for name in whole}
-    return Trained(model, start, layout.place(params), adapter)
+        return Trainable(jax.device_get(params))
+    return Trainable(layout.put(params), adapter, whole)
 
 
-def export(folder, model, params, tokenizer, console):
-    """A model directory that `transformers` opens, with every token that stops it.
+def base(name, source):
+    """The base model that saved adapters name; None if it was given in memory.
 
-    Weights are float32, whatever was computed in.
+    Args: name: the model as the run's config spells it; source: as it was given.
     """
-    plain = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), jax.device_get(params))
-    huggingface.save(folder, model, plain, tokenizer)
+    in_memory = isinstance(source, tuple) and len(source) == 3
+    return None if in_memory else name
+
+
+def export(folder, model, params, tokenizer):
+    """Writes a model directory that `transformers` opens, with all its stop tokens.
+
+    Weights are float32, whatever the compute type. Returns them.
+    """
+    params = _float32(jax.device_get(params))
+    huggingface.save(folder, model, params, tokenizer)
     file = folder / "generation_config.json"
     if isinstance(model, decoder.Decoder) and file.exists():
         stops = list(stop_tokens.stop_ids(tokenizer))
-        said = json.loads(file.read_text(encoding="utf-8"))
-        said["eos_token_id"] = stops[0] if len(stops) == 1 else stops
-        metrics_log.write_json(file, said)
-    console.print(f"saved {folder}", highlight=False, markup=False, soft_wrap=True)
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings["eos_token_id"] = stops[0] if len(stops) == 1 else stops
+        files.write_json(file, settings)
+    return params
 
 
-def export_adapters(folder, model, adapters, config, base, console):
-    """A directory that PEFT opens on the model named `base`; a `lora.Config`."""
+def export_adapters(folder, model, adapters, config, base):
+    """Writes a directory that PEFT opens on the model named `base`, or None.
+
+    config: the adapters' `lora.Config`.
+    """
     hf_adapters.save(folder, model, jax.device_get(adapters), config, base=base)
-    console.print(f"saved {folder}", highlight=False, markup=False, soft_wrap=True)

@@ -1,7 +1,7 @@
-"""A user's own prompts as a task: what is asked, what people wrote, what pays.
+"""A user's own prompts as a task: prompts, human text, and the reward's columns.
 
-A prompt is a text, or a list of messages that the chat template writes. Where it is a
-list, reward functions get lists too, as TRL hands them over.
+A prompt is a text, or a list of messages for the chat template. Reward functions get
+lists where prompts are lists, as in TRL.
 """
 
 import functools
@@ -9,11 +9,12 @@ import functools
 import numpy as np
 
 from rlhf_jax import sampling
-from rlhf_jax.data import examples, sources, stop_tokens, tokenization
-from rlhf_jax.tasks import Task
+from rlhf_jax.data import examples, stop_tokens, tokenization
+from rlhf_jax.studies.task import Task
+from rlhf_jax.tasks import rows as rows_of
 from rlhf_jax.types import Tokens
 
-_ASKED = "rlhf_jax.asked"  # the column in which prompts travel as they were given
+_GIVEN = "rlhf_jax.given"  # a column: prompts as they are in the data
 
 
 def create(
@@ -22,22 +23,22 @@ def create(
     """The task of prompts; rewards are added by `dataclasses.replace`.
 
     Args: train, held: `datasets` rows with a column prompt; lengths: (of a prompt, of
-    a response), the first None for what the longest needs; texts: what people wrote,
-    by default the held-out completions, or the prompts themselves; draw: fields of
-    `sampling.Config`.
+    a response), the first None for what the longest needs; texts: human text for
+    drift, by default the held-out completions, or the prompts themselves;
+    draw: fields of `sampling.Config`.
     """
     stops = stop_tokens.stop_ids(tokenizer)
     room = model.config.max_length - lengths[1]
     if room < 1 or (lengths[0] or 1) > room:
-        asked = f"prompts of {lengths[0]} and " if lengths[0] else "a prompt and "
+        start = f"prompts of {lengths[0]} and " if lengths[0] else "a prompt and "
         raise ValueError(
-            f"{asked}responses of {lengths[1]} tokens exceed the model's context of "
+            f"{start}responses of {lengths[1]} tokens exceed the model's context of "
             f"{model.config.max_length}; ask for fewer"
         )
-    asked = [examples.prompts(rows, tokenizer, cue=cue) for rows in (train, held)]
-    made = [_prompts(tokenizer, part, lengths[0] or room) for part in asked]
-    width = lengths[0] or max(int(part.mask.sum(-1).max()) for part in made)
-    made = [type(part)(*(x[:, -width:] for x in part)) for part in made]
+    written = [examples.prompts(rows, tokenizer, cue=cue) for rows in (train, held)]
+    encoded = [_prompts(tokenizer, part, lengths[0] or room) for part in written]
+    width = lengths[0] or max(int(part.mask.sum(-1).max()) for part in encoded)
+    encoded = [type(part)(*(x[:, -width:] for x in part)) for part in encoded]
     return Task(
         model=model,
         params=params,
@@ -49,27 +50,26 @@ def create(
             vocab_limit=min(len(tokenizer), model.config.vocab_size),
             **draw,
         ),
-        prompts=made[0],
-        eval_prompts=made[1],
-        heldout=_written(tokenizer, held, asked[1], texts, width + lengths[1], cue),
+        prompts=encoded[0],
+        eval_prompts=encoded[1],
+        heldout=_human(tokenizer, held, written[1], texts, width + lengths[1], cue),
         best=None,
         decode=functools.partial(tokenization.texts, tokenizer),
-        reward=None,
+        rewards={},
         facts={},
         columns=_columns(train),
         eval_columns=_columns(held),
     )
 
 
-def as_asked(function):
-    """A user's reward function, given prompts as they stand in the data.
+def as_given(function):
+    """`Reward.host` of a user's function, which sees prompts as the data has them.
 
-    `host` of `tasks.Reward`: the decoded prompts are put aside, and where a prompt is a
-    list of messages its completion becomes one, of one message.
+    Where a prompt is a list of messages, its completion becomes a list of one message.
     """
 
     def host(prompts, completions, **columns):
-        prompts = columns.pop(_ASKED, prompts)
+        prompts = columns.pop(_GIVEN, prompts)
         completions = [
             text
             if isinstance(prompt, str)
@@ -81,8 +81,8 @@ def as_asked(function):
     return host
 
 
-def joined(host):
-    """A score of texts (prompt and answer as decoded), deaf to all columns."""
+def of_texts(host):
+    """`Reward.host` of a model that scores texts and takes no columns."""
     return lambda prompts, completions, **columns: host(prompts, completions)
 
 
@@ -91,39 +91,38 @@ def _prompts(tokenizer, texts, length):
 
 
 def _columns(rows):
-    found = {k: list(rows[k]) for k in rows.column_names if k != "prompt"}
-    return {**found, _ASKED: list(rows["prompt"])}
+    columns = {k: list(rows[k]) for k in rows.column_names if k != "prompt"}
+    return {**columns, _GIVEN: list(rows["prompt"])}
 
 
-def _written(tokenizer, held, asked, texts, length, cue):
-    """Human `Tokens` whose NLL is the drift: nothing here is ever trained on them."""
+def _human(tokenizer, held, prompts, texts, length, cue):
+    """Human `Tokens` whose NLL is the drift; nothing is ever trained on them."""
     if texts is not None:
         rows = [[(text, True)] for text in texts]
     elif {"prompt", "completion"} <= set(held.column_names):
         rows = examples.read(held, tokenizer, cue=cue)
     else:
-        found = tokenization.prompts(
-            tokenizer, asked, length=length, side="right", truncate="left"
+        tokens = tokenization.prompts(
+            tokenizer, prompts, length=length, side="right", truncate="left"
         )
-        return _useful(Tokens(*found, found.mask), "prompts")
+        return _useful(Tokens(*tokens, tokens.mask), "prompts")
     end = stop_tokens.end_id(tokenizer)
-    found = tokenization.spans(tokenizer, rows, length=length, end=end)
-    return _useful(found, "texts")
+    tokens = tokenization.spans(tokenizer, rows, length=length, end=end)
+    return _useful(tokens, "texts")
 
 
 def _useful(tokens, what):
-    """Rows with something to predict."""
+    """Rows with at least one token to predict."""
     kept = np.asarray(tokens.target_mask)[:, 1:].any(-1)
     if not kept.any():
         raise ValueError(
-            f"of the held-out {what} none has two tokens: drift cannot be read off "
-            "them; name human text with --texts"
+            f"none of the held-out {what} has two tokens, so they show no drift; "
+            "name human text with --texts"
         )
     return Tokens(*(x[kept] for x in tokens))
 
 
-def texts(name, split, count):
-    """At most `count` texts of a data set with a column text."""
-    rows = sources.load(name, split=split, columns=["text"])
-    order = np.random.default_rng(0).permutation(len(rows))[:count]
-    return list(rows.select(np.sort(order))["text"])
+def texts(source, split, count):
+    """At most `count` texts of rows with a column text; source: as for `rows.load`."""
+    rows = rows_of.load(source, split=split, columns=["text"])
+    return list(rows_of.sample(rows, count)["text"])

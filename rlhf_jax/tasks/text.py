@@ -1,4 +1,4 @@
-"""A user's own text as a task: prompts from a data set, a policy, a reward.
+"""A user's own text as a task: prompts from a dataset, a policy, a reward.
 
 The policy is a model directory, or is pretrained here from scratch on the text; the
 reward is a classifier trained here on labelled text, a model, or a Python function.
@@ -7,84 +7,83 @@ reward is a classifier trained here on labelled text, a model, or a Python funct
 import dataclasses
 import functools
 import pathlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from rlhf_jax import huggingface, optim, sampling
+from rlhf_jax import huggingface, optim, ranges, sampling
 from rlhf_jax.data import bpe, sources, tokenization
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
-from rlhf_jax.tasks import Joined, Reward, Task, classifiers, pretraining
+from rlhf_jax.studies.task import Joined, Reward, Task
+from rlhf_jax.tasks import classifiers, pretraining
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How text becomes prompts, held-out text and a reward."""
+    """How a dataset becomes prompts, held-out text and a reward."""
 
-    prompt_split: str = "train"
-    eval_split: str = "test"
-    """Prompts and held-out text of evaluations; rows of the training split are
-    dropped from it."""
-    validation: float = 0.0
-    """A share of the prompt split, shuffled with seed 0, that evaluations are made on
-    instead; those of the evaluation split then stand at the start and the end alone."""
+    prompt_split: ranges.Text = "train"
+    eval_split: ranges.Text = "test"
+    """Prompts and held-out text of evaluations, without rows of the training split."""
+    validation: Annotated[float, ranges.Range(at_least=0, below=1)] = 0.0
+    """Share of the prompt split, shuffled with seed 0, to evaluate on instead; the
+    evaluation split is then read only at the start and the end."""
     keep_shared: bool = False
-    """Do not drop held-out texts that training texts equal."""
+    """Keep held-out texts that are also training texts."""
     prompt_from: str = "half"
     """start: the first prompt_length tokens of a text; half: the last prompt_length
     tokens of its first half, counted in words (the IMDB task)."""
-    prompt_length: int = 64
-    response_length: int = 48
-    min_response_length: int = 0
+    prompt_length: ranges.Count = 64
+    response_length: ranges.Count = 48
+    min_response_length: ranges.Natural = 0
     """48 with response_length 48 is the IMDB task: no text ends early."""
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    prompts: int = 20000
-    """At most so many training prompts."""
-    eval_prompts: int = 128
-    heldout_rows: int = 128
-    heldout_length: int = 128
-    """Tokens of a held-out text that its NLL reads."""
+    temperature: ranges.Positive = 1.0
+    top_k: ranges.Natural = 0
+    top_p: Annotated[float, ranges.Range(above=0, at_most=1)] = 1.0
+    prompts: ranges.Count = 20000
+    """Maximum number of training prompts."""
+    eval_prompts: ranges.Count = 128
+    heldout_rows: ranges.Count = 128
+    heldout_length: ranges.Count = 128
+    """Tokens of a held-out text that count in its NLL."""
     drift: Literal["rows", "joined"] = "rows"
     """joined: all held-out texts are read as one, in windows (the IMDB task)."""
-    window: int = 1024
-    stride: int = 512
+    window: ranges.Count = 1024
+    stride: ranges.Count = 512
     """Tokens between the starts of two windows."""
-    test_rows: int = 25000
-    """With --text.validation: at most so many prompts and texts of the evaluation
+    test_rows: ranges.Count = 25000
+    """With --text.validation: maximum number of prompts and texts of the evaluation
     split."""
     whole_prompt: bool = False
     """A loaded reward reads all of the first half, not only what the policy saw."""
     raw_reward: bool = False
-    """P(label) itself, not brought to mean 0 and standard deviation 1 on samples of the
-    initial policy. A classifier with special tokens of its own always pays that."""
-    labelled: str | None = None
-    """Data set with text and label for --reward train; by default --dataset."""
-    labelled_split: str = "train"
-    labelled_eval_split: str = "test"
-    label: int = 1
-    """The class that pays."""
-    classifier_steps: int = 600
-    classifier_rows: int = 32
-    classifier_learning_rate: float = 5e-4
-    classifier_length: int = 64
-    pretrain_split: str = "train"
-    """Text that a policy from scratch is pretrained on, for instance
-    train+unsupervised."""
-    vocabulary: int = 4096
-    pretrain_steps: int = 3000
-    pretrain_rows: int = 32
-    pretrain_length: int = 128
-    pretrain_learning_rate: float = 2e-3
+    """P(label) itself, not scaled to mean 0 and standard deviation 1 on samples of the
+    initial policy. Always so for a classifier with another tokenizer."""
+    labelled: ranges.Text | None = None
+    """Dataset with text and label for --reward train; by default --dataset."""
+    labelled_split: ranges.Text = "train"
+    labelled_eval_split: ranges.Text = "test"
+    label: ranges.Natural = 1
+    """The class that is rewarded."""
+    classifier_steps: ranges.Count = 600
+    classifier_rows: ranges.Count = 32
+    classifier_learning_rate: ranges.Positive = 5e-4
+    classifier_length: ranges.Count = 64
+    pretrain_split: ranges.Text = "train"
+    """Split to pretrain a policy from scratch on, for instance train+unsupervised."""
+    vocabulary: ranges.Count = 4096
+    pretrain_steps: ranges.Count = 3000
+    pretrain_rows: ranges.Count = 32
+    pretrain_length: ranges.Count = 128
+    pretrain_learning_rate: ranges.Positive = 2e-3
 
 
 PRETRAINING = optim.Config(schedule="cosine", warmup=100, weight_decay=0.01)
 
 
 def create(config, dataset, policy, reward, *, layout, cache, report, signals=None):
-    """The task of a data set.
+    """The task of a dataset.
 
     Args: dataset: a hub name, folder or file with a column `text`; policy: a model
     directory or hub name, or "scratch:<preset>"; reward: "train", a model directory or
@@ -105,7 +104,7 @@ def create(config, dataset, policy, reward, *, layout, cache, report, signals=No
         prompts=_prompts(config, tokenizer, picked["text"]),
         best=_best(config, tokenizer, train),
         decode=functools.partial(tokenization.texts, tokenizer),
-        reward=None,
+        rewards={},
         facts={"dataset": dataset, "policy": policy},
         columns=_columns(config, picked),
         **_measured(config, tokenizer, model, held, *counts),
@@ -113,25 +112,35 @@ def create(config, dataset, policy, reward, *, layout, cache, report, signals=No
     if test is not None:
         counts = (min(len(test), config.test_rows),) * 2
         rest = _measured(config, tokenizer, model, test, *counts)
-        task = dataclasses.replace(task, at_ends=dataclasses.replace(task, **rest))
-    truth, controls = None, {}
-    if callable(reward):
-        make = functools.partial(_constant, Reward(host=reward))
-    elif reward == "train":
-        make, truth, controls = classifiers.trained(
+        task = dataclasses.replace(task, test=dataclasses.replace(task, **rest))
+    if reward == "train":
+        rewards, truth = classifiers.trained(
             config, dataset, task, layout, report, signals
         )
+        own_units = config.raw_reward
     else:
-        found = classifiers.loaded(
-            reward,
-            task,
-            layout,
-            label=config.label,
-            raw=config.raw_reward,
-            whole_prompt=config.whole_prompt,
-        )
-        make = functools.partial(_constant, found)
-    return dataclasses.replace(task, reward=make, truth=truth, controls=controls)
+        given, truth = _given(config, reward, task, layout), None
+        rewards = {"proxy": functools.partial(_constant, given)}
+        own_units = given.score is None or config.raw_reward
+    test = task.test and dataclasses.replace(task.test, rewards=rewards)
+    facts = {**task.facts, "own units": own_units}
+    return dataclasses.replace(
+        task, rewards=rewards, truth=truth, test=test, facts=facts
+    )
+
+
+def _given(config, reward, task, layout):
+    """The `Reward` of a host function, or of a model directory or hub name."""
+    if callable(reward):
+        return Reward(host=reward)
+    return classifiers.loaded(
+        reward,
+        task,
+        layout,
+        label=config.label,
+        raw=config.raw_reward,
+        whole_prompt=config.whole_prompt,
+    )
 
 
 # The policy
@@ -143,12 +152,12 @@ def _policy(config, dataset, policy, layout, cache, report, signals):
         model, params, tokenizer = huggingface.load(policy, dtype="float32")
         if isinstance(model, heads.Classifier):
             raise ValueError(f"--policy {policy} is a classifier, not a language model")
-        return model, layout.place(params), tokenizer
+        return model, layout.put(params), tokenizer
     return _from_scratch(config, dataset, policy[8:], layout, cache, report, signals)
 
 
 def _from_scratch(config, dataset, preset, layout, cache, report, signals):
-    """A tokenizer and a language model of the data set's own text, cached."""
+    """A tokenizer and a language model trained on the dataset's text, cached."""
     fields = vars(config).items()
     keep = {k: v for k, v in fields if k.startswith("pretrain") or k == "vocabulary"}
     length = max(
@@ -191,7 +200,7 @@ def _from_scratch(config, dataset, preset, layout, cache, report, signals):
 
 
 def _identity(dataset):
-    """What a cache key says of a data set: its name, and sizes where it is local."""
+    """A dataset in a cache key: its name, and the sizes of local files."""
     path = pathlib.Path(dataset)
     files = sorted(path.glob("*")) if path.is_dir() else [path]
     return [dataset, [(f.name, f.stat().st_size) for f in files if f.is_file()]]
@@ -223,7 +232,7 @@ def _splits(config, dataset, policy):
         train, held = train.select(range(first)), train.select(rest)
     if not config.keep_shared:
         held = sources.drop_shared(held, train)
-        if policy.startswith("scratch:"):  # nor what the policy was pretrained on
+        if policy.startswith("scratch:"):  # and what the policy was pretrained on
             seen = config.pretrain_split
             seen = sources.load(dataset, split=seen, columns=["text"])
             held = sources.drop_shared(held, seen)
@@ -240,7 +249,7 @@ def _splits(config, dataset, policy):
 
 
 def _measured(config, tokenizer, model, rows, prompts, texts):
-    """Fields of `Task`: what is measured on some of the `rows`."""
+    """The fields of `Task` that evaluations on a sample of the rows need."""
     asked = classifiers.shuffled(rows, prompts)
     read = list(classifiers.shuffled(rows, texts)["text"])
     joined = None
@@ -276,10 +285,10 @@ def _joined(config, tokenizer, model, texts):
 def _columns(config, rows):
     """Columns that reach a reward function, by name."""
     names = [k for k in rows.column_names if k not in ("text", "prompt")]
-    found = {k: list(rows[k]) for k in names}
+    columns = {k: list(rows[k]) for k in names}
     if config.whole_prompt:
-        found[classifiers.WHOLE_PROMPT] = _starts(config, list(rows["text"]))
-    return found
+        columns[classifiers.WHOLE_PROMPT] = _starts(config, list(rows["text"]))
+    return columns
 
 
 def _starts(config, texts):
@@ -288,7 +297,7 @@ def _starts(config, texts):
         return texts
     if config.prompt_from == "start":
         raise ValueError(
-            "--text.whole-prompt: all of a text is its own continuation too; add "
+            "--text.whole-prompt: the whole text includes its continuation; add "
             "--text.prompt-from half"
         )
     if config.prompt_from != "half":
@@ -312,7 +321,7 @@ def _prompts(config, tokenizer, texts):
 
 
 def _best(config, tokenizer, train):
-    """What `sft` imitates: texts of the class that pays, or all of them."""
+    """What `sft` imitates: texts of the rewarded class, or all of them."""
     if "label" in train.column_names:
         train = train.select(np.flatnonzero(np.array(train["label"]) == config.label))
     texts = classifiers.shuffled(train, config.prompts)["text"]

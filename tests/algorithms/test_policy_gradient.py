@@ -15,6 +15,7 @@ from rlhf_jax import optim
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.algorithms.policy_gradient import update
 from rlhf_jax.studies import methods
+from rlhf_jax.studies import policy_gradient as rows
 
 PPO = tiny.config()
 RLOO = tiny.config("rloo")
@@ -215,9 +216,11 @@ def test_every_method_that_shares_a_config_shares_a_program():
     state, step = tiny.start(PPO), tiny.iteration(PPO)
     base = policy_gradient.Hyper()
     for method in methods.METHODS.values():
-        if method.static or method.source:
+        row = method.train
+        if not isinstance(row, rows.PolicyGradient) or row.static:
             continue
-        hyper = methods.overlay(base, method, decay=0.9, every=3)
+        options = {"resets": method.is_reset, "ticks_once": row.ticks_once}
+        hyper = rows.overlay(base, row.hyper, decay=0.9, every=3, **options)
         for rate in (1e-3, 1e-4):
             args = tiny.traced(hyper._replace(learning_rate=rate))
             step(state, tiny.FROZEN, tiny.batch(), args)
@@ -225,7 +228,7 @@ def test_every_method_that_shares_a_config_shares_a_program():
 
 
 def test_configs_that_cannot_work_are_named():
-    with pytest.raises(ValueError, match="rloo compares.*candidates=1.*2 or more"):
+    with pytest.raises(ValueError, match="rloo.*candidates=1: it compares.*2 or more"):
         tiny.config("rloo", candidates=1)
     for name in ("candidates", "epochs", "minibatches", "micro_batches"):
         with pytest.raises(ValueError, match=f"{name}=0"):

@@ -94,7 +94,7 @@ def test_one_minibatch_of_all_tokens_is_one_of_all_rows():
 
 
 def test_transitions_want_minibatches_of_tokens():
-    with pytest.raises(ValueError, match="transitions=9 counts tokens"):
+    with pytest.raises(ValueError, match="transitions=9 and minibatch_of='rows'"):
         tiny.config(transitions=9)
 
 
@@ -213,7 +213,7 @@ def test_rsf_is_likelihood_of_the_best():
 
 
 def test_rsf_needs_candidates():
-    with pytest.raises(ValueError, match="rsf compares.*candidates=1"):
+    with pytest.raises(ValueError, match="rsf.*candidates=1: it compares"):
         tiny.config("rsf", candidates=1)
 
 
@@ -258,7 +258,7 @@ def test_devices_stop_after_the_same_pass():
     learn = functools.partial(policy_gradient.learn, **tiny.fixed(STOPS))
     layout = parallel.data(2)
     alone, shared = jax.jit(learn), layout.compile(learn, rows_in=(1, 2))
-    rows = layout.shard(jax.device_get((drawn, scores)))
+    rows = layout.shard_rows(jax.device_get((drawn, scores)))
 
     def limited(limit):
         return tiny.traced(HYPER._replace(learning_rate=0.05, stop_kl=limit))

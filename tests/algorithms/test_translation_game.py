@@ -305,7 +305,7 @@ def test_one_program_serves_every_method():
         {"train_sender": 0.0},
         {"kl_coef": 0.1, "reference_average": True},
         {"l2_coef": 0.1, "entropy_coef": 0.1, "lesson_coef": 1.0},
-        {"reset_every": 2, "reset_target": 1, "reset_receiver": True},
+        {"reset_target": 1, "reset_receiver": True},
     ):
         tiny_game.run(1, HYPER._replace(**changes))
     assert programs()[0]._cache_size() == before
@@ -315,45 +315,52 @@ def test_one_program_serves_every_method():
 
 
 @functools.cache
-def before():
-    """The state before iteration 2, from iterations that cannot have been resets."""
-    return tiny_game.run(2)[0][-1]
+def held():
+    """The state after three iterations, of which none was a reset."""
+    return tiny_game.run(3)[0][-1]
 
 
 @functools.cache
 def after(**changes):
+    """That state reset."""
     hyper = tiny_game.traced(HYPER._replace(**changes))
-    return programs()[0](before(), tiny_game.batch(2), hyper)
+    return jax.jit(game.reset)(held(), hyper)
+
+
+def test_a_step_never_resets():
+    states, metrics = tiny_game.run(3, HYPER._replace(decay=0.0))
+    for before, state in zip(states, states[1:], strict=False):
+        assert state.iteration == before.iteration + 1
+        checks.same(state.elastic.average, game.agents(state.learner.params))
+    assert not any(name.startswith("reset/") for row in metrics for name in row)
 
 
 def test_a_reset_is_sender_to_average_then_average_to_initial():
-    held, none = after()
-    state, metrics = after(reset_every=2)
-    assert none["reset/reset"] == 0 and metrics["reset/reset"] == 1
-    checks.same(sender(state), held.elastic.average["sender"])
+    state = after()
+    checks.same(sender(state), held().elastic.average["sender"])
     checks.same(state.elastic.average["sender"], tiny_game.params()["sender"])
     checks.same(state.elastic.initial, game.agents(tiny_game.params()))
-    assert distance(sender(held), sender(state)) > 0
+    assert distance(sender(held()), sender(state)) > 0
     assert distance(sender(state), tiny_game.params()["sender"]) > 0
 
 
 def test_a_reset_leaves_receiver_critic_and_optimiser_alone():
-    held, state = after()[0], after(reset_every=2)[0]
-    expected = plain(held)._replace(
+    state = after()
+    expected = plain(held())._replace(
         elastic=state.elastic,
-        learner=held.learner._replace(
-            params={**held.learner.params, "sender": sender(state)}
+        learner=held().learner._replace(
+            params={**held().learner.params, "sender": sender(state)}
         ),
     )
     checks.same(plain(state), expected)
-    checks.same(state.elastic.average["receiver"], held.elastic.average["receiver"])
+    checks.same(state.elastic.average["receiver"], held().elastic.average["receiver"])
 
 
 def test_the_receiver_is_reset_as_well_where_it_is_asked_for():
-    held, state = after()[0], after(reset_every=2, reset_receiver=True)[0]
-    checks.same(game.agents(state.learner.params), held.elastic.average)
+    state = after(reset_receiver=True)
+    checks.same(game.agents(state.learner.params), held().elastic.average)
     checks.same(state.elastic.average, game.agents(tiny_game.params()))
-    checks.same(state.learner.params["value"], held.learner.params["value"])
+    checks.same(state.learner.params["value"], held().learner.params["value"])
 
 
 @pytest.mark.parametrize(
@@ -361,17 +368,15 @@ def test_the_receiver_is_reset_as_well_where_it_is_asked_for():
     [(elastic_reset.INITIAL, 0.0), (elastic_reset.INTERPOLATION, 0.25)],
 )
 def test_the_ablations_send_the_sender_where_they_say(target, weight):
-    held = after()[0]
-    changes = {"reset_every": 2, "reset_target": target, "reset_weight": weight}
-    state = after(**changes)[0]
-    goal = trees.lerp(tiny_game.params()["sender"], sender(held), weight)
+    state = after(reset_target=target, reset_weight=weight)
+    goal = trees.lerp(tiny_game.params()["sender"], sender(held()), weight)
     jax.tree.map(lambda a, b: close(a, b, 1e-6, 1e-7), sender(state), goal)
 
 
 def test_reset_to_the_average_alone_lets_the_average_go_on():
-    held, state = after()[0], after(reset_every=2, reset_average=False)[0]
-    checks.same(sender(state), held.elastic.average["sender"])
-    checks.same(state.elastic.average, held.elastic.average)
+    state = after(reset_average=False)
+    checks.same(sender(state), held().elastic.average["sender"])
+    checks.same(state.elastic.average, held().elastic.average)
 
 
 def test_with_decay_1_the_average_is_constant_and_play_unchanged():
@@ -379,12 +384,6 @@ def test_with_decay_1_the_average_is_constant_and_play_unchanged():
     checks.same(still.elastic.average, game.agents(tiny_game.params()))
     checks.same(still.learner, moving.learner)
     assert distance(moving.elastic.average, still.elastic.average) > 0
-
-
-def test_a_reset_by_hand_is_the_one_of_the_calendar():
-    hyper = tiny_game.traced(HYPER._replace(reset_every=2))
-    by_hand = jax.jit(game.reset)(after()[0], hyper)
-    checks.same(plain(by_hand), plain(after(reset_every=2)[0]))
 
 
 # Layouts

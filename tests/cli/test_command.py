@@ -1,4 +1,4 @@
-"""The command around a study: digests, folders, config.json, help, and last words."""
+"""The command line: run folders, config.json, messages at the end, and help."""
 
 import dataclasses
 import json
@@ -15,8 +15,8 @@ import jax
 import pytest
 
 from experiments import sentiment
-from rlhf_jax.cli import command, recipes
-from rlhf_jax.runtime import files, loop
+from rlhf_jax.cli import command
+from rlhf_jax.runtime import files, loop, provenance
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -45,7 +45,7 @@ LAYOUT = types.SimpleNamespace(devices=("cpu:0",))
 
 def started(config, saved=True):
     """The folder of a run of `config`, with a checkpoint or without."""
-    place = command.folder(config, "test")
+    place = command.run_dir(config, "test")
     command.write_config(place, config, LAYOUT)
     if saved:
         (place / "checkpoints" / "ppo-0" / "step_00000002").mkdir(parents=True)
@@ -57,34 +57,11 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-# Digests
-
-
-def test_the_digest_ignores_places_and_nothing_else():
-    plain = command.digest(Config())
-    assert len(plain) == 12
-    places = Config("there", True, "cache", 4, save_every=1, keep=9)
-    assert command.digest(places) == plain
-    others = [
-        Config(steps=9),
-        Config(methods=("sft", "ppo")),
-        Config(rl=Inner(rate=0.2)),
-        Config(rl=Inner(horizon=1e9)),
-    ]
-    assert len({plain, *map(command.digest, others)}) == 1 + len(others)
-
-
-def test_places_are_flags_of_the_experiments():
-    kinds = (sentiment.Config, recipes.Base)
-    names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
-    assert set(command.PLACES) <= names
-
-
 # Folders
 
 
 def test_a_new_folder_is_named_by_the_clock_and_not_made_yet():
-    place = command.folder(Config(), "test")
+    place = command.run_dir(Config(), "test")
     assert place.parent == pathlib.Path("runs/test")
     assert time.strftime("%Y-%m-%d") in place.name
     assert not place.exists()
@@ -94,30 +71,30 @@ def test_resume_takes_the_latest_run():
     for minutes, name in enumerate("bca"):
         place = started(Config(output=f"runs/test/{name}"))
         os.utime(place / "config.json", (0, 60 * minutes))
-    assert command.folder(Config(resume=True), "test").name == "a"
-    assert command.folder(Config("runs/test/b", True), "test").name == "b"
+    assert command.run_dir(Config(resume=True), "test").name == "a"
+    assert command.run_dir(Config("runs/test/b", True), "test").name == "b"
 
 
 def test_a_run_that_saved_nothing_is_as_good_as_new():
     place = started(Config(output="here", steps=3), saved=False)
     config = Config(output="here", steps=4)
-    assert command.folder(config, "test") == place
+    assert command.run_dir(config, "test") == place
     command.write_config(place, config, LAYOUT)
     assert json.loads((place / "config.json").read_text())["config"]["steps"] == 4
-    assert command.folder(dataclasses.replace(config, resume=True), "test") == place
+    assert command.run_dir(dataclasses.replace(config, resume=True), "test") == place
 
 
 def test_a_run_that_saved_is_not_overwritten():
     started(Config(output="here"))
     with pytest.raises(ValueError, match="here holds a run already: pass --resume"):
-        command.folder(Config(output="here"), "test")
+        command.run_dir(Config(output="here"), "test")
 
 
 def test_resuming_with_other_places_is_the_same_run():
     place = started(Config(output="here"))
     before = (place / "config.json").read_bytes()
     config = Config("here", resume=True, devices=2, cache="c", save_every=1, keep=3)
-    assert command.folder(config, "test") == place
+    assert command.run_dir(config, "test") == place
     command.write_config(place, config, LAYOUT)
     assert (place / "config.json").read_bytes() == before
 
@@ -126,7 +103,7 @@ def test_resuming_another_configuration_names_every_flag_that_differs():
     started(Config(output="here"))
     config = Config("here", True, steps=9, methods=("ppo",), rl=Inner(horizon=2.0))
     with pytest.raises(ValueError) as caught:
-        command.folder(config, "test")
+        command.run_dir(config, "test")
     said = str(caught.value)
     assert "--steps 8 there, 9 here" in said
     assert "--methods ppo sft there, ppo here" in said
@@ -141,18 +118,18 @@ def test_a_flag_that_is_new_or_gone_is_named():
     facts["config"]["rl"]["old"] = 3
     (place / "config.json").write_text(json.dumps(facts))
     with pytest.raises(ValueError) as caught:
-        command.folder(Config("here", True), "test")
+        command.run_dir(Config("here", True), "test")
     assert "--steps (no such flag) there, 8 here" in str(caught.value)
     assert "--rl.old 3 there, (no such flag) here" in str(caught.value)
 
 
 def test_a_folder_at_work_is_refused_before_anything_is_made():
     place = started(Config(output="here"), saved=False)
-    with files.alone(place):
+    with files.lock(place):
         for resume in (False, True):
             with pytest.raises(ValueError, match="another process is at work in here"):
-                command.folder(Config("here", resume), "test")
-    assert command.folder(Config("here"), "test") == place
+                command.run_dir(Config("here", resume), "test")
+    assert command.run_dir(Config("here"), "test") == place
 
 
 # config.json
@@ -164,17 +141,13 @@ def test_config_json_is_json_and_holds_what_ran(monkeypatch):
     facts = json.loads((place / "config.json").read_text(), parse_constant=int)
     assert facts["config"]["rl"] == {"rate": 0.1, "horizon": "inf"}
     assert facts["config"]["methods"] == ["ppo", "sft"]
-    assert facts["digest"] == command.digest(Config())
+    assert facts["digest"] == provenance.digest(Config())
     assert shlex.split(facts["command"])[-2:] == ["--reward", "a b"]
     assert facts["versions"]["jax"] == jax.__version__
     assert facts["devices"] == ["cpu:0"]
 
 
-def test_the_commit_says_when_sources_differ_from_it():
-    assert command.commit() == "unknown" or len(command.commit().rstrip("+")) >= 7
-
-
-# Last words
+# Messages at the end
 
 
 def said(capsys, error, status):

@@ -6,6 +6,7 @@ in either shows.
 
 import dataclasses
 import math
+import types
 
 import pytest
 
@@ -13,8 +14,8 @@ from experiments import sentiment
 from experiments.sentiment import imdb
 from rlhf_jax import elastic_reset
 from rlhf_jax import sampling as samplers
-from rlhf_jax.cli import options, presets
-from rlhf_jax.studies import methods
+from rlhf_jax.cli import language, options, presets
+from rlhf_jax.studies import methods, tables
 
 CONFIG = presets.preset(sentiment.CONFIG, "paper", sentiment.PRESETS)
 RL, TEXT = CONFIG.rl, CONFIG.text
@@ -96,10 +97,14 @@ def test_every_flag_of_the_preset_is_published_or_marked_unknown():
 
 def of(name, config=CONFIG):
     """The Hyper that a study would run a method with."""
-    method, own = methods.METHODS[name], methods.overrides(config.override)
-    base = options.hyper(config.rl, config.steps)
-    every = {"decay": config.rl.decay, "every": config.rl.reset_every}
-    return methods.overlay(base, method, **every)._replace(**own.get(name, {}))
+    asked = tables.overrides(config.override, methods.METHODS)
+    row = tables.with_overrides(methods.METHODS, asked)[name]
+    hyper = options.hyper(config.rl, config.steps)
+    study = types.SimpleNamespace(
+        schedule=language.schedule(config),
+        settings=types.SimpleNamespace(decay=config.rl.decay, hyper=hyper),
+    )
+    return row.train.scalars(study, row)
 
 
 # name: (KL coefficient, target, reference is the EMA, resets, target of the reset)
@@ -116,18 +121,18 @@ PENALTIES = {
 
 @pytest.mark.parametrize("name", PENALTIES)
 def test_penalty_reference_and_reset_of_each_method(name):
-    hyper = of(name)
+    hyper, schedule = of(name), language.schedule(CONFIG)
     assert (
         hyper.kl_coef,
         hyper.kl_target,
         hyper.reference_average,
-        hyper.reset_every == 17,
+        sorted(methods.METHODS[name].resets(schedule)) == [0, 17, 34],
         hyper.reset_target,
     ) == PENALTIES[name]
     assert hyper.kl_proportional and hyper.entropy_coef == 0.0
     assert hyper.learning_rate == 1e-6
-    kept = {name for name in CONFIG.methods if methods.METHODS[name].trains}
-    assert kept - set(methods.SUPERVISED) == set(PENALTIES)
+    trained = {name: methods.METHODS[name].train for name in CONFIG.methods}
+    assert {n for n in trained if hasattr(trained[n], "hyper")} == set(PENALTIES)
 
 
 def test_the_average_goes_on_where_the_ablation_says_so():

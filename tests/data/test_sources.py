@@ -65,6 +65,9 @@ def test_a_single_file_of_each_format(folder):
         file = folder.parent / f"rows.{suffix}"
         getattr(rows, f"to_{suffix}")(str(file))
         assert sources.load(file, split="train[1:]")[:]["rating"] == [1, 2, 3, 4, 5]
+        assert len(sources.load(file, split="rows")) == 6
+        with pytest.raises(ValueError, match="no 'test'; there is rows, train"):
+            sources.load(file, split="test")
 
 
 def test_numbered_files_are_one_split(folder):

@@ -85,10 +85,10 @@ def test_an_option_that_does_not_fit_is_refused_and_a_prompt_is_cut(tokenizer):
 def test_files_of_questions_and_of_texts_are_read(tmp_path):
     rows = [{"question": f"q{i}", "choices": ["x", "y"], "label": i} for i in (0, 1)]
     file = small_recipes.lines(tmp_path / "asked.jsonl", rows)
-    result = choices.read(file, split="test", count=9, question="Q: {question}\nA: ")
+    result = choices.read(file, split="train", count=9, question="Q: {question}\nA: ")
     assert result.prompts == ["Q: q0\nA: ", "Q: q1\nA: "] and result.labels == [0, 1]
     file = small_recipes.lines(tmp_path / "texts.jsonl", [{"text": t} for t in TEXTS])
-    assert choices.read(file, split="test", count=9) == choices.endings(TEXTS)
+    assert choices.read(file, split="train", count=9) == choices.endings(TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def test_files_of_questions_and_of_texts_are_read(tmp_path):
 def test_what_is_no_question_is_refused(tmp_path, row, says):
     file = small_recipes.lines(tmp_path / "rows.jsonl", [row] * 2)
     with pytest.raises(ValueError, match=says):
-        choices.read(file, split="test", count=5)
+        choices.read(file, split="train", count=5)

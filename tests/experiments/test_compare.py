@@ -7,7 +7,8 @@ import pytest
 import reporting_records
 
 from experiments import compare, sentiment
-from experiments.pivot_translation import page as game_page
+from experiments.pivot_translation import sections as game_sections
+from rlhf_jax.reporting import endpoints
 
 
 def study(tmp_path, name, *, first, count):
@@ -75,13 +76,24 @@ def test_pooled_runs_are_one_study_with_verdicts(tmp_path):
             )
     assert "reproduced" in text and "Elastic Reset" in text
     judged = [c for c in sentiment.CLAIMS if c.others == sentiment.RIVALS]
-    assert [c.group for c in judged] == ["hypervolume"] * 3 + ["reward_at"] * 3 + [
-        "drift_at"
-    ] * 3
+    readings = [endpoints.parse(c.endpoint, sentiment.AXES).reading for c in judged]
+    groups = ("hypervolume", "reward_at", "drift_at")
+    assert readings == [group for group in groups for _ in range(3)]
     words = [[v["word"] for v in found["verdicts"]] for found in (pooled, alone)]
     assert words[0] == words[1] and "reproduced" in words[0]
     told = {v["other"] for v in pooled["verdicts"] if v["word"] != "none"}
     assert told == {"ppo", "ppo_kl"}
+
+
+def test_the_accuracies_of_suites_are_drops_in_every_comparison(tmp_path):
+    rows = reporting_records.make(1, methods=("ppo_kl", "elastic_reset_kl"))
+    rows = [{**r, "tax/arc": r["tax/skills"]} if "tax/skills" in r else r for r in rows]
+    run = folder(tmp_path / "a", rows)
+    config = {"config": {"suites": ["commonsense/arc:test"]}}
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config))
+    found, _ = page([run], tmp_path / "page")
+    other = found["methods"]["ppo_kl"]
+    assert other["other"]["tax/arc"] == other["drift"]["tax/skills"]
 
 
 def test_a_seed_in_two_pooled_runs_is_refused(tmp_path):
@@ -110,7 +122,7 @@ def test_a_game_whose_methods_were_shared_out_is_one_game(tmp_path):
     assert shared["methods"] == alone["methods"]
     assert shared["verdicts"] == alone["verdicts"]
     assert {v["other"] for v in shared["verdicts"]} == {"reinforce", "s2p_1", "sil"}
-    assert set(shared["corners"]) == set(game_page.AXES)
+    assert set(shared["corners"]) == {axis.key for axis in game_sections.AXES}
     for part in ("BLEU-En lost", "## At the best BLEU-De", "REINFORCE, seed 2", "SIL"):
         assert part in text
 

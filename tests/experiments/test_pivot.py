@@ -1,13 +1,18 @@
-"""The game's shell: rows by length, pretraining pieces, and what the page reads off."""
+"""The game's shell: rows by length, pretraining pieces, sections of the report."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from experiments.pivot_translation import decoding, methods, page, pretraining
+from experiments.pivot_translation import (
+    decoding,
+    methods,
+    pretraining,
+    sections,
+)
 from rlhf_jax.data.translation import corpora, subwords
-from rlhf_jax.reporting import canvas
+from rlhf_jax.reporting import endpoints
 
 # Rows of like length together
 
@@ -90,14 +95,14 @@ def batches(seed=0):
 def test_batches_are_a_function_of_the_step_with_keys_of_their_own():
     one, other = batches(), batches()
     for step in (0, 3, 50):
-        found, again = one.dropped(step), other.dropped(step)
+        found, again = one.keyed(step), other.keyed(step)
         for x, y in zip(found, again, strict=True):
             np.testing.assert_array_equal(x, y)
         assert found.keys.shape == (found.source.shape[0], 2)
         assert found.source.shape[0] % 2 == 0
         assert one.plain(step).keys is None
-    first = {tuple(key) for key in one.dropped(0).keys}
-    for others in (one.dropped(1).keys, batches(1).dropped(0).keys):
+    first = {tuple(key) for key in one.keyed(0).keys}
+    for others in (one.keyed(1).keys, batches(1).keyed(0).keys):
         assert first.isdisjoint(map(tuple, others))
 
 
@@ -117,7 +122,7 @@ def test_weights_are_found_again_by_settings_and_text_alone():
     assert pretraining.digest("a", ids["en"]) != first
 
 
-# The page
+# Sections of the report
 
 
 def record(method, step, phase, german, english, seed=0, **more):
@@ -140,15 +145,15 @@ RECORDS = [
 
 
 def test_the_best_is_chosen_on_half_a_and_read_on_half_b_and_on_the_test():
-    row = page.best(RECORDS)["reinforce", 0]
+    row = sections.best(RECORDS)["reinforce", 0]
     assert row["step"] == 4 and row["eval/reward_b"] == 10.0
     assert row["best/bleu_de"] == 10.5
-    last = page.final(RECORDS)["reinforce", 0]
+    last = sections.final(RECORDS)["reinforce", 0]
     assert last["step"] == 9 and last["test/bleu_de"] == 9.5
 
 
 def test_gates_are_the_signs_of_the_papers():
-    passed = {name: fine for name, _, _, fine in page.gates(RECORDS)}
+    passed = {name: fine for name, _, _, fine in sections.gates(RECORDS)}
     assert passed == {"frozen sender, seed 0": True, "REINFORCE, seed 0": True}
 
 
@@ -157,14 +162,14 @@ def test_gates_are_the_signs_of_the_papers():
 )
 def test_a_gate_that_is_not_passed_is_told(german, english):
     rows = [RECORDS[2], record("reinforce", 9, "final", german, english)]
-    ((_, _, what, fine),) = page.gates(rows)
+    ((_, _, what, fine),) = sections.gates(rows)
     assert not fine and f"BLEU-De {german - 5:+.1f}" in what
 
 
 def test_tables_show_both_selections_and_who_learned_from_what():
     records = [*RECORDS, record("s2p_1", 0, "start", 5.0, 20.0)]
     records.append(record("s2p_1", 9, "final", 8.0, 19.0))
-    text = "\n".join(page.tables(records, methods.LABELS))
+    text = "\n".join(sections.tables(records, methods.LABELS))
     best, end = text.split("## At the end")
     assert "| REINFORCE | none | 4 [4, 4] | 10 [10, 10] |" in best
     assert "| REINFORCE | none | 10 [10, 10] | 15 [15, 15] |" in end
@@ -186,7 +191,7 @@ def test_examples_set_every_message_beside_the_human_one():
         sample("reinforce", "final", "dog dog ."),
         sample("frozen_sender", "final", "a dog ."),
     ]
-    text = "\n".join(page.examples(rows, methods.LABELS))
+    text = "\n".join(sections.examples(rows, methods.LABELS))
     for line in (
         "### Un chien.",
         "| human | A dog. | Ein Hund. |",
@@ -194,18 +199,15 @@ def test_examples_set_every_message_beside_the_human_one():
         "| REINFORCE | dog dog . | ein hund . |",
     ):
         assert line in text
-    assert not list(page.examples([], methods.LABELS))
+    assert not list(sections.examples([], methods.LABELS))
 
 
-def test_names_of_metrics_hold_in_their_block_alone():
-    before = canvas.label("eval/reward")
-    with canvas.naming(page.NAMES):
-        assert canvas.label("eval/reward")[0] == "BLEU-De of the pipeline"
-        assert canvas.label("tax/skills")[0] == "Skills lost"
-    assert canvas.label("eval/reward") == before
+def test_the_games_words_hold_for_the_game_alone():
+    assert endpoints.parse("reward", sections.MEASURED).title == "BLEU-De"
+    assert endpoints.parse("reward", ()).title == "reward"
 
 
 def test_claims_name_methods_and_axes_that_there_are():
-    for claim in page.CLAIMS:
+    for claim in sections.CLAIMS:
         assert {claim.method, *claim.others} <= set(methods.STUDY)
-        assert claim.endpoint.partition("/")[2] in page.AXES
+        assert endpoints.parse(claim.endpoint, sections.MEASURED).axis in sections.AXES

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import types
 
 import pytest
 
@@ -10,18 +11,51 @@ from experiments.pivot_translation import methods, options, published
 from experiments.pivot_translation import task as tasks
 from rlhf_jax import elastic_reset
 from rlhf_jax.algorithms import translation_game as game
-from rlhf_jax.algorithms.translation_game import imitation as sil
+from rlhf_jax.algorithms.translation_game import imitation
 from rlhf_jax.cli import presets
+from rlhf_jax.studies.values import Values
 
-HYPER, STRENGTHS = game.Hyper(), options.Strengths()
-
-
-def overlay(name, decay=0.9, every=10):
-    method = methods.METHODS[name]
-    return methods.overlay(HYPER, method, STRENGTHS, decay=decay, every=every)
+STRENGTHS = options.Strengths()
+TRAINED = [name for name, method in methods.METHODS.items() if method.train]
 
 
-def test_a_method_changes_what_its_line_says_and_nothing_else():
+def configured(**changes):
+    """The flags of a run of 40 steps that resets every 10, with decay 0.9."""
+    rl = options.RL(reset_every=10, decay=0.9)
+    changes = {"steps": 40, "methods": ("all",), "rl": rl, **changes}
+    return dataclasses.replace(pivot_translation.CONFIG, **changes)
+
+
+def study_of(config, tuned=None):
+    """The study of some flags, of a task without sentences."""
+    pairs = _Pairs()
+    task = types.SimpleNamespace(val=pairs, test=pairs)
+    return options.study(config, task, tuned=tuned)
+
+
+class _Pairs:
+    """No sentences in no language."""
+
+    ids, words, texts = {}, {}, {}
+
+    def __len__(self):
+        return 0
+
+
+def scalars(name, tuned=None, **changes):
+    """The Hyper that a method is trained with."""
+    study = study_of(configured(**changes), tuned)
+    method = study.methods[name]
+    train = getattr(method.train, "play", method.train)
+    return train.scalars(study, resets=method.is_reset and train is method.train)
+
+
+BASE = game.Hyper(
+    learning_rate=5e-4, total_updates=40, sender_rate=0.2, critic_first=40
+)
+
+
+def test_a_method_changes_what_its_row_says_and_nothing_else():
     said = {
         "reinforce": {},
         "frozen_sender": {"train_sender": 0.0},
@@ -29,35 +63,97 @@ def test_a_method_changes_what_its_line_says_and_nothing_else():
         "reinforce_entropy": {"entropy_coef": STRENGTHS.entropy},
         "reinforce_l2": {"l2_coef": STRENGTHS.l2},
         "sil": {},
-        "elastic_reset": {"reset_every": 10},
-        "elastic_reset_receiver": {"reset_every": 10, "reset_receiver": True},
-        "reset_policy_only": {"reset_every": 10, "reset_average": False},
-        "reset_to_initial": {"reset_every": 10, "reset_target": elastic_reset.INITIAL},
+        "elastic_reset": {},
+        "elastic_reset_receiver": {"reset_receiver": True},
+        "reset_policy_only": {"reset_average": False},
+        "reset_to_initial": {"reset_target": elastic_reset.INITIAL},
     }
     for name, changes in said.items():
-        found = overlay(name)._asdict()
+        found = scalars(name)._asdict()
         free = {"decay", "reset_weight"}
-        differ = {k for k, v in found.items() if v != getattr(HYPER, k)} - free
+        differ = {k for k, v in found.items() if v != getattr(BASE, k)} - free
         assert {k: found[k] for k in differ} == changes, name
 
 
-def test_lessons_have_the_published_weights_and_say_whom_they_learn_from():
-    found = [overlay(n).lesson_coef for n in methods.METHODS if n.startswith("s2p")]
-    assert tuple(found) == published.LESSONS
+def test_rows_that_reset_follow_the_interval_and_sil_its_generations():
+    sil = options.SIL(play=15, imitate=2, tune=1)
+    study = study_of(configured(sil=sil))
+    resets = {name: study.resets(name) for name in study.methods}
+    for name in TRAINED:
+        every_10 = name.startswith(("elastic_reset", "reset_"))
+        expected = (10, 20, 30) if every_10 else (14, 29) if name == "sil" else ()
+        assert resets[name] == expected, name
+
+
+def test_a_row_is_trained_or_read_off_reinforce():
     for name, method in methods.METHODS.items():
-        taught = name.startswith("s2p")
-        assert (method.supervision == methods.PRETRAINING) == taught
+        assert (method.train is None) == (method.source == "reinforce"), name
+        assert (method.derive is None) == (method.source is None), name
+    assert [n for n, m in methods.METHODS.items() if m.at_end] == [
+        "reinforce_early_stop"
+    ]
+
+
+def test_what_a_search_chose_is_what_runs():
+    tuned = {
+        "reinforce": Values(learning_rate=0.25),
+        "reinforce_kl": Values(strength=0.75),
+        "elastic_reset": Values(weight=0.3, every=5),
+        "sil": Values(learning_rate=0.5),
+    }
+    found = {name: scalars(name, tuned) for name in tuned}
+    assert found["reinforce"].learning_rate == 0.25
+    assert found["sil"].learning_rate == 0.5
+    assert found["reinforce_kl"].kl_coef == 0.75
+    assert found["reinforce_kl"].learning_rate == BASE.learning_rate
+    decay = found["elastic_reset"].decay
+    assert elastic_reset.retained_weight(decay, 5) == pytest.approx(0.3)
+    assert found["elastic_reset"].reset_weight == pytest.approx(0.3)
+    study = study_of(configured(), tuned)
+    assert study.resets("elastic_reset") == (5, 10, 15, 20, 25, 30, 35)
+    assert study.resets("reset_to_initial") == (10, 20, 30)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "penalty"),
+    [
+        ("frozen_sender", ("learning_rate",), None),
+        ("sil", ("learning_rate",), None),
+        ("reinforce", ("learning_rate",), None),
+        ("reinforce_l2", ("learning_rate", "strength"), "strengths.l2"),
+        (
+            "reinforce_kl_average",
+            ("learning_rate", "weight", "strength"),
+            "strengths.kl",
+        ),
+        ("elastic_reset", ("learning_rate", "weight", "every"), None),
+        ("reset_to_initial", ("learning_rate", "every"), None),
+    ],
+)
+def test_a_method_is_tuned_in_what_it_reads(name, fields, penalty):
+    method = methods.METHODS[name]
+    assert method.tunes == fields
+    assert method.train.penalty == penalty
+    assert method.train.rate == "learning_rate"
+
+
+def test_lessons_have_the_published_weights_and_say_whom_they_learn_from():
+    taught = [name for name in methods.METHODS if name.startswith("s2p")]
+    assert tuple(scalars(n).lesson_coef for n in taught) == published.LESSONS
+    assert list(methods.SUPERVISION) == list(methods.METHODS)
+    for name, supervision in methods.SUPERVISION.items():
+        assert (supervision == methods.PRETRAINING) == (name in taught)
 
 
 def test_an_average_that_nobody_reads_is_not_kept():
-    for name, method in methods.METHODS.items():
-        if method.trains:
-            reads = method.resets or name == "reinforce" or "average" in name
-            assert (overlay(name).decay == 1.0) != reads, name
+    for name in TRAINED:
+        resets = methods.METHODS[name].is_reset and name != "sil"
+        reads = resets or name == "reinforce" or "average" in name
+        assert (scalars(name).decay == 1.0) != reads, name
 
 
 def test_the_interpolation_goes_as_far_as_the_average_would():
-    weight = overlay("reset_to_interpolation", 0.9, 10).reset_weight
+    weight = scalars("reset_to_interpolation").reset_weight
     assert weight == pytest.approx(1 - 0.9**10)
 
 
@@ -86,7 +182,9 @@ def test_presets_are_flags_of_the_experiment(name):
     config = presets.preset(pivot_translation.CONFIG, name, known)
     assert config.preset == name
     pivot_translation.check(config)
-    assert options.settings(config).methods == methods.choose(config.methods)
+    assert tuple(options.rows(config, {})) == methods.choose(config.methods)
+    plan = options.schedule(config)
+    assert plan.steps == config.steps and plan.reset_every == config.rl.reset_every
 
 
 def test_settings_carry_every_flag_of_the_game():
@@ -99,19 +197,20 @@ def test_settings_carry_every_flag_of_the_game():
     assert made.hyper.learning_rate == 0.5 and made.hyper.entropy_coef == 0.25
     assert made.hyper.value_coef == 3.0 and made.student_rate == 0.125
     assert made.algorithm.sampling.max_new_tokens == 9
-    assert made.generations == sil.Schedule(7, 2, 1)
+    row = options.table(config)["sil"]
+    assert row.train.generations == imitation.Schedule(7, 2, 1)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": 0}, "--seeds 0: at least 1 is needed"),
+        ({"seeds": 0}, "--seeds 0: must be a whole number of at least 1"),
         ({"methods": ("dpo",)}, "--methods dpo: unknown"),
         ({"pretrain_fr_en": ()}, "--pretrain-fr-en: name at least one data set"),
         ({"dataset": "x,y"}, "x,y: y is not known; write PATH"),
-        ({"sil": options.SIL(play=0)}, "play=0: needs to be at least 1"),
-        ({"looks": 4}, "--looks 4: elastic_reset: 2 resets, both sides of each"),
-        ({"looks": 900}, "--looks 900: frozen_sender: 900 looks at 240 steps"),
+        ({"sil": options.SIL(play=0)}, "--sil.play 0: must be a whole number"),
+        ({"num_evals": 4}, "--num-evals 4: elastic_reset: 2 resets, both sides"),
+        ({"num_evals": 900}, "--num-evals 900: frozen_sender: 900 evaluations of 240"),
     ],
 )
 def test_misuse_is_told_before_anything_is_made(changes, message):

@@ -13,11 +13,11 @@ import pytest
 import small_game
 import small_study
 
-from experiments import pivot_sweep, pivot_translation
-from experiments.pivot_translation import options, page, study, tuned
-from rlhf_jax.cli import command
-from rlhf_jax.runtime import loop, metrics_log, parallel
-from rlhf_jax.studies import cells
+from experiments import pivot_translation
+from experiments.pivot_translation import options, sections
+from rlhf_jax.runtime import loop, parallel
+from rlhf_jax.studies import runner
+from rlhf_jax.studies.interfaces import Run, Unit
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def test_the_folder_holds_what_is_documented(whole):
     results = json.loads((whole / "results.json").read_text())
     assert set(results["methods"]) == set(small_game.METHODS)
     for method in results["methods"].values():
-        assert set(method["drift"]) == set(page.AXES)
+        assert set(method["drift"]) == {axis.key for axis in sections.AXES}
     budget = results["budget"]
     assert budget["reinforce"]["gradient_steps"] == 6
     assert budget["sil"]["gradient_steps"] == 6 + 3  # one generation of 2 and 1
@@ -67,8 +67,8 @@ def test_samples_hold_both_languages_of_every_evaluation(whole):
     texts = {"prompt", "completion", "english", "german", "output"}
     place = {"method", "seed", "step", "phase"}
     assert all(set(row) == texts | place for row in rows)
-    looks = [r for r in small_study.lines(whole) if "eval/phase" in r]
-    assert len(rows) == 8 * len(looks)
+    evaluations = [r for r in small_study.lines(whole) if "eval/phase" in r]
+    assert len(rows) == 8 * len(evaluations)
 
 
 def of(folder, method, kind):
@@ -113,11 +113,10 @@ def test_test_sentences_are_read_at_the_end_of_every_method(whole):
 def test_an_average_keeps_the_receiver_of_the_run(whole, made):
     config = small_game.config(made[0], output=str(whole), cache=str(made[1]))
     layout = parallel.data(1)
-    console = command.console()
-    task = pivot_translation.make_task(config, layout, made[1], console, None)
-    subject = study.Game(task, options.settings(config), layout, whole, console=console)
+    task = pivot_translation.make_task(config, small_game.setting(made[1], layout))
+    study = options.study(config, task)
     ends = {
-        name: subject.policy(cells.Cell(name, 0))
+        name: runner.policy(study, whole, layout, Run(name, Unit(0, 0)))
         for name in ("reinforce", "reinforce_ma50")
     }
     same = [ends[name]["receiver"] for name in ends]
@@ -134,15 +133,18 @@ def test_an_average_keeps_the_receiver_of_the_run(whole, made):
     )
 
 
-@pytest.mark.parametrize("looks", [1, 9, 20, 27])
+@pytest.mark.parametrize("checks", [1, 9, 20, 27])
 def test_a_study_that_was_stopped_and_resumed_is_the_study(
-    looks, whole, made, tmp_path, monkeypatch
+    checks, whole, made, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(pivot_translation, "finish", lambda *_: None)  # its report
+    silent = dataclasses.replace(
+        pivot_translation.EXPERIMENT, finish=lambda config, done: done.folder
+    )
+    monkeypatch.setattr(pivot_translation, "EXPERIMENT", silent)
     data, cache = made
     rest = {"output": str(tmp_path / "run"), "cache": str(cache)}
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "Signals", lambda: small_study.StopAfter(looks))
+        patched.setattr(loop, "Signals", lambda: small_study.StopAfter(checks))
         with pytest.raises(loop.Interrupted) as stop:
             pivot_translation.run(small_game.config(data, **rest))
     assert stop.value.folder == tmp_path / "run"
@@ -160,25 +162,43 @@ def test_resuming_a_finished_study_changes_nothing(whole, made, tmp_path):
         assert (copy / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_a_sweep_chooses_settings_that_a_study_then_runs(made, tmp_path):
+def test_what_a_sweep_chose_is_what_a_study_runs_and_says(made, whole, tmp_path):
     data, cache = made
-    names = ("reinforce", "elastic_reset", "reinforce_ma50")
-    small = small_game.config(data, cache=str(cache), methods=names)
-    plain = {f.name: getattr(small, f.name) for f in dataclasses.fields(small)}
-    plain |= {"seeds": 1, "first_seed": 900, "looks": 6, "output": str(tmp_path / "s")}
-    space = tuned.Space(every=(2, 3))
-    config = pivot_sweep.Config(**plain, trials=2, space=space)
-    place = pivot_sweep.run(config)
-    found = json.loads((place / "results.json").read_text())
-    assert set(found["chosen"]) == set(names)
-    assert [t["failure"] for t in found["trials"]] == [""] * 6
-    assert (place / "front.png").read_bytes().startswith(b"\x89PNG")
-    records = metrics_log.read(place / "trials/reinforce-0/metrics.jsonl")
-    assert not any("test/bleu_de" in record for record in records)
-    file = str(place / "results.json")
-    again = dataclasses.replace(small, tuned=file, looks=6, output=str(tmp_path / "t"))
-    text = (pivot_translation.run(again) / "report.md").read_text()
-    assert f"Tuned by {file}: reinforce: --rl.learning-rate" in text
+    chosen = {
+        "reinforce": {"learning_rate": 5e-3},
+        "elastic_reset": {"learning_rate": 5e-4, "weight": 0.5, "every": 2},
+        "reinforce_ma50": {"learning_rate": 1e-3},
+    }
+    file = tmp_path / "results.json"
+    values = {name: {"values": one} for name, one in chosen.items()}
+    file.write_text(json.dumps({"chosen": values}))
+    config = small_game.config(
+        data,
+        cache=str(cache),
+        methods=tuple(chosen),
+        num_evals=6,
+        tuned=str(file),
+        output=str(tmp_path / "run"),
+    )
+    folder = pivot_translation.run(config)
+    text = (folder / "report.md").read_text()
+    assert f"Tuned by {file}: reinforce: --rl.learning-rate 0.005;" in text
+    assert "reinforce_ma50: --rl.learning-rate 0.001." in text
+
+    def rates(method):
+        rows = of(folder, method, "optim/learning_rate")
+        return [float(row["optim/learning_rate"]) for row in rows]
+
+    assert rates("reinforce")[0] == pytest.approx(5e-3)
+    assert rates("reinforce_ma50")[0] == pytest.approx(1e-3)  # a run by itself
+    resets = [
+        float(r["reset/reset"]) for r in of(folder, "elastic_reset", "reset/reset")
+    ]
+    assert resets == [0, 0, 1, 0, 1, 0]
+    assert rates("elastic_reset") == [
+        float(row["optim/learning_rate"])
+        for row in of(whole, "elastic_reset", "optim/learning_rate")
+    ]
 
 
 def test_text_that_is_nowhere_is_one_error(made, tmp_path):

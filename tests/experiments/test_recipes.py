@@ -13,11 +13,13 @@ import jax
 import numpy as np
 import pytest
 import small_recipes
+import small_study
 
 from experiments import generate, preference, reward_model, rl, sft
 from rlhf_jax import huggingface, trees
 from rlhf_jax.huggingface import adapters as hf_adapters
 from rlhf_jax.models import decoder, heads, lora
+from rlhf_jax.reporting import report
 from rlhf_jax.runtime import loop, metrics_log
 
 transformers = pytest.importorskip("transformers")
@@ -37,19 +39,8 @@ RL = {
 @pytest.fixture(scope="module", autouse=True)
 def programs(tmp_path_factory):
     """Programs are compiled once for all runs of this file."""
-    names = (
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-    )
-    before = [getattr(jax.config, name) for name in names]
-    folder = tmp_path_factory.mktemp("programs")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_recipes.share(monkeypatch)
-        for name, value in zip(names, (str(folder), 0.0), strict=True):
-            jax.config.update(name, value)
+    with small_recipes.programs(tmp_path_factory.mktemp("programs")):
         yield
-    for name, value in zip(names, before, strict=True):
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +55,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tuned(home):
     """The folder of a finished run of sft on chats."""
-    return small_recipes.run(
+    return small_recipes.folder(
         sft, output=home / "sft", eval_every=2, **given(home), **FIT
     )
 
@@ -87,30 +78,17 @@ def measured(place, name):
     return [row[name] for row in lines(place) if name in row]
 
 
-class StopAfter(loop.Signals):
-    """As if SIGTERM came while the n-th step was under way."""
-
-    steps = 3
-
-    @property
-    def received(self):
-        self._looks = getattr(self, "_looks", 0) + 1
-        return "SIGTERM" if self._looks >= self.steps else None
-
-    @received.setter
-    def received(self, value):
-        assert value is None
-
-
 def resumed(recipe, monkeypatch, place, **flags):
     """The folder of a run that was stopped on its way and went on."""
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "Signals", StopAfter)
+        patch.setattr(loop, "Signals", lambda: small_study.StopAfter(3))
         with pytest.raises(loop.Interrupted) as stop:
             small_recipes.run(recipe, output=place, **flags)
     assert stop.value.folder == pathlib.Path(place)
     assert not (pathlib.Path(place) / "model").exists()
-    return small_recipes.again(recipe, output=place, **flags)
+    steps = [row["step"] for row in lines(pathlib.Path(place))]
+    assert 0 < max(steps) < flags.get("steps", flags.get("fit__steps"))
+    return small_recipes.again(recipe, output=place, **flags).folder
 
 
 # Supervised fine-tuning
@@ -141,7 +119,7 @@ def test_sft_stopped_and_resumed_is_the_same_bit_for_bit(tuned, home, monkeypatc
 
 
 def test_a_traced_bfloat16_run_of_adapters_changes_what_they_reach(home):
-    place = small_recipes.run(
+    place = small_recipes.folder(
         sft,
         output=home / "lora",
         lora__rank=2,
@@ -180,8 +158,8 @@ def test_layouts_fit_alike(home, layout):
     """On two devices, in two layouts, against one device."""
     flags = {**given(home), **FIT}
     name = home / f"layout_{layout}"
-    place = small_recipes.run(sft, output=name, **flags, devices=2, layout=layout)
-    alone = small_recipes.run(sft, output=f"{name}_1", **flags)
+    place = small_recipes.folder(sft, output=name, **flags, devices=2, layout=layout)
+    alone = small_recipes.folder(sft, output=f"{name}_1", **flags)
     found = measured(place, "nll"), measured(alone, "nll")
     np.testing.assert_allclose(*found, rtol=1e-4)
 
@@ -192,7 +170,7 @@ def test_layouts_fit_alike(home, layout):
 def test_a_reward_model_orders_held_out_pairs(home):
     rows = [{**row, "margin": 0.5, "preference": 0.9} for row in small_recipes.PAIRS]
     small_recipes.lines(home / "graded.jsonl", rows)
-    place = small_recipes.run(
+    place = small_recipes.folder(
         reward_model, output=home / "rm", **given(home, "graded"), **FIT
     )
     assert measured(place, "eval/accuracy")[-1] == 1.0
@@ -211,13 +189,15 @@ def test_dpo_with_resets_is_the_same_with_the_reference_asked_on_the_fly(home):
         "elastic_reset__every": 3,
         "elastic_reset__decay": 0.9,
     }
-    once = small_recipes.run(preference, output=home / "dpo", **flags)
-    fly = small_recipes.run(
+    once = small_recipes.folder(preference, output=home / "dpo", **flags)
+    fly = small_recipes.folder(
         preference, output=home / "dpo_fly", reference_on_the_fly=True, **flags
     )
     assert lines(once) == lines(fly) and weights(once) == weights(fly)
     assert measured(once, "reset/reset") == [0, 0, 1, 0, 0, 1]
     assert measured(once, "loss")[0] == pytest.approx(np.log(2), abs=1e-4)
+    phases = measured(once, "eval/phase")
+    assert phases == ["start", *("before_reset", "after_reset") * 2]
     margins = measured(once, "eval/rewards/margins")
     assert margins[0] == pytest.approx(0, abs=1e-5) and margins[-1] > 0
     assert {"rewards/chosen", "rewards/rejected", "rewards/accuracies"} <= set(
@@ -231,7 +211,20 @@ def test_dpo_with_resets_is_the_same_with_the_reference_asked_on_the_fly(home):
 # Reinforcement
 
 
-def test_rl_with_a_trl_reward_on_chats_resets_and_reports_drift(home):
+def unit_of_rewards(monkeypatch):
+    """A list that fills with the unit of rewards in each report that is written."""
+    units, write = [], report.write
+
+    def noted(run_dir, records, about, **options):
+        units.append(about.axis("eval/reward").unit)
+        return write(run_dir, records, about, **options)
+
+    monkeypatch.setattr(report, "write", noted)
+    return units
+
+
+def test_rl_with_a_trl_reward_on_chats_resets_and_reports_drift(home, monkeypatch):
+    units = unit_of_rewards(monkeypatch)
     flags = {
         "policy": home / "model",
         "dataset": home / "prompts.jsonl",
@@ -243,7 +236,7 @@ def test_rl_with_a_trl_reward_on_chats_resets_and_reports_drift(home):
         "rl__decay": 0.5,
         **RL,
     }
-    place = small_recipes.run(rl, output=home / "rl", **flags)
+    place = small_recipes.folder(rl, output=home / "rl", **flags)
     phases = measured(place, "eval/phase")
     assert phases == ["start", "before_reset", "after_reset", "final"]
     drift = measured(place, "drift/kl_initial")
@@ -252,8 +245,10 @@ def test_rl_with_a_trl_reward_on_chats_resets_and_reports_drift(home):
     assert measured(place, "reset/reset") == [0, 0, 1, 0]
     assert {"objective/kl", "objective/scores"} <= set(lines(place)[1])
     rows = metrics_log.read(place / "samples.jsonl")
-    assert {row["method"] for row in rows} == {"rloo_elastic_reset"}
-    assert "RLOO + Elastic Reset" in (place / "report.md").read_text()
+    assert {row["method"] for row in rows} == {"rloo_kl_elastic_reset"}
+    page = (place / "report.md").read_text()
+    assert "RLOO + KL + Elastic Reset" in page
+    assert units == ["own units"]  # of the user's function, which nothing scales
     assert (place / "front.png").exists()
     assert isinstance(huggingface.load(place / "model")[0], decoder.Decoder)
 
@@ -263,7 +258,7 @@ def test_rl_with_a_trl_reward_on_chats_resets_and_reports_drift(home):
     ["ppo", *(pytest.param(a, marks=pytest.mark.slow) for a in HEAVY)],
 )
 def test_rl_with_a_reward_model_resumes_bit_for_bit(home, monkeypatch, algorithm):
-    judge = small_recipes.run(
+    judge = small_recipes.folder(
         reward_model, output=home / f"rm_{algorithm}", **given(home, "pairs"), **FIT
     )
     flags = {
@@ -275,7 +270,9 @@ def test_rl_with_a_reward_model_resumes_bit_for_bit(home, monkeypatch, algorithm
         "eval_every": 2,
         **{**RL, "rl__candidates": 2},
     }
-    whole = small_recipes.run(rl, output=home / algorithm, **flags)
+    units = unit_of_rewards(monkeypatch)
+    whole = small_recipes.folder(rl, output=home / algorithm, **flags)
+    assert units == ["sd of initial samples"]
     place = resumed(rl, monkeypatch, home / f"{algorithm}_stopped", **flags)
     assert lines(place) == lines(whole) and weights(place) == weights(whole)
 
@@ -283,7 +280,7 @@ def test_rl_with_a_reward_model_resumes_bit_for_bit(home, monkeypatch, algorithm
 @pytest.mark.slow
 def test_a_reward_that_pays_for_brevity_is_learned(home):
     flags = {**RL, "steps": 30, "eval_every": 0, "rl__rows": 32}
-    place = small_recipes.run(
+    place = small_recipes.folder(
         rl,
         output=home / "brief",
         policy=home / "model",

@@ -4,7 +4,6 @@ import pytest
 import small_recipes
 
 from experiments import preference, reward_model, rl, sft
-from rlhf_jax.cli import recipes
 
 pytest.importorskip("transformers")
 
@@ -24,11 +23,10 @@ def home(tmp_path):
         (
             sft,
             {"model": "m", "dataset": "d", "fit__micro_batches": 3},
-            "--fit.rows 16 cannot be cut into --fit.micro-batches 3",
+            "--fit.rows 16 and --fit.micro-batches 3: the rows cannot be cut",
         ),
         (sft, {"model": "m", "dataset": "d", "fit__epochs": 0}, "--fit.epochs 0"),
         (sft, {"model": "m", "dataset": "d", "profile": -1}, "--profile -1"),
-        (preference, {"model": "m", "dataset": "d", "loss": "kto"}, "loss='kto'"),
         (preference, {"model": "m", "dataset": "d", "beta": 0}, "--beta 0"),
     ],
 )
@@ -56,6 +54,13 @@ def test_files_and_models_that_do_not_fit_are_named(home, tmp_path):
     )
     refused("write needed=yours", dataset=short, data__columns="question")
     refused("of which one would be held out", dataset=tmp_path / "one.jsonl")
+    for flags in ({"data__split": "nope"}, {"data__eval_split": "nope"}):
+        refused("there is no 'nope'; there is short, train", dataset=short, **flags)
+    refused(
+        "split 'validation': there is no 'validation'; there is short, train",
+        dataset=short,
+        data__eval_split="validation",
+    )
     refused("the model's context is 64", dataset=short, data__length=65)
     refused("neither a folder, nor a file", dataset=tmp_path / "none.jsonl")
     refused(
@@ -78,10 +83,38 @@ def test_files_and_models_that_do_not_fit_are_named(home, tmp_path):
         )
 
 
-def test_rows_are_held_out_without_being_trained_on():
-    datasets = pytest.importorskip("datasets")
-    rows = datasets.Dataset.from_dict({"text": [str(i) for i in range(40)]})
-    train, held = recipes.hold_out(rows, 256)
-    assert len(held) == 4 and len(train) == 36
-    assert not set(train["text"]) & set(held["text"])
-    assert recipes.hold_out(rows, 2)[1]["text"] == recipes.hold_out(rows, 2)[1]["text"]
+def test_resets_after_the_last_update_are_refused():
+    flags = {"model": "m", "dataset": "d", "elastic_reset__every": 9, "fit__rows": 4}
+    config = small_recipes.config(preference, **flags)
+    preference.check_resets(config, 36)
+    with pytest.raises(ValueError, match="every 9: no reset would ever come, 32 rows"):
+        preference.check_resets(config, 32)
+
+
+def rl_config(**flags):
+    return small_recipes.config(rl, policy="m", dataset="d", reward="r", **flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "method", "label", "said"),
+    [
+        ({}, "ppo_kl", "PPO + KL", "β 0.1 (--rl.kl-coef)"),
+        ({"rl__kl_coef": 0}, "ppo", "PPO", "no KL penalty (--rl.kl-coef 0)"),
+        (
+            {"elastic_reset": True, "rl__kl_coef": 0.02},
+            "ppo_kl_elastic_reset",
+            "PPO + KL + Elastic Reset",
+            "KL penalty in the reward, β 0.02",
+        ),
+        (
+            {"algorithm": "grpo", "rl__kl_horizon": 100},
+            "grpo_kl",
+            "GRPO + KL",
+            "KL penalty in the loss, β 0.1 (--rl.kl-coef), then adapted towards 6 nats",
+        ),
+    ],
+)
+def test_a_kl_penalty_is_named_and_announced(flags, method, label, said):
+    config = rl_config(**flags)
+    assert (config.method, config.label_of_method) == (method, label)
+    assert said in rl.penalty(config)

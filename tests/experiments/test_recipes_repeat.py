@@ -9,7 +9,7 @@ import pytest
 
 from experiments import sentiment
 from rlhf_jax.cli import command, options, presets
-from rlhf_jax.runtime import parallel
+from rlhf_jax.runtime import parallel, provenance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def test_a_run_is_repeated_in_a_folder_of_its_own(monkeypatch, written):
     assert parse(monkeypatch, "--config", written) == wanted
     assert parse(monkeypatch, f"--config={written}") == wanted
     assert parse(monkeypatch, "--config", written.parent) == wanted
-    assert command.digest(wanted) == command.digest(OTHER)
+    assert provenance.digest(wanted) == provenance.digest(OTHER)
 
 
 def test_flags_override_it_wherever_they_stand(monkeypatch, written):
@@ -143,13 +143,13 @@ def test_flags_win_over_a_preset_wherever_they_stand(monkeypatch):
     found = preset(monkeypatch, *words)
     assert (found.steps, found.inner, found.limit) == (9, Inner(0.5), 7)
     assert presets.changed(found, PRESETS) == {"steps": (50, 9), "inner.rate": (1, 0.5)}
-    assert presets.told(found, PRESETS) == (
+    assert presets.describe(found, PRESETS) == (
         "paper: as published",
         "changed: --steps 9, in the preset 50",
         "changed: --inner.rate 0.5, in the preset 1",
         "The seeds are unknown.",
     )
-    assert presets.told(Config(), PRESETS) == ()
+    assert presets.describe(Config(), PRESETS) == ()
 
 
 def test_a_preset_wins_over_an_earlier_run(monkeypatch, written):
@@ -167,7 +167,7 @@ def test_a_preset_is_recorded_and_repeated_by_its_values(monkeypatch, tmp_path):
     assert facts["config"]["preset"] == "paper" and facts["config"]["limit"] == 7
     assert preset(monkeypatch, "--config", tmp_path) == config
     typed = dataclasses.replace(config, preset=None)
-    assert command.digest(typed) == command.digest(config)
+    assert provenance.digest(typed) == provenance.digest(config)
 
 
 def test_help_shows_what_presets_there_are(monkeypatch, capsys):

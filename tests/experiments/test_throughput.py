@@ -167,7 +167,7 @@ def test_what_rounds_say_is_arithmetic():
     times |= {"train": [1.0], "bookkeeping": [0.03]}
     facts = ours.describe(TINY, "rloo", times, matmul=1e6, bandwidth=1e5)
     assert facts["iteration_seconds"] == 3.0
-    assert facts["spread"] == 2.0 / 3.0
+    assert facts["relative_range"] == 2.0 / 3.0
     assert facts["generate_tokens_per_second"] == 8 * 5 / 1.5
     assert facts["train_tokens_per_second"] == 8 * 9
     assert facts["decode_tokens_per_second"] == 8 * 4

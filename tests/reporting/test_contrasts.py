@@ -32,10 +32,10 @@ def test_differences_are_of_the_same_seed_and_in_favour_of_the_part():
     rows = contrasts.table(summary, PAIRS, AXES)
     assert [row["part"] for row in rows] == ["resets", "a penalty"]
     one, two = (summary["methods"][m]["per_seed"] for m in ("elastic_reset", "ppo"))
-    for name, spread in rows[0]["differences"].items():
+    for name, estimate in rows[0]["differences"].items():
         gaps = [one[name][seed] - two[name][seed] for seed in ("0", "1", "2")]
-        assert spread == {"mean": np.mean(gaps), "low": min(gaps), "high": max(gaps)}
-    names = {"reward", "gold", *(f"hypervolume/{axis}" for axis in AXES)}
+        assert estimate == {"mean": np.mean(gaps), "low": min(gaps), "high": max(gaps)}
+    names = {"reward", "gold", *(f"hypervolume/{axis.key}" for axis in AXES)}
     assert set(rows[0]["differences"]) == names
 
 
@@ -54,9 +54,9 @@ def test_turning_a_contrast_round_turns_its_sign():
     (back,) = contrasts.table(
         summary, [contrasts.Contrast("none", "ppo", "elastic_reset")], AXES
     )
-    for name, spread in there["differences"].items():
-        assert back["differences"][name]["mean"] == -spread["mean"]
-        assert back["differences"][name]["low"] == -spread["high"]
+    for name, estimate in there["differences"].items():
+        assert back["differences"][name]["mean"] == -estimate["mean"]
+        assert back["differences"][name]["low"] == -estimate["high"]
 
 
 def test_a_seed_that_only_one_of_two_has_is_left_out():
@@ -78,8 +78,8 @@ def test_a_diverged_seed_is_counted():
 
 
 def test_the_page_has_the_table_once_and_no_verdict_in_it(tmp_path):
-    study = report.Study("Parts", corners=CORNERS, contrasts=PAIRS)
-    found = report.write(tmp_path, reporting_records.make(3), study)
+    about = report.Report("Parts", sections=(contrasts.section(PAIRS),))
+    found = report.write(tmp_path, reporting_records.make(3), about)
     text = (tmp_path / "report.md").read_text()
     assert text.count("## Ablations") == 1
     assert "| resets | Elastic reset − PPO |" in text
@@ -88,8 +88,8 @@ def test_the_page_has_the_table_once_and_no_verdict_in_it(tmp_path):
 
 
 def test_a_page_without_pairs_has_no_such_section(tmp_path):
-    study = report.Study("No parts", corners=CORNERS, contrasts=PAIRS[2:])
-    report.write(tmp_path, reporting_records.make(1), study)
+    about = report.Report("No parts", sections=(contrasts.section(PAIRS[2:]),))
+    report.write(tmp_path, reporting_records.make(1), about)
     assert "Ablations" not in (tmp_path / "report.md").read_text()
 
 
@@ -97,7 +97,7 @@ def test_a_page_without_pairs_has_no_such_section(tmp_path):
 def test_declared_contrasts_differ_in_few_settings(contrast):
     """Each pair is two methods of the table whose overlays are one part apart."""
     one, two = (methods.METHODS[name] for name in contrast[1:])
-    keys = set(one.hyper) | set(two.hyper)
-    different = {k for k in keys if one.hyper.get(k) != two.hyper.get(k)}
+    keys = set(one.train.hyper) | set(two.train.hyper)
+    different = {k for k in keys if one.train.hyper.get(k) != two.train.hyper.get(k)}
     assert len(different) + (one.resets != two.resets) == 1
-    assert one.static == two.static and one.source == two.source
+    assert one.train.static == two.train.static and one.source == two.source

@@ -7,6 +7,8 @@ from rlhf_jax.evaluation import recovery, statistics
 from rlhf_jax.reporting import plots, recoveries, report
 
 EVERY, STEPS = 6, 20
+ARMS = ("elastic_reset", "reset_to_initial")
+REPORT = report.Report("Recovery", sections=(recoveries.section(*ARMS),))
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +46,7 @@ def _records(seeds, slow=0.5):
 
 
 def _compare(records):
-    return recoveries.compare(records, "elastic_reset", "reset_to_initial")
+    return recoveries.compare(records, *ARMS)
 
 
 def test_arms_are_paired_by_seed_and_reset():
@@ -68,7 +70,7 @@ def test_the_difference_is_of_restricted_means():
     records = _records(1)
     found = _compare(records)
     means = []
-    for method in ("elastic_reset", "reset_to_initial"):
+    for method in ARMS:
         scores = [
             r["objective/scores"]
             for r in records
@@ -144,8 +146,7 @@ def test_arms_that_cannot_be_compared_say_why(spoil, reason):
 
 
 def test_the_page_tells_times_seed_by_seed_and_censoring_in_words(tmp_path):
-    study = report.Study("Recovery", recovery=("elastic_reset", "reset_to_initial"))
-    found = report.write(tmp_path, _records(2), study)
+    found = report.write(tmp_path, _records(2), REPORT)
     text = (tmp_path / "report.md").read_text()
     assert text.count("## Recovery after a reset") == 1
     line = next(x for x in text.splitlines() if x.startswith("| 7 |"))
@@ -155,14 +156,12 @@ def test_the_page_tells_times_seed_by_seed_and_censoring_in_words(tmp_path):
 
 
 def test_a_page_of_eight_seeds_has_the_verdict(tmp_path):
-    study = report.Study("Recovery", recovery=("elastic_reset", "reset_to_initial"))
-    report.write(tmp_path, _records(8), study)
+    report.write(tmp_path, _records(8), REPORT)
     text = (tmp_path / "report.md").read_text()
     assert "**reproduced**" in text.split("## Recovery after a reset")[1]
 
 
 def test_a_page_of_one_arm_has_no_such_section(tmp_path):
-    study = report.Study("Recovery", recovery=("elastic_reset", "reset_to_initial"))
     records = [r for r in _records(1) if r["method"] == "elastic_reset"]
-    report.write(tmp_path, records, study)
+    report.write(tmp_path, records, REPORT)
     assert "Recovery" not in (tmp_path / "report.md").read_text().split("\n", 1)[1]

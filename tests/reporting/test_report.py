@@ -1,3 +1,5 @@
+"""report.md and its pictures: what they hold, and what they say of poor records."""
+
 import io
 import json
 import threading
@@ -9,20 +11,34 @@ import pytest
 import reporting_records
 import rich.console
 
-from rlhf_jax.reporting import canvas, claims, markdown, plots, report, results
+from rlhf_jax.evaluation import axes
+from rlhf_jax.reporting import (
+    claims,
+    controls,
+    evaluations,
+    figure_style,
+    markdown,
+    plots,
+    report,
+    results,
+    sections,
+)
 
 AXES, CORNERS = reporting_records.AXES, reporting_records.CORNERS
 LABELS = {"elastic_reset": "Elastic Reset", "ppo_kl": "PPO + KL"}
-STUDY = report.Study(
+REPORT = report.Report(
     title="Sentiment",
     question="Does Elastic Reset get more reward at less drift?",
-    corners=CORNERS,
+    axes=AXES,
     labels=LABELS,
     command="python -m experiments.sentiment",
     provenance={"config digest": "0123abcd", "jax": "0.10"},
     claims=(
         claims.Claim("elastic_reset", ("ppo", "ppo_kl"), "reward"),
         claims.Claim("elastic_reset", ("ppo",), "tax/skills"),
+    ),
+    sections=(
+        controls.section(lambda _: [("random reward", "gold stays", "it fell", False)]),
     ),
 )
 ROWS = [
@@ -47,8 +63,7 @@ def many():
 @pytest.fixture(scope="module")
 def written(few, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    controls = [("random reward", "gold stays", "gold fell", False)]
-    report.write(folder, few, STUDY, rows=ROWS, controls=controls, wall=9.0)
+    report.write(folder, few, REPORT, rows=ROWS, wall=9.0)
     return folder
 
 
@@ -59,10 +74,10 @@ def no_pictures(monkeypatch):
 
 
 def _judged(records):
-    found = results.runs(records)
     summary = results.summarize(records, axes=AXES, corners=CORNERS)
-    findings = claims.judge(STUDY.claims, found, axes=AXES, corners=CORNERS)
-    return summary, findings
+    runs = evaluations.runs(records)
+    findings = claims.judge(REPORT.claims, runs, axes=AXES, corners=CORNERS)
+    return sections.Evidence(records, [], summary, findings, REPORT)
 
 
 def _ink(path):
@@ -82,9 +97,9 @@ def test_a_run_leaves_its_four_files_and_nothing_half_done(written):
 def test_pictures_hold_every_method_in_its_colour(written, name):
     (height, width, _), ink = _ink(written / name)
     assert width > 1200 and height > 500
-    for color in canvas.COLORS[:3]:
+    for color in figure_style.COLORS[:3]:
         assert color in ink
-    assert canvas.COLORS[3] not in ink
+    assert figure_style.COLORS[3] not in ink
 
 
 def test_results_json_is_json_and_holds_the_verdicts(written):
@@ -130,31 +145,31 @@ def test_samples_are_twenty_of_the_last_evaluation_and_do_not_break_the_table(wr
 
 
 def test_eight_seeds_are_judged(many):
-    summary, findings = _judged(many)
-    text = report.render(summary, findings, STUDY)
+    judged = _judged(many)
+    text = report.render(judged)
     assert "no test" not in text
     assert "| Elastic Reset is better than PPO + KL | reward |" in text
     assert "**reproduced**" in text
     assert "better than all of PPO and PPO + KL (reward): **contradicted**" in text
-    first = findings[0].verdict
+    first = judged.findings[0].verdict
     assert f"is {first.word} (reward: {markdown.number(first.mean)}" in text
 
 
 def test_accuracies_are_printed_in_points(many):
-    summary, findings = _judged(many)
-    tax = findings[2]
+    judged = _judged(many)
+    tax = judged.findings[2]
     assert tax.smallest_effect == 0.03
-    text = report.render(summary, findings, STUDY)
+    text = report.render(judged)
     row = next(line for line in text.splitlines() if "| Skills lost | 3 |" in line)
     assert markdown.number(tax.verdict.mean, 100.0) in row
 
 
 def test_disagreeing_axes_are_in_the_headline(few):
-    summary, _ = _judged(few)
-    axis = {"mean": 99.0, "low": 98.0, "high": 100.0}
-    for method, name in zip(("ppo", "ppo_kl"), AXES[:2], strict=True):
-        summary["methods"][method]["hypervolume"][name] = axis
-    text = report.answer(summary, [], STUDY)
+    judged = _judged(few)
+    area = {"mean": 99.0, "low": 98.0, "high": 100.0}
+    for method, axis in zip(("ppo", "ppo_kl"), AXES[:2], strict=True):
+        judged.summary["methods"][method]["hypervolume"][axis.key] = area
+    text = report.answer(judged._replace(findings=[]))
     assert "PPO leads in the mean on Human-text NLL" in text
     assert "PPO + KL leads in the mean on KL from the initial policy" in text
     assert text.endswith("so the axes disagree.")
@@ -163,17 +178,16 @@ def test_disagreeing_axes_are_in_the_headline(few):
 def test_a_final_policy_after_a_reset_is_said_so():
     records = reporting_records.make(3, steps=10)
     records = [r for r in records if r.get("eval/phase") != "final"]
-    summary, findings = _judged(records)
+    judged = _judged(records)
     assert "the final policy is the one after it: Elastic Reset (step 10)" in (
-        report.render(summary, findings, STUDY)
+        report.render(judged)
     )
 
 
 def test_an_axis_that_was_not_measured_is_named(few, tmp_path):
     bare = [{k: v for k, v in row.items() if k != "tax/skills"} for row in few]
-    study = report.Study("Text", corners=CORNERS)
-    found = report.write(tmp_path, bare, study)
-    assert set(found["methods"]["ppo"]["drift"]) == set(AXES[:2])
+    found = report.write(tmp_path, bare, report.Report("Text"))
+    assert list(found["methods"]["ppo"]["drift"]) == [axis.key for axis in AXES[:2]]
     assert "Not measured: tax/skills." in (tmp_path / "report.md").read_text()
 
 
@@ -183,7 +197,7 @@ def test_a_run_that_diverged_is_reported(few, tmp_path):
         diverged = row["method"] == "ppo" and row["seed"] == 1 and row["step"] >= 9
         if diverged and "eval/reward" in row:
             row |= {"eval/reward": np.nan, "drift/text_nll": np.nan}
-    report.write(tmp_path, broken, STUDY)
+    report.write(tmp_path, broken, REPORT)
     text = (tmp_path / "report.md").read_text()
     assert "1 not finite" in text
     assert "none: not finite in seed 1" in text
@@ -196,17 +210,65 @@ def test_pictures_of_poor_records_raise_no_warning(seeds, tmp_path):
         records = reporting_records.make(seeds, steps=3, methods=["sft"], gold=False)
         plots.front(records, AXES, tmp_path / "front.png")
         plots.curves(records, tmp_path / "curves.png")
-        ends = [r for r in records if r.get("eval/phase") in ("start", "final")]
-        plots.curves(ends, tmp_path / "curves.pdf")
+        two = [r for r in records if r.get("eval/phase") in ("start", "final")]
+        plots.curves(two, tmp_path / "curves.pdf")
         training = [r for r in records if "eval/reward" not in r]
         plots.curves(training, tmp_path / "training.png")
         plots.curves([], tmp_path / "empty.png")
 
 
 def test_a_front_on_one_axis_is_refused(few, tmp_path):
-    for axes in (["drift/text_nll"], "drift/text_nll"):
-        with pytest.raises(ValueError, match="two drift axes"):
-            plots.front(few, axes, tmp_path / "front.png")
+    with pytest.raises(ValueError, match="two drift axes"):
+        plots.front(few, AXES[:1], tmp_path / "front.png")
+
+
+def test_a_panel_shows_the_first_of_its_axes_that_was_measured(few, tmp_path):
+    panels = ((axes.Axis("eval/none", "None"), axes.SCORES), (axes.Axis("none", ""),))
+    plots.curves(few, tmp_path / "first.png", panels=panels)
+    plots.curves(few, tmp_path / "second.png", panels=((axes.SCORES,),))
+    first, second = ((tmp_path / f"{n}.png").read_bytes() for n in ("first", "second"))
+    assert first == second
+
+
+def test_an_axis_of_the_report_replaces_the_standard_one(few, monkeypatch):
+    drawn = {}
+    for name in ("front", "curves"):
+        monkeypatch.setattr(
+            plots, name, lambda *_, n=name, **named: drawn.update({n: named})
+        )
+    report.draw("", few, report.Report("Raw", axes=(*AXES, *axes.OWN_UNITS)))
+    assert [axis.unit for axis in drawn["front"]["rewards"]] == ["own units", ""]
+    assert [axis.unit for axis in drawn["curves"]["panels"][0]] == ["own units"] * 2
+
+
+def test_sections_are_computed_in_order_and_stand_where_they_say(few, tmp_path):
+    def compute(evidence):
+        return {"methods": len(evidence.summary["methods"]), "rows": len(evidence.rows)}
+
+    def render(computed, evidence):
+        yield f"## Own words on {computed} of {evidence.report.title}"
+
+    own = sections.Section("own", compute, render, after="results")
+    double = sections.Section(
+        "double",
+        lambda e: 2 * e.summary["own"]["methods"],
+        lambda n, _: [f"Twice: {n}"],
+    )
+    silent = sections.Section("silent", None, lambda computed, _: [str(computed)])
+    about = report.Report("Parts", sections=(own, double, silent))
+    found = report.write(tmp_path, few, about, rows=ROWS)
+    assert found["own"] == {"methods": 3, "rows": len(ROWS)} and found["double"] == 6
+    assert "silent" not in found
+    text = (tmp_path / "report.md").read_text()
+    parts = ("## Results", "## Own words on", "## Verdicts", "Twice: 6", "## Seeds")
+    order = [text.index(part) for part in parts]
+    assert order == sorted(order)
+
+
+def test_a_section_after_nothing_known_is_refused():
+    lost = sections.Section("lost", None, lambda *_: [], after="samples")
+    with pytest.raises(ValueError, match="section 'lost' stands after 'samples'"):
+        report.Report("Parts", sections=(lost,))
 
 
 def test_pictures_can_be_drawn_in_a_thread(few, tmp_path):
@@ -219,10 +281,10 @@ def test_pictures_can_be_drawn_in_a_thread(few, tmp_path):
 
 def test_a_light_copy_shows_the_same_in_less(written, tmp_path):
     whole = written / "front.png"
-    (tmp_path / "light.png").write_bytes(canvas.light(whole, width=800))
+    (tmp_path / "light.png").write_bytes(figure_style.light(whole, width=800))
     (height, width, _), ink = _ink(tmp_path / "light.png")
     assert width == 800
-    assert set(canvas.COLORS[:3]) <= ink and canvas.COLORS[3] not in ink
+    assert set(figure_style.COLORS[:3]) <= ink and figure_style.COLORS[3] not in ink
     assert (tmp_path / "light.png").stat().st_size < whole.stat().st_size / 2
     before, after = _shares(whole), _shares(tmp_path / "light.png")
     np.testing.assert_allclose(after, before, atol=0.01)
@@ -234,13 +296,13 @@ def _shares(path):
 
 
 def test_no_two_methods_look_alike():
-    looks = {tuple(style.values()) for style in canvas.styles()}
-    assert len(looks) == len(canvas.COLORS) * len(canvas.MARKERS)
+    styles = {tuple(style.values()) for style in figure_style.styles()}
+    assert len(styles) == len(figure_style.COLORS) * len(figure_style.MARKERS)
 
 
 def test_the_console_table_fits_eighty_columns_and_hides_nothing(few):
     console = rich.console.Console(width=80, file=io.StringIO(), record=True)
-    report.show(_judged(few)[0], labels=LABELS, console=console)
+    report.show(_judged(few).summary, REPORT, console=console)
     text = console.export_text()
     assert "PPO + KL" in text and "Skills lost" in text
     assert "…" not in text
@@ -257,11 +319,11 @@ def test_the_console_table_fits_eighty_columns_and_hides_nothing(few):
     ],
 )
 def test_methods_are_named_for_readers(method, name):
-    assert canvas.method_name(method, LABELS) == name
+    assert figure_style.method_name(method, LABELS) == name
 
 
 def test_the_page_says_where_fronts_were_matched(few):
-    text = report.render(*_judged(few), STUDY)
+    text = report.render(_judged(few))
     assert "at what PPO, PPO + KL and Elastic Reset all reach" in text
     for part in ("| matched at |", "### Best reward at the matched drift"):
         assert text.count(part) == 1
@@ -270,9 +332,9 @@ def test_the_page_says_where_fronts_were_matched(few):
 
 def test_claims_of_a_family_stand_under_its_name(many):
     second = claims.Claim("elastic_reset", ("ppo",), "gold", family="Second thoughts")
-    found = results.runs(many)
-    findings = claims.judge((*STUDY.claims, second), found, axes=AXES, corners=CORNERS)
-    text = report.render(_judged(many)[0], findings, STUDY)
+    declared, runs = (*REPORT.claims, second), evaluations.runs(many)
+    findings = claims.judge(declared, runs, axes=AXES, corners=CORNERS)
+    text = report.render(_judged(many)._replace(findings=findings))
     first, rest = text.split("### Second thoughts")
     assert "| Elastic Reset is better than PPO | Skills lost |" in first
     row = next(line for line in rest.splitlines() if "| gold |" in line)
@@ -282,48 +344,13 @@ def test_claims_of_a_family_stand_under_its_name(many):
 
 def test_methods_outside_of_all_claims_do_not_match_fronts(few, tmp_path, no_pictures):
     bystander = [{**r, "method": "sft"} for r in few if r["method"] == "ppo_kl"]
-    found = report.write(tmp_path, few + bystander, STUDY)
+    found = report.write(tmp_path, few + bystander, REPORT)
     assert found["matched"]["tax/skills"]["methods"] == list(reporting_records.SPEED)
     assert "sft" in found["methods"]
 
 
 def test_methods_without_a_budget_cost_what_averaging_costs(few):
-    summary, findings = _judged(few)
-    summary["budget"] = {"ppo": {"tokens": 5, "wall_seconds": 2}}
-    text = report.render(summary, findings, STUDY)
+    judged = _judged(few)
+    judged.summary["budget"] = {"ppo": {"tokens": 5, "wall_seconds": 2}}
+    text = report.render(judged)
     assert "PPO + KL and Elastic Reset: read off the runs of other methods" in text
-
-
-@pytest.mark.parametrize(
-    ("spread", "text"),
-    [
-        (None, "–"),
-        ({"mean": 1.0, "low": 0.5, "high": 2.0}, "1 [0.5, 2]"),
-        ({"mean": 1.0, "low": 1.0, "high": 1.0, "missing": 2}, "1 [1, 1], 2 absent"),
-        ({"mean": None, "low": None, "high": None, "missing": 3}, "absent"),
-    ],
-)
-def test_intervals_say_what_is_missing_from_them(spread, text):
-    assert markdown.interval(spread, absent="absent") == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "–"),
-        (np.nan, "not finite"),
-        (0.0, "0"),
-        (0.00123, "0.0012"),
-        (2.4567, "2.46"),
-        (12345.6, "12346"),
-        (-0.5, "-0.5"),
-    ],
-)
-def test_numbers_have_three_digits(value, text):
-    assert markdown.number(value) == text
-
-
-def test_words_are_joined():
-    assert markdown.join(["a"]) == "a"
-    assert markdown.join(["a", "b"]) == "a and b"
-    assert markdown.join(["a", "b", "c"]) == "a, b and c"

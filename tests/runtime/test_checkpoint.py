@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from kept_states import assert_same, bits, make_state
 
-from rlhf_jax.runtime import checkpoint, files
+from rlhf_jax.runtime import checkpoint, files, packing
 
 
 def test_every_bit_comes_back(open_run, reports):
@@ -31,8 +31,8 @@ def test_nothing_saved_is_none(open_run, tmp_path):
     assert checkpoint.load_params(tmp_path / "none", {}) is None
 
 
-def test_large_leaves_stand_alone_and_keep_their_sharding(open_run, monkeypatch):
-    monkeypatch.setattr(checkpoint, "ALONE", 64)
+def test_large_leaves_are_saved_separately_and_sharded(open_run, monkeypatch):
+    monkeypatch.setattr(packing, "SEPARATE", 64)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spread, everywhere = (
         jax.NamedSharding(mesh, jax.P(*names)) for names in (("data",), ())
@@ -226,7 +226,7 @@ def test_a_long_list_of_differences_is_cut(open_run):
 
 
 def test_another_format_is_refused(open_run, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 9)
+    monkeypatch.setattr(packing, "FORMAT", 9)
     open_run().save(1, make_state())
     monkeypatch.undo()
     with pytest.raises(ValueError, match="checkpoint format 9, this version reads 1"):

@@ -1,4 +1,4 @@
-"""Weights kept by path and digest, and files replaced whole."""
+"""Weights saved by path and digest."""
 
 import os
 
@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kept_states import assert_same, make_state, native_refusal, refuse
+from kept_states import assert_same, make_state, native_refusal
 
-from rlhf_jax.runtime import checkpoint, files
+from rlhf_jax.runtime import checkpoint, packing
 
 
 def test_weights_come_back_by_path_and_digest(tmp_path):
@@ -39,14 +39,14 @@ def test_weights_outlive_a_full_disk(tmp_path, monkeypatch):
 
 def test_two_writers_of_the_same_weights_agree(tmp_path, monkeypatch):
     folder, params = tmp_path / "weights", {"w": jnp.ones(3)}
-    write = checkpoint._write
+    write = packing.write
 
     def overtaken(*arguments):
-        monkeypatch.setattr(checkpoint, "_write", write)
+        monkeypatch.setattr(packing, "write", write)
         checkpoint.save_params(folder, params)
         write(*arguments)
 
-    monkeypatch.setattr(checkpoint, "_write", overtaken)
+    monkeypatch.setattr(packing, "write", overtaken)
     assert checkpoint.save_params(folder, params) == checkpoint.digest(params)
     np.testing.assert_array_equal(checkpoint.load_params(folder, params)["w"], 1.0)
     assert os.listdir(tmp_path) == ["weights"]
@@ -81,16 +81,3 @@ def test_the_digest_sees_paths_shapes_types_and_bits():
     digests = [checkpoint.digest(tree) for tree in trees]
     assert len(set(digests)) == len(trees)
     assert digests[0] == checkpoint.digest({"a": np.zeros(2, np.float32)})
-
-
-def test_files_are_replaced_whole(tmp_path, monkeypatch):
-    path = tmp_path / "deep" / "file.json"
-    files.write(path, "old")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", refuse)
-        with pytest.raises(OSError):
-            files.write(path, "new")
-    assert path.read_text() == "old"
-    assert os.listdir(path.parent) == ["file.json"]
-    files.write(path, b"new")
-    assert path.read_bytes() == b"new"

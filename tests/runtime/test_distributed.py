@@ -17,8 +17,8 @@ import pytest
 
 from experiments import sentiment
 from rlhf_jax import sampling
-from rlhf_jax.cli import command, options
-from rlhf_jax.runtime import metrics_log, parallel, processes
+from rlhf_jax.cli import options
+from rlhf_jax.runtime import metrics_log, parallel, processes, provenance
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
 PATIENCE = 600  # seconds on a busy machine
@@ -61,15 +61,15 @@ def one(tmp_path_factory):
     """The folder of the job; "one" in it was saved by one process, by `pmap`."""
     folder = tmp_path_factory.mktemp("hosts")
     layout = parallel.data(1)
-    state, said = layout.place(worker.start()), []
+    state, said = layout.put(worker.start()), []
     program = layout.compile(worker.step, rows_in=(1,))
     states = []
     for number in range(5):
-        state, total = program(state, layout.shard(worker.rows(number)))
+        state, total = program(state, layout.shard_rows(worker.rows(number)))
         states.append(state)
         said.append(float(total))
     patch = pytest.MonkeyPatch()
-    patch.setattr(worker.checkpoint, "ALONE", 64)
+    patch.setattr(worker.packing, "SEPARATE", 64)
     worker.saver(folder / "one").save(3, states[2], {"layout": "one"})
     patch.undo()
     return folder, said, states[2]
@@ -167,7 +167,7 @@ def test_one_host_goes_on_from_what_two_saved(found, one, origin, into):
     step, state, extra = run.restore(layout.like(worker.start()))
     assert (step, extra) == (3, {"layout": origin})
     expected = one[2]["embedding"]["token"]
-    checks.close(processes.values(state["embedding"]["token"]), expected, 1e-5, 1e-5)
+    checks.close(processes.to_numpy(state["embedding"]["token"]), expected, 1e-5, 1e-5)
     assert jax.random.key_data(state["key"]).tolist() == [0, 3]
     assert not list((one[0] / f"two-{origin}").glob(".unfinished-*"))
 
@@ -189,7 +189,7 @@ def test_two_hosts_learn_what_one_does(tmp_path):
         layout = parallel.layout("fsdp")
         run = worker.saver(tmp_path / f"learned-{name}")
         state = run.restore(layout.like(jax.eval_shape(mesh_runs.start)))[1]
-        restored = jax.tree.leaves(processes.values(state.learner.params))
+        restored = jax.tree.leaves(processes.to_numpy(state.learner.params))
         for x, y in zip(restored, leaves, strict=True):
             checks.close(x, y, rtol=1e-5, atol=1e-5)
 
@@ -260,7 +260,7 @@ def test_where_a_run_lies_is_no_part_of_its_configuration():
     told = options.Distributed("10.0.0.1:8476", 1, 2)
     here = sentiment.CONFIG
     there = dataclasses.replace(here, layout="fsdp", distributed=told)
-    assert command.digest(there) == command.digest(here)
+    assert provenance.digest(there) == provenance.digest(here)
 
 
 def test_one_process_joins_nobody():

@@ -78,7 +78,7 @@ def test_row_keys_do_not_know_their_device(devices):
 
     state, batch = tiny.start(PPO), tiny.batch()
     program = layout.compile(draw, rows_in=(1,), rows_out=(0,), outputs=1)
-    found = layout.gather(program(state, layout.shard(batch)))
+    found = layout.gather(program(state, layout.shard_rows(batch)))
     np.testing.assert_array_equal(found, draw(state, batch, axis_name=None))
     assert len(np.unique(found, axis=0)) == tiny.ROWS
 
@@ -91,7 +91,7 @@ def rollout_on(layout, config, model):
 
     program = layout.compile(draw, rows_in=(1,), rows_out=(0,), outputs=1)
     state = tiny.start(config, model=model)
-    return layout.gather(program(state, layout.shard(tiny.batch())))
+    return layout.gather(program(state, layout.shard_rows(tiny.batch())))
 
 
 @several
@@ -120,7 +120,7 @@ def learned(layout, config, model):
     states, rows = recorded(config, model)
     state = states[0]
     for (drawn, scores), expected in zip(rows, states[1:], strict=True):
-        drawn, scores = layout.shard(jax.device_get((drawn, scores)))
+        drawn, scores = layout.shard_rows(jax.device_get((drawn, scores)))
         state, metrics = one_of(program(state, drawn, scores, tiny.traced()))
         alike(state.learner.params, expected.learner.params)
         assert metrics["objective/scores"].shape == ()
@@ -157,7 +157,7 @@ def test_the_fused_iteration_is_the_same_on_every_device():
     )
     program = layout.replicas(step, rows_in=(2,))
     states, rows = recorded(PPO, tiny.BIGRAM)
-    batch = layout.shard(tiny.batch(0))
+    batch = layout.shard_rows(tiny.batch(0))
     state, drawn, metrics = program(states[0], tiny.FROZEN, batch, tiny.traced())
     one_of(metrics)
     alike(one_of(state).learner.params, states[1].learner.params)
@@ -182,13 +182,13 @@ def test_the_supervised_step_is_the_same_on_every_device():
         )
         return run(state, batch, hyper)
 
-    alone, spread = jax.jit(step), layout.replicas(step, rows_in=(1,))
+    single, parallel_step = jax.jit(step), layout.replicas(step, rows_in=(1,))
     hyper = training.Hyper(jnp.float32(1e-3), jnp.int32(5))
     state = expected = training.init(tiny.policy_params(tiny.DECODER), tx)
     batch = supervised_batch()
     for _ in range(5):
-        expected, named = alone(expected, batch, hyper)
-        state, metrics = one_of(spread(state, layout.shard(batch), hyper))
+        expected, named = single(expected, batch, hyper)
+        state, metrics = one_of(parallel_step(state, layout.shard_rows(batch), hyper))
         alike(metrics, named)
     alike(state.params, expected.params)
 
@@ -198,14 +198,14 @@ def test_the_supervised_step_is_the_same_on_every_device():
 
 def test_rows_that_devices_do_not_divide_are_named():
     with pytest.raises(ValueError, match=r"6 rows.*4 devices.*batch size.*--devices"):
-        parallel.data(4).shard(np.zeros((6, 2)))
+        parallel.data(4).shard_rows(np.zeros((6, 2)))
 
 
 def test_minibatches_that_devices_do_not_divide_are_named():
     layout = parallel.data(4)
     config = tiny.config(minibatches=4)
     learn = functools.partial(policy_gradient.learn, **tiny.fixed(config))
-    drawn, scores = layout.shard(jax.device_get(recorded_rows()[0]))
+    drawn, scores = layout.shard_rows(jax.device_get(recorded_rows()[0]))
     with pytest.raises(ValueError, match=r"8 rows.*4 minibatches on 4 devices"):
         layout.replicas(learn, rows_in=(1, 2))(
             tiny.start(config), drawn, scores, tiny.traced()
@@ -223,15 +223,15 @@ def test_devices_that_are_not_there_are_named(count):
 
 def test_shard_and_gather_keep_the_order_of_rows():
     layout, x = parallel.data(4), np.arange(24).reshape(8, 3)
-    cut = layout.shard({"x": x})
-    assert cut["x"].shape == (4, 2, 3)
-    np.testing.assert_array_equal(layout.gather(cut)["x"], x)
+    sharded = layout.shard_rows({"x": x})
+    assert sharded["x"].shape == (4, 2, 3)
+    np.testing.assert_array_equal(layout.gather(sharded)["x"], x)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8])
 def test_over_rows_takes_any_number_of_rows(rows):
     layout = parallel.data(4)
-    call = layout.over_rows(lambda a, x: {"y": a * x["v"]}, whole=1)
+    call = layout.over_rows(lambda a, x: {"y": a * x["v"]}, replicated=1)
     x = {"v": np.arange(rows * 2, dtype=np.float32).reshape(rows, 2)}
     np.testing.assert_array_equal(call(jnp.float32(3.0), x)["y"], 3 * x["v"])
 
@@ -244,10 +244,10 @@ def test_a_donated_state_is_taken_over():
 
     program = layout.compile(step, rows_in=(1,), rows_out=(1,), donate=(0,))
     state = jnp.zeros(3)
-    out, rows = program(state, layout.shard(np.ones((4, 1), np.float32)))
+    out, rows = program(state, layout.shard_rows(np.ones((4, 1), np.float32)))
     np.testing.assert_array_equal(out, [4.0, 4.0, 4.0])
     assert out.shape == (3,) and rows.shape == (2, 2, 1)
-    again, _ = program(out, layout.shard(np.ones((4, 1), np.float32)))
+    again, _ = program(out, layout.shard_rows(np.ones((4, 1), np.float32)))
     np.testing.assert_array_equal(again, [8.0, 8.0, 8.0])
     assert out.is_deleted()
 
@@ -261,8 +261,8 @@ def test_a_placed_state_goes_through_one_program(devices):
         return jax.tree.map(lambda x: x + jax.lax.psum(rows.sum(), axis_name), state), 0
 
     program = layout.compile(step, rows_in=(1,))
-    rows = layout.shard(np.ones((4, 1), np.float32))
-    state = layout.place({"a": jnp.zeros(3), "b": jnp.zeros(())})
+    rows = layout.shard_rows(np.ones((4, 1), np.float32))
+    state = layout.put({"a": jnp.zeros(3), "b": jnp.zeros(())})
     for _ in range(3):
         state, _ = program(state, rows)
     like = layout.like(state)

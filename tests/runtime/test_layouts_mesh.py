@@ -13,7 +13,7 @@ import tiny
 
 from rlhf_jax import optim, sampling, training
 from rlhf_jax.algorithms import policy_gradient, sft
-from rlhf_jax.runtime import checkpoint, parallel, processes
+from rlhf_jax.runtime import checkpoint, packing, parallel, processes
 from rlhf_jax.types import Tokens
 
 MESHES = ("fsdp", "fsdp,tensor")
@@ -23,7 +23,7 @@ on_meshes = pytest.mark.parametrize("name", MESHES)
 
 
 def alike(actual, expected):
-    actual, expected = processes.values(actual), processes.values(expected)
+    actual, expected = processes.to_numpy(actual), processes.to_numpy(expected)
     jax.tree.map(lambda x, y: checks.close(x, y, **TOLERANCE), actual, expected)
 
 
@@ -32,7 +32,7 @@ def plain(tree):
 
     def one(x):
         key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return processes.values(jax.random.key_data(x) if key else x)
+        return processes.to_numpy(jax.random.key_data(x) if key else x)
 
     return jax.tree.map(one, tree)
 
@@ -75,10 +75,10 @@ def test_five_iterations_do_not_know_their_layout(name, count):
 
 
 @on_meshes
-def test_learning_keeps_parameters_cut(name):
+def test_learning_keeps_parameters_sharded(name):
     layout = parallel.layout(name)
     state, _ = mesh_runs.learn(layout, last=1)
-    placed = layout.place(mesh_runs.start())
+    placed = layout.put(mesh_runs.start())
     for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(placed), strict=True):
         assert x.sharding == y.sharding
     query = state.learner.params["policy"]["layers"]["attention"]["query"]["kernel"]
@@ -111,8 +111,8 @@ def test_micro_batches_on_a_mesh_add_up_to_the_minibatch(name):
     alone = functools.partial(step, axis_name=None, parts=1)
     expected, _ = alone(training.init(params, tx), batch, hyper)
     program = layout.compile(functools.partial(step, parts=2), rows_in=(1,))
-    state = layout.place(training.init(params, tx))
-    state, _ = program(state, layout.shard(batch), hyper)
+    state = layout.put(training.init(params, tx))
+    state, _ = program(state, layout.shard_rows(batch), hyper)
     alike(state.params, expected.params)
 
 
@@ -130,7 +130,7 @@ def test_row_keys_do_not_know_their_mesh(name):
 
     state, batch = tiny.start(tiny.config()), tiny.batch()
     program = layout.compile(draw, rows_in=(1,), rows_out=(0,), outputs=1)
-    found = layout.gather(program(layout.place(state), layout.shard(batch)))
+    found = layout.gather(program(layout.put(state), layout.shard_rows(batch)))
     np.testing.assert_array_equal(found, draw(state, batch, axis_name=None))
     assert len(np.unique(found, axis=0)) == tiny.ROWS
 
@@ -145,7 +145,7 @@ def test_equal_logits_give_equal_samples_bit_for_bit():
         return policy_gradient.rollout(state, batch, networks=networks, config=config)
 
     program = layout.compile(draw, rows_in=(1,), rows_out=(0,), outputs=1)
-    drawn = program(tiny.start(config), layout.shard(tiny.batch()))
+    drawn = program(tiny.start(config), layout.shard_rows(tiny.batch()))
     assert drawn.tokens.sharding.shard_shape(drawn.tokens.shape)[0] == 4
     expected = tiny.rollout(config)(tiny.start(config), tiny.batch())
     checks.same(layout.gather(drawn), jax.device_get(expected))
@@ -164,22 +164,22 @@ def test_a_placed_state_goes_through_one_program(name):
         return jax.tree.map(lambda x: x + rows.sum(), state), 0
 
     program = layout.compile(step, rows_in=(1,))
-    rows = layout.shard(np.ones((4, 1), np.float32))
+    rows = layout.shard_rows(np.ones((4, 1), np.float32))
     start = {"embedding": {"token": jnp.zeros((8, 8))}, "b": jnp.zeros(())}
-    state = layout.place(start)
+    state = layout.put(start)
     for _ in range(3):
         state, _ = program(state, rows)
     like = layout.like(state)
     restored = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), state, like)
     program(restored, rows)
-    moved = jax.tree.map(lambda x: jax.device_put(x, layout.whole), state)
+    moved = jax.tree.map(lambda x: jax.device_put(x, layout.replicated), state)
     out, _ = program(moved, rows)
     program(start, rows)
     assert traced == [None]
     assert [p._cache_size() for p in program._programs.values()] == [1]
     assert out["embedding"]["token"].sharding == state["embedding"]["token"].sharding
     np.testing.assert_array_equal(out["b"], 16.0)
-    shapes = jax.eval_shape(lambda: layout.place(start))
+    shapes = jax.eval_shape(lambda: layout.put(start))
     assert shapes["b"].shape == ()
 
 
@@ -190,12 +190,12 @@ def test_a_donated_state_is_taken_over():
         return state + rows.sum(), rows * 2
 
     program = layout.compile(step, rows_in=(1,), rows_out=(1,), donate=(0,))
-    state = layout.place(jnp.zeros((4, 4)))
-    out, rows = program(state, layout.shard(np.ones((4, 1), np.float32)))
+    state = layout.put(jnp.zeros((4, 4)))
+    out, rows = program(state, layout.shard_rows(np.ones((4, 1), np.float32)))
     assert state.is_deleted() and not out.is_deleted()
     np.testing.assert_array_equal(layout.gather(rows), np.full((4, 1), 2.0))
-    kept = layout.keep({"x": out})
-    again, _ = program(out, layout.shard(np.ones((4, 1), np.float32)))
+    kept = layout.snapshot({"x": out})
+    again, _ = program(out, layout.shard_rows(np.ones((4, 1), np.float32)))
     np.testing.assert_array_equal(kept["x"], np.full((4, 4), 4.0))
     np.testing.assert_array_equal(again, np.full((4, 4), 8.0))
 
@@ -203,7 +203,7 @@ def test_a_donated_state_is_taken_over():
 @pytest.mark.parametrize("rows", [1, 7, 8])
 def test_over_rows_takes_any_number_of_rows(rows):
     layout = parallel.layout("fsdp,tensor")
-    call = layout.over_rows(lambda a, x: {"y": a * x["v"]}, whole=1)
+    call = layout.over_rows(lambda a, x: {"y": a * x["v"]}, replicated=1)
     x = {"v": np.arange(rows * 2, dtype=np.float32).reshape(rows, 2)}
     np.testing.assert_array_equal(call(jnp.float32(3.0), x)["y"], 3 * x["v"])
 
@@ -211,15 +211,15 @@ def test_over_rows_takes_any_number_of_rows(rows):
 @on_meshes
 def test_shard_and_gather_keep_the_order_of_rows(name):
     layout, x = parallel.layout(name), np.arange(24).reshape(8, 3)
-    for cut in (layout.shard({"x": x}), layout.shard_own({"x": x})):
-        assert cut["x"].sharding == layout.rows
-        np.testing.assert_array_equal(layout.gather(cut)["x"], x)
+    for sharded in (layout.shard_rows({"x": x}), layout.shard_local_rows({"x": x})):
+        assert sharded["x"].sharding == layout.rows
+        np.testing.assert_array_equal(layout.gather(sharded)["x"], x)
 
 
 def test_rows_that_a_mesh_does_not_divide_are_named():
     layout = parallel.layout("fsdp:2,tensor:2")
     match = r"7 rows.*2 devices \(fsdp:2,tensor:2\).*batch size.*--layout"
-    for shard in (layout.shard, layout.shard_own):
+    for shard in (layout.shard_rows, layout.shard_local_rows):
         with pytest.raises(ValueError, match=match):
             shard(np.zeros((7, 2)))
 
@@ -229,9 +229,9 @@ def test_rows_that_a_mesh_does_not_divide_are_named():
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """{layout: Checkpointer} of two iterations, large leaves apart from small ones."""
+    """{layout: Checkpointer} of two iterations, large leaves saved separately."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(checkpoint, "ALONE", 128)
+    patch.setattr(packing, "SEPARATE", 128)
     made = {}
     for name, count in (("data", 1), *((name, None) for name in MESHES)):
         state, _ = mesh_runs.learn(parallel.layout(name, count), last=2)

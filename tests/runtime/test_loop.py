@@ -30,14 +30,13 @@ class Fake:
     def _note(self, *event):
         self.events.append(event)
 
-    def _advance(self, state, iteration, hold):
-        self._note("hold" if hold else "advance", iteration)
+    def _advance(self, state, iteration):
+        self._note("advance", iteration)
         if iteration == self._signal_at:
             self._signals.received = "SIGTERM"
         metrics = {
             "value": jnp.float32(iteration),
             self._name: jnp.float32(self._skipped.get(iteration, 0)),
-            "reset/reset": jnp.float32(0),
         }
         return [*state, iteration], metrics, f"rows {iteration}"
 
@@ -105,12 +104,12 @@ def test_evaluations_come_after_the_log_and_before_the_save():
 
 
 def test_both_sides_of_a_reset_are_evaluated():
-    """Iteration 1 ends with a reset and is evaluated: the reset is held back."""
+    """Iteration 1 ends with a reset and is evaluated, before it and after."""
     fake = Fake()
     state = run(fake, evaluations=frozenset({2}), resets=frozenset({1}))
     assert state == [0, 1, "reset", 2]
     assert fake.events[1:7] == [
-        ("hold", 1),
+        ("advance", 1),
         ("log", 1),
         ("log", 2),
         ("evaluate", 2, "before_reset"),
@@ -120,10 +119,18 @@ def test_both_sides_of_a_reset_are_evaluated():
     assert [metrics["reset/reset"] for _, metrics, _ in fake.logged] == [0, 1, 0]
 
 
-def test_a_reset_that_nobody_looks_at_stays_inside_the_iteration():
+def test_a_reset_comes_after_its_iteration_whether_or_not_it_is_evaluated():
     fake = Fake()
     state = run(fake, evaluations=frozenset({3}), resets=frozenset({0, 1}))
-    assert state == [0, 1, 2] and ("reset",) not in fake.events
+    assert state == [0, "reset", 1, "reset", 2]
+    phases = [event[2] for event in fake.events if event[0] == "evaluate"]
+    assert phases == ["final"]
+
+
+def test_runs_without_resets_log_none():
+    fake = Fake()
+    run(fake)
+    assert all("reset/reset" not in metrics for _, metrics, _ in fake.logged)
 
 
 def test_a_last_iteration_with_a_reset_is_evaluated_on_both_sides():
@@ -163,7 +170,7 @@ def test_a_signal_in_the_last_iteration_lets_it_end():
     assert fake.events[-1] == ("save", 3, "final")
 
 
-def test_a_signal_on_a_held_reset_saves_what_is_after_it():
+def test_a_signal_at_a_reset_saves_what_is_after_it():
     signals = loop.Signals()
     fake = Fake(signals=signals, signal_at=1)
     with pytest.raises(loop.Interrupted):
@@ -198,7 +205,7 @@ def test_a_few_skipped_updates_are_borne():
         run(Fake(skipped=(2, 0, 2)), max_skipped=2)
 
 
-def test_not_finite_at_a_held_reset_saves_what_is_after_it():
+def test_not_finite_at_a_reset_saves_what_is_after_it():
     """The checkpoint of a step holds the step's reset, whatever ended the run."""
     fake = Fake(skipped=(0, 5))
     with pytest.raises(loop.NotFinite):
@@ -212,7 +219,7 @@ def test_time_spent_on_evaluations_is_not_an_iterations(monkeypatch):
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
     times = {}
 
-    def advance(state, iteration, hold):
+    def advance(state, iteration):
         clock[0] += 1.0
         return state, {}, None
 
@@ -254,7 +261,7 @@ def test_metrics_may_come_from_a_compiled_program():
     step = jax.jit(lambda x: (x + 1, {"value": x * 2}))
     seen = []
     hooks = loop.Hooks(
-        advance=lambda state, iteration, hold: (*step(state), None),
+        advance=lambda state, iteration: (*step(state), None),
         log=lambda step, metrics, rows: seen.append(metrics["value"]),
     )
     final = loop.run(jnp.float32(0), start=0, plan=loop.Plan(steps=3), hooks=hooks)

@@ -91,16 +91,16 @@ def test_a_half_written_line_is_not_read_and_goes_when_writing_goes_on(tmp_path)
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": 2}\n{"a":')
     assert [row["a"] for row in metrics_log.read(path)] == [1, 2]
-    metrics_log.cut(path)
+    metrics_log.truncate(path)
     assert path.read_bytes() == b'{"a": 1}\n{"a": 2}\n'
 
 
-def test_cutting_inside_a_line_goes_back_to_its_start(tmp_path):
+def test_truncating_inside_a_line_goes_back_to_its_start(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": 2}\n')
-    metrics_log.cut(path, 12)
+    metrics_log.truncate(path, 12)
     assert path.read_bytes() == b'{"a": 1}\n'
-    metrics_log.cut(path, 0)
+    metrics_log.truncate(path, 0)
     assert path.read_bytes() == b""
 
 
@@ -118,15 +118,6 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
 
 def test_no_file_holds_no_rows(tmp_path):
     assert metrics_log.read(tmp_path / "none.jsonl") == []
-
-
-def test_writing_a_file_replaces_it_whole(tmp_path):
-    path = metrics_log.write_text(tmp_path / "deep" / "page.md", "one")
-    metrics_log.write_text(path, "zwei …")
-    assert path.read_text() == "zwei …"
-    metrics_log.write_json(path, {"x": np.float32(0.5), "gap": (np.nan, None)})
-    assert json.loads(path.read_text()) == {"x": 0.5, "gap": [None, None]}
-    assert [p.name for p in path.parent.iterdir()] == ["page.md"]
 
 
 def test_tensorboard_gets_a_run_for_each_method_and_seed(tmp_path):
@@ -180,23 +171,6 @@ ROWS = [
     {"prompt": f"p{i} " * 60, "completion": f"[c{i}] " * 200, "score": i / 7}
     for i in range(9)
 ]
-
-
-def test_samples_are_kept_and_cut_like_metrics(tmp_path):
-    with samples.Samples(tmp_path) as log:
-        log.write(ROWS[:2], method="ppo", seed=0, step=10)
-        offset = log.offset()
-        log.write(ROWS[2:], method="ppo", seed=0, step=20)
-    with samples.Samples(tmp_path, resume_offset=offset):
-        pass
-    kept = metrics_log.read(tmp_path / "samples.jsonl")
-    assert [row["score"] for row in kept] == [0.0, 1 / 7]
-    assert kept[1] == {"method": "ppo", "seed": 0, "step": 10, **ROWS[1]}
-
-
-def test_a_sample_without_its_texts_is_refused(tmp_path):
-    with samples.Samples(tmp_path) as log, pytest.raises(ValueError, match="prompt"):
-        log.write([{"text": "x"}], method="ppo", seed=0, step=0)
 
 
 def test_the_sample_table_shows_texts_as_they_are_and_fits(tmp_path):

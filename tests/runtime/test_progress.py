@@ -104,3 +104,17 @@ def test_an_error_passes_through_and_adds_no_last_line():
 )
 def test_durations_as_a_person_says_them(seconds, text):
     assert progress.duration(seconds) == text
+
+
+def test_preparation_prints_lines_and_bars_and_then_nothing():
+    console = rich.console.Console(file=io.StringIO(), width=100, color_system=None)
+    with progress.Preparation(console) as report:
+        report("loading 3 texts")
+        for done in (1, 2):
+            report("pretraining", done=done, total=2, nll=0.5)
+        report("ready")
+    report("training has a bar of its own")
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "loading 3 texts" and lines[-1] == "ready"
+    assert lines[1].startswith("pretraining: 2/2") and "nll 0.5" in lines[1]
+    assert len(lines) == 3

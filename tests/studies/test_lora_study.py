@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import small_study
 
-from experiments import sentiment
 from rlhf_jax import huggingface, trees
 from rlhf_jax.huggingface import adapters as hf_adapters
 from rlhf_jax.models import lora
@@ -106,7 +105,7 @@ def test_the_report_says_what_was_trained(whole):
 
 @pytest.mark.parametrize("looks", [3, 9])
 def test_a_stopped_study_goes_on_bit_for_bit(looks, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(sentiment, "finish", lambda *_: None)  # its report
+    small_study.without_report(monkeypatch)
     place = tmp_path / "run"
     with monkeypatch.context() as patched:
         patched.setattr(loop, "Signals", lambda: small_study.StopAfter(looks))

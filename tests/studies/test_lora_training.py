@@ -15,11 +15,12 @@ import tiny
 
 from rlhf_jax import ema, optim, trees
 from rlhf_jax.algorithms import policy_gradient, sft
-from rlhf_jax.cli import options
 from rlhf_jax.models import lora
 from rlhf_jax.runtime import checkpoint, parallel
-from rlhf_jax.studies import cells, methods
-from rlhf_jax.tasks import Reward
+from rlhf_jax.studies import methods, programs, supervised
+from rlhf_jax.studies import policy_gradient as policy_gradients
+from rlhf_jax.studies.task import Reward
+from rlhf_jax.studies.trainable import Trainable
 from rlhf_jax.types import Prompts, Tokens
 
 ADAPTER = lora.Config(rank=2, alpha=4.0)
@@ -27,10 +28,9 @@ LAYOUT = parallel.data(1)
 HYPER = tiny.HYPER._replace(learning_rate=1e-2)
 SHARED = pytest.param("shared", marks=pytest.mark.slow)  # and a score on the host
 VALUES = ["separate", SHARED]
-RESETS = {"reset_every": 1, "reset_first": True}
 TASK = types.SimpleNamespace(
     model=tiny.DECODER,
-    params=LAYOUT.place(tiny.policy_params(tiny.DECODER)),
+    params=LAYOUT.put(tiny.policy_params(tiny.DECODER)),
     prompts=Prompts(*tiny.batch()[:2]),
     columns={},
     decode=None,
@@ -49,28 +49,25 @@ def same(a, b):
     checks.same(jax.tree.map(plain, a), jax.tree.map(plain, b))
 
 
-@functools.cache
-def programs(value="separate", adapter=ADAPTER):
+def compiled(value="separate", adapter=ADAPTER):
     """With a JAX score for the separate critic, without one for the shared trunk."""
     score = tiny.score if value == "separate" else None
     config = tiny.config(value=value)
-    return config, cells.compile_programs(
+    return config, programs.compile_programs(
         tiny.DECODER, config, LAYOUT, score=score, adapter=adapter
     )
 
 
-def trainer(value="separate", adapter=ADAPTER, task=TASK, **hyper):
-    config, made = programs(value, adapter)
+def trainer(value="separate", adapter=ADAPTER, task=TASK, layout=LAYOUT, **hyper):
     reward = JAX_REWARD if value == "separate" else HOST_REWARD
-    return cells.reinforcement(
+    return policy_gradients.trainer(
         task,
-        made,
-        config,
+        tiny.config(value=value),
         HYPER._replace(**hyper),
         reward,
         seed=0,
         rows=tiny.ROWS,
-        layout=LAYOUT,
+        layout=layout,
         adapter=adapter,
     )
 
@@ -83,7 +80,7 @@ def ran(value="separate", count=3, **hyper):
     state = train.start()
     states, metrics = [jax.device_get(plain(state))], []
     for number in range(count):
-        state, named, _ = train.advance(state, number, False)
+        state, named, _ = train.advance(state, number)
         states.append(jax.device_get(plain(state)))
         metrics.append(jax.device_get(named))
     return states, metrics
@@ -140,11 +137,12 @@ def test_it_begins_at_the_base_with_a_ratio_of_1(value):
 
 def test_the_first_rollout_is_that_of_the_model_without_adapters():
     """Whose programs ask for no base."""
-    batch = LAYOUT.shard(tiny.batch())
+    batch = LAYOUT.shard_rows(tiny.batch())
     state = trainer().start()
-    ours = programs("separate", ADAPTER)[1].on(TASK.params).rollout(state, batch)
-    config, made = programs("separate", None)
-    theirs = made.rollout(LAYOUT.place(tiny.start(config, model=tiny.DECODER)), batch)
+    ours = compiled("separate", ADAPTER)[1].rollout(TASK.params, state, batch)
+    config, made = compiled("separate", None)
+    start = LAYOUT.put(tiny.start(config, model=tiny.DECODER))
+    theirs = made.rollout((), start, batch)
     for name in ("tokens", "mask"):
         checks.same(getattr(ours, name), getattr(theirs, name))
     checks.close(ours.logps, theirs.logps, rtol=1e-6, atol=1e-6)
@@ -152,9 +150,9 @@ def test_the_first_rollout_is_that_of_the_model_without_adapters():
 
 def test_the_base_is_an_argument_neither_constant_nor_given_away():
     """One program serves any base."""
-    train, (_, made) = trainer(), programs("separate", ADAPTER)
-    batch, hyper = LAYOUT.shard(tiny.batch()), tiny.traced(HYPER)
-    other = LAYOUT.place(tiny.policy_params(tiny.DECODER, seed=5))
+    train, (_, made) = trainer(), compiled("separate", ADAPTER)
+    batch, hyper = LAYOUT.shard_rows(tiny.batch()), tiny.traced(HYPER)
+    other = LAYOUT.put(tiny.policy_params(tiny.DECODER, seed=5))
     seen = []
     for base in (TASK.params, other, TASK.params):
         _, _, metrics = made.iteration(base, train.start(), tiny.FROZEN, batch, hyper)
@@ -176,16 +174,16 @@ def test_an_update_of_sft_is_the_chain_rule_through_a_and_b():
     tokens = rng.integers(2, tiny.VOCAB, (4, 6)).astype(np.int32)
     texts = Tokens(tokens, np.ones_like(tokens), np.ones_like(tokens))
     config = optim.Config(max_grad_norm=None)
-    step = cells.compile_supervised(tiny.DECODER, config, LAYOUT, ADAPTER)
-    train = cells.supervised(
-        TASK, texts, step, config, seed=0, rows=4, steps=2, learning_rate=1e-2,
-        layout=LAYOUT, adapter=ADAPTER,
+    objective = supervised.Objective(tiny.DECODER, sft.make_loss, sft.count, config)
+    train = supervised.trainer(
+        Trainable(TASK.params, ADAPTER), texts, objective, rows=4,
+        steps=2, learning_rate=1e-2, seed=0, key=jax.random.key(0), layout=LAYOUT,
+        prefix="sft/",
     )  # fmt: skip
     state = train.start()
-    shaken = jax.device_get(tiny.shake(state.params, 1))
-    state, metrics, _ = train.advance(
-        LAYOUT.place(state._replace(params=shaken)), 0, False
-    )
+    shaken = jax.device_get(tiny.shake(state.learner.params, 1))
+    learner = state.learner._replace(params=shaken)
+    state, metrics, _ = train.advance(LAYOUT.put(state._replace(learner=learner)), 0)
     merged = lora.merge(TASK.params, shaken, scale=ADAPTER.scale)
     loss = sft.make_loss(tiny.DECODER)
     count = sft.count(texts)
@@ -209,7 +207,7 @@ def test_an_update_of_sft_is_the_chain_rule_through_a_and_b():
     updates, _ = adam.update(grads, adam.init(shaken))
     expected = optax.apply_updates(shaken, updates)
     close_trees(train.policy(state), expected)
-    assert names(state.params) == {"lora_a", "lora_b"}
+    assert names(train.policy(state)) == {"lora_a", "lora_b"}
     assert metrics["sft/finite"] == 1.0
 
 
@@ -235,7 +233,7 @@ def test_the_average_is_of_a_and_b_apart_and_a_reset_goes_there():
     train = trainer()
     state = train.start()
     for number in range(3):
-        state, _, _ = train.advance(state, number, False)
+        state, _, _ = train.advance(state, number)
     critic = jax.device_get(state.learner.params["value"])
     moments = jax.device_get(state.learner.opt_state)
     state = train.reset(state)
@@ -249,13 +247,11 @@ def test_the_average_is_of_a_and_b_apart_and_a_reset_goes_there():
     checks.same(jax.device_get(merged), jax.device_get(TASK.params))
 
 
-def test_a_reset_in_the_program_is_the_reset_beside_it():
-    """Of iteration 0, as the host holds one back to measure both sides."""
-    resets = trainer(**RESETS)
-    inside, named, _ = resets.advance(resets.start(), 0, False)
-    held, unnamed, _ = resets.advance(resets.start(), 0, True)
-    assert (named["reset/reset"], unnamed["reset/reset"]) == (1.0, 0.0)
-    same(inside, resets.reset(held))
+def test_the_trainer_never_resets_by_itself():
+    """Whatever clock its hyperparameters hold: the host loop has the calendar."""
+    quiet, asked = trainer(), trainer(reset_every=1, reset_first=True)
+    states = [train.advance(train.start(), 0)[0] for train in (quiet, asked)]
+    same(*states)
 
 
 def test_weights_and_mixtures_are_those_of_the_merged_policy():
@@ -275,7 +271,7 @@ def test_weights_and_mixtures_are_those_of_the_merged_policy():
 
 def test_a_checkpoint_holds_no_base_and_goes_on_bit_for_bit(tmp_path):
     train = trainer()
-    state, _, _ = train.advance(train.start(), 0, False)
+    state, _, _ = train.advance(train.start(), 0)
     saver = checkpoint.Checkpointer(tmp_path, config_digest="lora")
     saver.save(1, {"state": state, "best": jax.device_get(train.policy(state))})
     (manifest,) = tmp_path.glob("*/manifest.json")
@@ -289,7 +285,7 @@ def test_a_checkpoint_holds_no_base_and_goes_on_bit_for_bit(tmp_path):
     step, found, _ = saver.restore(LAYOUT.like(target))
     state = found["state"]
     for number in range(step, 3):
-        state, _, _ = train.advance(state, number, False)
+        state, _, _ = train.advance(state, number)
     checks.same(jax.device_get(plain(state)), ran()[0][3])
 
 
@@ -298,43 +294,40 @@ def test_a_checkpoint_holds_no_base_and_goes_on_bit_for_bit(tmp_path):
     [
         ({"rank": 2, "targets": ("q_proj",)}, "--lora: target 'q_proj' matches no lay"),
         ({"rank": 65}, "--lora: rank 65 does not fit layers/attention/query: .*1 to 8"),
-        ({"rank": -1}, "--lora: rank -1 does not fit layers/attention/query"),
+        ({"rank": -1}, "rank=-1: must be a whole number of at least 0"),
     ],
 )
 def test_flags_that_do_not_fit_the_policy_are_one_clear_error(asked, words):
     with pytest.raises(ValueError, match=words):
-        options.adapter(options.Lora(**asked), TASK.params)
-    assert options.adapter(options.Lora(), TASK.params) is None
-    assert options.adapter(options.Lora(rank=2), TASK.params) == ADAPTER
+        lora.adapter(lora.Config(**asked), TASK.params)
+    assert lora.adapter(lora.Config(), TASK.params) is None
+    assert lora.adapter(lora.Config(rank=2), TASK.params) == ADAPTER
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["data", "fsdp"])
 def test_two_devices_train_the_same_adapters(name):
     layout = parallel.layout(name, 2)
-    config = tiny.config(value="separate")
-    made = cells.compile_programs(
-        tiny.DECODER, config, layout, score=tiny.score, adapter=ADAPTER
-    )
-    task = types.SimpleNamespace(**{**vars(TASK), "params": layout.place(TASK.params)})
-    reward = Reward(score=tiny.score, frozen=layout.place(tiny.FROZEN))
-    train = cells.reinforcement(
-        task, made, config, HYPER, reward, seed=0, rows=tiny.ROWS, layout=layout,
-        adapter=ADAPTER,
+    task = types.SimpleNamespace(**{**vars(TASK), "params": layout.put(TASK.params)})
+    reward = Reward(score=tiny.score, frozen=layout.put(tiny.FROZEN))
+    train = policy_gradients.trainer(
+        task, tiny.config(value="separate"), HYPER, reward, seed=0, rows=tiny.ROWS,
+        layout=layout, adapter=ADAPTER,
     )  # fmt: skip
     state = train.start()
     for number in range(2):
-        state, _, _ = train.advance(state, number, False)
+        state, _, _ = train.advance(state, number)
     states, _ = ran()
     close_trees(jax.device_get(train.policy(state)), states[2].learner.params["policy"])
 
 
 @pytest.mark.parametrize("name", ["ppo", "reinforce", "rloo", "grpo"])
 def test_every_algorithm_has_a_state_under_lora(name):
-    config = tiny.config(**{"candidates": 2, **methods.METHODS[name].static})
+    config = tiny.config(**{"candidates": 2, **methods.METHODS[name].train.static})
 
     def start(key):
-        params = cells.initial_params(TASK, config, key, ADAPTER)
+        policy = Trainable(TASK.params, ADAPTER)
+        params = programs.initial_params(tiny.DECODER, policy, config, key)
         tx = optim.transformation(config.optimizer)
         return policy_gradient.init(params, tx, HYPER, key, config=config)
 

@@ -6,16 +6,32 @@ import pytest
 
 from rlhf_jax import elastic_reset
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.studies import methods
+from rlhf_jax.studies import methods, tables
+from rlhf_jax.studies import policy_gradient as policy_gradients
+from rlhf_jax.studies.interfaces import Schedule, Study
+from rlhf_jax.studies.values import Values
 
 HYPER = policy_gradient.Hyper(kl_coef=0.3, clip=0.15)
-TRAINED = [name for name, m in methods.METHODS.items() if m.trains]
-INITIAL = [n for n, m in methods.METHODS.items() if m.untrained or m.best_of]
-DERIVED = [name for name, m in methods.METHODS.items() if m.source is not None]
+ROWS = methods.METHODS
+TRAINED = [name for name, m in ROWS.items() if hasattr(m.train, "scalars")]
+SUPERVISED = [name for name, m in ROWS.items() if m.train and name not in TRAINED]
+INITIAL = [name for name, m in ROWS.items() if not m.train and not m.source]
+DERIVED = [name for name, m in ROWS.items() if m.source is not None]
 
 
-def hyper_of(name, *, decay=0.9, every=4):
-    return methods.overlay(HYPER, methods.METHODS[name], decay=decay, every=every)
+def study(*, decay=0.9, every=4, steps=12):
+    """A study as far as hyperparameters read it."""
+    settings = policy_gradients.Settings(None, HYPER, rows=4, candidates=2, decay=decay)
+    schedule = Schedule(steps, None, reset_every=every)
+    return Study({}, (), schedule, (), settings=settings)
+
+
+def hyper_of(name, **changes):
+    return ROWS[name].train.scalars(study(**changes), ROWS[name])
+
+
+def calendar(name, **changes):
+    return list(ROWS[name].resets(study(**changes).schedule))
 
 
 # Choosing.
@@ -23,80 +39,77 @@ def hyper_of(name, *, decay=0.9, every=4):
 
 def test_methods_come_in_the_order_of_the_table():
     asked = ("elastic_reset", "sft", "ppo")
-    assert methods.choose(asked) == ("sft", "ppo", "elastic_reset")
+    assert tables.choose(asked, ROWS) == ("sft", "ppo", "elastic_reset")
 
 
 def test_all_is_the_whole_table():
-    assert methods.choose(("all",)) == tuple(methods.METHODS)
-    assert methods.choose(("ppo", "all")) == tuple(methods.METHODS)
+    assert tables.choose(("all",), ROWS) == tuple(ROWS)
+    assert tables.choose(("ppo", "all"), ROWS) == tuple(ROWS)
 
 
 def test_a_source_that_was_not_asked_for_comes_first():
-    assert methods.choose(("ppo_ma50",)) == ("ppo", "ppo_ma50")
+    assert tables.choose(("ppo_ma50",), ROWS) == ("ppo", "ppo_ma50")
     for name in DERIVED:
-        chosen = methods.choose((name,))
-        assert chosen.index(methods.METHODS[name].source) < chosen.index(name)
+        chosen = tables.choose((name,), ROWS)
+        assert chosen.index(ROWS[name].source) < chosen.index(name)
 
 
 def test_nothing_is_chosen_twice():
-    assert methods.choose(("ppo", "ppo", "ppo_average")) == ("ppo", "ppo_average")
+    assert tables.choose(("ppo", "ppo", "ppo_average"), ROWS) == ("ppo", "ppo_average")
 
 
 @pytest.mark.parametrize("names", [("pppo",), ("ppo", "pppo"), ("all", "pppo")])
 def test_an_unknown_method_is_named_with_those_there_are(names):
     with pytest.raises(ValueError, match="--methods pppo: unknown.*elastic_reset.*all"):
-        methods.choose(names)
+        tables.choose(names, ROWS)
 
 
 def test_the_defaults_exist():
-    assert methods.choose(methods.DEFAULT) == methods.DEFAULT
+    assert tables.choose(methods.DEFAULT, ROWS) == methods.DEFAULT
 
 
 # The table.
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("name", ROWS)
 def test_every_change_names_a_field_that_exists(name):
-    method = methods.METHODS[name]
-    assert set(method.hyper) <= set(policy_gradient.Hyper._fields)
+    method = ROWS[name]
+    changes = method.train if name in TRAINED else policy_gradients.PolicyGradient()
+    assert set(changes.hyper) <= set(policy_gradient.Hyper._fields)
     fields = {field.name for field in dataclasses.fields(policy_gradient.Config)}
-    assert set(method.static) <= fields
+    assert set(changes.static) <= fields
     assert method.summary and method.label == methods.LABELS[name]
+    assert set(method.tunes) <= {field.name for field in dataclasses.fields(Values)}
 
 
 def test_labels_tell_methods_apart():
-    assert len(set(methods.LABELS.values())) == len(methods.METHODS)
+    assert len(set(methods.LABELS.values())) == len(ROWS)
 
 
 @pytest.mark.parametrize("name", DERIVED)
 def test_derived_methods_change_nothing_and_come_from_what_is_trained(name):
-    method = methods.METHODS[name]
-    assert method.source in TRAINED
-    assert not method.hyper and not method.static and not method.resets
-    assert method.weight is None or 0 < method.weight < 1
+    method = ROWS[name]
+    assert method.source in TRAINED and callable(method.derive)
+    assert method.train is None and method.measure is None and not method.is_reset
 
 
 @pytest.mark.parametrize("name", INITIAL)
 def test_methods_of_the_initial_policy_change_nothing(name):
-    method = methods.METHODS[name]
-    assert not method.trains and method.source is None
-    assert not method.hyper and not method.static and not method.resets
+    method = ROWS[name]
+    assert method.train is None and method.source is None and not method.is_reset
 
 
 def test_every_method_is_of_one_kind():
-    kinds = TRAINED + INITIAL + DERIVED
-    assert sorted(kinds) == sorted(methods.METHODS)
-    assert [methods.METHODS[f"best_of_{n}"].best_of for n in (2, 4, 8, 16)] == [
-        2,
-        4,
-        8,
-        16,
-    ]
+    kinds = TRAINED + SUPERVISED + INITIAL + DERIVED
+    assert sorted(kinds) == sorted(ROWS)
+    assert SUPERVISED == ["sft", "sft_placebo"]
+    counts = (2, 4, 8, 16)
+    assert tuple(ROWS[f"best_of_{n}"].measure.n for n in counts) == counts
 
 
 def test_programs_are_few():
     """Methods that share their statics share a program: these are all there are."""
-    statics = {tuple(sorted(methods.METHODS[name].static.items())) for name in TRAINED}
+    statics = {tuple(sorted(ROWS[name].train.static.items())) for name in TRAINED}
     assert statics == {
         (),
         (("algorithm", "reinforce"),),
@@ -108,7 +121,7 @@ def test_programs_are_few():
 
 
 def test_a_twin_is_the_method_it_is_named_after():
-    twins = {n: m.twin for n, m in methods.METHODS.items() if m.twin}
+    twins = {n: m.twin for n, m in ROWS.items() if m.twin}
     assert twins == {"ppo_kl_matched": "ppo_kl"}
     for name, twin in twins.items():
         assert hyper_of(name) == hyper_of(twin)
@@ -123,7 +136,7 @@ def test_ppo_is_the_run_without_the_penalty():
 
 
 def test_elastic_reset_is_ppo_with_a_calendar():
-    changes = {"reset_every": 4, "reset_weight": 1 - 0.9**4}
+    changes = {"reset_weight": 1 - 0.9**4}
     assert hyper_of("elastic_reset") == hyper_of("ppo")._replace(**changes)
     assert hyper_of("elastic_reset_kl") == hyper_of("ppo_kl")._replace(**changes)
 
@@ -145,7 +158,7 @@ def test_ablations_differ_from_elastic_reset_in_what_they_name():
 def test_the_null_without_resets_keeps_the_average_as_its_reference():
     hyper = hyper_of("kl_average")
     assert hyper == HYPER._replace(reference_average=True, decay=0.9)
-    assert hyper.reset_every == 0
+    assert calendar("kl_average") == []
 
 
 def test_an_interpolation_keeps_as_much_of_the_policy_as_the_average_would():
@@ -160,7 +173,6 @@ def test_relatives_differ_from_ppo_with_kl_in_their_rule():
     assert hyper_of("trdpo_hard") == base._replace(decay=0.0)
     assert hyper_of("reference_reset") == base._replace(
         decay=0.0,
-        reset_every=4,
         reset_target=elastic_reset.INTERPOLATION,
         reset_weight=1.0,
         reset_average=False,
@@ -169,14 +181,50 @@ def test_relatives_differ_from_ppo_with_kl_in_their_rule():
     assert hyper_of("ppo_chi2") == hyper_of("ppo_kl")._replace(chi2_weight=1.0)
     assert hyper_of("ppo_chi2_kl") == hyper_of("ppo_kl")._replace(chi2_weight=0.5)
     assert hyper_of("ppo_bounded") == hyper_of("ppo")._replace(reward_bound=2.0)
-    assert {methods.METHODS[f"warp_{n}"].source for n in (25, 50, 75)} == {"kl_average"}
+    assert {ROWS[f"warp_{n}"].source for n in (25, 50, 75)} == {"kl_average"}
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_the_calendar_reaches_only_methods_that_reset(name):
-    every = 4 if methods.METHODS[name].resets else 0
-    assert hyper_of(name).reset_every == every
-    assert hyper_of(name, every=0).reset_every == 0
+def test_only_the_host_loop_resets_and_only_methods_that_reset(name):
+    """The traced clock stands still; the calendar is the row's."""
+    assert hyper_of(name).reset_every == HYPER.reset_every == 0
+    assert calendar(name) == ([4, 8] if ROWS[name].is_reset else [])
+    assert calendar(name, every=0) == []
+
+
+# Settings of one method
+
+
+def test_an_override_is_another_row():
+    asked = {"ppo": {"kl_coef": 0.5}, "elastic_reset": {"reset_value": True}}
+    changed = tables.with_overrides(ROWS, asked)
+    ppo = changed["ppo"].train.scalars(study(), changed["ppo"])
+    assert ppo == hyper_of("ppo")._replace(kl_coef=0.5)
+    assert changed["ppo"].tunes == ("learning_rate", "kl_coef")
+    assert ROWS["ppo"].tunes == ("learning_rate",)
+    rest = {name: row for name, row in changed.items() if name not in asked}
+    assert rest == {name: row for name, row in ROWS.items() if name not in asked}
+
+
+def test_what_a_search_chose_is_another_row():
+    values = {"elastic_reset": Values(learning_rate=1e-3, weight=0.75, every=2)}
+    row = tables.with_values(ROWS, values)["elastic_reset"]
+    hyper = row.train.scalars(study(), row)
+    assert hyper.learning_rate == 1e-3 and hyper.reset_weight == pytest.approx(0.75)
+    assert hyper.decay == pytest.approx(0.5)
+    assert list(row.resets(study().schedule)) == [2, 4, 6, 8, 10]
+
+
+def test_an_average_tuned_otherwise_than_its_source_is_trained_by_itself():
+    values = {"ppo_ma50": Values(learning_rate=2e-3), "ppo_early_stop": Values(0.1)}
+    changed = tables.with_values(ROWS, values)
+    apart = changed["ppo_ma50"]
+    assert apart.source is None and apart.train.train.values.learning_rate == 2e-3
+    assert apart.train.derive is ROWS["ppo_ma50"].derive
+    # One checkpoint of that very run stays with it; so does what is tuned alike.
+    assert changed["ppo_early_stop"] == ROWS["ppo_early_stop"]
+    alike = {"ppo": Values(2e-3), "ppo_ma50": Values(2e-3)}
+    assert tables.with_values(ROWS, alike)["ppo_ma50"].source == "ppo"
 
 
 # Overrides.
@@ -190,13 +238,13 @@ def test_overrides_are_read_by_method_and_type():
         "nlpo.mask_every=50",
         "ppo.kl_horizon=inf",
     )
-    assert methods.overrides(words) == {
+    assert tables.overrides(words, ROWS) == {
         "ppo_kl": {"kl_coef": 0.1, "kl_target": 0.5},
         "elastic_reset": {"reference_average": True},
         "nlpo": {"mask_every": 50},
         "ppo": {"kl_horizon": float("inf")},
     }
-    assert methods.overrides(()) == {}
+    assert tables.overrides((), ROWS) == {}
 
 
 @pytest.mark.parametrize(
@@ -219,4 +267,4 @@ def test_overrides_are_read_by_method_and_type():
 )
 def test_an_override_that_is_none_is_named(word, said):
     with pytest.raises(ValueError, match=f"--override {word}: .*{said}"):
-        methods.overrides((word,))
+        tables.overrides((word,), ROWS)

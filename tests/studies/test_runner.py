@@ -15,15 +15,13 @@ import time
 import jax
 import numpy as np
 import pytest
-import rich.console
 import small_study
-import tyro
 
-from experiments import sentiment, sweep
+from experiments import sentiment
 from rlhf_jax import averaging
-from rlhf_jax.cli import command, options
-from rlhf_jax.runtime import loop, parallel, progress
-from rlhf_jax.studies import cells, runner, search
+from rlhf_jax.runtime import checkpoint, loop, parallel, progress, provenance
+from rlhf_jax.studies import recorder, runner
+from rlhf_jax.studies.interfaces import Run, Unit
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -83,7 +81,7 @@ def test_config_json_tells_what_made_the_run(whole):
     facts = json.loads((whole / "config.json").read_text())
     assert facts["config"]["rl"]["rows"] == 8
     assert facts["config"]["rl"]["kl_horizon"] == "inf"  # Infinity is not JSON
-    assert facts["digest"] == command.digest(small_study.config())
+    assert facts["digest"] == provenance.digest(small_study.config())
     assert {"python", "jax", "flax", "optax"} <= set(facts["versions"])
     assert {"command", "devices", "machine", "commit", "date"} <= set(facts)
 
@@ -94,8 +92,8 @@ def test_results_json_has_the_documented_schema(whole):
     assert results["seeds"] == 1 and results["wall_seconds"] > 0
     for method in results["methods"].values():
         assert {"reward", "drift", "hypervolume"} <= set(method)
-        assert set(method["drift"]) == set(sentiment.AXES)
-        assert set(method["hypervolume"]) == set(sentiment.AXES)
+        assert set(method["drift"]) == {axis.key for axis in sentiment.AXES}
+        assert set(method["hypervolume"]) == {axis.key for axis in sentiment.AXES}
         for interval in (method["reward"], *method["drift"].values()):
             assert interval["low"] <= interval["mean"] <= interval["high"]
 
@@ -163,34 +161,35 @@ def test_averages_are_measured_wherever_their_source_is(whole):
 
 
 def test_derived_methods_are_what_they_derive_from(whole, tmp_path):
-    config = small_study.config(output=tmp_path)
-    layout = parallel.data(1)
-    task = sentiment.make_task(config, layout, small_study.CACHE, None, None)
-    made = options.settings(config, task, rich.console.Console())
-    subject = runner.Study(task, made, layout, whole, console=rich.console.Console())
-    source = cells.Cell("ppo", 0)
-    trainer = subject.trainer(source)
-    _, saved, extra = subject.restore(source, trainer)
-    final = trainer.policy(saved["state"])
+    config, layout = small_study.config(output=tmp_path), parallel.data(1)
+    setting = small_study.setting_of(tmp_path, layout)
+    study = sentiment.make_study(config, setting)
+    source = Run("ppo", Unit(0, 0), layout)
+    trainer = study.methods["ppo"].train(study, source)
+    folder = whole / "checkpoints" / source.name
+    saved = checkpoint.Checkpointer(folder, config_digest=study.digest)
+    _, tree, extra = recorder.restore(study, source, trainer, saved)
+    final = trainer.policy(tree["state"])
     expected = {
-        "ppo_ma50": averaging.interpolate(task.params, final, 0.5),
-        "ppo_average": saved["state"].elastic.average,
-        "ppo_early_stop": saved["best"],
+        "ppo_ma50": averaging.interpolate(study.task.params, final, 0.5),
+        "ppo_average": tree["state"].elastic.average,
+        "ppo_early_stop": tree["best"],
     }
-    evaluator = subject.evaluator(subject.reward(0))
     for method, policy in expected.items():
-        got = subject.policy(cells.Cell(method, 0))
+        run = source._replace(method=method)
+        got = runner.policy(study, whole, layout, run)
         jax.tree.map(np.testing.assert_array_equal, got, policy)
-        metrics, samples = evaluator(policy, subject.reward(0))
         row = of(whole, method, "eval/phase")[-1]
-        for name, value in metrics.items():
-            assert row[name] == repr(value), name
+        for evaluate in study.evaluators:
+            metrics, _ = evaluate(policy, run)
+            for name, value in metrics.items():
+                assert row[name] == repr(value), name
     assert extra["best"]["step"] in (0, 1, 3, 5, 6)
 
 
 def test_relatives_and_the_initial_policy_share_the_program(tmp_path, monkeypatch):
     """All of them are in test_study_methods; these need nothing compiled for them."""
-    monkeypatch.setattr(sentiment, "finish", lambda *_: None)
+    small_study.without_report(monkeypatch)
     names = ("zero_shot", "reference_reset", "ppo_chi2", "ppo_bounded", "best_of_2")
     options = {"methods": names, "steps": 3, "output": tmp_path / "run"}
     place = small_study.run(**options)
@@ -209,7 +208,7 @@ def test_relatives_and_the_initial_policy_share_the_program(tmp_path, monkeypatc
 
 
 def test_the_bar_never_goes_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(sentiment, "finish", lambda *_: None)
+    small_study.without_report(monkeypatch)
     seen, update = [], progress.Progress.update
 
     def watched(bar, step, **metrics):
@@ -230,7 +229,7 @@ def test_the_bar_never_goes_back(tmp_path, monkeypatch):
 def test_a_study_that_was_stopped_and_resumed_is_the_study(
     looks, whole, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(sentiment, "finish", lambda *_: None)  # its report
+    small_study.without_report(monkeypatch)
     place = tmp_path / "run"
     stop = stop_after(looks, monkeypatch, output=place)
     assert stop.folder == place
@@ -268,14 +267,14 @@ def test_a_damaged_checkpoint_is_passed_over_and_what_followed_runs_again(
     small_study.assert_same(place, whole)
 
 
-def test_a_cell_without_any_intact_checkpoint_is_one_error(copy):
+def test_a_run_without_any_intact_checkpoint_is_one_error(copy):
     packed = next((copy / "checkpoints" / "ppo-0").rglob("packed/0"))
     packed.write_bytes(b"")
     with pytest.raises(ValueError, match="no checkpoint is intact.*packed/0"):
         small_study.run(output=copy, resume=True)
 
 
-def test_a_cell_whose_checkpoints_were_deleted_runs_again(whole, copy):
+def test_a_run_whose_checkpoints_were_deleted_runs_again(whole, copy):
     shutil.rmtree(copy / "checkpoints" / "elastic_reset-0")
     small_study.run(output=copy, resume=True)
     small_study.assert_same(copy, whole)
@@ -284,7 +283,7 @@ def test_a_cell_whose_checkpoints_were_deleted_runs_again(whole, copy):
 def test_a_folder_another_process_works_in_is_refused(copy):
     script = (
         "import sys, time; from rlhf_jax.runtime import files\n"
-        "with files.alone(sys.argv[1]):\n    print('in', flush=True); input()"
+        "with files.lock(sys.argv[1]):\n    print('in', flush=True); input()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", script, str(copy)],
@@ -347,7 +346,7 @@ def test_tuned_methods_run_with_what_was_chosen_for_them(whole, tmp_path):
     file.write_text(json.dumps({"chosen": named}))
     trained = ("ppo", "elastic_reset", "ppo_ma50", "ppo_average")
     place = small_study.run(
-        output=tmp_path / "tuned", tuned=file, methods=trained, looks=5
+        output=tmp_path / "tuned", tuned=file, methods=trained, num_evals=5
     )
     # What was not tuned is the run it was; resets come when they were asked for.
     assert scores(place, "ppo") == scores(whole, "ppo")
@@ -357,9 +356,9 @@ def test_tuned_methods_run_with_what_was_chosen_for_them(whole, tmp_path):
         for row in of(place, "elastic_reset", "eval/phase")
     ]
     assert (4, "'before_reset'") in phases and (4, "'after_reset'") in phases
-    # Every method is looked at as often.
-    looks = {len(of(place, method, "eval/phase")) for method in trained}
-    assert looks == {1 + 5}
+    # Every method is evaluated as often.
+    counts = {len(of(place, method, "eval/phase")) for method in trained}
+    assert counts == {1 + 5}
     # An average that was tuned otherwise than its source has a source of its own.
     other = small_study.run(
         output=tmp_path / "other", methods=("ppo",), rl__learning_rate=2e-3
@@ -375,37 +374,10 @@ def test_tuned_methods_run_with_what_was_chosen_for_them(whole, tmp_path):
 
 
 @pytest.mark.parametrize(("tuned", "count"), [("ppo_kl", 2), ("ppo", 1)])
-def test_tuning_tells_a_method_from_its_twin(tuned, count, tmp_path, monkeypatch):
-    file, seen = tmp_path / "results.json", []
+def test_tuning_tells_a_method_from_its_twin(tuned, count, tmp_path):
+    file = tmp_path / "results.json"
     file.write_text(json.dumps({"chosen": {tuned: {"values": {"kl_coef": 0.03}}}}))
-    monkeypatch.setattr(runner, "Study", lambda *a, **k: seen.append(a[1].methods))
     names = ("ppo_kl", "ppo_kl_matched")
-    with pytest.raises(AttributeError):  # the study that is none
-        small_study.run(output=tmp_path / "run", tuned=file, methods=names)
-    assert seen == [names[:count]]
-
-
-def test_a_sweep_runs_for_real_on_programs_that_are_there(whole, tmp_path):
-    words = small_study.flags(
-        methods=("ppo", "elastic_reset", "ppo_ma50"),
-        output=tmp_path / "sweep",
-        trials=2,
-        looks=5,
-        first_seed=0,
-        space__every=(2, 3),
-        microworld__eval_split="test",
-    )
-    config = tyro.cli(sweep.Config, default=sweep.CONFIG, args=words)
-    before = small_study._programs.cache_info().misses
-    place = sweep.run(config)
-    assert small_study._programs.cache_info().misses == before
-    own = {p.name: p for p in (place / "trials").iterdir()}
-    assert set(own) == {"ppo-0", "ppo-1", "elastic_reset-0", "elastic_reset-1"}
-    # The first trial is the run as its flags have it.
-    for method in ("ppo", "elastic_reset"):
-        assert scores(own[f"{method}-0"], method) == scores(whole, method)
-    assert scores(own["ppo-1"], "ppo") != scores(whole, "ppo")
-    found = json.loads((place / "results.json").read_text())
-    assert len(found["trials"]) == 6 and not any(t["failure"] for t in found["trials"])
-    assert (place / "front.png").read_bytes().startswith(b"\x89PNG")
-    assert set(search.read(place / "results.json")) == set(found["methods"])
+    config = small_study.config(tuned=file, methods=names)
+    setting = small_study.setting_of(tmp_path, parallel.data(1))
+    assert tuple(sentiment.make_study(config, setting).methods) == names[:count]

@@ -1,25 +1,45 @@
 """Tuning: as many trials for every method, evenly drawn, chosen as was declared."""
 
 import collections
-import json
+import types
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from experiments import sentiment
 from rlhf_jax import elastic_reset
-from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.cli import options
-from rlhf_jax.studies import methods, search
+from rlhf_jax.studies import methods, search, tables
+from rlhf_jax.studies.interfaces import Schedule
+from rlhf_jax.studies.values import Values
 
 RL, SPACE = options.RL(), search.Space()
-TRAINED = [name for name, m in methods.METHODS.items() if m.trains]
+TRAINED = [name for name, m in methods.METHODS.items() if m.train]
+PLAYED = [name for name in TRAINED if hasattr(methods.METHODS[name].train, "hyper")]
+
+
+def current(name, *, rl=RL, override=None):
+    """The `Values` of a method's run, with the settings that flags give it alone."""
+    asked = {name: override} if override else {}
+    row = tables.with_overrides(methods.METHODS, asked)[name]
+    return search.current(name, row, sentiment.Config(rl=rl))
 
 
 def trials(name, *, space=SPACE, rl=RL, override=None, **options):
     options = {"count": 9, "steps": 50, **options}
-    first = search.own(name, methods.METHODS[name], rl, override)
+    first = current(name, rl=rl, override=override)
     return search.trials(name, first, space, **options)
+
+
+def scalars(name, values, rl=RL):
+    """The `policy_gradient.Hyper` of a method's run with these values."""
+    study = types.SimpleNamespace(
+        schedule=Schedule(50, lambda *_: frozenset(), reset_every=rl.reset_every),
+        settings=types.SimpleNamespace(decay=rl.decay, hyper=options.hyper(rl, 50)),
+    )
+    row = tables.with_values(methods.METHODS, {name: values})[name]
+    return row.train.scalars(study, row)
 
 
 # What a method can be tuned in
@@ -43,7 +63,8 @@ def trials(name, *, space=SPACE, rl=RL, override=None, **options):
     ],
 )
 def test_a_method_is_tuned_in_what_it_reads(name, fields):
-    assert search.dimensions(name, methods.METHODS[name]) == fields
+    assert methods.METHODS[name].tunes == fields
+    assert tuple(current(name).known()) == fields
 
 
 # Trials
@@ -59,25 +80,30 @@ def test_every_method_has_as_many_different_trials(name, count):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_first_trial_is_the_run_as_its_flags_have_it(name):
-    method, base = methods.METHODS[name], policy_gradient.Hyper(kl_coef=RL.kl_coef)
-    base = base._replace(learning_rate=RL.learning_rate)
     first = trials(name)[0]
-    plain = {"decay": RL.decay, "every": RL.reset_every}
-    found = first.average(**plain)
+    found = first.average(decay=RL.decay, every=RL.reset_every)
     assert found["decay"] == pytest.approx(RL.decay, rel=1e-12)
     assert found["every"] == RL.reset_every
-    if name not in methods.SUPERVISED:
-        assert first.hyper(base) == base
-        one = methods.overlay(first.hyper(base), method, **found)
-        assert one.reset_every == methods.overlay(base, method, **plain).reset_every
+    rate = methods.METHODS[name].train.rate
+    assert first.learning_rate == getattr(RL, rate)
 
 
-def test_the_other_trials_use_every_value_as_often_give_or_take_one():
-    found = trials("elastic_reset_kl")[1:]
-    for field in ("learning_rate", "kl_coef", "weight", "every"):
-        counts = collections.Counter(getattr(values, field) for values in found)
-        used = [counts.get(v, 0) for v in _values(field)]
-        assert sum(used) == 8 and max(used) - min(used) <= 1
+@pytest.mark.parametrize("name", PLAYED)
+def test_the_first_trial_trains_with_the_runs_own_scalars(name):
+    first, plain = scalars(name, trials(name)[0]), scalars(name, Values())
+    for field in plain._fields:
+        assert getattr(first, field) == pytest.approx(getattr(plain, field), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["ppo", "ppo_kl", "elastic_reset_kl"])
+@pytest.mark.parametrize("count", [4, 9])
+def test_the_other_trials_use_every_value_as_often_give_or_take_one(name, count):
+    for seed in range(5):
+        found = trials(name, count=count, seed=seed)[1:]
+        for field in methods.METHODS[name].tunes:
+            counts = collections.Counter(getattr(values, field) for values in found)
+            used = [counts.get(v, 0) for v in _values(field)]
+            assert sum(used) == count - 1 and max(used) - min(used) <= 1
 
 
 def _values(field):
@@ -122,12 +148,19 @@ def test_the_own_setting_is_not_tried_twice():
 
 def test_what_a_run_overrides_is_where_a_method_starts_from():
     own = {"kl_coef": 0.5, "decay": 0.9, "learning_rate": 7.0}
-    method = methods.METHODS["elastic_reset"]
-    fields = search.dimensions("elastic_reset", method, own)
-    assert fields == ("learning_rate", "kl_coef", "every")
     found = trials("elastic_reset", override=own)
+    assert tuple(found[0].known()) == ("learning_rate", "kl_coef", "every")
     assert (found[0].learning_rate, found[0].kl_coef) == (7.0, 0.5)
     assert {v.kl_coef for v in found} <= {0.5 * x for x in SPACE.kl_coef}
+
+
+def test_where_an_interval_outlasts_the_average_its_decay_is_tuned():
+    rl = options.RL(decay=0.99, reset_every=23_000)
+    first = current("elastic_reset", rl=rl)
+    assert tuple(first.known()) == ("learning_rate", "every", "decay")
+    assert first.average(decay=0.1, every=7) == {"decay": 0.99, "every": 23_000}
+    found = trials("elastic_reset", rl=rl)
+    assert {v.decay for v in found} <= {0.99, *SPACE.decay}
 
 
 def test_a_penalty_of_nothing_has_no_multiples():
@@ -142,11 +175,15 @@ def test_a_penalty_of_nothing_has_no_multiples():
         ("elastic_reset", {"steps": 14}, "--space.every 14: a run of 14 steps"),
         ("ppo_ma50", {}, "ppo_ma50 trains nothing of its own"),
         ("reset_to_initial", {"rl": options.RL(reset_every=0)}, "--rl.reset-every 0"),
-        ("ppo", {"space": search.Space(learning_rate=(0.0,))}, "learning-rate 0: must"),
+        (
+            "ppo",
+            {"space": search.Space(learning_rate=(0.0,))},
+            "learning_rate=.*0.0.*: must be a number above",
+        ),
         (
             "elastic_reset",
             {"space": search.Space(weight=(1.0,))},
-            "--space.weight 1: must be above 0 and below 1",
+            "weight=.*1.0.*: must be a number above 0 and below 1",
         ),
     ],
 )
@@ -159,33 +196,41 @@ def test_spaces_that_cannot_be_searched_are_refused(name, options, message):
 
 
 def test_the_decay_is_derived_from_the_retained_weight():
-    found = search.Values(weight=0.5, every=4).average(decay=0.9, every=99)
+    found = Values(weight=0.5, every=4).average(decay=0.9, every=99)
     assert found["every"] == 4
     assert 1 - found["decay"] ** 4 == pytest.approx(0.5)
-    assert search.Values(every=4).average(decay=0.9, every=99) == {
+    assert Values(every=4).average(decay=0.9, every=99) == {
         "decay": 0.9,
         "every": 4,
     }
-    assert search.Values().average(decay=0.9, every=99) == {"decay": 0.9, "every": 99}
+    assert Values().average(decay=0.9, every=99) == {"decay": 0.9, "every": 99}
 
 
 def test_a_setting_leaves_what_a_method_fixes():
-    values = search.Values(learning_rate=7.0, kl_coef=3.0, weight=0.5, every=4)
-    base = values.hyper(policy_gradient.Hyper())
-    average = values.average(decay=0.9, every=99)
-    found = methods.overlay(base, methods.METHODS["elastic_reset"], **average)
+    values = Values(learning_rate=7.0, weight=0.5, every=4)
+    found = scalars("elastic_reset", values)
     assert (found.learning_rate, found.kl_coef) == (7.0, 0.0)
-    assert (found.reset_every, found.reset_weight) == (4, pytest.approx(0.5))
+    assert found.reset_weight == pytest.approx(0.5)
+    row = tables.with_values(methods.METHODS, {"elastic_reset": values})
+    schedule = Schedule(12, lambda *_: frozenset(), reset_every=RL.reset_every)
+    assert tuple(row["elastic_reset"].resets(schedule)) == (4, 8)
 
 
 def test_flags_of_a_setting_stand_for_it():
-    values = search.Values(learning_rate=0.0005, kl_coef=0.1, weight=0.75, every=2)
-    assert search.command(values, "elastic_reset_kl", RL) == (
+    values = Values(learning_rate=0.0005, kl_coef=0.1, weight=0.75, every=2)
+    assert search.flags("elastic_reset_kl", methods.METHODS, values, RL) == (
         "--rl.learning-rate 0.0005 --rl.kl-coef 0.1 --rl.decay 0.5 --rl.reset-every 2"
     )
-    assert search.command(search.Values(0.3), "sft", RL) == (
+    assert search.flags("sft", methods.METHODS, Values(0.3), RL) == (
         "--rl.sft-learning-rate 0.3"
     )
+
+
+def test_flags_of_a_derived_method_are_those_of_its_source_trained_apart_or_not():
+    tuned = tables.with_values(methods.METHODS, {"ppo_ma50": Values(0.3)})
+    for table in (methods.METHODS, tuned):
+        written = search.flags("ppo_ma50", table, Values(0.3), RL)
+        assert written == "--rl.learning-rate 0.3"
 
 
 # The choice
@@ -203,37 +248,3 @@ def test_the_first_of_the_largest_is_chosen_and_no_failure(values):
     else:
         assert values[best] == max(fine)
         assert all(v != max(fine) for v in values[:best])
-
-
-# What a sweep leaves to other runs
-
-
-def test_what_was_chosen_is_read_back(tmp_path):
-    path = tmp_path / "results.json"
-    chosen = {"ppo": {"trial": 3, "values": {"learning_rate": 0.25}}}
-    path.write_text(json.dumps({"chosen": chosen}))
-    assert search.read(path) == {"ppo": search.Values(learning_rate=0.25)}
-    assert search.read(None) == {}
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"chosen": {"ppo": {"values": {"lr": 1}}}}']
-)
-def test_a_file_of_something_else_is_refused(text, tmp_path):
-    path = tmp_path / "results.json"
-    path.write_text(text)
-    with pytest.raises(ValueError, match="--tuned .*results.json: not the results"):
-        search.read(path)
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match="--tuned .*nowhere.json: .*FileNotFound"):
-        search.read(tmp_path / "nowhere.json")
-
-
-def test_the_digest_moves_with_what_is_tuned():
-    one = {"ppo": search.Values(learning_rate=0.1)}
-    other = {"ppo": search.Values(learning_rate=0.2)}
-    found = {search.digest("0123456789ab", t) for t in ({}, one, other)}
-    assert len(found) == 3 and "0123456789ab" in found
-    assert all(len(text) == 12 for text in found)

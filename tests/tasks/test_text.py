@@ -5,7 +5,6 @@ import types
 
 import datasets
 import directories
-import jax
 import numpy as np
 import pytest
 import tiny_models
@@ -16,7 +15,8 @@ from rlhf_jax import huggingface
 from rlhf_jax.data import sources
 from rlhf_jax.models import decoder
 from rlhf_jax.runtime.parallel import data
-from rlhf_jax.studies.evaluators import Evaluator
+from rlhf_jax.studies import evaluators
+from rlhf_jax.studies.interfaces import Run, Unit
 from rlhf_jax.tasks import classifiers, text
 
 LETTERS = "abcdefg"
@@ -227,7 +227,7 @@ def test_held_out_texts_are_one_text_with_blank_lines_between(folder, joined):
     assert ids.count(WORDS.index("\n\n")) == 5 and 3 not in ids
     test = classifiers.shuffled(of(folder, "test"), 9)["text"][:]
     ids = TOKENIZER("\n\n".join(test))["input_ids"]
-    np.testing.assert_array_equal(joined.at_ends.joined.tokens, ids)
+    np.testing.assert_array_equal(joined.test.joined.tokens, ids)
 
 
 def nll_by_hand(model, params, tokens, window, stride):
@@ -251,9 +251,9 @@ def nll_by_hand(model, params, tokens, window, stride):
 
 def test_drift_is_perplexity_in_windows(joined):
     """Of the texts alone; that both splits are reported, test_sentiment_paper runs."""
-    evaluator = Evaluator(joined, LAYOUT, key=jax.random.key(0))
-    for task, own in ((joined, evaluator), (joined.at_ends, evaluator._test)):
-        metrics = own._text(task.params)
+    run = Run("x", Unit(0, 0), LAYOUT)
+    for task in (joined, joined.test):
+        metrics, _ = evaluators.human_text(task)(task.params, run)
         expected = nll_by_hand(task.model, task.params, task.joined.tokens, 8, 4)
         assert metrics["drift/text_nll"] == pytest.approx(expected, rel=1e-5)
         assert metrics["drift/perplexity"] == pytest.approx(np.exp(expected), rel=1e-5)
@@ -266,12 +266,13 @@ def test_drift_is_perplexity_in_windows(joined):
 
 def test_a_loaded_reward_may_read_the_whole_prompt(folder, policy, classifier):
     task = create(folder, policy, str(classifier), prompt_length=2, whole_prompt=True)
-    reward = task.reward(0)
+    reward = task.rewards["proxy"](0)
     starts = task.columns[classifiers.WHOLE_PROMPT]
     assert max(len(start.split()) for start in starts) > 2
     args = (read(task.prompts), [" g g"] * 40)
     found = reward.host(*args, **task.columns)
-    plain = create(folder, policy, str(classifier), prompt_length=2).reward(0)
+    plain = create(folder, policy, str(classifier), prompt_length=2)
+    plain = plain.rewards["proxy"](0)
     assert classifiers.WHOLE_PROMPT not in plain.facts
     np.testing.assert_allclose(found, plain.host(starts, args[1]), atol=1e-6)
     assert np.abs(found - plain.host(*args)).max() > 1e-4
@@ -294,7 +295,7 @@ def test_a_reward_in_the_policys_tokens_is_scaled_unless_asked_raw(
 ):
     reward = str(unpacked("gpt2_reward", tmp_path))
     task = create(folder, policy, reward, raw_reward=raw)
-    gain, bias = task.reward(0).frozen[1]
+    gain, bias = task.rewards["proxy"](0).frozen[1]
     assert (float(gain) == 1.0 and float(bias) == 0.0) == raw
 
 

@@ -71,13 +71,12 @@ def step(state, batch, hyper, lesson=None, *, networks, tx, config, axis_name=No
     )
     rates = {"sender": hyper.sender_rate * rate, "receiver": rate, "value": rate}
     learner, extra = training.apply(state.learner, grads, tx, rate=rates)
-    state, ending = finish(state._replace(learner=learner), hyper)
+    state = finish(state._replace(learner=learner), hyper)
     return state, {
         **metrics,
         "optim/grad_norm": extra["grad_norm"],
         "optim/learning_rate": rate,
         "optim/skipped": learner.skipped.astype(jnp.float32),
-        **ending,
     }
 
 
@@ -167,7 +166,7 @@ def teach(params, lesson, *, networks, axis_name=None):
 
 
 def finish(state, hyper):
-    """Ends a step: EMA tick, reset if one is due, step counter.
+    """Ends a step: EMA tick and step counter. Resets are the caller's, by `reset`.
 
     With decay 1 the EMA is constant, and its weights are neither read nor written.
     """
@@ -179,15 +178,7 @@ def finish(state, hyper):
         lambda elastic: elastic,
         state.elastic,
     )
-    due = elastic_reset.due(state.iteration, every=hyper.reset_every)
-    state = jax.lax.cond(
-        due,
-        lambda state: reset(state, hyper),
-        lambda state: state,
-        state._replace(elastic=elastic),
-    )
-    state = state._replace(iteration=state.iteration + 1)
-    return state, {"reset/reset": due.astype(jnp.float32)}
+    return state._replace(elastic=elastic, iteration=state.iteration + 1)
 
 
 def reset(state, hyper):

@@ -40,11 +40,10 @@ class Hyper(NamedTuple):
     reference_average: Any = False  # KL against the EMA, not the initial sender
     l2_coef: Any = 0.0  # on ½ Σ (θ − θ₀)² of the sender
     lesson_coef: Any = 0.0  # α of S2P
-    train_sender: Any = 1.0  # 0: a frozen sender
-    sender_rate: Any = 1.0  # factor on the sender's learning rate only
-    critic_first: Any = 0  # steps in which only receiver and baseline learn
-    decay: Any = 0.99  # of the EMA, per step
-    reset_every: Any = 0  # steps; 0: never
+    train_sender: Any = 1.0  # 0: the sender stays as it is
+    sender_rate: Any = 1.0  # of the learning rate, the sender's; the rest has it whole
+    critic_first: Any = 0  # steps before the sender learns: the baseline does already
+    decay: Any = 0.99  # of the EMA, once a step
     reset_target: Any = elastic_reset.AVERAGE
     reset_weight: Any = 0.0  # of the current weights, if the target interpolates
     reset_average: Any = True  # also reset the EMA to the initial weights

@@ -1,0 +1,1 @@
+"""Benchmarks: what a model can do, whatever it was aligned to."""

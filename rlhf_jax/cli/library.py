@@ -1,0 +1,123 @@
+"""Recipes from Python: keywords to a config, objects to names, and the result.
+
+    result = sft.train(model="path/to/model", dataset=rows, fit={"steps": 100})
+    result.model.apply({"params": result.params}, tokens)
+
+Every flag of a command is a keyword, a group of flags a dictionary. A flag that names a
+model, rows or a function also takes the object itself: `(model, params, tokenizer)` or
+what another recipe returned; a `datasets.Dataset` or a list of dictionaries; a Python
+function. config.json and digests then hold a name for it.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+_BATCH = 1000  # rows read at a time for a digest
+
+
+class Result(NamedTuple):
+    """What a recipe returns; it starts with what `huggingface.load` returns."""
+
+    model: Any  # the module; `model.apply({"params": params}, tokens, mask)`
+    params: Any  # float32, adapters merged
+    tokenizer: Any
+    folder: pathlib.Path  # of the run; folder / "model" opens with transformers
+    metrics: dict[str, float]  # of the last evaluation, on held-out rows
+    records: list[dict]  # of metrics.jsonl, training and evaluations
+
+    @property
+    def model_folder(self):
+        """The model directory, for the next recipe or other programs."""
+        return self.folder / "model"
+
+
+def configure(config, flags):
+    """`config` with the values of `flags`, in which groups of flags are dictionaries.
+
+    Raises ValueError for an unknown flag, suggesting the nearest one.
+    """
+    fields = {
+        field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+    }
+    values = {}
+    for name, value in flags.items():
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {near[0]}" if near else f"choose from {list(fields)}"
+            raise ValueError(f"{name}: there is no such flag; {hint}")
+        before = fields[name]
+        if isinstance(value, dict) and dataclasses.is_dataclass(before):
+            value = configure(before, value)
+        elif isinstance(value, list) and isinstance(before, tuple):
+            value = tuple(value)
+        values[name] = value
+    return dataclasses.replace(config, **values)
+
+
+def names(config):
+    """`config` with a name in place of every object that was given in Python."""
+    values = {
+        field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+    }
+    changed = {
+        key: name
+        for key, value in values.items()
+        if (name := _name(value)) is not value
+    }
+    return dataclasses.replace(config, **changed) if changed else config
+
+
+def _name(value):
+    """A value as config.json holds it: itself, or a name for an object."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Result):
+        return str(value.model_folder)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return _rows_name(len(value), _in_batches(value))
+    if isinstance(value, tuple) and len(value) == 3 and hasattr(value[0], "apply"):
+        return f"model given in Python ({_digest(_weights(*value[:2]))})"
+    if isinstance(value, tuple | list):
+        return value
+    if hasattr(value, "column_names") and hasattr(value, "iter"):
+        return _rows_name(len(value), value.iter(_BATCH))
+    if dataclasses.is_dataclass(value) and not callable(value):
+        return names(value)
+    named = getattr(value, "func", value)  # of a functools.partial
+    if not hasattr(named, "__qualname__"):
+        named = type(named)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _rows_name(count, batches):
+    text = (json.dumps(batch, sort_keys=True, default=str) for batch in batches)
+    return f"{count} rows given in Python ({_digest(part.encode() for part in text)})"
+
+
+def _in_batches(rows):
+    return (rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH))
+
+
+def _weights(model, params):
+    yield repr(model).encode()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        yield jax.tree_util.keystr(path).encode()
+        yield np.ascontiguousarray(jax.device_get(leaf)).tobytes()
+
+
+def _digest(parts):
+    """12 hex digits that identify a sequence of bytes."""
+    sha256 = hashlib.sha256()
+    for part in parts:
+        sha256.update(part)
+    return sha256.hexdigest()[:12]

@@ -1,0 +1,227 @@
+"""How a method of a language-model study is trained by policy gradients.
+
+A row of the table of methods holds `PolicyGradient(...)`: what it changes in the one
+program, as overlays on `policy_gradient.Hyper`, and on the static Config where it is
+another algorithm. PPO, PPO with a KL penalty, Elastic Reset and its ablations differ
+in Hyper alone and share one compiled program.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax import elastic_reset
+from rlhf_jax.algorithms import policy_gradient
+from rlhf_jax.data import batching
+from rlhf_jax.models import lora
+from rlhf_jax.runtime import processes
+from rlhf_jax.studies import programs
+from rlhf_jax.studies.interfaces import Trainer
+from rlhf_jax.studies.trainable import Trainable
+from rlhf_jax.studies.values import Values
+
+_NEVER = {"reset_every": 0, "reset_first": False}  # the host loop resets
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the trainers of a language-model study read."""
+
+    algorithm: policy_gradient.Config
+    hyper: policy_gradient.Hyper  # of a run that never resets
+    rows: int  # samples an iteration
+    candidates: int  # of a prompt, where a method compares candidates
+    decay: float  # of the EMA
+    adapter: lora.Config | None = None  # what is trained; None: all weights
+    sft_learning_rate: float = 3e-4
+    sft_updates: int = 1  # of a supervised method, an iteration
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyGradient:
+    """Trains a method: what it changes in the one program.
+
+    hyper, static: fields of `policy_gradient.Hyper` and `.Config`; ticks_once: the EMA
+    moves once an interval, not once an iteration; values: what a search chose;
+    override: fields of Hyper that a user gives this method alone.
+    """
+
+    hyper: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    static: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    ticks_once: bool = False
+    values: Values = dataclasses.field(default_factory=Values)
+    override: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    rate = "learning_rate"  # the flag of its learning rate, of `rl`
+    penalty = "rl.kl_coef"  # the flag of its penalty's strength
+
+    def __call__(self, study, run):
+        """The `Trainer` of a run."""
+        task, settings = study.task, study.settings
+        method = study.methods[run.method]
+        return trainer(
+            task,
+            self.config(settings),
+            self.scalars(study, method),
+            task.rewards[method.reward](run.unit.seed),
+            seed=run.unit.seed,
+            rows=settings.rows,
+            layout=run.layout,
+            adapter=settings.adapter,
+        )
+
+    def tuned(self, values):
+        """The same method with the `Values` that a search chose for it."""
+        return dataclasses.replace(self, values=values)
+
+    def overridden(self, settings):
+        """The same method with fields of Hyper that a user gives it alone."""
+        return dataclasses.replace(self, override=settings)
+
+    def config(self, settings):
+        """The statics of the run: the study's, with the method's changes."""
+        changes = dict(self.static)
+        if changes.get("algorithm") in policy_gradient.GROUPED:
+            changes["candidates"] = settings.candidates
+        return dataclasses.replace(settings.algorithm, **changes)
+
+    def scalars(self, study, method):
+        """The `policy_gradient.Hyper` of the run: the study's, then the method's."""
+        schedule, settings = study.schedule, study.settings
+        average = self.values.average(decay=settings.decay, every=schedule.reset_every)
+        hyper = overlay(
+            settings.hyper,
+            self.hyper,
+            resets=method.is_reset,
+            ticks_once=self.ticks_once,
+            **average,
+        )
+        return self.values.hyper(hyper._replace(**self.override))
+
+    def tunes(self, *, resets):
+        """The fields of `Values` that the method reads."""
+        fixed = {**self.hyper, **self.override}
+        to_initial = fixed.get("reset_target") == elastic_reset.INITIAL
+        averaged = fixed.get("reference_average", False)
+        averaged = averaged or (resets and not to_initial)
+        return (
+            "learning_rate",
+            *["kl_coef"] * (fixed.get("kl_coef", 1.0) != 0.0),
+            *["weight"] * (averaged and "decay" not in fixed),
+            *["every"] * (resets or self.ticks_once),
+        )
+
+
+def overlay(hyper, changes, *, resets, ticks_once, decay, every):
+    """`Hyper` with a method's changes, and with what its calendar decides.
+
+    Args: decay, every: of the EMA and of the resets, used where the method resets.
+    """
+    fields = {"decay": decay}
+    if resets:
+        weight = elastic_reset.retained_weight(decay, every)
+        fields["reset_weight"] = float(weight)
+    if ticks_once:
+        fields["tick_every"] = every
+    return hyper._replace(**{**fields, **changes})
+
+
+def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None):
+    """The `Trainer` of one policy-gradient run.
+
+    Args: task: `task.Task`; config, hyper: of `policy_gradient`; reward: `task.Reward`;
+    rows: samples an iteration; adapter: lora.Config, or None.
+    """
+    compiled = programs.compile_programs(
+        task.model, config, layout, score=reward.score, adapter=adapter
+    )
+    learned = Trainable(task.params, adapter)
+    base, prompts = learned.base, rows // config.candidates
+    order = batching.Epochs(task.prompts.tokens.shape[0], prompts, seed)
+    traced = jax.tree.map(jnp.asarray, hyper._replace(**_NEVER))
+
+    def start():
+        key = jax.random.key(seed)
+        fresh = jax.random.fold_in(key, 1)
+        params = programs.initial_params(task.model, learned, config, fresh)
+        state = policy_gradient.init(params, compiled.tx, hyper, key, config=config)
+        return layout.put(state)
+
+    def advance(state, iteration):
+        index = order.indices(iteration)
+        ids = np.arange(prompts, dtype=np.int32)
+        tokens, mask = task.prompts.tokens[index], task.prompts.mask[index]
+        batch = layout.shard_rows(policy_gradient.Batch(tokens, mask, ids))
+        if reward.score is not None:
+            state, drawn, metrics = compiled.iteration(
+                base, state, reward.frozen, batch, traced
+            )
+            return state, metrics, drawn
+        rollout = compiled.rollout(base, state, batch)
+        scores = _host_scores(task, reward, layout.gather(rollout), index, config)
+        state, metrics = compiled.learn(
+            base, state, rollout, layout.shard_rows(scores), traced
+        )
+        return state, metrics, (rollout, scores)
+
+    return Trainer(
+        start=start,
+        advance=advance,
+        policy=lambda state: state.learner.params["policy"],
+        weights=learned.weights,
+        mix=learned.mix,
+        reset=lambda state: compiled.reset(state, traced),
+        average=lambda state: state.elastic.average,
+    )
+
+
+def initial(study, run):
+    """The `Trainer` of the initial policy, which nothing trains."""
+    learned = Trainable(study.task.params, study.settings.adapter)
+    key = jax.random.fold_in(jax.random.key(run.unit.seed), 1)
+
+    def start():
+        return run.layout.put({"policy": learned.start(key)})
+
+    return Trainer(
+        start=start,
+        advance=lambda state, iteration: (state, {}, None),
+        policy=lambda state: state["policy"],
+        weights=learned.weights,
+        mix=learned.mix,
+    )
+
+
+def budget(settings, metrics):
+    """What an iteration with these metrics took: {"tokens", "gradient_steps",
+    "reward_calls"}."""
+    if "response/length" not in metrics:
+        steps = settings.sft_updates
+        return {"tokens": 0.0, "gradient_steps": steps, "reward_calls": 0}
+    algorithm = settings.algorithm
+    return {
+        "tokens": metrics["response/length"] * settings.rows,
+        "gradient_steps": algorithm.epochs * algorithm.minibatches,
+        "reward_calls": settings.rows,
+    }
+
+
+def _host_scores(task, reward, rollout, index, config):
+    """Strings to the user's function, its floats back, one for each candidate."""
+    if reward.arrays is not None:
+        return np.asarray(reward.arrays(rollout), np.float32)
+    width = rollout.tokens.shape[1] - rollout.response_mask.shape[1]
+    prompts = task.decode(rollout.tokens[:, :width], rollout.mask[:, :width])
+    completions = task.decode(rollout.tokens[:, width:], rollout.response_mask)
+    index = np.repeat(index, config.candidates)
+    columns = {k: [v[i] for i in index] for k, v in task.columns.items()}
+    score = functools.partial(reward.host, prompts, completions, **columns)
+    scored = processes.broadcast_from_first(
+        lambda: np.asarray(score(), np.float32).tolist()
+    )
+    return np.asarray(scored, np.float32)

@@ -1,0 +1,118 @@
+"""The compiled programs of policy-gradient runs, and what they start from.
+
+Programs depend on a static configuration alone: methods, seeds and studies that share
+it share them. Their first argument is the base of a `Trainable`: the weights beside
+which adapters are trained, or () where all weights are.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax import optim
+from rlhf_jax.algorithms import policy_gradient
+from rlhf_jax.models import heads, lora
+from rlhf_jax.studies import trainable
+
+
+class Programs(NamedTuple):
+    """Compiled once for a static configuration; all but `reset` take the base first."""
+
+    networks: Any
+    tx: Any
+    iteration: (
+        Callable | None
+    )  # (base, state, frozen, batch, hyper); None: no JAX score
+    rollout: Callable  # (base, state, batch)
+    learn: Callable  # (base, state, rollout, scores, hyper)
+    reset: Callable  # (state, hyper)
+
+
+@functools.lru_cache(maxsize=32)
+def compile_programs(model, config, layout, *, score=None, adapter=None):
+    """The programs of `policy_gradient` on a layout; state is donated.
+
+    Args: config: policy_gradient.Config; score(frozen, tokens, mask) -> [B], where the
+    reward is a JAX function; adapter: lora.Config, or None.
+    """
+    value = heads.Value(model.config, config.value_bias)
+    if config.value == "shared":
+        value = heads.Scalar()
+    networks = policy_gradient.Networks(model, value)
+    tx = optim.transformation(config.optimizer)
+    bind = functools.partial(networks_on, networks, config, adapter)
+    iteration, draw, learn = _steps(bind, tx, config, score)
+    fused = None
+    if score is not None:
+        fused = layout.compile(
+            iteration, rows_in=(3,), rows_out=(1,), outputs=3, donate=(1,)
+        )
+    reset = functools.partial(policy_gradient.reset, tx=tx, config=config)
+    return Programs(
+        networks=networks,
+        tx=tx,
+        iteration=fused,
+        rollout=layout.compile(draw, rows_in=(2,), rows_out=(0,), outputs=1),
+        learn=layout.compile(learn, rows_in=(2, 3), outputs=2, donate=(1,)),
+        reset=jax.jit(reset, donate_argnums=0),
+    )
+
+
+def _steps(bind, tx, config, score):
+    """(iteration, rollout, learn) of `policy_gradient`, the base as their first
+    argument; bind(base) -> Networks."""
+    fixed = {"tx": tx, "config": config}
+
+    def iteration(base, state, frozen, batch, hyper, *, axis_name):
+        given = {"networks": bind(base), "score": score, "axis_name": axis_name}
+        return policy_gradient.iteration(state, frozen, batch, hyper, **given, **fixed)
+
+    def draw(base, state, batch, *, axis_name):
+        del axis_name
+        return policy_gradient.rollout(state, batch, networks=bind(base), config=config)
+
+    def learn(base, state, rollout, scores, hyper, *, axis_name):
+        given = {"networks": bind(base), "axis_name": axis_name}
+        return policy_gradient.learn(state, rollout, scores, hyper, **given, **fixed)
+
+    return iteration, draw, learn
+
+
+def networks_on(networks, config, adapter, base):
+    """The networks of adapters on a base; the critic's trunk is the base as well."""
+    if adapter is None:
+        return networks
+    policy, value = networks
+    if config.value == "separate":
+        value = lora.Bound(value, {"trunk": _trunk(base)}, adapter.scale)
+    policy = trainable.bind(policy, base, adapter)
+    return policy_gradient.Networks(policy, value)
+
+
+def _trunk(params):
+    return {name: part for name, part in params.items() if name != "unembedding"}
+
+
+def initial_params(model, policy, config, key):
+    """{"policy": π₀, "value": a critic on π₀'s trunk with a zero head} (N 11).
+
+    Args: policy: `Trainable` of the policy; key: of fresh adapters. With adapters:
+    those of each that change nothing yet, and the critic's head.
+    """
+    params = policy.params if policy.adapter is None else policy.start(key)
+    if not config.learns_value:
+        return {"policy": params, "value": {}}
+    if config.value == "shared":
+        hidden = jnp.zeros((1, 1, model.config.width))
+        return {"policy": params, "value": heads.Scalar().init(key, hidden)["params"]}
+    critic = heads.Value(model.config, config.value_bias)
+    head = heads.init_head(critic, key)
+    if policy.adapter is None:
+        value = heads.from_decoder(policy.params, head)
+    else:
+        trunk = policy.start(jax.random.fold_in(key, 1))
+        value = {"trunk": trunk, "head": head}
+    return {"policy": params, "value": value}

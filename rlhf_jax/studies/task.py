@@ -1,0 +1,78 @@
+"""The subject of a language-model study: a policy, prompts, rewards, a truth.
+
+`tasks.microworld` builds it from the small language, `tasks.text` from data and models
+of a user.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rlhf_jax import sampling
+from rlhf_jax.types import Prompts, Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Reward:
+    """What a seed is trained on: a JAX score (fused) or a Python one (split).
+
+    score(frozen, tokens [B, S], mask [B, S]) -> [B], with `frozen` its parameters; or
+    host(prompts, completions, **columns) -> list[float] on plain strings, or
+    arrays(rollout) -> [B] on token ids.
+    """
+
+    score: Callable | None = None
+    frozen: Any = ()
+    host: Callable | None = None
+    arrays: Callable | None = None
+    facts: dict = dataclasses.field(default_factory=dict)  # for the report
+
+
+@dataclasses.dataclass(frozen=True)
+class Skills:
+    """Questions with one right answer each, by kind: what alignment may tax."""
+
+    prompts: Prompts  # [N, P], left-padded
+    correct: Callable  # (tokens [N, T], mask [N, T]) -> [N] of 0 and 1
+    kinds: np.ndarray  # [N] of str
+    sampling: sampling.Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """Held-out texts as one, read through a sliding window: the papers' perplexity."""
+
+    tokens: np.ndarray  # [L] int32
+    window: int
+    stride: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # the same task is the same object
+class Task:
+    """A subject of study. Arrays are on the host, rows first.
+
+    Runs are trained and measured by `rewards["proxy"]`; the others are there for
+    controls ("gold", "random") and for methods that ask for them by name.
+    """
+
+    model: Any  # the policy's module
+    params: Any  # π₀, float32
+    tokenizer: Any
+    sampling: sampling.Config
+    prompts: Prompts  # [N, P] to train on
+    eval_prompts: Prompts  # [M, P], none of them trained on
+    heldout: Tokens  # human text that nothing was trained on
+    best: Tokens | None  # text that `sft` imitates
+    decode: Callable  # (tokens, mask) -> list[str]
+    rewards: Mapping[str, Callable[[int], Reward]]  # "proxy", "gold", ...: of a seed
+    facts: dict  # for the report
+    columns: dict[str, Sequence] = dataclasses.field(default_factory=dict)
+    eval_columns: dict[str, Sequence] = dataclasses.field(default_factory=dict)
+    truth: Callable | None = None  # (rollout, step's RNG) -> {name: [M]}, exact
+    text_truth: Callable | None = None  # (text NLL a token) -> {name: float}
+    skills: Skills | None = None
+    groups: np.ndarray | None = None  # [M] classes of the evaluation prompts
+    joined: Joined | None = None  # what drift is read off, in place of `heldout`
+    test: "Task | None" = None  # with test prompts and texts: before and after

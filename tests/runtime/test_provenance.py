@@ -1,0 +1,79 @@
+"""What made a result: digests, the command line, and the commit."""
+
+import dataclasses
+import hashlib
+import math
+import shlex
+import sys
+
+import jax
+
+from experiments import sentiment
+from rlhf_jax.cli import options
+from rlhf_jax.runtime import provenance
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    rate: float = 0.1
+    horizon: float = math.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    output: str | None = None
+    resume: bool = False
+    cache: str | None = None
+    devices: int | None = None
+    save_every: int = 20
+    keep: int = 1
+    steps: int = 8
+    methods: tuple[str, ...] = ("ppo", "sft")
+    rl: Inner = dataclasses.field(default_factory=Inner)
+
+
+def test_the_digest_depends_on_what_is_computed_only():
+    plain = provenance.digest(Config())
+    assert len(plain) == 12
+    operational = Config("there", True, "cache", 4, save_every=1, keep=9)
+    assert provenance.digest(operational) == plain
+    others = [
+        Config(steps=9),
+        Config(methods=("sft", "ppo")),
+        Config(rl=Inner(rate=0.2)),
+        Config(rl=Inner(horizon=1e9)),
+    ]
+    assert len({plain, *map(provenance.digest, others)}) == 1 + len(others)
+
+
+def test_a_digest_stays_what_it_was():
+    """Checkpoints and recorded results carry it: SHA-256 of this JSON, keys sorted."""
+    text = (
+        '{"methods": ["ppo", "sft"], "rl": {"horizon": "inf", "rate": 0.1}, "steps": 8}'
+    )
+    expected = hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert provenance.digest(Config()) == expected
+
+
+def test_operational_flags_are_flags_of_the_experiments():
+    kinds = (sentiment.Config, options.Base)
+    names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    assert set(provenance.OPERATIONAL) <= names
+
+
+def test_the_command_can_be_typed_again(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x.py", "--reward", "a b"])
+    assert shlex.split(provenance.command())[-2:] == ["--reward", "a b"]
+
+
+def test_the_commit_says_when_sources_differ_from_it():
+    commit = provenance.commit()
+    assert commit == "unknown" or len(commit.rstrip("+")) >= 7
+
+
+def test_a_summary_names_the_commit_the_digest_and_versions():
+    summary = provenance.summary(Config())
+    assert summary["commit"] == provenance.commit()
+    assert summary["config digest"] == provenance.digest(Config())
+    assert summary["jax"] == jax.__version__
+    assert {"python", *provenance.PACKAGES} <= set(summary)
