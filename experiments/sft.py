@@ -117,10 +117,8 @@ def data(config, given, model, tokenizer):
 
     given: the config with rows, where those were given, in place of their names.
     """
-    end, length = (
-        stop_tokens.end_id(tokenizer),
-        models.length(config.data.length, model),
-    )
+    end = stop_tokens.end_id(tokenizer)
+    length = models.length(config.data.length, model)
     encoded, about = [], []
     parts = rows.read(given.dataset, given.data)
     for name, part in zip(("training", "held-out"), parts, strict=True):

@@ -13,7 +13,7 @@ import numpy as np
 from rlhf_jax import ranges, sampling
 from rlhf_jax.data import stop_tokens, tokenization
 from rlhf_jax.evaluation import drift
-from rlhf_jax.studies import evaluators
+from rlhf_jax.studies import scoring
 from rlhf_jax.studies.task import Task
 from rlhf_jax.tasks import classifiers, models
 from rlhf_jax.types import Tokens
@@ -117,8 +117,8 @@ def _mean_of_windows(counts, totals):
 
 def _judged(task, judge, layout, rollout):
     """What the judge thinks of each answer of a rollout."""
-    texts = evaluators.decode(task, rollout)
-    return {"eval/gold": evaluators.score(task, judge, layout, rollout, *texts)}
+    texts = scoring.decode(task, rollout)
+    return {"eval/gold": scoring.score(task, judge, layout, rollout, *texts)}
 
 
 def _sampling(config, model, tokenizer):

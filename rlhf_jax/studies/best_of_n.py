@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from rlhf_jax.evaluation import best_of_n, diversity, policy
-from rlhf_jax.studies import evaluators
+from rlhf_jax.studies import evaluators, scoring
 from rlhf_jax.types import Prompts
 
 
@@ -35,7 +35,7 @@ def estimate(task, run, n, *, samples):
     """(metrics, samples) of the best of n, from `samples` a prompt."""
     reward = task.rewards["proxy"](run.unit.seed)
     drawn, texts, truth = _drawn(task, run.layout, samples)
-    scores = evaluators.score(
+    scores = scoring.score(
         task, reward, run.layout, drawn, *texts, copies=samples
     ).reshape(-1, samples)
     valid = np.asarray(drawn.response_mask)
@@ -63,7 +63,7 @@ def _drawn(task, layout, samples):
     draw = policy.compile_draw(task.model, layout, task.sampling)
     drawn = draw(task.params, policy.prompt_rows(several, key))
     truth = {} if task.truth is None else task.truth(drawn)
-    return drawn, evaluators.decode(task, drawn), truth
+    return drawn, scoring.decode(task, drawn), truth
 
 
 def _best(groups, measured, n):

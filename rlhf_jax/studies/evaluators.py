@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from rlhf_jax.evaluation import diversity, drift, policy
-from rlhf_jax.runtime import processes
+from rlhf_jax.studies import scoring
 
 
 def language(task, *, key=None):
@@ -38,9 +38,9 @@ def own_samples(task, *, key):
         compare = _comparing(task.model, task.sampling, run.layout)
         drawn = draw(params, inputs)
         divergence, entropy = compare(params, task.params, drawn)
-        texts = decode(task, drawn)
+        texts = scoring.decode(task, drawn)
         reward = task.rewards["proxy"](run.unit.seed)
-        scores = score(task, reward, run.layout, drawn, *texts)
+        scores = scoring.score(task, reward, run.layout, drawn, *texts)
         metrics = halves("eval/reward", scores)
         metrics |= of_groups(task.groups, scores)
         metrics |= halves("drift/kl_initial", divergence)
@@ -125,31 +125,6 @@ def of_groups(groups, scores):
     }
 
 
-def decode(task, rollout):
-    """(prompts, completions) of a rollout: lists of strings."""
-    width = rollout.tokens.shape[1] - rollout.response_mask.shape[1]
-    prompts = task.decode(rollout.tokens[:, :width], rollout.mask[:, :width])
-    completions = task.decode(rollout.tokens[:, width:], rollout.response_mask)
-    return prompts, completions
-
-
-def score(task, reward, layout, rollout, prompts, completions, *, copies=1):
-    """The reward of evaluation rows, each prompt `copies` times: [N] float64."""
-    if reward.score is not None:
-        program = _scoring(reward.score, layout)
-        scores = program(reward.frozen, (rollout.tokens, rollout.mask))
-    elif reward.arrays is not None:
-        scores = reward.arrays(rollout)
-    else:
-        columns = {
-            k: [value for value in v for _ in range(copies)]
-            for k, v in task.eval_columns.items()
-        }
-        ask = functools.partial(reward.host, prompts, completions, **columns)
-        scores = processes.broadcast_from_first(lambda: np.asarray(ask()).tolist())
-    return np.asarray(scores, np.float64)
-
-
 def rows(prompts, completions, scores):
     """Rows of samples.jsonl."""
     together = zip(prompts, completions, scores, strict=True)
@@ -203,8 +178,3 @@ def _text_logps(model, layout):
 @functools.lru_cache(maxsize=8)
 def _answering(model, config, layout):
     return layout.over_rows(policy.make_answer(model, config=config), replicated=1)
-
-
-@functools.lru_cache(maxsize=8)
-def _scoring(score, layout):
-    return layout.over_rows(lambda frozen, rows: score(frozen, *rows), replicated=1)

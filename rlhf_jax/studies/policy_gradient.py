@@ -19,8 +19,7 @@ from rlhf_jax import elastic_reset
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.data import batching
 from rlhf_jax.models import lora
-from rlhf_jax.runtime import processes
-from rlhf_jax.studies import programs
+from rlhf_jax.studies import programs, scoring
 from rlhf_jax.studies.interfaces import Trainer
 from rlhf_jax.studies.trainable import Trainable
 from rlhf_jax.studies.values import Values
@@ -212,16 +211,8 @@ def budget(settings, metrics):
 
 
 def _host_scores(task, reward, rollout, index, config):
-    """Strings to the user's function, its floats back, one for each candidate."""
-    if reward.arrays is not None:
-        return np.asarray(reward.arrays(rollout), np.float32)
-    width = rollout.tokens.shape[1] - rollout.response_mask.shape[1]
-    prompts = task.decode(rollout.tokens[:, :width], rollout.mask[:, :width])
-    completions = task.decode(rollout.tokens[:, width:], rollout.response_mask)
+    """What a reward of Python says of the samples of an iteration: [N] float32."""
     index = np.repeat(index, config.candidates)
     columns = {k: [v[i] for i in index] for k, v in task.columns.items()}
-    score = functools.partial(reward.host, prompts, completions, **columns)
-    scored = processes.broadcast_from_first(
-        lambda: np.asarray(score(), np.float32).tolist()
-    )
-    return np.asarray(scored, np.float32)
+    texts = functools.partial(scoring.decode, task, rollout)
+    return scoring.on_host(reward, rollout, texts, columns).astype(np.float32)

@@ -80,15 +80,11 @@ def compile_step(objective, layout, *, adapter=None):
     return layout.compile(step, rows_in=(2,), outputs=2, donate=(1,))
 
 
-@functools.lru_cache(maxsize=1)
-def compile_reset():
-    """`reset(state) -> state`: weights to their EMA, the EMA to the initial weights."""
-
-    def reset(state):
-        params, elastic = elastic_reset.reset(state.learner.params, state.elastic)
-        return State(state.learner._replace(params=params), elastic)
-
-    return jax.jit(reset, donate_argnums=0)
+@functools.partial(jax.jit, donate_argnums=0)
+def _reset(state):
+    """Weights to their EMA, the EMA to the initial weights. The state is donated."""
+    params, elastic = elastic_reset.reset(state.learner.params, state.elastic)
+    return State(state.learner._replace(params=params), elastic)
 
 
 def trainer(
@@ -133,7 +129,7 @@ def trainer(
         policy=lambda state: state.learner.params,
         weights=trainable.weights,
         mix=trainable.mix,
-        reset=lambda state: compile_reset()(state),
+        reset=_reset,
         average=None if decay is None else lambda state: state.elastic.average,
     )
 

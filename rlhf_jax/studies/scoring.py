@@ -1,0 +1,48 @@
+"""Samples to strings, and to rewards: the same way in training and in evaluation."""
+
+import functools
+
+import numpy as np
+
+from rlhf_jax.runtime import processes
+
+
+def decode(task, rollout):
+    """(prompts, completions) of a rollout: lists of strings."""
+    width = rollout.tokens.shape[1] - rollout.response_mask.shape[1]
+    prompts = task.decode(rollout.tokens[:, :width], rollout.mask[:, :width])
+    completions = task.decode(rollout.tokens[:, width:], rollout.response_mask)
+    return prompts, completions
+
+
+def score(task, reward, layout, rollout, prompts, completions, *, copies=1):
+    """The reward of evaluation rows, each prompt `copies` times: [N] float64."""
+    if reward.score is not None:
+        program = _scoring(reward.score, layout)
+        scores = program(reward.frozen, (rollout.tokens, rollout.mask))
+        return np.asarray(scores, np.float64)
+    columns = {
+        k: [value for value in v for _ in range(copies)]
+        for k, v in task.eval_columns.items()
+    }
+    return on_host(reward, rollout, lambda: (prompts, completions), columns)
+
+
+def on_host(reward, rollout, texts, columns):
+    """The reward of rows by a function of Python: [N] float64, the same on all hosts.
+
+    Args: texts() -> (prompts, completions), asked for where the reward reads strings;
+    columns: {name: a value for each row}.
+    """
+    if reward.arrays is not None:
+        return np.asarray(reward.arrays(rollout), np.float64)
+    ask = functools.partial(reward.host, *texts(), **columns)
+    scores = processes.broadcast_from_first(
+        lambda: np.asarray(ask(), np.float64).tolist()
+    )
+    return np.asarray(scores, np.float64)
+
+
+@functools.lru_cache(maxsize=8)
+def _scoring(score, layout):
+    return layout.over_rows(lambda frozen, rows: score(frozen, *rows), replicated=1)
