@@ -15,6 +15,7 @@ import tempfile
 
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 import rich.console
 import tyro
 
@@ -77,6 +78,13 @@ def share(monkeypatch):
     """From here on, studies of this process share what they can."""
     monkeypatch.setattr(sentiment, "make_task", _task)
     monkeypatch.setattr(command, "prepare_devices", lambda *_: None)
+
+
+def run_shared(folder, **changes):
+    """`run` with what studies share, for fixtures that outlive a test."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        share(monkeypatch)
+        return run(output=folder, **changes)
 
 
 def without_report(monkeypatch):

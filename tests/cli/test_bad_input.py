@@ -61,10 +61,8 @@ def refused(monkeypatch, capsys, place):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The folder of a short run that is done."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_study.share(monkeypatch)
-        place = tmp_path_factory.mktemp("finished") / "run"
-        return small_study.run(output=place, **PPO)
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return small_study.run_shared(folder, **PPO)
 
 
 @pytest.fixture

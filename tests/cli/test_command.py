@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 import pathlib
 import shlex
@@ -13,31 +12,13 @@ import types
 
 import jax
 import pytest
+from small_config import Config, Inner
 
 from experiments import sentiment
 from rlhf_jax.cli import command
 from rlhf_jax.runtime import files, loop, provenance
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-@dataclasses.dataclass(frozen=True)
-class Inner:
-    rate: float = 0.1
-    horizon: float = math.inf
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    output: str | None = None
-    resume: bool = False
-    cache: str | None = None
-    devices: int | None = None
-    save_every: int = 20
-    keep: int = 1
-    steps: int = 8
-    methods: tuple[str, ...] = ("ppo", "sft")
-    rl: Inner = dataclasses.field(default_factory=Inner)
 
 
 LAYOUT = types.SimpleNamespace(devices=("cpu:0",))

@@ -2,34 +2,15 @@
 
 import dataclasses
 import hashlib
-import math
 import shlex
 import sys
 
 import jax
+from small_config import Config, Inner
 
 from experiments import sentiment
 from rlhf_jax.cli import options
 from rlhf_jax.runtime import provenance
-
-
-@dataclasses.dataclass(frozen=True)
-class Inner:
-    rate: float = 0.1
-    horizon: float = math.inf
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    output: str | None = None
-    resume: bool = False
-    cache: str | None = None
-    devices: int | None = None
-    save_every: int = 20
-    keep: int = 1
-    steps: int = 8
-    methods: tuple[str, ...] = ("ppo", "sft")
-    rl: Inner = dataclasses.field(default_factory=Inner)
 
 
 def test_the_digest_depends_on_what_is_computed_only():

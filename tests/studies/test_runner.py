@@ -34,9 +34,7 @@ def shared(monkeypatch):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The folder of an uninterrupted study."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_study.share(monkeypatch)
-        return small_study.run(output=tmp_path_factory.mktemp("whole") / "run")
+    return small_study.run_shared(tmp_path_factory.mktemp("whole") / "run")
 
 
 @pytest.fixture

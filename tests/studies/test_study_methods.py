@@ -57,10 +57,8 @@ def shared(monkeypatch):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The folder of the study."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_study.share(monkeypatch)
-        place = tmp_path_factory.mktemp("methods") / "run"
-        return small_study.run(output=place, **FLAGS)
+    folder = tmp_path_factory.mktemp("methods") / "run"
+    return small_study.run_shared(folder, **FLAGS)
 
 
 @pytest.fixture(scope="module")
