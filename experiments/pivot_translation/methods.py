@@ -11,28 +11,14 @@ from experiments.pivot_translation.students import Imitation
 from experiments.pivot_translation.trainers import Play
 from rlhf_jax import elastic_reset
 from rlhf_jax.algorithms.translation_game import imitation
-from rlhf_jax.studies import eval_steps, post_hoc, tables
-from rlhf_jax.studies.interfaces import Method, never
+from rlhf_jax.studies import post_hoc, tables
+from rlhf_jax.studies.interfaces import Method
 
 
 def _played(summary, label, hyper=None, *, role="arm", resets=False, **play):
     """A row that plays the game: see `Play`."""
     train = Play(hyper or {}, **play)
-    return Method(
-        label,
-        summary,
-        role,
-        train=train,
-        resets=eval_steps.at_intervals if resets else never,
-        tunes=train.tunes(resets=resets),
-    )
-
-
-def _post_hoc(summary, label, derive, *, at_end=False):
-    """A null that is read off REINFORCE's run."""
-    return Method(
-        label, summary, "null", source="reinforce", derive=derive, at_end=at_end
-    )
+    return tables.trained(summary, label, train, role=role, resets=resets)
 
 
 def generation_ends(generations, schedule):
@@ -146,30 +132,35 @@ METHODS = {
         role="null",
         resets=True,
     ),
-    "reinforce_early_stop": _post_hoc(
+    "reinforce_early_stop": tables.derived(
         "REINFORCE stopped at its best validation BLEU",
         "REINFORCE, early stop",
+        "reinforce",
         post_hoc.best,
         at_end=True,
     ),
-    "reinforce_average": _post_hoc(
+    "reinforce_average": tables.derived(
         "the EMA of REINFORCE's sender, with its receiver, no resets",
         "EMA of REINFORCE",
+        "reinforce",
         post_hoc.average,
     ),
-    "reinforce_ma25": _post_hoc(
+    "reinforce_ma25": tables.derived(
         "sender ¾ initial + ¼ REINFORCE, with its receiver",
         "¼ REINFORCE + ¾ π₀",
+        "reinforce",
         post_hoc.interpolate(0.25),
     ),
-    "reinforce_ma50": _post_hoc(
+    "reinforce_ma50": tables.derived(
         "sender ½ initial + ½ REINFORCE, with its receiver",
         "½ REINFORCE + ½ π₀",
+        "reinforce",
         post_hoc.interpolate(0.5),
     ),
-    "reinforce_ma75": _post_hoc(
+    "reinforce_ma75": tables.derived(
         "sender ¼ initial + ¾ REINFORCE, with its receiver",
         "¾ REINFORCE + ¼ π₀",
+        "reinforce",
         post_hoc.interpolate(0.75),
     ),
 }

@@ -7,7 +7,7 @@ average the weights of PPO, stop it early, or reset to the fine-tuned model itse
 from rlhf_jax import elastic_reset
 from rlhf_jax.evaluation import axes
 from rlhf_jax.reporting.claims import Claim
-from rlhf_jax.studies import methods, post_hoc
+from rlhf_jax.studies import methods, post_hoc, tables
 from rlhf_jax.studies.interfaces import Method
 
 _SHARED = ("ppo", "ppo_kl", "elastic_reset", "elastic_reset_kl")
@@ -23,19 +23,19 @@ METHODS = (
             role="ablation",
             resets=True,
         ),
-        "ppo_kl_average": methods.derived(
+        "ppo_kl_average": tables.derived(
             "the EMA of PPO + KL, no resets",
             "EMA of PPO + KL",
             "ppo_kl",
             post_hoc.average,
         ),
-        "ppo_kl_ma50": methods.derived(
+        "ppo_kl_ma50": tables.derived(
             "½ fine-tuned model + ½ PPO + KL",
             "½ PPO + KL, ½ SFT",
             "ppo_kl",
             post_hoc.interpolate(0.5),
         ),
-        "ppo_kl_early_stop": methods.derived(
+        "ppo_kl_early_stop": tables.derived(
             "PPO + KL stopped at its best validation checkpoint",
             "PPO + KL, early stop",
             "ppo_kl",

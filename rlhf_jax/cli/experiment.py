@@ -22,7 +22,7 @@ from rlhf_jax.runtime import (
     progress,
     provenance,
 )
-from rlhf_jax.studies import runner
+from rlhf_jax.studies import runner, tables
 
 
 class Setting(NamedTuple):
@@ -120,7 +120,7 @@ def report(config, done, *, title, question, scope, notes, panels=plots.PANELS):
         axes=study.axes,
         claims=study.claims,
         sections=study.sections,
-        labels={name: method.label for name, method in study.methods.items()},
+        labels=tables.labels(study.methods),
         scope=scope,
         command=provenance.command(),
         provenance=provenance.summary(config),

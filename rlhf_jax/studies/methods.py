@@ -8,35 +8,19 @@ too, as arms of one run: the rule that sets a paper apart, not all that it does.
 """
 
 from rlhf_jax import elastic_reset
-from rlhf_jax.studies import eval_steps, post_hoc
+from rlhf_jax.studies import post_hoc, tables
 from rlhf_jax.studies.best_of_n import BestOf
 from rlhf_jax.studies.fine_tuning import FineTuning
-from rlhf_jax.studies.interfaces import Method, never
+from rlhf_jax.studies.interfaces import Method
 from rlhf_jax.studies.policy_gradient import PolicyGradient
 
 _NO_KL = {"kl_coef": 0.0}
 
 
-def trained(
-    summary, label, hyper=None, static=None, *, role="arm", resets=False,
-    ticks_once=False, **fields,
-):  # fmt: skip
+def trained(summary, label, hyper=None, static=None, *, ticks_once=False, **fields):
     """A row that is trained by policy gradients: see `PolicyGradient`."""
     train = PolicyGradient(hyper or {}, static or {}, ticks_once)
-    return Method(
-        label,
-        summary,
-        role,
-        train=train,
-        resets=eval_steps.at_intervals if resets else never,
-        tunes=train.tunes(resets=resets),
-        **fields,
-    )
-
-
-def derived(summary, label, source, derive, *, role="null", at_end=False):
-    """A row that is read off the run of another one."""
-    return Method(label, summary, role, source=source, derive=derive, at_end=at_end)
+    return tables.trained(summary, label, train, **fields)
 
 
 METHODS = {
@@ -221,26 +205,26 @@ METHODS = {
         role="control",
         reward="random",
     ),
-    "ppo_early_stop": derived(
+    "ppo_early_stop": tables.derived(
         "PPO stopped at its best validation checkpoint",
         "PPO, early stop",
         "ppo",
         post_hoc.best,
         at_end=True,
     ),
-    "ppo_average": derived(
+    "ppo_average": tables.derived(
         "the EMA of PPO, no resets", "EMA of PPO", "ppo", post_hoc.average
     ),
-    "ppo_ma25": derived(
+    "ppo_ma25": tables.derived(
         "¾ initial + ¼ PPO", "¼ PPO + ¾ π₀", "ppo", post_hoc.interpolate(0.25)
     ),
-    "ppo_ma50": derived(
+    "ppo_ma50": tables.derived(
         "½ initial + ½ PPO", "½ PPO + ½ π₀", "ppo", post_hoc.interpolate(0.5)
     ),
-    "ppo_ma75": derived(
+    "ppo_ma75": tables.derived(
         "¼ initial + ¾ PPO", "¾ PPO + ¼ π₀", "ppo", post_hoc.interpolate(0.75)
     ),
-    "warp_25": derived(
+    "warp_25": tables.derived(
         "¾ initial + ¼ of PPO with its EMA as the anchor (WARP, arXiv:2406.16768, of "
         "one run)",
         "WARP, ¼",
@@ -248,14 +232,14 @@ METHODS = {
         post_hoc.interpolate(0.25),
         role="relative",
     ),
-    "warp_50": derived(
+    "warp_50": tables.derived(
         "half way from the initial model to PPO with its EMA as the anchor",
         "WARP, ½",
         "kl_average",
         post_hoc.interpolate(0.5),
         role="relative",
     ),
-    "warp_75": derived(
+    "warp_75": tables.derived(
         "¼ initial + ¾ of PPO with its EMA as the anchor",
         "WARP, ¾",
         "kl_average",
@@ -272,5 +256,5 @@ METHODS = {
     for n in (2, 4, 8, 16)
 }
 
-LABELS = {name: method.label for name, method in METHODS.items()}
+LABELS = tables.labels(METHODS)
 DEFAULT = ("sft", "ppo", "ppo_kl", "elastic_reset")

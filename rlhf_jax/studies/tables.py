@@ -1,4 +1,4 @@
-"""Choosing from a table of methods, and changing its rows.
+"""Rows of a table of methods: making them, choosing from them, changing them.
 
 Rows are data, so that a run's own settings for a method are another row: `--override`
 and `--tuned` change tables, and nothing downstream asks about either.
@@ -9,10 +9,32 @@ import functools
 import math
 
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.studies import post_hoc
+from rlhf_jax.studies import eval_steps, post_hoc
+from rlhf_jax.studies.interfaces import Method, never
 from rlhf_jax.studies.values import Values
 
 _OF_THE_RUN = ("total_updates", "reset_every", "reset_first")  # the study's clocks
+
+
+def trained(summary, label, train, *, role="arm", resets=False, **fields):
+    """A row that trains and may be reset at the study's intervals.
+
+    Args: train: a trainer that knows what it `tunes`; fields: of `Method` besides.
+    """
+    return Method(
+        label,
+        summary,
+        role,
+        train=train,
+        resets=eval_steps.at_intervals if resets else never,
+        tunes=train.tunes(resets=resets),
+        **fields,
+    )
+
+
+def derived(summary, label, source, derive, *, role="null", at_end=False):
+    """A row that is read off the run of another one."""
+    return Method(label, summary, role, source=source, derive=derive, at_end=at_end)
 
 
 def choose(names, table, lists=None):
