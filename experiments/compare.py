@@ -32,6 +32,7 @@ from rlhf_jax import ranges
 from rlhf_jax.benchmarks import suites as benchmarks
 from rlhf_jax.cli import command, options
 from rlhf_jax.evaluation import axes as axes_
+from rlhf_jax.evaluation import units
 from rlhf_jax.evaluation.axes import Axis
 from rlhf_jax.reporting import claims, evaluations, figure_style, plots, report
 from rlhf_jax.reporting.sections import Section
@@ -205,14 +206,14 @@ def names(folders):
 
 
 def check_seeds(by_run):
-    """Raises ValueError where two runs hold the same method and seed."""
+    """Raises ValueError where two runs hold the same method and unit."""
     owner = {}
     for name, rows in by_run.items():
-        for method, seed in {(row["method"], row["seed"]) for row in rows}:
-            if owner.setdefault((method, seed), name) != name:
+        for run in {(row["method"], units.of(row)) for row in rows}:
+            if owner.setdefault(run, name) != name:
                 raise ValueError(
-                    f"--pool: {owner[method, seed]} and {name} both hold {method}, "
-                    f"seed {seed}; run one of them with another --first-seed"
+                    f"--pool: {owner[run]} and {name} both hold {run[0]}, world/seed "
+                    f"{run[1]}; run one of them with another --first-seed, or world"
                 )
 
 

@@ -1,6 +1,7 @@
 """Records that imitate a run: PPO drifts away, PPO + KL stays, Elastic Reset saws."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -11,26 +12,22 @@ AXES = (
     dataclasses.replace(axes.KL_INITIAL, corner=40.0),
     axes.SKILLS,
 )
-CORNERS = {
-    "drift/text_nll": (3.0, 0.0),
-    "drift/kl_initial": (40.0, 0.0),
-    "tax/skills": (0.5, 0.0),
-}
 SPEED = {"ppo": 1.0, "ppo_kl": 0.4, "elastic_reset": 1.0}
 
 
-def make(seeds, *, steps=12, every=5, methods=tuple(SPEED), gold=True):
+def make(seeds, *, worlds=1, steps=12, every=5, methods=tuple(SPEED), gold=True):
     """Training and evaluation records as in metrics.jsonl."""
     rows = []
-    for seed in range(seeds):
+    for world, seed in itertools.product(range(worlds), range(seeds)):
         for method in methods:
-            noise = np.random.default_rng([seed, len(method)])
-            rows += _run(method, seed, noise, steps, every, gold)
+            noise = np.random.default_rng([world, seed, len(method)])
+            run = {"method": method, "world": world, "seed": seed}
+            rows += _run(run, noise, steps, every, gold)
     return rows
 
 
-def _run(method, seed, noise, steps, every, gold):
-    run = {"method": method, "seed": seed}
+def _run(run, noise, steps, every, gold):
+    method = run["method"]
     position = average = 0.0
     yield {**run, "step": 0, **_evaluation("start", 0.0, noise, gold)}
     for step in range(1, steps + 1):
@@ -68,27 +65,29 @@ def _evaluation(phase, x, noise, gold):
     return {**row, "eval/gold": 0.4 + x * (8 - x) / 100} if gold else row
 
 
-def row(method, seed, step, phase, reward, nll, **more):
+def row(method, world, step, phase, reward, nll, **more):
     """One evaluation, given its proxy reward and its NLL of human text."""
-    row = {"method": method, "seed": seed, "step": step, "eval/phase": phase}
+    row = {"method": method, "world": world, "seed": 0, "step": step}
+    row["eval/phase"] = phase
     return {**row, "eval/reward": reward, "drift/text_nll": nll, **more}
 
 
-def two_methods(seeds=1):
+def two_methods(worlds=1):
     """Worked by hand: `far` reaches reward 3 at drift 4, `near` 2 at drift 1."""
     rows = []
-    for seed in range(seeds):
+    for world in range(worlds):
         rows += [
-            row("far", seed, 0, "start", 0.0, 0.0),
-            row("far", seed, 1, "train", 1.0, 2.0),
-            row("far", seed, 2, "final", 3.0, 4.0),
-            row("near", seed, 0, "start", 0.0, 0.0),
-            row("near", seed, 2, "final", 2.0, 1.0),
+            row("far", world, 0, "start", 0.0, 0.0),
+            row("far", world, 1, "train", 1.0, 2.0),
+            row("far", world, 2, "final", 3.0, 4.0),
+            row("near", world, 0, "start", 0.0, 0.0),
+            row("near", world, 1, "train", 1.0, 0.5),
+            row("near", world, 2, "final", 2.0, 1.0),
         ]
     return rows
 
 
-def halved(method, seed, points):
+def halved(method, world, points):
     """Evaluations of ((drift, reward) on half A, and on half B), start first."""
     rows = []
     for step, ((drift_a, reward_a), (drift_b, reward_b)) in enumerate(points):
@@ -96,5 +95,5 @@ def halved(method, seed, points):
         both |= {"drift/text_nll_a": drift_a, "drift/text_nll_b": drift_b}
         mean = (reward_a + reward_b) / 2, (drift_a + drift_b) / 2
         phase = "start" if step == 0 else "train"
-        rows.append(row(method, seed, step, phase, *mean, **both))
+        rows.append(row(method, world, step, phase, *mean, **both))
     return rows

@@ -35,6 +35,8 @@ LOSS_NUMERIC = f"test_losses::{NUMERIC}"
 TOKENS, ROWS = "test_token_losses::", "test_row_losses::"
 WRAP = "test_elastic_reset_wrap::"
 PARETO, RECOVERY = "test_pareto::", "test_recovery::"
+FRONTS, UNITS = "test_fronts::", "test_units::"
+SCALES = "test_readings_scale_with_reward_and_do_not_care_for_the_unit_of_drift"
 CHOICE = "test_multiple_choice::"
 
 TABLE = {
@@ -585,53 +587,61 @@ TABLE = {
         PARETO + "test_a_diverged_checkpoint_is_no_point",
         NO_GRADIENT,
     ),
-    "evaluation.pareto.attainment": Row(
-        PARETO + "test_attainment_does_not_interpolate",
-        PARETO + "test_attainment_is_the_best_reward_within_the_drift",
-        PARETO + "test_attainment_does_not_interpolate",
-        PARETO + "test_a_diverged_checkpoint_is_no_point",
+    "evaluation.fronts.pick": Row(
+        FRONTS + "test_between_two_looks_a_path_is_a_line_and_beyond_its_end_flat",
+        FRONTS + "test_picks_are_those_of_a_loop_over_points_of_the_path",
+        FRONTS + "test_nothing_is_read_across_a_reset",
+        NO_MASK,
         NO_GRADIENT,
     ),
-    "evaluation.pareto.picks": Row(
-        PARETO + "test_crossed_of_equal_halves_is_the_plain_reading",
-        PARETO + "test_picks_name_the_nearest_of_the_best_points_within_the_drift",
-        PARETO + "test_crossed_of_equal_halves_is_the_plain_reading",
-        PARETO + "test_a_diverged_checkpoint_is_no_point",
+    "evaluation.fronts.read": Row(
+        FRONTS + "test_a_reading_is_picked_on_one_half_and_read_on_the_other",
+        "n/a: two picks, which have their oracle",
+        FRONTS + SCALES,
+        NO_MASK,
         NO_GRADIENT,
     ),
-    "evaluation.pareto.least_drift": Row(
-        PARETO + "test_fronts_are_matched_where_all_of_them_reach",
-        PARETO + "test_least_drift_is_the_least_drift_with_the_reward",
-        PARETO + "test_front_and_hypervolume_do_not_depend_on_order_or_duplicates",
-        PARETO + "test_a_diverged_checkpoint_is_no_point",
+    "evaluation.fronts.hypervolume": Row(
+        FRONTS + "test_hypervolume_of_a_triangle_and_a_plateau",
+        "n/a: a mean of readings, whose picks have their oracle",
+        FRONTS + "test_noise_alone_covers_nothing_on_average",
+        NO_MASK,
         NO_GRADIENT,
     ),
-    "evaluation.pareto.least_picks": Row(
-        PARETO + "test_fronts_are_matched_where_all_of_them_reach",
-        PARETO + "test_least_picks_name_the_best_of_the_nearest_points_with_the_reward",
-        PARETO + "test_front_and_hypervolume_do_not_depend_on_order_or_duplicates",
-        PARETO + "test_a_diverged_checkpoint_is_no_point",
+    "evaluation.fronts.matched": Row(
+        FRONTS + "test_a_pair_is_matched_on_the_range_that_both_reach",
+        "n/a: a mean of readings, whose picks have their oracle",
+        FRONTS + SCALES,
+        NO_MASK,
         NO_GRADIENT,
     ),
-    "evaluation.pareto.crossed": Row(
-        PARETO + "test_crossed_reads_the_other_half_and_averages",
-        PARETO + "test_crossed_of_equal_halves_is_the_plain_reading",
-        PARETO + "test_a_reward_read_on_the_other_half_is_not_optimistic",
-        "n/a: NaN where nothing was chosen, as its closed form has it",
+    "evaluation.units.of": Row(
+        UNITS + "test_a_record_without_a_world_is_of_the_first",
+        EXACT,
+        UNITS + "test_a_unit_is_written_and_read",
+        NO_MASK,
         NO_GRADIENT,
     ),
-    "evaluation.pareto.matched": Row(
-        PARETO + "test_fronts_are_matched_where_all_of_them_reach",
-        "n/a: the least of ends of fronts, each of which has its oracle",
-        PARETO + "test_fronts_are_matched_where_all_of_them_reach",
-        PARETO + "test_a_diverged_checkpoint_is_no_point",
+    "evaluation.units.parse": Row(
+        UNITS + "test_a_unit_is_written_and_read",
+        EXACT,
+        UNITS + "test_a_unit_is_written_and_read",
+        NO_MASK,
         NO_GRADIENT,
     ),
-    "evaluation.pareto.split_half": Row(
-        PARETO + "test_split_half_picks_on_one_half_and_reads_on_the_other",
-        "n/a: members and a measure, each of which has its oracle",
-        PARETO + "test_split_half_of_equal_halves_is_the_measure_itself",
-        PARETO + "test_a_diverged_checkpoint_is_no_point",
+    "evaluation.units.worlds": Row(
+        UNITS + "test_seeds_are_averaged_within_their_world",
+        "n/a: means of a few numbers",
+        "test_instrument::"
+        "test_intervals_over_worlds_cover_the_truth_although_seeds_are_alike",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "evaluation.units.intraclass": Row(
+        UNITS + "test_intraclass_correlation_worked_by_hand",
+        UNITS + "test_intraclass_correlation_is_recovered",
+        UNITS + "test_unequal_numbers_of_seeds_are_allowed",
+        NO_MASK,
         NO_GRADIENT,
     ),
     "evaluation.recovery.after_resets": Row(

@@ -41,13 +41,16 @@ def worth(now, start):
 SELECTION = Selection(("eval/reward_a", "drift/text_nll_a"), worth)
 
 
-def study(config, task, table=methods.METHODS, *, tuned=None, say=lambda line: None):
+def study(config, tasks, table=methods.METHODS, *, tuned=None, say=lambda line: None):
     """The `interfaces.Study` that the flags of a language-model experiment ask for.
 
-    Args: config: flags `rl`, `lora`, `methods`, `seeds`, `steps`, ...; table: all
-    methods there are; tuned: {method: Values}, by default what --tuned names;
-    say(line): hears which methods are left out, and why.
+    Args: config: flags `rl`, `lora`, `methods`, `seeds`, `steps`, ...; tasks: {world:
+    `task.Task`}, or one task for all; table: all methods there are; tuned: {method:
+    Values}, by default what --tuned names; say(line): hears which methods are left
+    out, and why.
     """
+    tasks = tasks if isinstance(tasks, dict) else {0: tasks}
+    task = next(iter(tasks.values()))
     rl, tuned = config.rl, values.read(config.tuned) if tuned is None else tuned
     asked = tables.overrides(config.override, table)
     names = _possible(config, task, table, asked, tuned, say)
@@ -66,16 +69,16 @@ def study(config, task, table=methods.METHODS, *, tuned=None, say=lambda line: N
         sft_learning_rate=rl.sft_learning_rate,
         sft_updates=rl.sft_updates,
     )
-    usual, test = evaluators.language(task)
+    usual, test = evaluators.of_worlds(tasks)
     seeds = range(config.first_seed, config.first_seed + config.seeds)
-    world = getattr(getattr(config, "microworld", None), "world", 0)
     return Study(
         methods=chosen,
-        units=tuple(Unit(world, seed) for seed in seeds),
+        units=tuple(Unit(world, seed) for world in tasks for seed in seeds),
         schedule=schedule(config),
         evaluators=usual,
         initial=policy_gradient.initial,
         task=task,
+        tasks=tasks if len(tasks) > 1 else {},
         settings=settings,
         at_start=test,
         at_end=test,

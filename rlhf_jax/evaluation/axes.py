@@ -30,8 +30,6 @@ class Axis:
     """Read as the drop since the start: start − value, as of an accuracy."""
     percent: bool = False
     """Printed in points, a hundred times the recorded share."""
-    start: float | None = None
-    """The initial policy's value where it is so by definition; None: it is measured."""
     short: str = ""
     """A shorter title for tables of endpoints; by default the title."""
 
@@ -63,7 +61,7 @@ TEXT_NLL = Axis(
 )  # fmt: skip
 KL_INITIAL = Axis(
     "drift/kl_initial", "KL from the initial policy", "nats / sample", "less",
-    corner=30.0, smallest=1.5, start=0.0,
+    corner=30.0, smallest=1.5,
 )  # fmt: skip
 KL_CORPUS_POLICY = Axis(
     "truth/kl_corpus_policy", "Corpus mass lost, KL(p*‖π)", "nats / sample", "less"
@@ -148,28 +146,3 @@ def with_corners(axes, corners):
             axis = dataclasses.replace(axis, corner=float(corners[flag]))
         result.append(axis)
     return tuple(result)
-
-
-def corners(axes, records):
-    """{key: (drift, reward)}: the worst corner of each drift axis's hypervolume.
-
-    The drift lies `corner` beyond the start, the reward is the initial policy's; both
-    starts are means over seeds. Args: axes: those without a corner are skipped;
-    records: of metrics.jsonl.
-    """
-    starts = [r for r in records if r.get("eval/phase") == "start"]
-    reward = _mean(starts, REWARD.key)
-    return {
-        axis.key: (_start(axis, starts) + axis.corner, reward) for axis in drifts(axes)
-    }
-
-
-def _start(axis, starts):
-    if axis.from_start:
-        return 0.0
-    return _mean(starts, axis.key) if axis.start is None else axis.start
-
-
-def _mean(records, key):
-    values = [record[key] for record in records if key in record]
-    return sum(values) / max(len(values), 1)

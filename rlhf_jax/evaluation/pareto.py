@@ -1,7 +1,7 @@
-"""Reward–drift fronts: which checkpoints are worth having, and how much they cover.
+"""Pareto fronts of points: which are worth having, and how much they cover.
 
 Points are `[N, 2]` = (drift, reward); less drift and more reward are better. A point
-with a NaN is no point. Numpy float64 throughout: a front has hundreds of points.
+with a NaN is no point. For what runs reached, measured with noise, see `fronts`.
 """
 
 import numpy as np
@@ -49,106 +49,6 @@ def hypervolume(points, reference):
     edge = edge[(edge[:, 0] < corner[0]) & (edge[:, 1] > corner[1])]
     widths = np.diff(np.append(edge[:, 0], corner[0]))
     return float(np.sum(widths * (edge[:, 1] - corner[1])))
-
-
-def attainment(points, drifts):
-    """Best reward at drift ≤ d: a staircase, never a line between two checkpoints.
-
-    A saw-tooth of resets passes no point between two checkpoints, so nothing is
-    interpolated. points [N, 2], drifts [...]. Returns [...], NaN where no point is as
-    near as that.
-    """
-    return np.append(_checked(points)[:, 1], np.nan)[picks(points, drifts)]
-
-
-def picks(points, drifts):
-    """Which point has the best reward at drift ≤ d, to read another measure of it.
-
-    The gold reward of the checkpoint that the proxy picks, for instance. points [N, 2],
-    drifts [...]. Returns [...] int, −1 where no point is as near as that.
-    """
-    points = _checked(points)
-    index = np.flatnonzero(members(points))
-    edge, first = np.unique(points[index], axis=0, return_index=True)
-    steps = np.searchsorted(edge[:, 0], np.asarray(drifts, float), side="right")
-    return np.append(-1, index[first])[steps]
-
-
-def least_drift(points, rewards):
-    """Least drift at reward ≥ r: the front read along the other axis.
-
-    points [N, 2], rewards [...]. Returns [...], NaN where no point is as good as that.
-    """
-    edge, rewards = front(points), np.asarray(rewards, float)
-    index = np.searchsorted(edge[:, 1], rewards, side="left")
-    return np.append(edge[:, 0], np.nan)[index]
-
-
-def least_picks(points, rewards):
-    """Which point has the least drift at reward ≥ r: the twin of `picks`.
-
-    points [N, 2], rewards [...]. Returns [...] int, −1 where no point is as good.
-    """
-    points = _checked(points)
-    index = np.flatnonzero(members(points))
-    edge, first = np.unique(points[index], axis=0, return_index=True)
-    steps = np.searchsorted(edge[:, 1], np.asarray(rewards, float), side="left")
-    return np.append(index[first], -1)[steps]
-
-
-def crossed(chosen_a, chosen_b, values_a, values_b):
-    """(v_B[chosen on A] + v_A[chosen on B]) / 2: chosen on one half, read on the other.
-
-    On half A, the reward of the checkpoint that is best there is too high; on half B it
-    is what that checkpoint is worth.
-
-    Args:
-      chosen_a, chosen_b: [...] int, indices from `picks` or `least_picks`, −1 = none.
-      values_a, values_b: [N], the measure on the two halves.
-    Returns [...], NaN where a half chose nothing.
-    """
-    values_a, values_b = np.asarray(values_a, float), np.asarray(values_b, float)
-    if values_a.shape != values_b.shape or values_a.ndim != 1:
-        raise ValueError(
-            f"the halves hold {values_a.shape} and {values_b.shape} values: give the "
-            "same checkpoints in the same order, [N] each"
-        )
-    one = np.append(values_b, np.nan)[chosen_a]
-    return (one + np.append(values_a, np.nan)[chosen_b]) / 2
-
-
-def matched(sets):
-    """Where several fronts can be compared: the drift and reward all of them reach.
-
-    Matched drift: the least, over sets, of the drift of the set's best reward (to its
-    right a front says nothing new). Matched reward: the least of the best rewards.
-    Read `attainment(points, drift)` and `least_drift(points, reward)` there.
-
-    sets: sequence of points [N, 2]. Returns (drift, reward), floats.
-    """
-    best = np.stack([front(points)[-1] for points in sets])
-    return tuple(float(x) for x in best.min(0))
-
-
-def split_half(measure, points_a, points_b):
-    """(measure(B at front(A)) + measure(A at front(B))) / 2: a less optimistic front.
-
-    The best of noisy checkpoints measures better than it is. So members are picked on
-    one half of the prompts and their coordinates are read on the other.
-
-    Args:
-      measure: function of points [M, 2] to a number or an array, for instance
-        `functools.partial(hypervolume, reference=corner)`.
-      points_a, points_b: [N, 2], the same checkpoints measured on the two halves.
-    """
-    points_a, points_b = _checked(points_a), _checked(points_b)
-    if points_a.shape != points_b.shape:
-        raise ValueError(
-            f"the halves hold {len(points_a)} and {len(points_b)} points: give the "
-            "same checkpoints in the same order"
-        )
-    one, other = points_b[members(points_a)], points_a[members(points_b)]
-    return (measure(one) + measure(other)) / 2
 
 
 def _checked(points):

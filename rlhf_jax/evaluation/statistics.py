@@ -1,8 +1,7 @@
-"""Paired tests over seeds: intervals, exact p-values, and the verdict on a claim.
+"""Paired tests over worlds: intervals, sign-flip p-values, the verdict on a claim.
 
-A seed is the unit; prompts only reduce the noise within one. Methods are paired: seed k
-shares everything but the method, so a test is on one difference a seed. D differences,
-S seeds, N prompts, C points of a curve.
+A world is the unit: the seeds of one are averaged first (`units.worlds`). Methods are
+paired, so a test is on one difference a world. W worlds, K conditions.
 """
 
 import math
@@ -11,9 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-MIN_SEEDS = 8  # with fewer, values are shown as dots and nothing is tested
-_MOST_FLIPS = 20  # 2^20 sign patterns: a second
-_MOST_SEEDS = 10**6
+MIN_WORLDS = 8  # with fewer, values are shown as dots and nothing is tested
+POWER, TRUE_EFFECT = 0.8, 1.5  # studies are planned to see 1.5 smallest effects
+_EXACT = 20  # 2^20 sign patterns: a second
+_DRAWS = 100_000  # of signs, beyond that
+_MOST = 10**6  # worlds that a plan may ask for
 
 
 class Interval(NamedTuple):
@@ -25,32 +26,32 @@ class Interval(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a set of paired differences says about a claim."""
+    """What paired differences say about a claim."""
 
-    word: str  # reproduced, contradicted, not reproduced, undecided, equal, no test
+    word: str  # see `verdict`
     mean: float  # of the differences
-    low: float  # of the 95% t-interval
+    low: float  # of the 95% t-interval; of the 90% one for "equal"
     high: float
-    p: float  # exact two-sided sign-flip; NaN when nothing was tested
-    seeds: int  # that were used
-    seeds_needed: int | None  # to decide, when undecided; None: over a million
+    p: float  # sign-flip, two-sided; for "equal" of the two one-sided tests
+    worlds: int  # that were used
+    needed: int | None  # worlds that would decide, when undecided; None: over a million
 
 
 class Trend(NamedTuple):
     """Does an outcome rise along an ordering?"""
 
-    slope: Interval  # per step of the ordering, over seeds
-    p: float  # exact two-sided sign-flip of the slopes
+    slope: Interval  # per step of the ordering, over worlds
+    p: float  # two-sided sign-flip of the slopes
     steps: tuple  # of Interval: each condition minus the one before
     step_ps: tuple  # of float
 
 
-def t_interval(differences, *, level=0.95):
+def t_interval(values, *, level=0.95):
     """d̄ ± t_{(1+level)/2, n−1} · s/√n, s with n − 1 in the denominator.
 
-    differences [n], one a seed. One seed alone gives an infinite interval.
+    values [n], one a world. A single one has an infinite interval.
     """
-    values = _finite(differences)
+    values = _finite(values)
     mean, n = float(values.mean()), len(values)
     if n == 1:
         return Interval(mean, -math.inf, math.inf)
@@ -59,52 +60,72 @@ def t_interval(differences, *, level=0.95):
 
 
 def sign_flip(differences):
-    """P(|Σ ε_i d_i| ≥ |Σ d_i|) over all 2ⁿ signs ε: the exact two-sided p-value.
+    """P(|Σ ε_i d_i| ≥ |Σ d_i|), each sign ε_i a fair coin: a two-sided p-value.
 
-    Under the null the sign of each paired difference is a coin. No p is below 2^(1−n),
-    so five seeds cannot go below 0.0625. differences [n], n ≤ 20.
+    Exact over all 2ⁿ sign patterns up to 20 worlds, so no p is below 2^(1−n); beyond
+    that (1 + hits)/(1 + draws) of 10⁵ random patterns, always the same ones.
+    differences [n].
     """
     values = _finite(differences)
-    if len(values) > _MOST_FLIPS:
-        raise ValueError(
-            f"{len(values)} differences have 2^{len(values)} sign patterns; all are "
-            f"counted up to {_MOST_FLIPS} seeds: split the claim or report the interval"
-        )
-    sums = np.zeros(1)
-    for value in values:
-        sums = np.concatenate([sums + value, sums - value])
+    if len(values) > _EXACT:
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (_DRAWS, len(values)))
+        sums, seen = signs @ values, 1
+    else:
+        sums, seen = np.zeros(1), 0
+        for value in values:
+            sums = np.concatenate([sums + value, sums - value])
     # Ties must not be lost to the order in which floats were added.
     tolerance = 1e-9 * np.abs(values).sum()
-    return float(np.mean(np.abs(sums) >= abs(values.sum()) - tolerance))
+    hits = np.count_nonzero(np.abs(sums) >= abs(values.sum()) - tolerance)
+    return float((hits + seen) / (len(sums) + seen))
+
+
+def equivalence(differences, smallest):
+    """The p-value of two one-sided t-tests: is the mean within ± smallest?
+
+    Below 0.05 exactly when the 90% t-interval lies inside (Schuirmann 1987).
+    """
+    from statsmodels.stats import weightstats  # a second to import
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        test = weightstats.DescrStatsW(_finite(differences))
+        return float(test.ttost_mean(-smallest, smallest)[0])
 
 
 def holm(p_values):
-    """Holm's step-down p-values: p̃_(i) = max_{j ≤ i} min(1, (m − j + 1) p_(j)).
+    """Holm's step-down p-values of a family (Holm 1979). p_values [m]. Returns [m].
 
-    For "some A beats B" and for checklists, within one paper; print both. A value below
-    α keeps the family-wise error at α. Holm 1979. p_values [m]. Returns [m].
+    A value below α keeps the family-wise error at α. Raises ValueError for a NaN: a
+    comparison without a p-value is no reason to count one less.
     """
     p_values = np.asarray(p_values, float)
-    order = np.argsort(p_values, kind="stable")
-    scaled = p_values[order] * np.arange(len(p_values), 0, -1)
-    adjusted = np.empty_like(p_values)
-    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
-    return adjusted
+    if np.isnan(p_values).any():
+        raise ValueError(f"a p-value of the family is NaN: {p_values}")
+    if not len(p_values):
+        return p_values
+    from statsmodels.stats import multitest  # a second to import
+
+    return multitest.multipletests(p_values, method="holm")[1]
+
+
+def largest_family(worlds):
+    """0.05 · 2^(n−1): with more comparisons than this, Holm's smallest p exceeds 5%."""
+    return int(0.05 * 2 ** (min(worlds, _EXACT) - 1))
 
 
 def trend(values, *, positions=None):
-    """The least-squares slope of each seed along an ordering, tested across seeds.
+    """The least-squares slope of each world along an ordering, tested across worlds.
 
     For a claim such as "more labels give more reward": the slope of all steps together,
     and each step by itself, since a trend can hold while a step of it fails.
 
     Args:
-      values: [S, K], one row a seed, conditions in the claimed ascending order.
+      values: [W, K], one row a world, conditions in the claimed ascending order.
       positions: [K], where the conditions lie on a line; 0, 1, ... when not given.
     """
     values = np.asarray(values, float)
     if values.ndim != 2 or values.shape[1] < 2:
-        raise ValueError(f"values must be [seeds, conditions ≥ 2], got {values.shape}")
+        raise ValueError(f"values must be [worlds, conditions ≥ 2], got {values.shape}")
     x = np.arange(values.shape[1]) if positions is None else np.asarray(positions)
     centered = x - x.mean()
     slopes = values @ centered / np.square(centered).sum()
@@ -117,56 +138,37 @@ def trend(values, *, positions=None):
     )
 
 
-def bootstrap(values, rng, *, draws=2000, level=0.95):
-    """Percentile band of a mean curve: seeds are redrawn, then prompts within each.
-
-    With few seeds it is too narrow (five seeds cover 84%), so at least 8 are asked for.
-
-    Args:
-      values: [S, N, ...], a value for each seed and prompt (and point of a curve).
-      rng: numpy.random.Generator.
-    Returns (mean, low, high), each [...].
-    """
-    values = np.asarray(values, float)
-    if len(values) < MIN_SEEDS:
-        raise ValueError(f"{len(values)} seeds; a bootstrap needs at least {MIN_SEEDS}")
-    seeds, prompts = values.shape[:2]
-    means = np.empty((draws, *values.shape[2:]))
-    for draw in range(draws):
-        chosen = rng.integers(seeds, size=seeds)
-        rows = rng.integers(prompts, size=(seeds, prompts))
-        means[draw] = values[chosen[:, None], rows].mean((0, 1))
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    return values.mean((0, 1)), low, high
-
-
-def verdict(differences, smallest_effect, *, claim="greater"):
+def verdict(differences, smallest, *, kind="greater"):
     """The word for "A is greater than B" (or "A ≈ B"), from paired differences A − B.
 
-    Of the 95% t-interval and the smallest effect of interest s, for "greater":
-    *reproduced*: wholly above 0 and mean ≥ s; *contradicted*: wholly below 0;
-    *not reproduced*: upper bound below s; else *undecided*. For claim="equal": *equal*
-    when it lies inside ± s, *contradicted* when wholly beyond s on either side, else
-    *undecided*. Below 8 seeds the word is *no test*.
+    With the 95% t-interval [l, u], the mean m and the smallest effect of interest s:
+
+        reproduced           l > 0, m ≥ s      better, negligibly   l > 0, m < s
+        contradicted         u < 0, m ≤ −s     worse, negligibly    u < 0, m > −s
+        not reproduced       u < s, and none of these
+        undecided            else
+
+    For kind="equal": "≈" where the 90% interval lies inside ± s, else *undecided*.
+    Below 8 worlds the word is *no test*.
 
     Args:
-      differences: [n], one a seed; smallest_effect: > 0, declared before the run.
+      differences: [n], one a world; smallest: > 0, declared before the run.
     """
-    if not smallest_effect > 0:
-        raise ValueError(f"smallest_effect must be positive, got {smallest_effect!r}")
-    values = _finite(differences)
-    interval = t_interval(values)
-    if len(values) < MIN_SEEDS:
+    if not smallest > 0:
+        raise ValueError(f"the smallest effect must be positive, got {smallest!r}")
+    if kind not in ("greater", "equal"):
+        raise ValueError(f'kind must be "greater" or "equal", got {kind!r}')
+    values, equal = _finite(differences), kind == "equal"
+    interval = t_interval(values, level=0.9 if equal else 0.95)
+    if len(values) < MIN_WORLDS:
         return Verdict("no test", *interval, math.nan, len(values), None)
-    words = {"greater": _greater, "equal": _equal}
-    if claim not in words:
-        raise ValueError(f"claim must be one of {sorted(words)}, got {claim!r}")
-    word, margin = words[claim](*interval, smallest_effect)
+    p = equivalence(values, smallest) if equal else sign_flip(values)
+    if math.isnan(p):
+        raise ValueError(f"no p-value of {values}")
+    word = _equal(*interval, smallest) if equal else _greater(*interval, smallest)
     needed = None
     if word == "undecided":
-        needed = _seeds_needed(values.std(ddof=1), margin)
-    p = sign_flip(values) if len(values) <= _MOST_FLIPS else math.nan
+        needed = worlds_needed(values.std(ddof=1), smallest, kind=kind)
     return Verdict(word, *interval, p, len(values), needed)
 
 
@@ -175,50 +177,60 @@ def all_of(verdicts):
     words = {v.word for v in verdicts}
     if len(words) == 1:
         return words.pop()
-    for word in ("no test", "contradicted", "not reproduced"):
+    for word in ("no test", "contradicted", "worse, negligibly", "not reproduced"):
         if word in words:
             return word
-    return "undecided"
+    return "undecided" if "undecided" in words else "better, negligibly"
+
+
+def power(worlds, deviation, smallest, *, effect=TRUE_EFFECT, kind="greater"):
+    """P(the claim gets its word), were the differences N(effect · s, deviation²).
+
+        greater: P(d̄ ≥ max(s, t_{.975} S/√n))      equal: P(|d̄| + t_{.95} S/√n < s)
+
+    The second is at a true difference of 0. Averaged over the distribution of the
+    sample's own deviation S. worlds ≥ 2.
+    """
+    error = max(deviation, 1e-300) / worlds**0.5
+    shares = (np.arange(200) + 0.5) / 200
+    sample = error * np.sqrt(special.chdtri(worlds - 1, shares) / (worlds - 1))
+    if kind == "equal":
+        room = smallest - special.stdtrit(worlds - 1, 0.95) * sample
+        inside = special.ndtr(room / error) - special.ndtr(-room / error)
+        return float(np.mean(np.maximum(inside, 0.0)))
+    bound = np.maximum(smallest, special.stdtrit(worlds - 1, 0.975) * sample)
+    return float(np.mean(special.ndtr((effect * smallest - bound) / error)))
+
+
+def worlds_needed(deviation, smallest, *, kind="greater"):
+    """The least number of worlds with `power` 80% at 1.5 smallest effects, from the
+    deviation seen so far; None: over a million."""
+    low, high = 1, 2
+    while power(high, deviation, smallest, kind=kind) < POWER:
+        low, high = high, 2 * high
+        if high > _MOST:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = power(middle, deviation, smallest, kind=kind) >= POWER
+        low, high = (low, middle) if enough else (middle, high)
+    return high
 
 
 def _greater(mean, low, high, smallest):
-    """(word, distance of the mean from the bound that would decide)."""
-    if low > 0 and mean >= smallest:
-        return "reproduced", None
+    if low > 0:
+        return "reproduced" if mean >= smallest else "better, negligibly"
     if high < 0:
-        return "contradicted", None
-    if high < smallest:
-        return "not reproduced", None
-    return "undecided", mean if mean >= smallest else smallest - mean
+        return "contradicted" if mean <= -smallest else "worse, negligibly"
+    return "not reproduced" if high < smallest else "undecided"
 
 
 def _equal(mean, low, high, smallest):
-    if low > -smallest and high < smallest:
-        return "equal", None
-    if low > smallest or high < -smallest:
-        return "contradicted", None
-    return "undecided", abs(smallest - abs(mean))
-
-
-def _seeds_needed(deviation, margin):
-    """Least n with (t_{.975, n−1} + t_{.8, n−1})·s/√n ≤ margin: power 80%, were the
-    mean and the deviation of the seeds so far the true ones."""
-    low, high = 2, _MOST_SEEDS
-
-    def enough(n):
-        quantiles = special.stdtrit(n - 1, [0.975, 0.8]).sum()
-        return quantiles * deviation / n**0.5 <= margin
-
-    if not enough(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    return low
+    return "≈" if low > -smallest and high < smallest else "undecided"
 
 
 def _finite(values):
     values = np.asarray(values, float).reshape(-1)
     if len(values) == 0 or not np.isfinite(values).all():
-        raise ValueError(f"differences must be finite, one a seed; got {values}")
+        raise ValueError(f"differences must be finite, one a world; got {values}")
     return values

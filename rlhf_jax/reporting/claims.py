@@ -1,20 +1,23 @@
-"""Claims that were declared before a run, and what its seeds say about them."""
+"""Claims that were declared before a run, and what its worlds say about them."""
 
 import dataclasses
-import functools
 import math
 from typing import NamedTuple
 
 import numpy as np
 
 from rlhf_jax.evaluation import axes as axes_
-from rlhf_jax.evaluation import statistics
-from rlhf_jax.reporting import endpoints
+from rlhf_jax.evaluation import statistics, units
+from rlhf_jax.reporting import endpoints, evaluations
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """ "`method` is better than each of `others`", or as good, on one endpoint."""
+    """ "`method` is better than each of `others`", or as good, on one endpoint.
+
+    A study has one primary endpoint. Comparisons on any other are `secondary`: they are
+    printed with their interval, and no verdict.
+    """
 
     method: str
     others: tuple[str, ...]
@@ -22,6 +25,7 @@ class Claim:
     smallest_effect: float | None = None  # None: that of the endpoint's axis
     kind: str = "greater"  # or "equal"
     family: str = ""  # p-values are adjusted within it; a heading of the report
+    secondary: bool = False
 
     def __post_init__(self):
         if self.kind not in ("greater", "equal"):
@@ -42,18 +46,56 @@ class Finding(NamedTuple):
     other: str
     smallest_effect: float | None  # in the endpoint's unit
     verdict: statistics.Verdict | None
-    reason: str  # why there is no verdict: a seed diverged, a method was not run
+    reason: str  # why there is no verdict: a method was not run
+    pairs: dict  # {unit: (the method's number, the other's)}; NaN where one diverged
     p_holm: float = math.nan  # over all findings of its family; NaN when not tested
+    at: str = ""  # the method at whose only look both were read; see `endpoints.pair`
+
+    @property
+    def differences(self):
+        """{unit: the method's number − the other's} of the units that are not void."""
+        return {u: a - b for u, (a, b) in self.pairs.items() if math.isfinite(a - b)}
+
+    @property
+    def intraclass(self):
+        """How alike the differences of seeds of a world are."""
+        return units.intraclass(self.differences)
+
+    @property
+    def void(self):
+        """The units in which one of the two diverged."""
+        return [u for u, (a, b) in self.pairs.items() if not math.isfinite(a - b)]
 
 
-def check(claims, axes):
-    """Raises ValueError if neither a claim nor its axis has a smallest effect."""
+def check(claims, axes, worlds=None):
+    """Raises ValueError for claims that cannot be judged.
+
+    That is if neither a claim nor its axis has a smallest effect, if two endpoints are
+    primary, or a family is too large to be decided by so many worlds (`worlds` of at
+    least `statistics.MIN_WORLDS`).
+    """
     for claim in claims:
         usual = endpoints.parse(claim.endpoint, axes).smallest
         if claim.smallest_effect is None and usual is None:
             raise ValueError(
                 f"{claim.endpoint!r} has no usual smallest effect: give the claim a "
                 "smallest_effect, or its axis a smallest"
+            )
+    primary = [claim for claim in claims if not claim.secondary]
+    names = sorted({claim.endpoint for claim in primary})
+    if len(names) > 1:
+        raise ValueError(
+            f"{', '.join(names)} are all primary endpoints: keep one, and mark the "
+            "other claims secondary"
+        )
+    if worlds is None or worlds < statistics.MIN_WORLDS:
+        return
+    for family in {claim.family for claim in primary}:
+        size = sum(len(c.others) for c in primary if c.family == family)
+        if size > statistics.largest_family(worlds):
+            raise ValueError(
+                f"family {family!r} has {size} comparisons, and {worlds} worlds can "
+                f"decide {statistics.largest_family(worlds)}: split it, or run more"
             )
 
 
@@ -70,29 +112,27 @@ def possible(claims, methods, axes):
         claim
         for claim, endpoint in zip(limited, parsed, strict=True)
         if claim is not None
-        if endpoint.reading == "final" or endpoint.axis.key in measured
+        if endpoint.reading in ("final", "end") or endpoint.axis.key in measured
     )
 
 
-def judge(claims, runs, *, axes, corners=None):
-    """Every comparison of every claim, paired by seed, positive = `method` is better.
+def judge(claims, runs, *, axes):
+    """Every comparison of every claim, paired by unit, positive = `method` is better.
 
-    Drift and reward are matched within the two methods compared. Seeds that only one
-    of them has are left out; a seed that diverged is kept and precludes a verdict. What
-    was not run or not measured is a finding without a verdict, not an error, so that
-    the other claims can still be read.
+    Units that only one of them has are left out; one in which either diverged is void,
+    and counted. Seeds of a world are averaged before anything is tested. What was not
+    run or not measured is a finding without a verdict, not an error, so that the other
+    claims can still be read.
 
-    Args: claims: sequence of Claim; runs: sequence of evaluations.Run; the rest as in
-    `results.summarize`. Returns a list of Finding, Holm over each family of claims.
+    Args: claims: sequence of Claim; runs: sequence of evaluations.Run; axes: sequence
+    of Axis. Returns a list of Finding, Holm over each family of primary claims.
     """
-
-    @functools.cache
-    def table(method, other):
-        pair = [run for run in runs if run.method in (method, other)]
-        return endpoints.table(pair, axes=axes, corners=corners)
-
+    by_method = {
+        method: {run.unit: run for run in group}
+        for method, group in evaluations.by_method(runs).items()
+    }
     findings = [
-        _compare(claim, other, table(claim.method, other), axes)
+        _compare(claim, other, by_method, axes)
         for claim in claims
         for other in claim.others
     ]
@@ -102,61 +142,86 @@ def judge(claims, runs, *, axes, corners=None):
 
 
 def row(finding):
-    """A finding as an entry of results.json."""
+    """A finding as an entry of results.json, its numbers unit by unit."""
     result = {
         "method": finding.claim.method,
         "other": finding.other,
         "endpoint": finding.claim.endpoint,
         "kind": finding.claim.kind,
         "family": finding.claim.family,
+        "secondary": finding.claim.secondary,
         "smallest_effect": finding.smallest_effect,
         "p_holm": finding.p_holm,
         "reason": finding.reason,
+        "at": finding.at,
+        "intraclass": finding.intraclass,
+        "void": [str(unit) for unit in finding.void],
+        "per_unit": {str(unit): list(pair) for unit, pair in finding.pairs.items()},
     }
     verdict = finding.verdict
     return {**result, **(verdict._asdict() if verdict else {"word": "none"})}
 
 
 def _adjust(findings, family):
-    """Holm's p over the findings of a family, written into the list."""
+    """Holm's p over the primary findings of a family, written into the list."""
     tested = [
         i
         for i, f in enumerate(findings)
-        if f.claim.family == family and f.verdict and f.verdict.p >= 0
+        if f.claim.family == family and not f.claim.secondary
+        if f.verdict and f.verdict.word != "no test"
     ]
     adjusted = statistics.holm([findings[i].verdict.p for i in tested])
     for i, p in zip(tested, adjusted, strict=True):
         findings[i] = findings[i]._replace(p_holm=float(p))
 
 
-def _compare(claim, other, table, axes):
-    names = claim.method, other
-    absent = [name for name in names if name not in table]
-    if absent:
-        return Finding(claim, other, None, None, f"{absent[0]} was not run")
-    one, two = (table[name].get(claim.endpoint, {}) for name in names)
-    seeds = sorted(set(one) & set(two))
-    if not seeds:
-        return Finding(claim, other, None, None, "not measured")
-    pairs = np.array([[one[seed], two[seed]] for seed in seeds])
-    finite = np.isfinite(pairs).all(-1)
+def _compare(claim, other, by_method, axes):
+    nothing = Finding(claim, other, None, None, "", {})
+    for name in (claim.method, other):
+        if name not in by_method:
+            return nothing._replace(reason=f"{name} was not run")
+    ones, others = by_method[claim.method], by_method[other]
+    shared = sorted(set(ones) & set(others))
+    pairs = {
+        unit: endpoints.pair(ones[unit], others[unit], claim.endpoint, axes)
+        for unit in shared
+    }
+    if None in pairs.values() or not pairs:
+        return nothing._replace(reason=_why_not(claim, ones, others, shared, axes))
     endpoint = endpoints.parse(claim.endpoint, axes)
-    smallest = _smallest(claim, endpoint, pairs[finite, 1])
-    if not finite.all():
-        lost = [str(s) for s, good in zip(seeds, finite, strict=True) if not good]
-        reason = f"{endpoint.absent} in seed {', '.join(lost)}"
-        return Finding(claim, other, smallest, None, reason)
+    single = [name for name in (claim.method, other) if _looks(by_method[name]) == 1]
+    single = single[:1] if endpoint.reading in endpoints.OF_A_FRONT else []
+    finding = nothing._replace(pairs=pairs, at="".join(single))
+    rest = [b for a, b in pairs.values() if math.isfinite(a - b)]
+    if not rest:
+        return finding._replace(reason="diverged in every unit")
+    smallest = _smallest(claim, endpoint, rest, axes_.rewards(axes)[0], single)
     sign = -1.0 if endpoint.less_is_better else 1.0
-    gains = sign * (pairs[:, 0] - pairs[:, 1])
-    verdict = statistics.verdict(gains, smallest, claim=claim.kind)
-    return Finding(claim, other, smallest, verdict, "")
+    gains = units.worlds({u: sign * d for u, d in finding.differences.items()})
+    verdict = statistics.verdict(list(gains.values()), smallest, kind=claim.kind)
+    return finding._replace(smallest_effect=smallest, verdict=verdict)
 
 
-def _smallest(claim, endpoint, others):
+def _why_not(claim, ones, others, shared, axes):
+    """Why two methods cannot be compared on an endpoint."""
+    if not shared:
+        return "no unit has both"
+    one, other = ones[shared[0]], others[shared[0]]
+    if endpoints.parse(claim.endpoint, axes).reading == "hypervolume":
+        if one.looks != other.looks:
+            return f"{one.looks} looks and {other.looks}: measure both as often"
+    return "not measured"
+
+
+def _looks(by_unit):
+    return max(run.looks for run in by_unit.values())
+
+
+def _smallest(claim, endpoint, others, reward, single):
     if claim.smallest_effect is not None:
         return claim.smallest_effect
+    if single and endpoint.reading == "hypervolume":
+        return reward.smallest
     if endpoint.reading != "hypervolume":
         return endpoint.smallest
-    if not len(others):
-        return None
     return endpoint.smallest * max(abs(float(np.mean(others))), 1e-12)

@@ -1,4 +1,4 @@
-"""Pairs of methods that differ in one part: what the part is worth, seed by seed.
+"""Pairs of methods that differ in one part: what the part is worth, paired by unit.
 
 An ablation table. No claim is declared about its rows, so they carry intervals and no
 verdict: with ten rows on three axes some interval misses 0 by chance.
@@ -8,6 +8,7 @@ import functools
 from typing import NamedTuple
 
 from rlhf_jax.evaluation import axes as axes_
+from rlhf_jax.evaluation import units
 from rlhf_jax.reporting import markdown, results, sections
 
 
@@ -29,7 +30,7 @@ def table(summary, contrasts, axes):
     """Paired differences `method` − `other`, of the pairs that were both run.
 
     Endpoints: reward, gold, and the hypervolume on each drift axis; more is better on
-    all of them, so positive is in favour of the part. Seeds that only one of the two
+    all of them, so positive is in favour of the part. Units that only one of the two
     has are left out.
 
     Args: summary: of `results.summarize`; axes: sequence of Axis. Returns a list of
@@ -39,11 +40,13 @@ def table(summary, contrasts, axes):
     for part, method, other in contrasts:
         if not {method, other} <= set(summary["methods"]):
             continue
-        one, two = (summary["methods"][name]["per_seed"] for name in (method, other))
+        one, two = (summary["methods"][name]["per_unit"] for name in (method, other))
         differences = {}
         for name in _columns(axes):
             gaps = _gaps(one.get(name, {}), two.get(name, {}))
-            if gaps:
+            if gaps and (
+                not name.startswith("hypervolume") or _alike(summary, method, other)
+            ):
                 differences[name] = results.estimate(gaps)
         names = {"part": part, "method": method, "other": other}
         rows.append({**names, "differences": differences})
@@ -59,7 +62,7 @@ def render(rows, evidence):
     shown = {name: report.endpoint(name) for name in known}
     yield "## Ablations: what each part is worth"
     yield (
-        "Paired differences by seed between two methods that differ in one part, "
+        "Paired differences between two methods that differ in one part, "
         f"positive in favour of the part; {markdown.brackets(evidence.summary)}. "
         "Nothing was claimed of them beforehand, so nothing is judged."
     )
@@ -84,7 +87,13 @@ def _compute(contrasts, evidence):
 
 
 def _gaps(one, two):
-    return [one[seed] - two[seed] for seed in one if seed in two]
+    return {units.parse(unit): one[unit] - two[unit] for unit in one if unit in two}
+
+
+def _alike(summary, method, other):
+    """Whether two methods were looked at as often: else areas do not compare."""
+    looks = [summary["methods"][name]["checkpoints"] for name in (method, other)]
+    return looks[0] == looks[1]
 
 
 def _columns(axes):

@@ -1,33 +1,40 @@
 """Endpoints: the numbers of a run that a claim can be about, by name.
 
-    reward, gold, drift/text_nll, ...  the final policy's
-    hypervolume/<key>                  what the front on that drift axis covers
-    reward_at/<key>                    best proxy reward at the matched drift
-    gold_at/<key>                      gold of the checkpoint the *proxy* picks there
-    drift_at/<key>                     least drift at the matched reward
+Of one run:
 
-Fronts of a seed are matched at the drift and at the reward that all of its methods
-reach. `drift_at` is NaN for a method that never gets there.
+    reward, gold, drift/text_nll, ...  its final measure (`evaluations.Run.final`)
+    end/reward, end/gold, ...          its last look, where it has resets
+    hypervolume/<key>                  what its front on that drift axis covers
+
+Of a pair of runs on one unit, read where both have been (`evaluation.fronts`):
+
+    reward_at/<key>                    proxy reward at matched drift
+    gold_at/<key>                      gold there; the *proxy* picks
+
+There is no drift at matched reward: on a plateau noise decides where a reward was
+reached, and of equal methods the one with fewer looks there seems to need more drift.
+
+A run of a single look (an early stop, the best of n) has no front. Its `hypervolume`
+and `reward_at` against another run are the rewards of both at its own drift.
 """
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from rlhf_jax.evaluation import axes as axes_
-from rlhf_jax.evaluation import pareto
+from rlhf_jax.evaluation import fronts
 from rlhf_jax.evaluation.axes import GOLD, REWARD, Axis
 from rlhf_jax.reporting.evaluations import HALVES
 
-MATCHED = ("reward_at", "gold_at", "drift_at")  # read where fronts are matched
+MATCHED = ("reward_at", "gold_at")  # of a pair alone
 OF_A_FRONT = ("hypervolume", *MATCHED)  # those that name a drift axis
 HYPERVOLUME_SHARE = 0.05  # smallest effect: of the other method's mean
 _PREFIXES = {
     "hypervolume": "hypervolume, ",
     "reward_at": "reward at matched drift, ",
     "gold_at": "gold at matched drift, ",
-    "drift_at": "drift at matched reward, ",
+    "end": "at the end, ",
     "final": "",
 }
 
@@ -35,15 +42,15 @@ _PREFIXES = {
 class Endpoint(NamedTuple):
     """An axis and how it is read."""
 
-    reading: str  # "final", or one of OF_A_FRONT
+    reading: str  # "final", "end", or one of OF_A_FRONT
     axis: Axis  # of `hypervolume` and the like, the drift axis
     measure: Axis | None  # whose number it is; None for a hypervolume
 
     @property
     def title(self):
         """The printed name."""
-        final = self.reading == "final"
-        name = self.axis.short if final and self.axis.short else self.axis.title
+        whole = self.reading in ("final", "end")
+        name = self.axis.short if whole and self.axis.short else self.axis.title
         return _PREFIXES[self.reading] + name
 
     @property
@@ -61,113 +68,101 @@ class Endpoint(NamedTuple):
         """Whether the smaller of two numbers is the better one."""
         return self.measure is not None and self.measure.better == "less"
 
-    @property
-    def absent(self):
-        """What to call a seed without a number.
-
-        Where fronts are matched, the method has no checkpoint; elsewhere the seed
-        diverged.
-        """
-        return "not reached" if self.reading in MATCHED else "not finite"
-
 
 def parse(name, axes):
     """The `Endpoint` of a name, on the given axes (sequence of Axis)."""
     reading, _, key = name.partition("/")
-    if reading not in OF_A_FRONT:
-        key = {"reward": REWARD.key, "gold": GOLD.key}.get(name, name)
-        axis = axes_.find(key, axes)
-        return Endpoint("final", axis, axis)
+    if reading not in ("end", *OF_A_FRONT):
+        reading, key = "final", name
+    key = {"reward": REWARD.key, "gold": GOLD.key}.get(key, key)
     axis = axes_.find(key, axes)
+    if reading in ("final", "end"):
+        return Endpoint(reading, axis, axis)
     reward, gold = axes_.rewards(axes)
-    measures = {"reward_at": reward, "gold_at": gold, "drift_at": axis}
+    measures = {"reward_at": reward, "gold_at": gold}
     return Endpoint(reading, axis, measures.get(reading))
 
 
-def table(runs, *, axes, corners=None, among=None):
-    """{method: {endpoint: {seed: number}}}, flat.
+def table(runs, *, axes):
+    """{method: {endpoint: {unit: number}}}: the endpoints of single runs.
 
-    Besides `reward`, `gold` and the drift axes it has every other number of the final
-    evaluation, and the endpoints of each drift axis's front (`hypervolume` where
-    `corners` has the axis).
-
-    Args:
-      runs: sequence of evaluations.Run.
-      axes: sequence of Axis; those with a corner are drift axes.
-      corners: {key: (drift, reward)} of `axes.corners`.
-      among: names of the methods that decide where fronts are matched, by default all;
-        other methods are read at the same place.
+    Besides `reward`, `gold` and the drift axes it has every other number of the last
+    evaluation. A run that diverged has NaN throughout. Args: runs: sequence of
+    evaluations.Run; axes: sequence of Axis; those with a corner are drift axes.
     """
-    matches = matched(runs, axes, among)
     result = {}
     for run in runs:
-        for name, value in _of_run(run, axes, corners or {}, matches).items():
-            by_seed = result.setdefault(run.method, {}).setdefault(name, {})
-            by_seed[run.seed] = value
+        lost = run.diverged(_measured(axes))
+        for name, value in _of_run(run, axes).items():
+            by_unit = result.setdefault(run.method, {}).setdefault(name, {})
+            by_unit[run.unit] = np.nan if lost else value
     return result
 
 
-def matched(runs, axes, among):
-    """{(seed, key): ((drift, reward) on half A, on half B)} at which fronts compare."""
-    result = {}
-    for seed in {run.seed for run in runs}:
-        for axis in axes_.drifts(axes):
-            fronts = [
-                run.points_by_half(axis)
-                for run in runs
-                if run.seed == seed and (among is None or run.method in among)
-                if run.has_front(axis)
-            ]
-            sets = [
-                [points for points in half if not np.isnan(points).any(-1).all()]
-                for half in zip(*fronts, strict=True)
-            ]
-            if sets and all(sets):
-                result[seed, axis.key] = tuple(map(pareto.matched, sets))
-    return result
+def pair(one, other, name, axes):
+    """The numbers of two runs of a unit on an endpoint, (one, other).
+
+    Returns NaN twice where one of them diverged (its unit is void), None where the
+    endpoint is not measured of both, or is a hypervolume of unequally many looks.
+    """
+    endpoint = parse(name, axes)
+    if any(run.diverged(_measured(axes)) for run in (one, other)):
+        return np.nan, np.nan
+    if endpoint.reading not in OF_A_FRONT:
+        numbers = [_of_run(run, axes).get(name) for run in (one, other)]
+        return None if None in numbers else tuple(numbers)
+    axis, measured = endpoint.axis, endpoint.measure or REWARD
+    if not all(run.has_front(axis) and run.has(measured) for run in (one, other)):
+        return None
+    if 1 in (one.looks, other.looks):
+        return _at_own_drift(one, other, axis, measured)
+    if endpoint.reading == "hypervolume":
+        if one.looks != other.looks:
+            return None
+        return tuple(
+            fronts.hypervolume(r.paths(axis), axis.corner) for r in (one, other)
+        )
+    values = one.gains(measured), other.gains(measured)
+    return fronts.matched(one.paths(axis), other.paths(axis), values)
 
 
-def _of_run(run, axes, corners, matches):
-    result = {"reward": float(run.final[REWARD.key])}
-    if GOLD.key in run.final:
-        result["gold"] = float(run.final[GOLD.key])
-    for name, value in run.final.items():
+def _at_own_drift(one, other, axis, measure):
+    """Two runs at the drift of the one with a single look, picked on A, read on B.
+
+    An early stop was picked on half A, so half B alone reports; drift is read there.
+    """
+    single, run = (one, other) if one.looks == 1 else (other, one)
+    drift = max(single.gains(axis)[0][-1], 0.0)
+    values = run.gains(measure)[1]
+    reached = values[-1]
+    if run.looks > 1:
+        reached = fronts.pick(run.paths(axis)[0], drift).read(values)
+    numbers = float(single.gains(measure)[1][-1]), float(reached)
+    return numbers if single is one else numbers[::-1]
+
+
+def _of_run(run, axes):
+    result = {"reward": run.final(axes_.find(REWARD.key, axes))}
+    last = run.rows[-1]
+    if GOLD.key in last:
+        result["gold"] = run.final(axes_.find(GOLD.key, axes))
+    drifts = axes_.drifts(axes)
+    for name, value in last.items():
         number = isinstance(value, int | float) and "/" in name
         if number and not name.endswith(HALVES) and name not in (REWARD.key, GOLD.key):
-            result[name] = float(run.values(axes_.find(name, axes))[-1])
-    for axis in axes_.drifts(axes):
-        result[axis.key] = float(run.values(axis)[-1])
-        if not run.has_front(axis):
-            continue
-        if axis.key in corners:
-            area = _hypervolume(run, axis, corners[axis.key])
+            result[name] = run.final(axes_.find(name, axes))
+    for axis in drifts:
+        result[axis.key] = run.final(axis) if axis.key in last else np.nan
+        if run.looks > 1 and run.has_front(axis):
+            area = fronts.hypervolume(run.paths(axis), axis.corner)
             result[f"hypervolume/{axis.key}"] = area
-        if (run.seed, axis.key) in matches:
-            match = matches[run.seed, axis.key]
-            result |= _read_at(run, axis, match, gold="gold" in result)
+    if run.cycle[-1]:
+        ends = {"reward": REWARD, "gold": GOLD} | {a.key: a for a in drifts}
+        for name, axis in ends.items():
+            if axis.key in last:
+                result[f"end/{name}"] = float(run.values(axis)[-1])
     return result
 
 
-def _read_at(run, axis, match, *, gold):
-    """The front of a run at the (drift, reward) of each half."""
-    halves = list(zip(run.points_by_half(axis), match, strict=True))
-    near = [pareto.picks(points, drift) for points, (drift, _) in halves]
-    good = [pareto.least_picks(points, reward) for points, (_, reward) in halves]
-    read = {"reward_at": (near, REWARD), "drift_at": (good, axis)}
-    if gold:
-        read["gold_at"] = (near, GOLD)
-    return {
-        f"{name}/{axis.key}": float(pareto.crossed(*chosen, *run.halves(measure)))
-        for name, (chosen, measure) in read.items()
-    }
-
-
-def _hypervolume(run, axis, corner):
-    points = run.points(axis)
-    if (points == points[:1]).all():
-        return 0.0  # never left its start: the offset of a half's start is no area
-    measure = functools.partial(pareto.hypervolume, reference=corner)
-    halves = [run.points(axis, half=half) for half in HALVES]
-    if len(halves[0]) and len(halves[0]) == len(halves[1]):
-        return pareto.split_half(measure, *halves)
-    return measure(points)
+def _measured(axes):
+    return (REWARD, GOLD, *axes_.drifts(axes))

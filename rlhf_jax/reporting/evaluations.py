@@ -1,33 +1,49 @@
-"""Records of metrics.jsonl sorted into runs: what each method measured, seed by seed.
+"""Records of metrics.jsonl sorted into runs: what each method measured, unit by unit.
 
 A record is a dictionary of one logged step. Evaluation records hold `eval/reward` and
 an `eval/phase`: start, train, before_reset, after_reset or final. A metric that was
-measured on two halves of the prompts is also logged as `<key>_a` and `<key>_b`;
-checkpoints are then chosen on one half and read on the other, both ways, and averaged.
+measured on two halves of the prompts is also logged as `<key>_a` and `<key>_b`, so
+that looks are picked on one half and read on the other.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 
-from rlhf_jax.evaluation import pareto
+from rlhf_jax.evaluation import fronts, units
 from rlhf_jax.evaluation.axes import REWARD
 
 HALVES = ("_a", "_b")
 
 
 class Run(NamedTuple):
-    """The evaluations of one method and seed, in the order they were made."""
+    """The evaluations of one method on one unit, in the order they were made."""
 
     method: str
-    seed: int
-    start: dict  # the evaluation of the initial weights
-    rows: list  # of dicts, `start` first
+    unit: units.Unit
+    rows: list  # of dicts; the first evaluates the initial weights
 
     @property
-    def final(self):
-        """The last evaluation; on an iteration with a reset, the one after it."""
-        return self.rows[-1]
+    def looks(self):
+        """How many evaluations there are after the start."""
+        return len(self.rows) - 1
+
+    @property
+    def cycle(self):
+        """[N] how many resets came before each evaluation."""
+        return np.cumsum([row.get("eval/phase") == "after_reset" for row in self.rows])
+
+    def has(self, axis, *, half=""):
+        """Whether the axis was ever measured."""
+        return any(axis.key + half in row for row in self.rows)
+
+    def has_front(self, axis):
+        """Whether the axis was measured at every evaluation.
+
+        The best of n samples has no likelihood of human text and answers no questions.
+        """
+        return all(axis.key in row for row in self.rows)
 
     def values(self, axis, *, half=""):
         """An axis at every evaluation, [N], NaN where it is missing.
@@ -36,55 +52,54 @@ class Run(NamedTuple):
         """
         key = axis.key + half
         values = np.array([row.get(key, np.nan) for row in self.rows], float)
-        if axis.from_start:
-            return float(self.start.get(key, np.nan)) - values
-        return values
+        return values[0] - values if axis.from_start else values
 
-    def points(self, axis, *, reward=REWARD, half=""):
-        """(drift, reward) of every evaluation that has both, [N, 2]."""
-        drift_half = half if self.has(axis, half=half) else ""
-        columns = self.values(axis, half=drift_half), self.values(reward, half=half)
-        points = np.stack(columns, axis=-1)
-        return points[~np.isnan(points).any(-1)]
+    def gains(self, axis):
+        """An axis since the start of each half: [N] on half A, [N] on half B.
 
-    def halves(self, axis):
-        """An axis on the two halves of the prompts, [N] each.
-
-        Without halves, the whole twice. A drift is shifted to start on both halves
-        where it starts on the whole: a half with harder texts has not drifted.
+        Without halves, the whole twice.
         """
-        whole = self.values(axis)
-        if not all(self.has(axis, half=half) for half in HALVES):
-            return whole, whole
-        halves = [self.values(axis, half=half) for half in HALVES]
-        if axis.better == "less":
-            halves = [values - values[0] + whole[0] for values in halves]
-        return tuple(halves)
+        found = HALVES if all(self.has(axis, half=h) for h in HALVES) else ("", "")
+        halves = [self.values(axis, half=half) for half in found]
+        return tuple(values - values[0] for values in halves)
 
-    def points_by_half(self, axis):
-        """(drift, proxy reward) on the two halves, [N, 2] each, NaN rows kept."""
-        pairs = zip(self.halves(axis), self.halves(REWARD), strict=True)
-        return tuple(np.stack(pair, axis=-1) for pair in pairs)
+    def paths(self, axis):
+        """`fronts.Path` of the proxy reward against a drift axis, on each half."""
+        pairs = zip(self.gains(axis), self.gains(REWARD), strict=True)
+        return tuple(fronts.Path(*pair, self.cycle) for pair in pairs)
 
-    def picked(self, measure, axis, drifts):
-        """`measure` at the checkpoint with the best proxy reward at drift ≤ d.
+    def attained(self, measure, axis, drifts):
+        """A split-half reading of `measure` where the proxy is best at drift ≤ d.
 
         Gold is read there and selects nothing. Args: measure, axis: of type Axis;
-        drifts [...]. Returns [...], NaN where no checkpoint is that near.
+        drifts [...] since the start. Returns [...] since the start.
         """
-        chosen = [pareto.picks(points, drifts) for points in self.points_by_half(axis)]
-        return pareto.crossed(*chosen, *self.halves(measure))
+        return fronts.read(self.paths(axis), drifts, self.gains(measure))
 
-    def has(self, axis, *, half=""):
-        """Whether the axis was ever measured."""
-        return any(axis.key + half in row for row in self.rows)
+    def final(self, axis):
+        """The final measure: of a run with resets the mean over its last full cycle.
 
-    def has_front(self, axis):
-        """Whether the axis was measured after the start of the method.
-
-        The best of n samples has no likelihood of human text and answers no questions.
+        That is the integral over steps of the looks between its last two resets, or up
+        to the only one; of other runs the end point. Of a run that was looked at once,
+        and so may have been picked on half A, it is half B's.
         """
-        return any(axis.key in row for row in self.rows if not is_start(row))
+        values = self.values(axis)
+        if self.looks == 1 and self.has(axis, half="_b"):
+            return float(self.values(axis, half="_b")[-1])
+        last = self.cycle[-1] - 1
+        if last < 0:
+            return float(values[-1])
+        inside = self.cycle == last
+        steps = np.array([row["step"] for row in self.rows], float)[inside]
+        if np.ptp(steps) == 0 or np.isnan(values[inside]).any():
+            return float(values[-1])
+        return float(np.trapezoid(values[inside], steps) / np.ptp(steps))
+
+    def diverged(self, axes):
+        """Whether a number among these axes is not finite where it was measured."""
+        keys = [axis.key for axis in axes]
+        measured = [row[key] for row in self.rows for key in keys if key in row]
+        return not np.isfinite(np.array(measured, float)).all()
 
 
 def is_start(row):
@@ -96,40 +111,46 @@ def runs(records):
     """Evaluation records as a list of Run, methods in order of first appearance.
 
     A run without an evaluation of the initial weights borrows that of another method
-    with the same seed: paired methods start from the same weights.
+    of the same unit: paired methods start from the same weights.
     """
     rows, starts = {}, {}
     for record in records:
         if REWARD.key in record:
-            rows.setdefault((record["method"], record["seed"]), []).append(record)
+            unit = units.of(record)
+            rows.setdefault((record["method"], unit), []).append(record)
             if is_start(record):
-                starts.setdefault(record["seed"], record)
+                starts.setdefault(unit, record)
     result = []
-    for (method, seed), evaluated in rows.items():
+    for (method, unit), evaluated in rows.items():
         evaluated = sorted(evaluated, key=lambda row: row["step"])
-        if not is_start(evaluated[0]) and seed in starts:
-            evaluated = [starts[seed], *evaluated]
+        if not is_start(evaluated[0]) and unit in starts:
+            evaluated = [starts[unit], *evaluated]
         if not is_start(evaluated[-1]):
-            result.append(Run(method, seed, evaluated[0], evaluated))
+            result.append(Run(method, unit, evaluated))
     return result
 
 
 def by_method(runs):
-    """{method: its runs, by seed}, in order of first appearance."""
+    """{method: its runs, by unit}, in order of first appearance."""
     result = {run.method: [] for run in runs}
-    for run in sorted(runs, key=lambda run: run.seed):
+    for run in sorted(runs, key=lambda run: run.unit):
         result[run.method].append(run)
     return result
 
 
 def pooled(trials):
-    """One run a seed with the checkpoints of all trials: what any of them reached.
+    """One run a unit with the looks of all trials: what any of them reached.
 
-    trials: a sequence of sequences of Run, all of one method; each trial of a seed
-    starts from the same weights. Returns a list of Run.
+    trials: a sequence of sequences of Run, all of one method; each trial of a unit
+    starts from the same weights. Returns a list of Run. Every trial after the first
+    begins as if by a reset, so that nothing is read between two trials.
     """
     result = {}
-    for run in (run for trial in trials for run in trial):
-        known = result.get(run.seed, run._replace(rows=[run.start]))
-        result[run.seed] = known._replace(rows=known.rows + run.rows[1:])
+    for run in itertools.chain(*trials):
+        known = result.get(run.unit)
+        if known is None:
+            result[run.unit] = run
+        else:
+            begun = {**run.rows[0], "eval/phase": "after_reset"}
+            result[run.unit] = known._replace(rows=[*known.rows, begun, *run.rows[1:]])
     return list(result.values())

@@ -6,6 +6,7 @@ a validation split.
 
 import numpy as np
 
+from rlhf_jax.evaluation import units
 from rlhf_jax.reporting import markdown, sections
 
 
@@ -15,7 +16,7 @@ def compute(evidence):
     last = {}
     for record in evidence.records:
         if "test/reward" in record:
-            last[record["method"], record["seed"]] = record
+            last[record["method"], units.of(record)] = record
     result = {}
     for metric in ("reward", "perplexity"):
         for (method, _), record in last.items():

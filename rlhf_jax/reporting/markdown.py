@@ -21,27 +21,35 @@ def number(value, scale=1.0):
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def interval(estimate, scale=1.0, *, absent="not finite"):
-    """mean [low, high], and how many seeds it lacks.
+def interval(estimate, scale=1.0):
+    """mean [low, high], and how many units diverged.
 
-    Args: estimate: {"mean", "low", "high"}, perhaps "missing", or None; absent: what to
-    call a seed without a number.
+    estimate: {"mean", "low", "high"}, perhaps "missing", or None.
     """
     if not estimate:
         return "–"
     if estimate["mean"] is None:
-        return absent
+        return "not finite"
     low, high = number(estimate["low"], scale), number(estimate["high"], scale)
     text = f"{number(estimate['mean'], scale)} [{low}, {high}]"
     missing = estimate.get("missing")
-    return f"{text}, {missing} {absent}" if missing else text
+    return f"{text}, {missing} not finite" if missing else text
 
 
 def brackets(summary):
     """What the brackets of `interval` hold; summary: of `results.summarize`."""
     if summary["interval"] == "t95":
-        return "95% t-interval over seeds in brackets"
-    return "least and largest seed in brackets, no interval"
+        return "95% t-interval over worlds in brackets"
+    unit = "world" if summary["worlds"] > 1 else "seed"
+    return f"least and largest {unit} in brackets, no interval"
+
+
+def units(summary):
+    """ "3 seeds of one world", "15 worlds × 2 seeds" of `results.summarize`."""
+    worlds, seeds = summary["worlds"], summary["seeds"]
+    if worlds == 1:
+        return f"{count(seeds, 'seed')} of one world"
+    return f"{count(worlds, 'world')} × {count(seeds, 'seed')}"
 
 
 def integer(value):

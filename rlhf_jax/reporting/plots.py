@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from rlhf_jax.evaluation import axes as axes_
-from rlhf_jax.evaluation import pareto, statistics
+from rlhf_jax.evaluation import statistics, units
 from rlhf_jax.evaluation.axes import GOLD, REWARD
 from rlhf_jax.reporting import evaluations, figure_style
 
@@ -18,20 +18,21 @@ PANELS = (
     (axes_.SKILLS,),
     (axes_.ENTROPY, axes_.TRAINING_ENTROPY),
 )
-_CROWD = 9  # with more methods, checkpoints and paths are left out
+_CROWD, _MANY = 9, 6  # with more methods or units, looks and paths are left out
+_POINTS = 60  # of a front that is drawn
 _STAR = {"marker": "*", "ms": 13, "color": "#1A1A1A", "mec": "white", "mew": 0.9}
 
 
 def front(records, axes, path, *, rewards=(REWARD, GOLD), labels=None, note=None):
-    """Draws the reward–drift front, one panel per drift axis; returns the path.
+    """Draws the reward–drift front, one panel a drift axis; returns the path.
 
-    Dots are checkpoints, faint lines the path of each seed (dotted across a reset), the
-    large marker the final policy, the star π₀. The staircase is the mean over seeds of
-    the best proxy reward at drift ≤ d, chosen on one half of the prompts and read on
-    the other, so it may fall; from 8 seeds on, a band shows the 95% t-interval. A
-    second row shows the gold reward where the records hold it, its staircase the gold
-    of the same policies: gold selects nothing. With more than 9 methods, checkpoints
-    and paths are left out.
+    Everything is drawn since the start of its own unit, the star. The thick line is the
+    mean over units of the best proxy reward at drift ≤ d, a split-half reading
+    (`evaluation.fronts`); it ends where the run that drifts least of the method ends. A
+    second row shows the gold of the same policies: gold selects nothing. Dots are
+    looks, faint lines the path of each run (dotted across a reset), the large marker
+    its last look. From 8 worlds on, a band shows the 95% t-interval over worlds. Looks
+    and paths are left out with more than 9 methods, or more than 6 units.
 
     Args:
       records: dictionaries as in metrics.jsonl.
@@ -45,43 +46,41 @@ def front(records, axes, path, *, rewards=(REWARD, GOLD), labels=None, note=None
     rewards = rewards if any(run.has(GOLD) for run in runs) else rewards[:1]
     sheet, panels = figure_style.sheet(len(rewards), len(axes), width=3.9, height=3.5)
     methods = evaluations.by_method(runs)
+    few = len(methods) <= _CROWD and len({run.unit for run in runs}) <= _MANY
     for row, reward in zip(panels, rewards, strict=True):
         for panel, axis in zip(row, axes, strict=True):
-            for seeds, style in zip(
+            for group, style in zip(
                 methods.values(), figure_style.styles(), strict=False
             ):
-                if len(methods) <= _CROWD:
-                    _paths(panel, seeds, axis, reward, style)
-                _front_of(panel, seeds, axis, reward, style)
-            _origin(panel, runs, axis, reward)
+                if few:
+                    _paths(panel, group, axis, reward, style)
+                _front_of(panel, group, axis, reward, style)
+            panel.plot(0, 0, ls="", zorder=7, **_STAR)
             _axis_labels(panel, axis, reward, first=panel is row[0])
-            _hint(panel)
     keys = [
         figure_style.key("initial policy π₀", **_STAR),
-        figure_style.key("final policy of a seed", marker="o", ms=7, mec="white"),
-        *[figure_style.key("checkpoint", marker="o", ms=3)] * (len(methods) <= _CROWD),
+        figure_style.key("last look at a run", marker="o", ms=7, mec="white"),
+        *[figure_style.key("look", marker="o", ms=3)] * few,
         figure_style.key(
             "best proxy at drift ≤ d" + ", and its gold" * (len(rewards) > 1),
             ls="-",
             lw=2,
         ),
     ]
-    groups, note = (
-        [figure_style.handles(methods, labels), keys],
-        note or _seeds(records),
-    )
+    groups = [figure_style.handles(methods, labels), keys]
+    note = note or _units(records)
     return figure_style.finish(sheet, groups, path, "Reward against drift", note)
 
 
 def fronts(trials, axes, path, *, chosen, rewards=(REWARD, GOLD), labels=None, note=""):
     """Draws what every trial of every method reaches, and all of them together.
 
-    Thick: the best proxy reward at drift ≤ d over the checkpoints of all trials of a
-    seed, chosen on one half of the prompts and read on the other; thin: the trial that
-    was chosen; faint: the others. Means over seeds. A second row shows the gold of the
-    same policies. More trials make a better front: give every method as many.
+    Thick: the best proxy reward at drift ≤ d over the looks of all trials of a unit;
+    thin: the trial that was chosen; faint: the others. Means over units, split-half. A
+    second row shows the gold of the same policies. More trials make a better front:
+    give every method as many.
 
-    Args: trials: {method: [list of evaluations.Run, one a seed; a list a trial]};
+    Args: trials: {method: [list of evaluations.Run, one a unit; a list a trial]};
     chosen: {method: number of the trial, or None}; the rest as in `front`. Returns the
     path.
     """
@@ -97,12 +96,11 @@ def fronts(trials, axes, path, *, chosen, rewards=(REWARD, GOLD), labels=None, n
                     faint = {"lw": 0.6, "alpha": 0.4, "zorder": 2}
                     clear = {"lw": 1.1, "zorder": 4}
                     line = clear if i == chosen.get(method) else faint
-                    _staircase(panel, runs, axis, reward, style, band=False, **line)
+                    _attained(panel, runs, axis, reward, style, band=False, **line)
                 pooled = evaluations.pooled(tried)
-                _staircase(panel, pooled, axis, reward, style, lw=2.6)
-            _origin(panel, every, axis, reward)
+                _attained(panel, pooled, axis, reward, style, lw=2.6)
+            panel.plot(0, 0, ls="", zorder=7, **_STAR)
             _axis_labels(panel, axis, reward, first=panel is row[0])
-            _hint(panel)
     keys = [
         figure_style.key("initial policy π₀", **_STAR),
         figure_style.key("best of all trials at drift ≤ d", ls="-", lw=2.6),
@@ -116,7 +114,7 @@ def fronts(trials, axes, path, *, chosen, rewards=(REWARD, GOLD), labels=None, n
 def curves(records, path, *, labels=None, panels=PANELS, note=None):
     """Draws the training curves against the iteration; returns the path.
 
-    Thin lines are seeds, the thick one their mean; ticks at the bottom mark resets, and
+    Thin lines are runs, the thick one their mean; ticks at the bottom mark resets, and
     the line falls where a policy was measured before and after one. panels: a tuple of
     axes each.
     """
@@ -139,85 +137,78 @@ def curves(records, path, *, labels=None, panels=PANELS, note=None):
     keys = [figure_style.key("reset", marker="|", ms=8, mew=1.4)] if resets else []
     groups, note = (
         [figure_style.handles(methods, labels) + keys],
-        note or _seeds(records),
+        note or _units(records),
     )
     return figure_style.finish(sheet, groups, path, "Training curves", note)
 
 
-def _front_of(panel, seeds, axis, reward, style):
-    """One method in one panel: final policies, staircase, band."""
-    size = 7 if len(seeds) < statistics.MIN_SEEDS else 5
+def _front_of(panel, group, axis, reward, style):
+    """One method in one panel: last looks, front, band."""
+    size = 7 if len(group) <= _MANY else 3.5
     dots = {"ls": "", "marker": style["marker"], "color": style["color"]}
-    for run in seeds:
-        last = run.points(axis, reward=reward)[-1:]
-        panel.plot(*last.T, **dots, ms=size, mec="white", mew=0.9, zorder=6)
-    if max(len(run.rows) for run in seeds) > 2:  # one checkpoint makes no front
-        _staircase(panel, seeds, axis, reward, style)
+    for run in group:
+        panel.plot(
+            *_points(run, axis, reward)[-1], **dots, ms=size, mec="white", mew=0.6
+        )
+    if max(run.looks for run in group) > 1:  # one look makes no front
+        _attained(panel, group, axis, reward, style)
 
 
-def _paths(panel, seeds, axis, reward, style):
-    """The checkpoints of every seed in one panel, and the path through them."""
+def _paths(panel, group, axis, reward, style):
+    """The looks of every run in one panel, and the path through them."""
     color, marker = style["color"], style["marker"]
     small = {"ls": "", "marker": marker, "ms": 2.6, "mew": 0, "alpha": 0.45}
-    for run in seeds:
-        for piece, across in _pieces(run, axis, reward):
-            dashes = (0, (1, 2)) if across else "-"
-            panel.plot(*piece.T, color=color, lw=0.6, alpha=0.33, ls=dashes, zorder=2)
-        points = run.points(axis, reward=reward)[1:-1]
-        panel.plot(*points.T, color=color, **small, zorder=3)
+    for run in group:
+        points = _points(run, axis, reward)
+        starts = [i for i, row in enumerate(run.rows) if i and _after_reset(row)]
+        edges = [0, *starts, len(points)]
+        line = {"color": color, "lw": 0.6, "alpha": 0.33, "zorder": 2}
+        for begin, end in zip(edges, edges[1:], strict=False):
+            panel.plot(*points[begin:end].T, ls="-", **line)
+            panel.plot(*points[end - 1 : end + 1].T, ls=(0, (1, 2)), **line)
+        panel.plot(*points[1:-1].T, color=color, **small, zorder=3)
 
 
-def _staircase(panel, seeds, axis, reward, style, *, band=True, **line):
-    """Mean over seeds of the reward that the best proxy within each drift has."""
+def _points(run, axis, reward):
+    """(drift, reward) of every look since the start, on all prompts, [N, 2]."""
+    values = (run.values(one) for one in (axis, reward))
+    return np.stack([v - v[0] for v in values], axis=-1)
+
+
+def _attained(panel, group, axis, reward, style, *, band=True, **line):
+    """Mean over units of the reward that the best proxy within each drift has."""
     line = {"color": style["color"], "ls": style["ls"], "lw": 2, "zorder": 5, **line}
-    halves = [points for run in seeds for points in run.points_by_half(axis)]
-    if not halves:
+    measured = (axis, reward)
+    group = [r for r in group if r.has_front(axis) and not r.diverged(measured)]
+    reach = [min(half.drift.max() for half in run.paths(axis)) for run in group]
+    if not group or min(reach) <= 0:
         return
-    drifts = np.unique(np.concatenate([pareto.front(half)[:, 0] for half in halves]))
-    best = np.stack([run.picked(reward, axis, drifts) for run in seeds])
-    known = ~np.isnan(best).any(0)
-    drifts, best = drifts[known], best[:, known]
-    panel.step(drifts, best.mean(0), where="post", **line)
-    if band and len(seeds) >= statistics.MIN_SEEDS:
-        bounds = [statistics.t_interval(column) for column in best.T]
+    drifts = np.linspace(0.0, min(reach), _POINTS)
+    best = np.stack([run.attained(reward, axis, drifts) for run in group])
+    panel.plot(drifts, best.mean(0), **line)
+    names = [run.unit.world for run in group]
+    worlds = np.stack([best[np.equal(names, w)].mean(0) for w in sorted(set(names))])
+    if band and len(worlds) >= statistics.MIN_WORLDS:
+        bounds = [statistics.t_interval(column) for column in worlds.T]
         low, high = [b.low for b in bounds], [b.high for b in bounds]
         shade = {"color": style["color"], "alpha": 0.16, "lw": 0, "zorder": 1}
-        panel.fill_between(drifts, low, high, step="post", **shade)
-
-
-def _pieces(run, axis, reward):
-    """The path of a run, cut at resets: (points, whether it is the jump of a reset)."""
-    points = np.stack([run.values(axis), run.values(reward)], axis=-1)
-    after = [i for i, row in enumerate(run.rows) if _after_reset(row) and i > 0]
-    edges = [0, *after, len(points)]
-    for begin, end in zip(edges, edges[1:], strict=False):
-        yield points[begin:end], False
-        if end < len(points):
-            yield points[end - 1 : end + 1], True
+        panel.fill_between(drifts, low, high, **shade)
 
 
 def _after_reset(row):
     return row.get("eval/phase") == "after_reset"
 
 
-def _origin(panel, runs, axis, reward):
-    """π₀: the mean over runs of their start."""
-    starts = np.array([[run.values(axis)[0], run.values(reward)[0]] for run in runs])
-    starts = starts[~np.isnan(starts).any(-1)]
-    if len(starts):
-        panel.plot(*starts.mean(0), ls="", zorder=7, **_STAR)
-
-
 def _axis_labels(panel, axis, reward, *, first):
-    panel.set_xlabel(axis.label, fontsize=9)
+    """Labels, and above the panel, so never on a curve, which corner is good."""
+    since = "" if axis.from_start else " since the start"
+    unit = f"  ({axis.unit})" if axis.unit else ""
+    panel.set_xlabel(axis.title + since + unit, fontsize=9)
     if axis.percent:
         panel.xaxis.set_major_formatter(figure_style.PERCENT)
     if first:
-        panel.set_ylabel(reward.label, fontsize=9)
-
-
-def _hint(panel):
-    """Which corner is good, above the panel and so never on a curve."""
+        unit = f"  ({reward.unit})" if reward.unit else ""
+        panel.set_ylabel(f"{reward.title} gained{unit}", fontsize=9)
     style = {"fontsize": 8, "color": figure_style.MUTED, "style": "italic"}
     panel.text(0.0, 1.015, "↖ better", transform=panel.transAxes, **style)
 
@@ -239,19 +230,19 @@ def _ticks(panel, steps, color):
 
 
 def _series(axis, records, runs):
-    """{method: {seed: (steps [N], values [N])}} of an axis, as evaluated or, where it
+    """{method: {unit: (steps [N], values [N])}} of an axis, as evaluated or, where it
     was never evaluated, as logged during training."""
     if any(run.has(axis) for run in runs):
         return _evaluated(axis, runs)
     result = {}
     for record in records:
         if axis.key in record and REWARD.key not in record:
-            by_seed = result.setdefault(record["method"], {})
+            by_unit = result.setdefault(record["method"], {})
             pair = record["step"], record[axis.key]
-            by_seed.setdefault(record["seed"], []).append(pair)
+            by_unit.setdefault(units.of(record), []).append(pair)
     return {
-        method: {seed: np.array(rows, float).T for seed, rows in by_seed.items()}
-        for method, by_seed in result.items()
+        method: {unit: np.array(rows, float).T for unit, rows in by_unit.items()}
+        for method, by_unit in result.items()
     }
 
 
@@ -262,37 +253,39 @@ def _evaluated(axis, runs):
         # A start borrowed from another method is not an evaluation of this one.
         kept = np.array([row["method"] == run.method for row in run.rows])
         kept &= ~np.isnan(values)
-        by_seed = result.setdefault(run.method, {})
-        by_seed[run.seed] = steps[kept], values[kept]
+        by_unit = result.setdefault(run.method, {})
+        by_unit[run.unit] = steps[kept], values[kept]
     return result
 
 
-def _curve(panel, by_seed, style):
-    """Seeds thin, their mean thick, a band from 8 seeds on; a single point a marker."""
-    many = len(by_seed) >= statistics.MIN_SEEDS
-    for steps, values in by_seed.values():
+def _curve(panel, by_unit, style):
+    """Runs thin, their mean thick, a band from 8 worlds on; a single point a marker."""
+    many = len(by_unit) > _MANY
+    for steps, values in by_unit.values():
         dot = {"marker": style["marker"] if len(steps) == 1 else None, "ms": 3}
         alpha = 0.15 if many else 0.35
         line = {"color": style["color"], "lw": 0.6, "alpha": alpha, "zorder": 2}
         panel.plot(steps, values, **line, **dot)
-    steps, table = _aligned(by_seed)
+    steps, table = _aligned(by_unit)
     if not len(steps):
         return
     single = {} if len(steps) == 1 else {"marker": None}
     panel.plot(steps, table.mean(0), **{**style, **single}, lw=1.9, zorder=4)
-    if many:
-        bounds = np.array([statistics.t_interval(column) for column in table.T])
+    names = [unit.world for unit in by_unit]
+    worlds = np.stack([table[np.equal(names, w)].mean(0) for w in sorted(set(names))])
+    if len(worlds) >= statistics.MIN_WORLDS:
+        bounds = np.array([statistics.t_interval(column) for column in worlds.T])
         shade = {"color": style["color"], "alpha": 0.16, "lw": 0, "zorder": 1}
         panel.fill_between(steps, bounds[:, 1], bounds[:, 2], **shade)
 
 
-def _aligned(by_seed):
-    """Seeds side by side at the steps they share: steps [N], values [S, N].
+def _aligned(by_unit):
+    """Runs side by side at the steps they share: steps [N], values [U, N].
 
     A step that occurs twice (before and after a reset) stays two columns, in order.
     """
     keyed = []
-    for steps, values in by_seed.values():
+    for steps, values in by_unit.values():
         seen, column = {}, {}
         for step, value in zip(steps, values, strict=True):
             seen[step] = seen.get(step, -1) + 1
@@ -304,7 +297,7 @@ def _aligned(by_seed):
 
 
 def _resets(records):
-    """{method: steps at which a seed of it was reset}."""
+    """{method: steps at which a run of it was reset}."""
     result = {}
     for record in records:
         if record.get("reset/reset") == 1:
@@ -316,9 +309,13 @@ def _methods(records):
     return list(dict.fromkeys(record["method"] for record in records))
 
 
-def _seeds(records):
-    """The note on how many seeds there are and how they are shown."""
-    seeds = len({record["seed"] for record in records})
-    if seeds >= statistics.MIN_SEEDS:
-        return f"{seeds} seeds; band: 95% t-interval over seeds"
-    return f"{seeds} seed{'s' * (seeds != 1)}: shown one by one, no interval, no test"
+def _units(records):
+    """The note on how many units there are and how they are shown."""
+    seen = {units.of(record) for record in records}
+    worlds = {unit.world for unit in seen}
+    if len(worlds) >= statistics.MIN_WORLDS:
+        return f"{len(seen)} units in {len(worlds)} worlds; band: 95% t-interval"
+    if len(worlds) > 1:
+        return f"{len(seen)} units in {len(worlds)} worlds: no interval, no test"
+    seeds = f"{len(seen)} seed{'s' * (len(seen) != 1)} of one world"
+    return f"{seeds}: shown one by one, no interval, no test"

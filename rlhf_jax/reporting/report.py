@@ -1,7 +1,7 @@
 """report.md: the results of a run, with what a sceptical reader needs to check them.
 
 It says what was asked, what came out on every axis, where the axes disagree, what was
-declared beforehand, what each seed did and what it cost, and shows unselected samples.
+declared beforehand, what each run did and what it cost, and shows unselected samples.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import rich.table
 import rich.text
 
 from rlhf_jax.evaluation import axes as axes_
+from rlhf_jax.evaluation import units
 from rlhf_jax.evaluation.axes import Axis
 from rlhf_jax.reporting import (
     claims,
@@ -86,16 +87,15 @@ def write(run_dir, records, report, *, rows=(), budget=None, wall=None):
       records: dictionaries as in metrics.jsonl.
       rows: dictionaries as in samples.jsonl.
       budget: {method: {"tokens", "gradient_steps", "reward_calls", "wall_seconds"}},
-        of all seeds; from `budget/*` and `time/iteration` of the records when None.
+        of all units; from `budget/*` and `time/iteration` of the records when None.
       wall: seconds the whole run took.
     """
     run_dir, runs = pathlib.Path(run_dir), evaluations.runs(records)
     report = _measured(report, runs)
-    corners = axes_.corners(report.axes, records)
-    options = {"axes": report.axes, "corners": corners}
-    among = _among(report, runs)
-    summary = results.summarize(records, **options, among=among, wall_seconds=wall)
-    findings = claims.judge(report.claims, runs, **options)
+    claims.check(report.claims, report.axes, len({run.unit.world for run in runs}))
+    summary = results.summarize(records, axes=report.axes, wall_seconds=wall)
+    findings = claims.judge(report.claims, runs, axes=report.axes)
+    summary["axes"] = [dataclasses.asdict(axis) for axis in report.axes]
     summary["verdicts"] = [claims.row(finding) for finding in findings]
     evidence = Evidence(records, rows, summary, findings, report)
     for section in report.sections:
@@ -128,13 +128,12 @@ def render(evidence):
         "![Reward against drift](front.png)",
         "![Training curves](curves.png)",
         *sections.outcome(summary, report),
-        *sections.matched(summary, report),
         *_after("results", evidence),
         "## Where the axes disagree",
         sections.disagreement(summary, report),
         *verdicts.paragraphs(summary, findings, report),
         *_after("verdicts", evidence),
-        *sections.seeds_one_by_one(summary, report),
+        *sections.one_by_one(summary, report),
         *sections.budget(summary, report),
         *_after("budget", evidence),
         *sections.unselected(rows, report),
@@ -151,26 +150,29 @@ def _after(name, evidence):
 
 
 def answer(evidence):
-    """One sentence: where, over how many seeds, what, on which axis."""
+    """One sentence: where, over how many worlds, what, on which axis."""
     _, _, summary, findings, report = evidence
-    seeds = markdown.count(summary["seeds"], "seed")
     leaders = sections.headline(summary, report)
-    tested = [f for f in findings if f.verdict and f.verdict.word != "no test"]
-    start = f"On {report.scope}, over {seeds}"
+    tested = [
+        f
+        for f in findings
+        if f.verdict and f.verdict.word != "no test" and not f.claim.secondary
+    ]
+    start = f"On {report.scope}, over {markdown.units(summary)}"
     if not tested:
         return f"{start} and so without a test, {leaders}."
     return f"{start}, {verdicts.answer(tested[0], report)}; {leaders}."
 
 
 def spent(records):
-    """{method: budget} over all seeds, from what the records hold.
+    """{method: budget} over all units, from what the records hold.
 
-    `budget/*` counts up within a seed, so its largest value is taken; `time/iteration`
+    `budget/*` counts up within a run, so its largest value is taken; `time/iteration`
     is summed.
     """
     counters, result = {}, {}
     for record in records:
-        run = record["method"], record["seed"]
+        run = record["method"], units.of(record)
         for name in ("tokens", "gradient_steps", "reward_calls"):
             value = record.get(f"budget/{name}")
             if value is not None:
@@ -187,9 +189,8 @@ def spent(records):
 
 def show(summary, report, *, console=None):
     """Prints the results as a table: means, with their intervals below."""
-    seeds = markdown.count(summary["seeds"], "seed")
     table = rich.table.Table(
-        title=f"{seeds}, {markdown.brackets(summary)}",
+        title=f"{markdown.units(summary)}, {markdown.brackets(summary)}",
         box=rich.box.SIMPLE_HEAD,
         show_edge=False,
         title_justify="left",
@@ -203,17 +204,6 @@ def show(summary, report, *, console=None):
         texts = (text.replace(" [", "\n[") for text in row)
         table.add_row(*map(rich.text.Text, texts))
     (console or rich.console.Console()).print(table)
-
-
-def _among(report, runs):
-    """The methods that decide where fronts are matched: those that claims are about.
-
-    Others may not be comparable: supervised steps end where the rest has hardly begun,
-    and a control that learns nothing would match all fronts at the start.
-    """
-    named = {m for claim in report.claims for m in (claim.method, *claim.others)}
-    names = list(dict.fromkeys(run.method for run in runs if run.method in named))
-    return names if len(names) > 1 else None
 
 
 def _measured(report, runs):

@@ -8,6 +8,7 @@ paragraphs. `summary` is what `results.summarize` returns, `report` a `report.Re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from rlhf_jax.evaluation import units
 from rlhf_jax.reporting import markdown, samples
 
 AFTER = ("results", "verdicts", "budget")  # where a section may be placed
@@ -76,72 +77,78 @@ def outcome(summary, report):
     header, body = overview(summary, report)
     yield "## Results"
     units = "; ".join(f"{a.title} in {a.unit}" for a in report.drifts if a.unit)
-    yield f"Final policies; mean over seeds, {markdown.brackets(summary)}. {units}."
+    yield f"Final policies; mean, {markdown.brackets(summary)}. {units}."
     yield markdown.table(header, body)
-    yield _after_reset(summary, report)
-    title = "Hypervolume (reward × drift, more is better)"
-    yield from _along(title, "hypervolume", summary, report)
-    if summary["corners"]:
-        corners = "; ".join(
-            f"{axis.title} {drift * axis.scale:g}, reward {reward:g}"
-            for axis, (drift, reward) in _by_axis(summary["corners"], report)
-        )
-        yield f"Corners of the hypervolumes, fixed in the config: {corners}."
+    yield _diverged(summary, report)
+    yield from _ends(summary, report)
+    yield from _hypervolumes(summary, report)
     yield _checkpoints(summary, report)
 
 
-def matched(summary, report):
-    """The fronts read at the same drift, and at the same reward."""
-    matches = _by_axis(summary["matched"], report)
-    if not matches:
+def _ends(summary, report):
+    """The last look of methods with resets, whose measure above is a mean."""
+    cyclic = {k: m for k, m in summary["methods"].items() if m["end"]}
+    if not cyclic:
         return
-    yield "## At matched drift, and at matched reward"
-    names = markdown.join(report.name(m) for m in matches[0][1]["methods"])
+    names = markdown.join(report.name(name) for name in cyclic)
     yield (
-        f"Matched, seed by seed, at what {names} all reach: the least of the drifts at "
-        "which they have their best proxy reward, and the least of these rewards. "
-        "Checkpoints are chosen by the proxy on one half of the prompts and read on "
-        "the other, both ways, and averaged; nothing is interpolated."
+        f"Of {names} these are means over the last full cycle between resets; at the "
+        "end of the run, wherever in a cycle that is:"
     )
-    drifts = (markdown.interval(m["drift"], axis.scale) for axis, m in matches)
-    rewards = (markdown.interval(m["reward"]) for _, m in matches)
+    columns = list(next(iter(cyclic.values()))["end"])
+    parsed = [report.endpoint(f"end/{name}") for name in columns]
     yield markdown.table(
-        ["matched at", *(axis.title for axis, _ in matches)],
-        [["drift", *drifts], ["reward", *rewards]],
+        ["method", *(endpoint.title for endpoint in parsed)],
+        [
+            [
+                report.name(name),
+                *(
+                    markdown.interval(m["end"].get(column), endpoint.scale)
+                    for column, endpoint in zip(columns, parsed, strict=True)
+                ),
+            ]
+            for name, m in cyclic.items()
+        ],
     )
-    for group, title in (
-        ("reward_at", "Best reward at the matched drift"),
-        ("gold_at", "Gold of the checkpoint that the proxy picks there"),
-        ("drift_at", "Least drift at the matched reward"),
-    ):
-        yield from _along(title, group, summary, report)
+    yield _after_reset(summary, report)
 
 
-def _by_axis(by_key, report):
-    """[(Axis, value)] of a {key: value}."""
-    return [(report.axis(key), value) for key, value in by_key.items()]
-
-
-def _along(title, group, summary, report):
-    """A group of endpoints as a table, one column per axis; nothing if none has it."""
-    methods = {k: m[group] for k, m in summary["methods"].items() if m[group]}
+def _hypervolumes(summary, report):
+    """What fronts cover, one column an axis; nothing if none was read."""
+    methods = summary["methods"]
+    methods = {k: m["hypervolume"] for k, m in methods.items() if m["hypervolume"]}
     if not methods:
         return
     axes = [a for a in report.drifts if any(a.key in m for m in methods.values())]
-    parsed = {a.key: report.endpoint(f"{group}/{a.key}") for a in axes}
-    yield f"### {title}"
+    yield "### Hypervolume (reward × drift, more is better)"
     yield markdown.table(
         ["method", *(axis.title for axis in axes)],
         [
             [
                 report.name(method),
-                *(
-                    markdown.interval(values.get(key), e.scale, absent=e.absent)
-                    for key, e in parsed.items()
-                ),
+                *(markdown.interval(values.get(a.key), a.scale) for a in axes),
             ]
             for method, values in methods.items()
         ],
+    )
+    corners = (f"{a.title} {a.corner * a.scale:g}" for a in axes)
+    yield (
+        "Reward gained within each drift since the start, integrated up to a corner "
+        f"that the config fixes: {'; '.join(corners)}. Looks are picked by the proxy "
+        "on one half of the prompts and read on the other, both ways; between two "
+        "looks of a cycle by linear interpolation, never across a reset."
+    )
+
+
+def _diverged(summary, report):
+    """The units that a run which is not finite makes void."""
+    lost = {k: m["diverged"] for k, m in summary["methods"].items() if m["diverged"]}
+    if not lost:
+        return ""
+    listed = (f"{report.name(k)} in {', '.join(units)}" for k, units in lost.items())
+    return (
+        "**Diverged**, and so void in every comparison (world/seed): "
+        f"{'; '.join(listed)}."
     )
 
 
@@ -151,11 +158,11 @@ def _checkpoints(summary, report):
     for name, method in summary["methods"].items():
         counts.setdefault(method["checkpoints"], []).append(report.name(name))
     if len(counts) == 1:
-        return f"Fronts of {markdown.count(*counts, 'checkpoint')} a method and seed."
+        return f"Every run was looked at {markdown.count(*counts, 'time')}."
     listed = "; ".join(f"{n}: {markdown.join(names)}" for n, names in counts.items())
     return (
-        f"Checkpoints a seed after the start, {listed}. Fronts are optimistic, the "
-        "more so the more checkpoints they are made of."
+        f"Looks at a run after the start, {listed}. Hypervolumes of unequally many "
+        "looks are not compared."
     )
 
 
@@ -174,23 +181,19 @@ def _after_reset(summary, report):
     )
 
 
-def seeds_one_by_one(summary, report):
-    """Every seed's final numbers, so that no mean hides one."""
-    yield "## Seeds, one by one"
-    seeds = sorted(
-        {int(s) for m in summary["methods"].values() for s in m["per_seed"]["reward"]}
-    )
+def one_by_one(summary, report):
+    """Every unit's final numbers, so that no mean hides one."""
+    units, one = summary["units"], summary["worlds"] == 1
+    heads = [f"seed {u.split('/')[1]}" if one else u for u in units]
+    yield "## Seeds, one by one" if one else "## Units, one by one (world/seed)"
     shown = ["reward", "gold", *(axis.key for axis in report.drifts)]
-    parsed = {name: report.endpoint(name) for name in shown}
     body = []
     for method, m in summary["methods"].items():
-        for name in (n for n in shown if n in m["per_seed"]):
-            values, endpoint = m["per_seed"][name], parsed[name]
-            numbers = [
-                markdown.number(values.get(str(s)), endpoint.scale) for s in seeds
-            ]
+        for name in (n for n in shown if n in m["per_unit"]):
+            values, endpoint = m["per_unit"][name], report.endpoint(name)
+            numbers = [markdown.number(values.get(u), endpoint.scale) for u in units]
             body.append([report.name(method), endpoint.title, *numbers])
-    yield markdown.table(["method", "final", *(f"seed {s}" for s in seeds)], body)
+    yield markdown.table(["method", "final", *heads], body)
 
 
 def budget(summary, report):
@@ -207,7 +210,7 @@ def budget(summary, report):
             for m, b in spent.items()
         ],
     )
-    yield "Over all seeds; evaluations apart."
+    yield "Over all units; evaluations apart."
     free = [report.name(m) for m in summary["methods"] if m not in spent]
     if free:
         yield (
@@ -217,28 +220,28 @@ def budget(summary, report):
 
 
 def unselected(rows, report):
-    """20 samples per method, picked at random from the last evaluation of its seeds."""
+    """20 samples a method, picked at random from the last evaluation of its runs."""
     by_method, last = {}, {}
     for row in rows:
         by_method.setdefault(row["method"], []).append(row)
-        last[row["method"], row["seed"]] = row["step"], row.get("phase")
+        last[row["method"], units.of(row)] = row["step"], row.get("phase")
     if by_method:
         yield "## Samples, unselected"
     for method, every in by_method.items():
         final = [
             row
             for row in every
-            if last[method, row["seed"]] == (row["step"], row.get("phase"))
+            if last[method, units.of(row)] == (row["step"], row.get("phase"))
         ]
         yield f"### {report.name(method)}"
         picked = samples.unselected(final, 20)
-        header = ["seed", "step", "prompt", "completion", "score"]
+        header = ["unit", "step", "prompt", "completion", "score"]
         yield markdown.table(header, [_sample(row) for row in picked])
 
 
 def _sample(row):
     texts = samples.shorten(row["prompt"], 200), samples.shorten(row["completion"], 400)
-    return [row["seed"], row["step"], *texts, markdown.number(row.get("score"))]
+    return [units.of(row), row["step"], *texts, markdown.number(row.get("score"))]
 
 
 def provenance(summary, report):
@@ -247,14 +250,14 @@ def provenance(summary, report):
     if report.command:
         yield f"```\n{report.command}\n```"
     facts = dict(report.provenance)
-    facts["seeds"] = str(summary["seeds"])
+    facts["units"] = markdown.units(summary)
     if summary["wall_seconds"]:
         facts["wall seconds"] = f"{summary['wall_seconds']:.0f}"
     yield "\n".join(f"- {name}: {value}" for name, value in facts.items())
     yield "\n".join(f"- {note}" for note in report.notes)
     yield (
         "Numbers hold for "
-        f"{report.scope}. Curves and samples are of every seed; the data behind them "
+        f"{report.scope}. Curves and samples are of every unit; the data behind them "
         "is in `metrics.jsonl` and `results.json`."
     )
 
@@ -274,22 +277,20 @@ def headline(summary, report):
 
 
 def _leaders(summary, report):
-    """[(drift axis, method with the largest mean, by what)]."""
+    """[(drift axis, method with the largest mean hypervolume, how large)], among those
+    methods that were looked at as often as most."""
+    counts = [m["checkpoints"] for m in summary["methods"].values() if m["hypervolume"]]
+    usual = max(counts, key=counts.count, default=None)
     result = []
     for axis in report.drifts:
-        for group, how in (
-            ("hypervolume", "hypervolume"),
-            ("reward_at", "reward at matched drift"),
-        ):
-            means = {
-                method: m[group][axis.key]["mean"]
-                for method, m in summary["methods"].items()
-                if m[group].get(axis.key, {}).get("mean") is not None
-            }
-            if means:
-                best = max(means, key=means.get)
-                scale = report.endpoint(f"{group}/{axis.key}").scale
-                mean = markdown.number(means[best], scale)
-                result.append((axis, best, f"{how} {mean}"))
-                break
+        means = {
+            method: m["hypervolume"][axis.key]["mean"]
+            for method, m in summary["methods"].items()
+            if m["checkpoints"] == usual
+            if m["hypervolume"].get(axis.key, {}).get("mean") is not None
+        }
+        if means:
+            best = max(means, key=means.get)
+            mean = markdown.number(means[best], axis.scale)
+            result.append((axis, best, f"hypervolume {mean}"))
     return result

@@ -1,29 +1,28 @@
-"""The verdicts of a report: what was declared beforehand, and what the seeds say."""
+"""The verdicts of a report: what was declared beforehand, and what the worlds say."""
 
 from rlhf_jax.evaluation import statistics
 from rlhf_jax.reporting import markdown
 
 
 def paragraphs(summary, findings, report):
-    """The findings as tables, one per family of claims; below 8 seeds, no test."""
+    """The findings as tables: the primary ones judged, family by family, then the
+    secondary ones with their intervals alone. Below 8 worlds nothing is tested."""
     yield "## Verdicts"
-    if summary["seeds"] < statistics.MIN_SEEDS:
-        yield f"{markdown.count(summary['seeds'], 'seed')}: shown as dots, no test."
+    if summary["worlds"] < statistics.MIN_WORLDS:
+        yield f"{markdown.units(summary)}: shown as dots, no test."
     if not findings:
         yield "No claim was declared before the run, so none is judged."
         return
-    header = ["claim", "endpoint", "smallest effect", "difference", "p", "Holm p"]
-    for family in dict.fromkeys(f.claim.family for f in findings):
-        members = [f for f in findings if f.claim.family == family]
-        if family:
-            yield f"### {family}"
-        body = [_row(f, report) for f in members]
-        yield markdown.table([*header, "verdict"], body)
-        yield _jointly(members, report)
+    primary = [f for f in findings if not f.claim.secondary]
+    yield from _primary(primary, report)
+    yield from _secondary([f for f in findings if f.claim.secondary], report)
     yield (
-        "Paired differences by seed, positive in favour of the method named first; "
-        "95% t-interval, exact two-sided sign-flip p, and p adjusted over its table. "
-        "“Undecided” names the seeds that would decide with a power of 80%."
+        "Paired differences, seeds averaged within worlds, positive in favour of the "
+        "method named first; 95% t-interval (90% for ≈), two-sided sign-flip p, and p "
+        "adjusted over its table. ICC: the intraclass correlation of seeds of a world. "
+        "“Undecided” names the worlds that would decide with a power of "
+        f"{statistics.POWER:.0%}, were the effect {statistics.TRUE_EFFECT} times the "
+        "smallest of interest."
     )
 
 
@@ -33,38 +32,91 @@ def sentence(finding, report):
     return f"{report.name(finding.claim.method)} {sign} {report.name(finding.other)}"
 
 
+def title(finding, report):
+    """The printed name of a finding's endpoint, as it was read."""
+    endpoint = report.endpoint(finding.claim.endpoint)
+    if finding.at:
+        what = "gold" if endpoint.reading == "gold_at" else "reward"
+        return (
+            f"{what} at the drift of {report.name(finding.at)}, {endpoint.axis.title}"
+        )
+    return endpoint.title
+
+
 def answer(finding, report):
     """The sentence, its verdict and its number: what a report says first."""
     endpoint = report.endpoint(finding.claim.endpoint)
     gap = markdown.interval(finding.verdict._asdict(), endpoint.scale)
     return (
         f"“{sentence(finding, report)}” is {finding.verdict.word} "
-        f"({endpoint.title}: {gap})"
+        f"({title(finding, report)}: {gap})"
     )
 
 
 def needed(verdict):
-    """ " (about 40 seeds would decide)" for what is undecided, else ""."""
+    """ " (about 40 worlds would decide)" for what is undecided, else ""."""
     if verdict.word != "undecided":
         return ""
-    if verdict.seeds_needed is None:
-        return " (more than a million seeds would be needed)"
-    return f" (about {verdict.seeds_needed} seeds would decide)"
+    if verdict.needed is None:
+        return " (more than a million worlds would be needed)"
+    return f" (about {verdict.needed} worlds would decide)"
+
+
+def _primary(findings, report):
+    header = ["claim", "endpoint", "smallest effect", "difference", "p", "Holm p"]
+    for family in dict.fromkeys(f.claim.family for f in findings):
+        members = [f for f in findings if f.claim.family == family]
+        if family:
+            yield f"### {family}"
+        body = [_row(f, report) for f in members]
+        yield markdown.table([*header, "ICC", "verdict"], body)
+        yield _jointly(members, report)
+
+
+def _secondary(findings, report):
+    if not findings:
+        return
+    yield "### Secondary endpoints"
+    yield "Differences with their intervals; nothing is judged."
+    yield markdown.table(
+        ["pair", "endpoint", "difference"],
+        [
+            [
+                f"{report.name(f.claim.method)} − {report.name(f.other)}",
+                title(f, report),
+                _difference(f, report) if f.verdict else f"none: {f.reason}",
+            ]
+            for f in findings
+        ],
+    )
 
 
 def _row(f, report):
     """One finding as a row of the table."""
     endpoint = report.endpoint(f.claim.endpoint)
-    row = [sentence(f, report), endpoint.title]
+    row = [sentence(f, report), title(f, report)]
     row.append(markdown.number(f.smallest_effect, endpoint.scale))
     if f.verdict is None:
-        return [*row, "", "", "", f"none: {f.reason}"]
+        return [*row, "", "", "", "", f"none: {f.reason}"]
     if f.verdict.word == "no test":
-        gap = markdown.number(f.verdict.mean, endpoint.scale)
-        return [*row, gap, "", "", "no test"]
+        return [*row, _difference(f, report), "", "", "", "no test"]
     ps = [markdown.number(f.verdict.p), markdown.number(f.p_holm)]
-    gap = markdown.interval(f.verdict._asdict(), endpoint.scale)
-    return [*row, gap, *ps, f"**{f.verdict.word}**{needed(f.verdict)}"]
+    word = f"**{f.verdict.word}**{needed(f.verdict)}"
+    return [*row, _difference(f, report), *ps, _intraclass(f), word]
+
+
+def _difference(f, report):
+    """The mean difference, its interval where it has one, and the units it lacks."""
+    scale = report.endpoint(f.claim.endpoint).scale
+    text = markdown.number(f.verdict.mean, scale)
+    if f.verdict.word != "no test":
+        text = markdown.interval(f.verdict._asdict(), scale)
+    return text + (f"; {markdown.count(len(f.void), 'unit')} void" if f.void else "")
+
+
+def _intraclass(f):
+    value = f.intraclass
+    return "–" if value != value else markdown.number(value)
 
 
 def _jointly(findings, report):
@@ -76,6 +128,5 @@ def _jointly(findings, report):
             names = markdown.join(report.name(f.other) for f in parts)
             word = statistics.all_of([f.verdict for f in parts])
             text = sentence(parts[0]._replace(other=""), report).strip()
-            title = report.endpoint(claim.endpoint).title
-            lines.append(f"- {text} all of {names} ({title}): **{word}**")
+            lines.append(f"- {text} all of {names}: **{word}**")
     return "\n".join(lines)

@@ -75,7 +75,9 @@ class Log:
         self._lines = Lines(folder / "metrics.jsonl", resume_offset=resume_offset)
         self.path = self._lines.path
         rows = read(self.path)
-        self._last = {(r["method"], r["seed"]): r["step"] for r in rows}
+        self._last = {
+            (r["method"], r.get("world", 0), r["seed"]): r["step"] for r in rows
+        }
         self._sinks = []
         if not processes.first():
             return
@@ -84,17 +86,18 @@ class Log:
         if wandb is not None:
             self._sinks.append(_Wandb(folder, dict(wandb)))
 
-    def write(self, metrics, *, method, seed, step):
-        """Writes the line {"method", "seed", "step", **metrics}.
+    def write(self, metrics, *, method, seed, step, world=0):
+        """Writes the line {"method", "world", "seed", "step", **metrics}.
 
         metrics: name → number, bool, text, or an array of one element, on any device.
         """
         metrics = files.plain(jax.device_get(metrics))
-        seed, step = int(seed), int(step)
-        self._lines.append({"method": method, "seed": seed, "step": step, **metrics})
+        run = {"method": method, "world": int(world), "seed": int(seed)}
+        step = int(step)
+        self._lines.append({**run, "step": step, **metrics})
         numeric = {k: v for k, v in metrics.items() if isinstance(v, numbers.Real)}
         for sink in self._sinks:
-            sink.write(numeric, method, seed, step)
+            sink.write(numeric, tuple(run.values()), step)
 
     def offset(self):
         """The length of metrics.jsonl in bytes, to store in a checkpoint."""
@@ -183,17 +186,18 @@ class _TensorBoard:
     def __init__(self, folder, last):
         self._folder, self._last, self._writers = folder, last, {}
 
-    def write(self, metrics, method, seed, step):
-        if (method, seed) not in self._writers:
-            self._writers[method, seed] = self._open(method, seed)
+    def write(self, metrics, run, step):
+        if run not in self._writers:
+            self._writers[run] = self._open(run)
         for name, value in metrics.items():
-            self._writers[method, seed].add_scalar(name, float(value), step)
+            self._writers[run].add_scalar(name, float(value), step)
 
-    def _open(self, method, seed):
+    def _open(self, run):
         module = importlib.import_module("tensorboardX")  # 2 s: only when it is used
+        method, world, seed = run
         return module.SummaryWriter(
-            str(self._folder / method / f"seed_{seed}"),
-            purge_step=self._last.get((method, seed), -1) + 1,
+            str(self._folder / method / f"world_{world}_seed_{seed}"),
+            purge_step=self._last.get(run, -1) + 1,
         )
 
     def flush(self):
@@ -215,14 +219,14 @@ class _Wandb:
             ) from error
         self._folder, self._options, self._runs = folder, options, {}
 
-    def write(self, metrics, method, seed, step):
-        if (method, seed) not in self._runs:
-            self._runs[method, seed] = self._open(method, seed)
-        self._runs[method, seed].log(metrics, step=step)
+    def write(self, metrics, run, step):
+        if run not in self._runs:
+            self._runs[run] = self._open(*run)
+        self._runs[run].log(metrics, step=step)
 
-    def _open(self, method, seed):
-        folder, name = self._folder.resolve(), f"{method}-seed{seed}"
-        # The same folder, method and seed give the same id, so W&B resumes the run.
+    def _open(self, method, world, seed):
+        folder, name = self._folder.resolve(), f"{method}-world{world}-seed{seed}"
+        # The same folder and run give the same id, so W&B resumes the run.
         digest = hashlib.sha256(f"{folder}/{name}".encode()).hexdigest()[:16]
         options = {
             "project": "rlhf_jax",

@@ -28,7 +28,7 @@ class BestOf:
             for method in study.methods.values()
             if isinstance(method.measure, BestOf)
         )
-        return estimate(study.task, run, self.n, samples=4 * most)
+        return estimate(study.task_of(run), run, self.n, samples=4 * most)
 
 
 def estimate(task, run, n, *, samples):

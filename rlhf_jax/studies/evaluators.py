@@ -25,6 +25,25 @@ def language(task, *, key=None):
     return tuple(usual), () if task.test is None else (on_test(task.test, key=key),)
 
 
+def of_worlds(tasks):
+    """The evaluators of `language`, for a study of several worlds.
+
+    Each measures a run by the task of its world. Args: tasks: {world: `task.Task`},
+    alike in what they have.
+    """
+    if len(tasks) == 1:
+        return language(*tasks.values())
+    made = {world: language(task) for world, task in tasks.items()}
+
+    def at(group, i):
+        return lambda params, run: made[run.unit.world][group][i](params, run)
+
+    counts = map(len, next(iter(made.values())))
+    return tuple(
+        tuple(at(group, i) for i in range(count)) for group, count in enumerate(counts)
+    )
+
+
 def own_samples(task, *, key):
     """Samples of the policy: their reward, their exact KL to π₀, their shape.
 

@@ -26,7 +26,7 @@ class FineTuning:
 
     def __call__(self, study, run):
         """The `Trainer` of a run."""
-        task, settings, seed = study.task, study.settings, run.unit.seed
+        task, settings, seed = study.task_of(run), study.settings, run.unit.seed
         optimizer, rate = settings.algorithm.optimizer, self.values.learning_rate
         texts = task.best
         if self.texts == "own_samples":

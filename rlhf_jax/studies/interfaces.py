@@ -11,18 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from rlhf_jax.evaluation.axes import Axis
+from rlhf_jax.evaluation.units import Unit
 from rlhf_jax.reporting.claims import Claim
 from rlhf_jax.reporting.sections import Section
 
 Metrics = dict[str, float]
 Samples = list[dict]  # rows of samples.jsonl: prompt, completion, score, ...
-
-
-class Unit(NamedTuple):
-    """What a study is repeated over: a world, and a seed within it."""
-
-    world: int
-    seed: int
 
 
 class Run(NamedTuple):
@@ -34,8 +28,8 @@ class Run(NamedTuple):
 
     @property
     def name(self):
-        """As in file names: "elastic_reset-0"."""
-        return f"{self.method}-{self.unit.seed}"
+        """As in file names: "elastic_reset-0-2", of world 0 and seed 2."""
+        return f"{self.method}-{self.unit.world}-{self.unit.seed}"
 
 
 # Measures a policy: the model's parameters, and the run that they are of. A new
@@ -141,7 +135,8 @@ class Study:
     schedule: Schedule
     evaluators: tuple[Evaluator, ...]
     initial: Callable | None = None  # (study, run) -> Trainer of the initial policy
-    task: Any = None
+    task: Any = None  # of every world, unless `tasks` has one for each
+    tasks: Mapping[int, Any] = dataclasses.field(default_factory=dict)  # by world
     settings: Any = None  # what the trainers of its methods read
     at_start: tuple[Evaluator, ...] = ()  # besides, of the initial policy
     at_end: tuple[Evaluator, ...] = ()  # besides, of every final policy
@@ -160,6 +155,10 @@ class Study:
         """Every run in the order they are made: unit by unit, so that what is done
         after an hour is paired."""
         return [Run(m, unit, layout) for unit in self.units for m in self.methods]
+
+    def task_of(self, run):
+        """The task of the world that a run is in."""
+        return self.tasks.get(run.unit.world, self.task)
 
     def resets(self, method):
         """The 0-based iterations of a method that end with a reset."""

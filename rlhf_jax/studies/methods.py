@@ -17,9 +17,11 @@ from rlhf_jax.studies.policy_gradient import PolicyGradient
 _NO_KL = {"kl_coef": 0.0}
 
 
-def trained(summary, label, hyper=None, static=None, *, ticks_once=False, **fields):
+def trained(
+    summary, label, hyper=None, static=None, *, ticks_once=False, copy=0, **fields
+):
     """A row that is trained by policy gradients: see `PolicyGradient`."""
-    train = PolicyGradient(hyper or {}, static or {}, ticks_once)
+    train = PolicyGradient(hyper or {}, static or {}, ticks_once, copy)
     return tables.trained(summary, label, train, **fields)
 
 
@@ -82,6 +84,14 @@ METHODS = {
         "Elastic Reset",
         _NO_KL,
         resets=True,
+    ),
+    "elastic_reset_copy": trained(
+        "Elastic Reset with another sampling key: nothing may tell them apart",
+        "Elastic Reset, another key",
+        _NO_KL,
+        role="control",
+        resets=True,
+        copy=1,
     ),
     "elastic_reset_kl": trained(
         "Elastic Reset with the KL penalty to the initial model",

@@ -46,13 +46,15 @@ class PolicyGradient:
     """Trains a method: what it changes in the one program.
 
     hyper, static: fields of `policy_gradient.Hyper` and `.Config`; ticks_once: the EMA
-    moves once an interval, not once an iteration; values: what a search chose;
-    override: fields of Hyper that a user gives this method alone.
+    moves once an interval, not once an iteration; copy: numbers the copies of a method
+    that differ in their sampling key alone; values: what a search chose; override:
+    fields of Hyper that a user gives this method alone.
     """
 
     hyper: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     static: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     ticks_once: bool = False
+    copy: int = 0
     values: Values = dataclasses.field(default_factory=Values)
     override: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -61,7 +63,7 @@ class PolicyGradient:
 
     def __call__(self, study, run):
         """The `Trainer` of a run."""
-        task, settings = study.task, study.settings
+        task, settings = study.task_of(run), study.settings
         method = study.methods[run.method]
         return trainer(
             task,
@@ -72,6 +74,7 @@ class PolicyGradient:
             rows=settings.rows,
             layout=run.layout,
             adapter=settings.adapter,
+            copy=self.copy,
         )
 
     def tuned(self, values):
@@ -130,11 +133,12 @@ def overlay(hyper, changes, *, resets, ticks_once, decay, every):
     return hyper._replace(**{**fields, **changes})
 
 
-def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None):
+def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None, copy=0):
     """The `Trainer` of one policy-gradient run.
 
     Args: task: `task.Task`; config, hyper: of `policy_gradient`; reward: `task.Reward`;
-    rows: samples an iteration; adapter: lora.Config, or None.
+    rows: samples an iteration; adapter: lora.Config, or None; copy: another number,
+    other samples.
     """
     compiled = programs.compile_programs(
         task.model, config, layout, score=reward.score, adapter=adapter
@@ -147,6 +151,8 @@ def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None):
     def start():
         key = jax.random.key(seed)
         fresh = jax.random.fold_in(key, 1)
+        if copy:
+            key = jax.random.fold_in(key, 10_000 + copy)
         params = programs.initial_params(task.model, learned, config, fresh)
         state = policy_gradient.init(params, compiled.tx, hyper, key, config=config)
         return layout.put(state)
@@ -181,7 +187,7 @@ def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None):
 
 def initial(study, run):
     """The `Trainer` of the initial policy, which nothing trains."""
-    learned = Trainable(study.task.params, study.settings.adapter)
+    learned = Trainable(study.task_of(run).params, study.settings.adapter)
     key = jax.random.fold_in(jax.random.key(run.unit.seed), 1)
 
     def start():

@@ -93,7 +93,7 @@ class Recorder:
         """Logs what was measured of a run, and samples. Returns the metrics."""
         metrics = {"eval/phase": phase, **metrics}
         self._write(run, metrics, step)
-        origin = {"method": run.method, "seed": run.unit.seed, "step": step}
+        origin = {"method": run.method, **run.unit._asdict(), "step": step}
         for row in samples[: self._study.schedule.logged_samples]:
             self._files.samples.append({**origin, "phase": phase, **row})
         return metrics
@@ -109,7 +109,7 @@ class Recorder:
 
     def _write(self, run, metrics, step):
         log, bar = self._files.log, self._files.bar
-        log.write(metrics, method=run.method, seed=run.unit.seed, step=step)
+        log.write(metrics, method=run.method, **run.unit._asdict(), step=step)
         shown = self._study.shown.items()
         live = {name: metrics[key] for name, key in shown if key in metrics}
         bar.update(None if self._before is None else self._before + step, **live)
@@ -155,7 +155,8 @@ class Recorder:
         weights = self._trainer.weights(self._best_policy)
         metrics, _ = _ask(self._study.of_best, weights, self._run)
         run = self._run
-        self._files.log.write(metrics, method=run.method, seed=run.unit.seed, step=step)
+        origin = {"method": run.method, **run.unit._asdict()}
+        self._files.log.write(metrics, **origin, step=step)
 
 
 def restore(study, run, trainer, checkpoints):

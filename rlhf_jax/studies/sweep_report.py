@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from rlhf_jax.evaluation import axes as axes_
-from rlhf_jax.evaluation import pareto
+from rlhf_jax.evaluation import fronts
 from rlhf_jax.evaluation.axes import Axis
 from rlhf_jax.reporting import (
     endpoints,
@@ -76,15 +76,13 @@ def write(folder, trials, report, *, wall=None):
     Args: trials: list of Result, as many for every method; report: `Report`; wall:
     seconds that the sweep took.
     """
-    corners = axes_.corners(report.axes, [r for t in trials for r in t.records])
-    rows = [row(trial, report, corners) for trial in trials]
+    rows = [row(trial, report) for trial in trials]
     best = chosen(rows)
     winners = [t for t in trials if best.get(t.method) == t.number]
     records = [record for trial in winners for record in trial.records]
     summary = results.summarize(
         records,
         axes=report.axes,
-        corners=corners if records else {},
         wall_seconds=wall,
     )
     summary["chosen"] = {
@@ -123,12 +121,12 @@ def draw(path, trials, best, report):
     )
 
 
-def row(trial, report, corners):
+def row(trial, report):
     """What results.json says of a trial: its values, what it was judged by, and final
     values that chose nothing."""
-    runs = {run.seed: run for run in evaluations.runs(trial.records)}
-    axis, corner = report.chooses.axis, corners[report.axis]
-    halves = {str(s): validation(run, axis, corner) for s, run in runs.items()}
+    runs = {run.unit.seed: run for run in evaluations.runs(trial.records)}
+    axis = report.chooses.axis
+    halves = {str(s): validation(run, axis) for s, run in runs.items()}
     failure = trial.failure or _missing(report.seeds, runs) or _not_finite(halves)
     first, second = zip(*halves.values(), strict=True) if halves else ((), ())
     return {
@@ -140,7 +138,7 @@ def row(trial, report, corners):
         "per_seed": {seed: half for seed, (half, _) in halves.items()},
         "validation": None if failure else _mean(first),
         "other_half": None if failure else _mean(second),
-        "final": _final(trial, list(runs.values()), report, corners),
+        "final": _final(trial, list(runs.values()), report),
     }
 
 
@@ -156,26 +154,21 @@ def _not_finite(halves):
     return f"not finite in seed {', '.join(broken)}" if broken else ""
 
 
-def _final(trial, runs, report, corners):
+def _final(trial, runs, report):
     """{endpoint: its mean over seeds}."""
-    table = endpoints.table(runs, axes=report.axes, corners=corners)
+    table = endpoints.table(runs, axes=report.axes)
     values = table.get(trial.method, {})
     keys = [axis.key for axis in axes_.drifts(report.axes)]
     names = ["reward", "gold", *keys, *(f"hypervolume/{key}" for key in keys)]
     return {name: _mean(values[name].values()) for name in names if name in values}
 
 
-def validation(run, axis, corner):
-    """(hypervolume of the front on half A, of the same checkpoints on half B).
-
-    The first is what a trial is chosen by, and biased upwards, the more so the more
-    trials there are; the second is what the checkpoints are worth.
-    """
-    first, second = run.points_by_half(axis)
-    if not np.isfinite(first).all():
+def validation(run, axis):
+    """The split-half hypervolume of a run, twice."""
+    if not run.has_front(axis) or run.diverged((axes_.REWARD, axis)):
         return float("nan"), float("nan")
-    same = second[pareto.members(first)]
-    return pareto.hypervolume(first, corner), pareto.hypervolume(same, corner)
+    area = fronts.hypervolume(run.paths(axis), axis.corner)
+    return area, area
 
 
 def chosen(rows):

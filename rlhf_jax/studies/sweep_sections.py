@@ -146,8 +146,7 @@ def provenance(summary, report):
     if summary["wall_seconds"]:
         facts["wall seconds"] = f"{summary['wall_seconds']:.0f}"
     if report.axis in summary["corners"]:
-        drift, reward = summary["corners"][report.axis]
-        facts["corner that chooses"] = f"drift {drift:.6g}, reward {reward:.6g}"
+        facts["corner that chooses"] = f"{summary['corners'][report.axis]:g}"
     yield "\n".join(f"- {name}: {value}" for name, value in facts.items())
     yield "\n".join(f"- {note}" for note in report.notes)
     yield "The data of a trial is in `trials/<method>-<trial>/metrics.jsonl`."

@@ -186,7 +186,7 @@ def test_a_truncated_checkpoint(refused, copy):
     packed = next((copy / "checkpoints").rglob("packed/0"))
     packed.write_bytes(packed.read_bytes()[:100])
     refused(
-        copy / "checkpoints" / "ppo-0",
+        copy / "checkpoints" / "ppo-0-0",
         "packed/0 has 100 bytes, not",
         "delete",
         resume=True,
@@ -367,9 +367,9 @@ def test_updates_that_are_not_finite_stop_the_run_with_finite_weights(refused, p
         steps=8,
         save_every=100,
     )
-    (found,) = place.glob("checkpoints/ppo-0/step_*")
+    (found,) = place.glob("checkpoints/ppo-0-0/step_*")
     assert found.name in ("step_00000003", "step_00000004")
-    (_, leaves, bits, _) = small_study.weights(place)["ppo-0"]
+    (_, leaves, bits, _) = small_study.weights(place)["ppo-0-0"]
     for leaf in leaves:
         if leaf["dtype"] == "float32":
             packed = np.frombuffer(bits["packed"], np.uint8)
@@ -401,7 +401,7 @@ def test_a_full_disk_stops_the_run_and_the_rest_can_follow(
         patch.setattr(module, name, lambda *a, **k: later(*a, original=original, **k))
         refused("the disk is full", "free some space", save_every=1)
     if what != "report":
-        (saved,) = place.glob("checkpoints/ppo-0/step_*")
+        (saved,) = place.glob("checkpoints/ppo-0-0/step_*")
         assert saved.name == "step_00000001"
     small_study.run(output=place, resume=True, save_every=1, **PPO)
     small_study.assert_same(place, finished)

@@ -29,7 +29,7 @@ def started(config, saved=True):
     place = command.run_dir(config, "test")
     command.write_config(place, config, LAYOUT)
     if saved:
-        (place / "checkpoints" / "ppo-0" / "step_00000002").mkdir(parents=True)
+        (place / "checkpoints" / "ppo-0-0" / "step_00000002").mkdir(parents=True)
     return place
 
 

@@ -36,7 +36,7 @@ def test_t_interval_agrees_with_scipy(values):
     np.testing.assert_allclose(interval[1:], expected, rtol=1e-9, atol=1e-12)
 
 
-def test_t_interval_of_one_seed_is_infinite():
+def test_t_interval_of_one_world_is_infinite():
     assert statistics.t_interval([0.3]) == (0.3, -math.inf, math.inf)
 
 
@@ -116,20 +116,30 @@ def test_trend_can_hold_while_a_step_fails(rng):
     assert found.steps[1].high < 0
 
 
-def test_bootstrap_band_matches_the_spread_of_seed_means(rng):
-    seeds, prompts = 40, 50
-    effects = rng.normal(0.0, 1.0, size=(seeds, 1, 1))
-    values = effects + rng.normal(0.0, 0.5, size=(seeds, prompts, 3))
-    mean, low, high = statistics.bootstrap(values, rng, draws=1000)
-    np.testing.assert_allclose(mean, values.mean((0, 1)))
-    half = scipy.stats.norm.ppf(0.975) * values.mean(1).std(0) / seeds**0.5
-    # The quantile of 1,000 draws is good to about 5%, the second level adds 0.5%.
-    np.testing.assert_allclose((high - low) / 2, half, rtol=0.15)
+def test_signs_are_drawn_beyond_twenty_worlds_and_always_the_same(rng):
+    values = rng.normal(0.3, 1.0, 21)
+    drawn = statistics.sign_flip(values)
+    assert drawn == statistics.sign_flip(values)
+    # Exact by the normal limit to a few standard errors of 10⁵ draws.
+    z = abs(values.sum()) / np.sqrt((values**2).sum())
+    assert abs(drawn - 2 * scipy.stats.norm.sf(z)) < 0.02
+    assert statistics.sign_flip(np.ones(25)) == 1 / (100_000 + 1)
 
 
-def test_bootstrap_over_a_handful_of_seeds_is_refused(rng):
-    with pytest.raises(ValueError, match="5 seeds"):
-        statistics.bootstrap(np.zeros((5, 4)), rng)
+def test_equivalence_is_two_one_sided_t_tests():
+    values = _with(0.02, 0.07)
+    low = scipy.stats.ttest_1samp(values, -0.1, alternative="greater").pvalue
+    high = scipy.stats.ttest_1samp(values, 0.1, alternative="less").pvalue
+    assert statistics.equivalence(values, 0.1) == pytest.approx(max(low, high))
+    assert statistics.equivalence(np.zeros(9), 0.1) == 0.0
+
+
+def test_a_family_is_no_larger_than_holm_can_decide():
+    assert [statistics.largest_family(n) for n in (8, 10, 15)] == [6, 25, 819]
+    for worlds in (8, 10):
+        size, least = statistics.largest_family(worlds), 2.0 ** (1 - worlds)
+        assert statistics.holm([least] * size).max() <= 0.05
+        assert statistics.holm([least] * (size + 1)).max() > 0.05
 
 
 @pytest.mark.parametrize(
@@ -138,12 +148,12 @@ def test_bootstrap_over_a_handful_of_seeds_is_refused(rng):
         (0.20, 0.10, "reproduced"),  # [0.10, 0.30]
         (0.20, 0.19, "reproduced"),  # just above 0
         (0.20, 0.21, "undecided"),  # reaches 0, and beyond the smallest effect
-        (0.08, 0.01, "not reproduced"),  # above 0, but below the smallest effect
-        (0.09, 0.05, "undecided"),  # above 0, mean too small, yet may be large
+        (0.08, 0.01, "better, negligibly"),
+        (0.09, 0.05, "better, negligibly"),  # may be large, is not on average
         (0.00, 0.05, "not reproduced"),
         (-0.05, 0.14, "not reproduced"),  # [−0.19, 0.09]
         (-0.20, 0.10, "contradicted"),
-        (-0.02, 0.01, "contradicted"),
+        (-0.02, 0.01, "worse, negligibly"),
         (0.00, 0.50, "undecided"),
     ],
 )
@@ -153,24 +163,27 @@ def test_verdict_words_for_a_claim_of_more(mean, half, word):
     np.testing.assert_allclose(
         (found.mean, found.low, found.high), (mean, mean - half, mean + half), atol=1e-9
     )
-    assert (found.seeds_needed is not None) == (word == "undecided")
+    assert (found.needed is not None) == (word == "undecided")
 
 
 @pytest.mark.parametrize(
     ("mean", "half", "word"),
     [
-        (0.02, 0.07, "equal"),
-        (0.02, 0.09, "undecided"),
-        (0.30, 0.10, "contradicted"),
-        (-0.30, 0.10, "contradicted"),
-        (0.08, 0.01, "equal"),  # surely not zero, and too small to matter
+        (0.02, 0.07, "≈"),
+        (0.02, 0.12, "undecided"),
+        (0.30, 0.10, "undecided"),  # not equal, but that is another claim
+        (0.08, 0.01, "≈"),  # surely not zero, and too small to matter
     ],
 )
 def test_verdict_words_for_a_claim_of_equality(mean, half, word):
-    assert statistics.verdict(_with(mean, half), 0.1, claim="equal").word == word
+    found = statistics.verdict(_with(mean, half), 0.1, kind="equal")
+    assert found.word == word
+    assert (found.p < 0.05) == (word == "≈")
+    ninety = statistics.t_interval(_with(mean, half), level=0.9)
+    assert (found.low, found.high) == (ninety.low, ninety.high)
 
 
-def test_verdict_below_eight_seeds_is_no_test():
+def test_verdict_below_eight_worlds_is_no_test():
     found = statistics.verdict(_with(1.0, 0.1, n=7), 0.1)
     assert found.word == "no test"
     assert math.isnan(found.p)
@@ -181,38 +194,43 @@ def test_verdict_carries_the_exact_p():
     assert statistics.verdict(values, 0.1).p == statistics.sign_flip(values)
 
 
-def test_seeds_needed_give_the_power_they_promise(rng):
-    values = _with(0.15, 0.25)
-    needed = statistics.verdict(values, 0.1).seeds_needed
-    draws = rng.normal(0.15, values.std(ddof=1), size=(2000, needed))
-    above = [statistics.t_interval(row).low > 0 for row in draws]
-    assert abs(np.mean(above) - 0.8) < 4 * (0.8 * 0.2 / 2000) ** 0.5 + 0.03
-    assert needed > len(values)
+@pytest.mark.parametrize("kind", ["greater", "equal"])
+def test_worlds_needed_give_the_power_they_promise(kind, rng):
+    deviation, smallest, draws = 0.2, 0.1, 2000
+    needed = statistics.worlds_needed(deviation, smallest, kind=kind)
+    true = 0.0 if kind == "equal" else 1.5 * smallest
+    words = [
+        statistics.verdict(row, smallest, kind=kind).word
+        for row in rng.normal(true, deviation, (draws, needed))
+    ]
+    hits = np.isin(words, ["reproduced", "≈"]).mean()
+    assert abs(hits - 0.8) < 4 * (0.8 * 0.2 / draws) ** 0.5 + 0.02
+    assert statistics.power(needed - 1, deviation, smallest, kind=kind) < 0.8
 
 
-def test_seeds_needed_may_be_out_of_reach():
-    assert statistics.verdict(_with(0.1 - 1e-9, 0.5), 0.1).seeds_needed is None
+def test_worlds_needed_may_be_out_of_reach():
+    assert statistics.worlds_needed(1e6, 0.1) is None
+    assert statistics.worlds_needed(0.0, 0.1) == 2
 
 
 def test_beating_all_takes_every_comparison():
-    won, lost = (
-        statistics.verdict(_with(0.2, 0.1), 0.1),
-        statistics.verdict(_with(-0.2, 0.1), 0.1),
+    won, slightly, lost, open_ = (
+        statistics.verdict(_with(mean, half), 0.1)
+        for mean, half in ((0.2, 0.1), (0.08, 0.01), (-0.2, 0.1), (0.0, 0.5))
     )
-    open_ = statistics.verdict(_with(0.0, 0.5), 0.1)
     assert statistics.all_of([won, won]) == "reproduced"
+    assert statistics.all_of([won, slightly]) == "better, negligibly"
     assert statistics.all_of([won, lost]) == "contradicted"
     assert statistics.all_of([won, open_]) == "undecided"
-    assert statistics.all_of([]) == "undecided"
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: statistics.verdict(np.ones(8), 0.0), "smallest_effect"),
-        (lambda: statistics.verdict(np.ones(8), 0.1, claim="less"), "claim"),
+        (lambda: statistics.verdict(np.ones(8), 0.0), "smallest effect"),
+        (lambda: statistics.verdict(np.ones(8), 0.1, kind="less"), "kind"),
         (lambda: statistics.t_interval([1.0, np.nan]), "finite"),
-        (lambda: statistics.sign_flip(np.ones(21)), "21 differences"),
+        (lambda: statistics.holm([0.1, np.nan]), "NaN"),
         (lambda: statistics.trend(np.zeros((3, 1))), "conditions"),
     ],
 )

@@ -145,10 +145,10 @@ RECORDS = [
 
 
 def test_the_best_is_chosen_on_half_a_and_read_on_half_b_and_on_the_test():
-    row = sections.best(RECORDS)["reinforce", 0]
+    row = sections.best(RECORDS)["reinforce", (0, 0)]
     assert row["step"] == 4 and row["eval/reward_b"] == 10.0
     assert row["best/bleu_de"] == 10.5
-    last = sections.final(RECORDS)["reinforce", 0]
+    last = sections.final(RECORDS)["reinforce", (0, 0)]
     assert last["step"] == 9 and last["test/bleu_de"] == 9.5
 
 

@@ -11,12 +11,15 @@ from rlhf_jax.reporting import markdown
     [
         (None, "–"),
         ({"mean": 1.0, "low": 0.5, "high": 2.0}, "1 [0.5, 2]"),
-        ({"mean": 1.0, "low": 1.0, "high": 1.0, "missing": 2}, "1 [1, 1], 2 absent"),
-        ({"mean": None, "low": None, "high": None, "missing": 3}, "absent"),
+        (
+            {"mean": 1.0, "low": 1.0, "high": 1.0, "missing": 2},
+            "1 [1, 1], 2 not finite",
+        ),
+        ({"mean": None, "low": None, "high": None, "missing": 3}, "not finite"),
     ],
 )
 def test_intervals_say_what_is_missing_from_them(estimate, text):
-    assert markdown.interval(estimate, absent="absent") == text
+    assert markdown.interval(estimate) == text
 
 
 @pytest.mark.parametrize(

@@ -1,69 +1,106 @@
-"""Recorded runs redraw as they were: fronts.jsonl still says what fronts.json says."""
+"""Kept results: what is saved can be recomputed, and a changed number is noticed."""
 
 import json
-import pathlib
 
 import pytest
+import reporting_records
 
-from experiments import sentiment
-from experiments.sentiment import ablations
 from rlhf_jax.evaluation import axes
-from rlhf_jax.reporting import contrasts, recoveries, results
-from rlhf_jax.runtime import metrics_log
+from rlhf_jax.reporting import claims, plots, recorded, recoveries, report
+from rlhf_jax.runtime import files
 
-FOLDER = pathlib.Path(__file__).resolve().parents[2] / "experiments/results"
-# Records and results were both kept to five digits; in a difference of two areas of
-# about 50 these are three decimals.
-CLOSE = {"rel": 2e-4, "abs": 5e-5}
-CLOSE_DIFFERENCE = {"rel": 2e-4, "abs": 1e-3}
-
-
-@pytest.fixture(scope="module")
-def recorded():
-    return json.loads((FOLDER / "fronts.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def records():
-    return metrics_log.read(FOLDER / "fronts.jsonl")
-
-
-@pytest.fixture(scope="module")
-def summary(records, recorded):
-    return results.summarize(
-        records,
-        axes=sentiment.AXES,
-        corners=axes.corners(sentiment.AXES, records),
-        among=recorded["matched"]["drift/text_nll"]["methods"],
-    )
+REPORT = report.Report(
+    "Kept",
+    axes=reporting_records.AXES,
+    claims=(
+        claims.Claim("elastic_reset", ("ppo", "ppo_kl"), "reward", family="Rivals"),
+        claims.Claim("ppo_kl", ("ppo",), "hypervolume/drift/text_nll", secondary=True),
+    ),
+    sections=(recoveries.section("elastic_reset", "ppo"),),
+)
+MADE = {
+    "command": "python -m experiments.sentiment",
+    "digest": "0123abcd",
+    "commit": "abc",
+    "machine": "x86_64, 2 cores",
+    "date": "2026-11-28T10:00:00",
+    "versions": {"jax": "0.10"},
+}
 
 
-def assert_same(found, expected, close=CLOSE):
-    """Every number of `expected` stands in `found`; what else is there may be new."""
-    if isinstance(expected, dict):
-        for key, value in expected.items():
-            assert_same(found[key], value, close)
-    elif isinstance(expected, list):
-        assert len(found) == len(expected)
-        for pair in zip(found, expected, strict=True):
-            assert_same(*pair, close)
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, **close)
-    else:
-        assert found == expected
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    for name in ("front", "curves"):
+        monkeypatch.setattr(plots, name, lambda *_, **__: None)
 
 
-def test_fronts_and_final_policies_are_those_that_were_recorded(summary, recorded):
-    for name in ("methods", "matched", "seeds"):
-        assert_same(summary[name], recorded[name])
+def _run(folder, records):
+    folder.mkdir()
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "metrics.jsonl").write_text(lines)
+    files.write_json(folder / "config.json", MADE)
+    report.write(folder, records, REPORT)
+    return folder
 
 
-def test_ablations_are_those_that_were_recorded(summary, recorded):
-    table = contrasts.table(summary, ablations.CONTRASTS, sentiment.AXES)
-    assert_same(table, recorded["contrasts"], CLOSE_DIFFERENCE)
+@pytest.fixture
+def kept(tmp_path):
+    records = reporting_records.make(2, worlds=8)
+    records[3]["eval/reward"] = float("nan")  # of PPO in 0/0, which diverged
+    run = _run(tmp_path / "run", records)
+    path = tmp_path / "kept.json"
+    recorded.save(path, [run], note="for a test")
+    return run, path
 
 
-def test_recovery_is_the_one_that_was_recorded(records, recorded):
-    found = recoveries.compare(records, "elastic_reset", "reset_to_initial")
-    del recorded["recovery"]["verdict"]["p"]  # JSON has null for NaN
-    assert_same(found, recorded["recovery"])
+def test_a_kept_result_is_recomputed_to_the_last_digit(kept):
+    _, path = kept
+    found = recorded.load(path)
+    assert recorded.recompute(found) == found.summary
+    assert found.axes == REPORT.axes
+    assert found.about["commands"] == [MADE["command"]]
+    assert found.about["note"] == "for a test"
+
+
+def test_it_says_what_the_report_of_the_run_said(kept):
+    run, path = kept
+    made = json.loads((run / "results.json").read_text())
+    found = recorded.load(path).summary
+    for name, method in made["methods"].items():
+        mean = method["gold"]["mean"]
+        assert found["methods"][name]["gold"]["mean"] == pytest.approx(mean, rel=1e-5)
+    for one, two in zip(found["verdicts"], made["verdicts"], strict=True):
+        for key in ("method", "other", "word", "worlds", "void", "family"):
+            assert one[key] == two[key]
+        assert one["mean"] == pytest.approx(two["mean"], rel=1e-3)
+        assert len(one["per_unit"]) == 16
+    assert found["recovery"]["reason"] == made["recovery"]["reason"]
+    assert found["methods"]["ppo"]["diverged"] == ["0/0"]
+
+
+def test_a_changed_number_is_noticed(kept):
+    _, path = kept
+    data = json.loads(path.read_text())
+    data["runs"][4]["eval/reward"][1] += 0.01
+    path.write_text(json.dumps(data))
+    found = recorded.load(path)
+    assert recorded.recompute(found) != found.summary
+
+
+def test_runs_of_several_folders_are_one_result(tmp_path):
+    records = reporting_records.make(1, worlds=8)
+    parts = [[r for r in records if (r["world"] < 4) == first] for first in (True, 0)]
+    runs = [_run(tmp_path / f"run{i}", part) for i, part in enumerate(parts)]
+    found = recorded.save(tmp_path / "kept.json", runs)
+    assert found.summary["worlds"] == 8
+    assert [v["worlds"] for v in found.summary["verdicts"]] == [8, 8, 8]
+    with pytest.raises(ValueError, match="both hold ppo, world/seed 0/0"):
+        recorded.save(
+            tmp_path / "twice.json", [runs[0], _run(tmp_path / "b", parts[0])]
+        )
+
+
+def test_a_file_has_a_line_a_run(kept):
+    lines = kept[1].read_text().splitlines()
+    assert sum(line.startswith('  {"method"') for line in lines) == 3 * 16
+    assert axes.TEXT_NLL.key in kept[1].read_text()

@@ -24,7 +24,7 @@ from rlhf_jax.reporting import (
     sections,
 )
 
-AXES, CORNERS = reporting_records.AXES, reporting_records.CORNERS
+AXES = reporting_records.AXES
 LABELS = {"elastic_reset": "Elastic Reset", "ppo_kl": "PPO + KL"}
 REPORT = report.Report(
     title="Sentiment",
@@ -35,7 +35,7 @@ REPORT = report.Report(
     provenance={"config digest": "0123abcd", "jax": "0.10"},
     claims=(
         claims.Claim("elastic_reset", ("ppo", "ppo_kl"), "reward"),
-        claims.Claim("elastic_reset", ("ppo",), "tax/skills"),
+        claims.Claim("elastic_reset", ("ppo",), "tax/skills", secondary=True),
     ),
     sections=(
         controls.section(lambda _: [("random reward", "gold stays", "it fell", False)]),
@@ -57,7 +57,7 @@ def few():
 
 @pytest.fixture(scope="module")
 def many():
-    return reporting_records.make(8)
+    return reporting_records.make(2, worlds=8)
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +67,10 @@ def written(few, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def no_pictures(monkeypatch):
-    for name in ("front", "curves"):
-        monkeypatch.setattr(plots, name, lambda *_, **__: None)
-
-
 def _judged(records):
-    summary = results.summarize(records, axes=AXES, corners=CORNERS)
+    summary = results.summarize(records, axes=AXES)
     runs = evaluations.runs(records)
-    findings = claims.judge(REPORT.claims, runs, axes=AXES, corners=CORNERS)
+    findings = claims.judge(REPORT.claims, runs, axes=AXES)
     return sections.Evidence(records, [], summary, findings, REPORT)
 
 
@@ -112,8 +106,8 @@ def test_results_json_is_json_and_holds_the_verdicts(written):
 
 def test_the_page_says_that_three_seeds_are_no_test(written):
     text = (written / "report.md").read_text()
-    assert "over 3 seeds and so without a test" in text
-    assert "3 seeds: shown as dots, no test." in text
+    assert "over 3 seeds of one world and so without a test" in text
+    assert "3 seeds of one world: shown as dots, no test." in text
     assert "reproduced" not in text
 
 
@@ -144,29 +138,31 @@ def test_samples_are_twenty_of_the_last_evaluation_and_do_not_break_the_table(wr
     assert all("| 12 |" in line and r"a \| b" in line for line in lines)
 
 
-def test_eight_seeds_are_judged(many):
+def test_eight_worlds_are_judged(many):
     judged = _judged(many)
     text = report.render(judged)
     assert "no test" not in text
     assert "| Elastic Reset is better than PPO + KL | reward |" in text
-    assert "**reproduced**" in text
-    assert "better than all of PPO and PPO + KL (reward): **contradicted**" in text
+    assert text.count("**contradicted**") == 2
+    assert "better than all of PPO and PPO + KL: **contradicted**" in text
     first = judged.findings[0].verdict
     assert f"is {first.word} (reward: {markdown.number(first.mean)}" in text
 
 
-def test_accuracies_are_printed_in_points(many):
+def test_a_secondary_endpoint_has_an_interval_in_points_and_no_verdict(many):
     judged = _judged(many)
     tax = judged.findings[2]
-    assert tax.smallest_effect == 0.03
-    text = report.render(judged)
-    row = next(line for line in text.splitlines() if "| Skills lost | 3 |" in line)
-    assert markdown.number(tax.verdict.mean, 100.0) in row
+    text = report.render(judged).split("### Secondary endpoints")[1]
+    row = next(line for line in text.splitlines() if "| Skills lost |" in line)
+    assert markdown.interval(tax.verdict._asdict(), 100.0) in row
+    assert tax.verdict.word not in row
 
 
 def test_disagreeing_axes_are_in_the_headline(few):
     judged = _judged(few)
     area = {"mean": 99.0, "low": 98.0, "high": 100.0}
+    for method in judged.summary["methods"].values():
+        method["checkpoints"] = 4
     for method, axis in zip(("ppo", "ppo_kl"), AXES[:2], strict=True):
         judged.summary["methods"][method]["hypervolume"][axis.key] = area
     text = report.answer(judged._replace(findings=[]))
@@ -200,7 +196,8 @@ def test_a_run_that_diverged_is_reported(few, tmp_path):
     report.write(tmp_path, broken, REPORT)
     text = (tmp_path / "report.md").read_text()
     assert "1 not finite" in text
-    assert "none: not finite in seed 1" in text
+    assert "(world/seed): PPO in 0/1." in text
+    assert "; 1 unit void" in text
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -322,31 +319,28 @@ def test_methods_are_named_for_readers(method, name):
     assert figure_style.method_name(method, LABELS) == name
 
 
-def test_the_page_says_where_fronts_were_matched(few):
+def test_the_page_says_how_fronts_are_read_and_how_often_runs_were_looked_at(few):
     text = report.render(_judged(few))
-    assert "at what PPO, PPO + KL and Elastic Reset all reach" in text
-    for part in ("| matched at |", "### Best reward at the matched drift"):
-        assert text.count(part) == 1
-    assert "4: PPO and PPO + KL; " in text  # checkpoints: fewer than Elastic Reset has
+    assert "integrated up to a corner that the config fixes: Human-text NLL 1;" in text
+    assert "4: PPO and PPO + KL; " in text  # looks: fewer than Elastic Reset has
+
+
+def test_a_method_with_resets_has_its_last_cycle_and_its_end(few):
+    text = report.render(_judged(few))
+    assert "Of Elastic Reset these are means over the last full cycle" in text
+    assert "| method | at the end, reward | at the end, gold |" in text
 
 
 def test_claims_of_a_family_stand_under_its_name(many):
-    second = claims.Claim("elastic_reset", ("ppo",), "gold", family="Second thoughts")
+    second = claims.Claim("ppo_kl", ("ppo",), "reward", family="Second thoughts")
     declared, runs = (*REPORT.claims, second), evaluations.runs(many)
-    findings = claims.judge(declared, runs, axes=AXES, corners=CORNERS)
+    findings = claims.judge(declared, runs, axes=AXES)
     text = report.render(_judged(many)._replace(findings=findings))
     first, rest = text.split("### Second thoughts")
-    assert "| Elastic Reset is better than PPO | Skills lost |" in first
-    row = next(line for line in rest.splitlines() if "| gold |" in line)
+    assert "| Elastic Reset is better than PPO | reward |" in first
+    row = next(line for line in rest.splitlines() if "| reward |" in line)
     p = markdown.number(findings[-1].verdict.p)
     assert f"| {p} | {p} |" in row  # alone in its family
-
-
-def test_methods_outside_of_all_claims_do_not_match_fronts(few, tmp_path, no_pictures):
-    bystander = [{**r, "method": "sft"} for r in few if r["method"] == "ppo_kl"]
-    found = report.write(tmp_path, few + bystander, REPORT)
-    assert found["matched"]["tax/skills"]["methods"] == list(reporting_records.SPEED)
-    assert "sft" in found["methods"]
 
 
 def test_methods_without_a_budget_cost_what_averaging_costs(few):

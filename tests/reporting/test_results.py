@@ -1,4 +1,4 @@
-"""results.json: estimates over seeds, in its layout."""
+"""results.json: estimates over worlds, in its layout."""
 
 import math
 
@@ -6,106 +6,79 @@ import numpy as np
 import reporting_records as records
 
 from rlhf_jax.evaluation import axes, statistics
-from rlhf_jax.reporting import evaluations, results
+from rlhf_jax.evaluation.units import Unit
+from rlhf_jax.reporting import results
 
-NLL = (axes.TEXT_NLL,)
 KEYS = [axis.key for axis in records.AXES]
-OPTIONS = {"axes": records.AXES, "corners": records.CORNERS}
 
 
-def test_both_sides_of_a_reset_are_points_and_the_last_row_is_final():
-    rows = [
-        records.row("er", 0, 0, "start", 0.0, 0.0),
-        records.row("er", 0, 5, "before_reset", 2.0, 3.0),
-        records.row("er", 0, 5, "after_reset", 1.0, 1.0),
-    ]
-    (run,) = evaluations.runs(rows)
-    assert len(run.points(axes.TEXT_NLL)) == 3
-    assert run.final["eval/phase"] == "after_reset"
-    final = results.summarize(rows, axes=NLL)["methods"]["er"]["final"]
-    assert final == {"step": 5, "phase": "after_reset"}
-
-
-def test_claims_methods_decide_where_fronts_are_matched_and_others_are_read_there():
-    rows = records.two_methods() + [
-        records.row("short", 0, 0, "start", 0.0, 0.0),
-        records.row("short", 0, 1, "final", 0.5, 0.25),
-    ]
-    options = {"axes": NLL}
-    everyone = results.summarize(rows, **options)["matched"]["drift/text_nll"]
-    assert (everyone["drift"]["mean"], everyone["reward"]["mean"]) == (0.25, 0.5)
-    assert everyone["methods"] == ["far", "near", "short"]
-    found = results.summarize(rows, **options, among=["far", "near"])
-    place = found["matched"]["drift/text_nll"]
-    assert (place["drift"]["mean"], place["reward"]["mean"]) == (1.0, 2.0)
-    assert place["methods"] == ["far", "near"]
-    short = found["methods"]["short"]
-    assert short["reward_at"]["drift/text_nll"]["mean"] == 0.5
-    assert short["drift_at"]["drift/text_nll"] == {
-        **{"mean": None, "low": None, "high": None},
-        "missing": 1,
-    }
-
-
-def test_attainment_is_a_curve_above_the_start_of_each_seed():
-    rows = records.two_methods() + [
-        {**row, "seed": 1, "drift/text_nll": row["drift/text_nll"] + 10.0}
-        for row in records.two_methods()
-    ]
-    corners = {"drift/text_nll": (5.0 + 12.0, 0.0)}  # 12 above the mean start
-    found = results.summarize(rows, axes=NLL, corners=corners)
-    curve = found["attainment"]["drift/text_nll"]
-    np.testing.assert_array_equal(curve["above_start"], np.arange(13.0))
-    best = [at["mean"] for at in curve["methods"]["far"]]
-    np.testing.assert_array_equal(best, [0, 0, 1, 1, *[3] * 9])
-    assert all(a["low"] == a["high"] for a in curve["methods"]["near"])
+def _summary(seeds, **options):
+    return results.summarize(records.make(seeds, **options), axes=records.AXES)
 
 
 def test_summary_has_the_layout_of_results_json():
-    found = results.summarize(records.make(3), **OPTIONS, wall_seconds=1.5)
-    assert found["seeds"] == 3
-    assert found["wall_seconds"] == 1.5
+    rows = records.make(3)
+    found = results.summarize(rows, axes=records.AXES, wall_seconds=1.5)
+    assert (found["worlds"], found["seeds"], found["wall_seconds"]) == (1, 3, 1.5)
+    assert found["units"] == ["0/0", "0/1", "0/2"]
     assert list(found["methods"]) == ["ppo", "ppo_kl", "elastic_reset"]
     for method in found["methods"].values():
         assert set(method["drift"]) == set(method["hypervolume"]) == set(KEYS)
         for estimate in (method["reward"], method["gold"], *method["drift"].values()):
             assert estimate["low"] <= estimate["mean"] <= estimate["high"]
         assert method["checkpoints"] in (4, 8)
-        assert set(method["reward_at"]) == set(method["drift_at"]) == set(KEYS)
+        assert set(method["per_unit"]["reward"]) == {"0/0", "0/1", "0/2"}
     assert found["initial"]["drift"]["tax/skills"]["mean"] == 0.0
-    assert set(found["matched"]) == set(found["attainment"]) == set(KEYS)
+    assert found["corners"] == {axis.key: axis.corner for axis in records.AXES}
 
 
-def test_few_seeds_show_their_range_and_many_an_interval():
-    few = results.summarize(records.make(3), **OPTIONS)
-    rewards = few["methods"]["ppo"]["per_seed"]["reward"].values()
-    assert few["interval"] == "range"
-    assert few["methods"]["ppo"]["reward"]["low"] == min(rewards)
-    many = results.summarize(records.make(8), **OPTIONS)
-    rewards = many["methods"]["ppo"]["per_seed"]["reward"].values()
-    assert many["interval"] == "t95"
-    expected = statistics.t_interval(list(rewards))
-    assert many["methods"]["ppo"]["reward"] == expected._asdict()
+def test_the_last_row_is_final_and_resets_are_counted():
+    rows = [
+        records.row("er", 0, 0, "start", 0.0, 0.0),
+        records.row("er", 0, 5, "before_reset", 2.0, 3.0),
+        records.row("er", 0, 5, "after_reset", 1.0, 1.0),
+    ]
+    final = results.summarize(rows, axes=(axes.TEXT_NLL,))["methods"]["er"]["final"]
+    assert final == {"step": 5, "phase": "after_reset", "cycles": 1}
 
 
-def test_a_diverged_seed_is_counted_not_hidden():
-    assert results.estimate([1.0, math.nan, 3.0]) == {
-        **{"mean": 2.0, "low": 1.0, "high": 3.0},
-        "missing": 1,
-    }
-    assert results.estimate([math.inf])["mean"] is None
+def test_seeds_of_one_world_show_their_range_whatever_their_number():
+    found = _summary(9)
+    rewards = found["methods"]["ppo"]["per_unit"]["reward"].values()
+    assert found["interval"] == "range"
+    assert found["methods"]["ppo"]["reward"]["low"] == min(rewards)
 
 
-def test_an_axis_that_was_measured_of_the_start_alone_is_no_front():
+def test_eight_worlds_have_an_interval_over_worlds():
+    assert _summary(1, worlds=7)["interval"] == "range"
+    found = _summary(2, worlds=8)
+    assert found["interval"] == "t95" and found["seeds"] == 2
+    per_unit = found["methods"]["ppo"]["per_unit"]["reward"]
+    means = [np.mean([per_unit[f"{w}/{s}"] for s in (0, 1)]) for w in range(8)]
+    expected = statistics.t_interval(means)._asdict()
+    assert found["methods"]["ppo"]["reward"] == expected
+
+
+def test_a_diverged_unit_is_counted_not_hidden():
+    values = {Unit(0, 0): 1.0, Unit(0, 1): math.nan, Unit(0, 2): 3.0}
+    expected = {"mean": 2.0, "low": 1.0, "high": 3.0, "missing": 1}
+    assert results.estimate(values) == expected
+    assert results.estimate({Unit(0, 0): math.inf})["mean"] is None
+    rows = records.make(1, worlds=3)
+    for row in rows:
+        if (row["method"], row["world"]) == ("ppo", 1) and row["step"] > 6:
+            row |= {"eval/reward": math.nan} if "eval/reward" in row else {}
+    found = results.summarize(rows, axes=records.AXES)["methods"]
+    assert found["ppo"]["diverged"] == ["1/0"] and found["ppo_kl"]["diverged"] == []
+    assert found["ppo"]["gold"]["missing"] == 1  # every endpoint of the unit is void
+
+
+def test_an_axis_that_was_not_measured_is_no_front():
     """The best of n has a divergence and no likelihood of human text."""
-    rows = records.make(1)
     best = {"method": "best_of_4", "seed": 0, "step": 12, "eval/phase": "final"}
     best |= {"eval/reward": 2.0, "drift/kl_initial": 0.6}
-    before = results.summarize(rows, **OPTIONS)["methods"]["ppo"]
-    found = results.summarize([*rows, best], **OPTIONS)["methods"]
-    assert found["best_of_4"]["hypervolume"]["drift/kl_initial"]["mean"] > 0
-    for group in ("hypervolume", "reward_at", "drift_at"):
-        assert "drift/text_nll" not in found["best_of_4"][group]
-    assert found["best_of_4"]["drift"]["drift/text_nll"]["mean"] is None
-    for group in ("reward_at", "drift_at"):  # nor does it match the others' fronts
-        assert found["ppo"][group]["drift/text_nll"] == before[group]["drift/text_nll"]
+    rows = [*records.make(1), best]
+    found = results.summarize(rows, axes=records.AXES)["methods"]["best_of_4"]
+    assert found["hypervolume"] == {} and found["checkpoints"] == 1
+    assert found["drift"]["drift/text_nll"]["mean"] is None
+    assert found["drift"]["drift/kl_initial"]["mean"] == 0.6

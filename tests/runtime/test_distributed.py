@@ -231,7 +231,7 @@ def test_a_study_of_two_hosts_stops_as_one_and_goes_on_elsewhere(tmp_path):
         study(tmp_path, 2, *where, "--distributed.process-id", str(me)) for me in (0, 1)
     ]
     until = time.monotonic() + 3 * PATIENCE
-    saved = tmp_path / "run" / "checkpoints" / "ppo-0"
+    saved = tmp_path / "run" / "checkpoints" / "ppo-0-0"
     while time.monotonic() < until and not list(saved.glob("step_*")):
         assert [process.poll() for process in both] == [None, None]
         time.sleep(0.1)

@@ -120,16 +120,18 @@ def test_no_file_holds_no_rows(tmp_path):
     assert metrics_log.read(tmp_path / "none.jsonl") == []
 
 
-def test_tensorboard_gets_a_run_for_each_method_and_seed(tmp_path):
+def test_tensorboard_gets_a_run_for_each_method_and_unit(tmp_path):
     with metrics_log.Log(tmp_path) as log:
         for method, seed in (("ppo", 0), ("ppo", 1), ("sft", 0)):
             log.write({"reward": 1.0, "phase": "x"}, method=method, seed=seed, step=0)
+        log.write({"reward": 1.0}, method="ppo", world=2, seed=1, step=0)
         log.offset()
         found = {
             str(p.parent.relative_to(tmp_path / "tensorboard"))
             for p in (tmp_path / "tensorboard").rglob("events*")
         }
-    assert found == {"ppo/seed_0", "ppo/seed_1", "sft/seed_0"}
+    of_world = {"ppo/world_0_seed_0", "ppo/world_0_seed_1", "sft/world_0_seed_0"}
+    assert found == {*of_world, "ppo/world_2_seed_1"}
 
 
 class _Run:

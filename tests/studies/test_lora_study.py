@@ -58,15 +58,21 @@ def test_checkpoints_hold_adapters_and_the_critic_head_but_no_base(whole, task):
     adapter = lora.Config(2, 4.0, FLAGS["lora__targets"])
     own = lora.count(task.params, adapter)
     assert own < trees.size(task.params) / 20
-    for cell in ("sft-0", "ppo-0", "elastic_reset-0", "ppo_average-0", "ppo_ma50-0"):
+    for cell in (
+        "sft-0-0",
+        "ppo-0-0",
+        "elastic_reset-0-0",
+        "ppo_average-0-0",
+        "ppo_ma50-0-0",
+    ):
         saved = leaves(whole, cell)
         whole_ones = [p for p in saved if "lora_" not in p and saved[p] > 1]
         assert all("value/head" in path or path == "state/key" for path in whole_ones)
         assert any("lora_a" in path for path in saved)
     # Policy and critic with two moments each, the average, the initial ones, the best.
     width = task.model.config.width
-    assert sum(leaves(whole, "ppo-0").values()) < 9 * own + 3 * (width + 1) + 20
-    assert sum(leaves(whole, "ppo_ma50-0").values()) == own
+    assert sum(leaves(whole, "ppo-0-0").values()) < 9 * own + 3 * (width + 1) + 20
+    assert sum(leaves(whole, "ppo_ma50-0-0").values()) == own
 
 
 def test_both_sides_of_a_reset_and_averages_are_measured(whole):

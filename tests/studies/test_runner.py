@@ -72,7 +72,7 @@ def test_the_folder_of_a_run_holds_what_is_documented(whole):
         assert (whole / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in (whole / "report.md").read_text()
     kept = {path.name for path in (whole / "checkpoints").iterdir()}
-    assert kept == {f"{method}-0" for method in small_study.METHODS}
+    assert kept == {f"{method}-0-0" for method in small_study.METHODS}
 
 
 def test_config_json_tells_what_made_the_run(whole):
@@ -252,7 +252,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_what_followed_runs_again(
 ):
     place = tmp_path / "run"
     small_study.run(output=place, keep=2)
-    newest = max((place / "checkpoints" / "ppo-0").glob("step_*"))
+    newest = max((place / "checkpoints" / "ppo-0-0").glob("step_*"))
     assert newest.name == "step_00000006"
     packed = newest / "state" / "packed" / "0"
     packed.write_bytes(packed.read_bytes()[:-7])
@@ -266,14 +266,14 @@ def test_a_damaged_checkpoint_is_passed_over_and_what_followed_runs_again(
 
 
 def test_a_run_without_any_intact_checkpoint_is_one_error(copy):
-    packed = next((copy / "checkpoints" / "ppo-0").rglob("packed/0"))
+    packed = next((copy / "checkpoints" / "ppo-0-0").rglob("packed/0"))
     packed.write_bytes(b"")
     with pytest.raises(ValueError, match="no checkpoint is intact.*packed/0"):
         small_study.run(output=copy, resume=True)
 
 
 def test_a_run_whose_checkpoints_were_deleted_runs_again(whole, copy):
-    shutil.rmtree(copy / "checkpoints" / "elastic_reset-0")
+    shutil.rmtree(copy / "checkpoints" / "elastic_reset-0-0")
     small_study.run(output=copy, resume=True)
     small_study.assert_same(copy, whole)
 
@@ -322,7 +322,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
     assert line.startswith("stopped by SIGTERM after step")
     assert "to go on: python -m experiments.sentiment" in line
     assert line.endswith("--resume") and f"--output {place}" in line
-    (saved,) = (place / "checkpoints" / "sft-0").glob("step_*")
+    (saved,) = (place / "checkpoints" / "sft-0-0").glob("step_*")
     body = json.loads((saved / "manifest.json").read_text())["body"]
     assert f"step {body['step']};" in line
 
