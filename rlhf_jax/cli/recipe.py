@@ -173,6 +173,6 @@ def export(done, model, tokenizer, trainable, *, base, finished=lambda params: p
 def result(done, model, params, tokenizer):
     """The `library.Result` of a finished run."""
     measured = [record for record in done.records if "eval/phase" in record]
-    known = ("method", "seed", "step", "eval/phase")
+    known = ("method", "world", "seed", "step", "eval/phase")
     last = {k: v for k, v in measured[-1].items() if k not in known}
     return library.Result(model, params, tokenizer, done.folder, last, done.records)

@@ -36,7 +36,15 @@ def test_numbers_of_every_kind_become_json(tmp_path):
     (row,) = metrics_log.read(tmp_path / "metrics.jsonl")
     assert row == {
         **PLACE,
-        **{"step": 7, "jax": 0.5, "bf16": 0.5, "one": 2.0, "int": 3, "bool": True},
+        **{
+            "world": 0,
+            "step": 7,
+            "jax": 0.5,
+            "bf16": 0.5,
+            "one": 2.0,
+            "int": 3,
+            "bool": True,
+        },
         "text": "start",
     }
     assert isinstance(row["int"], int)
@@ -156,7 +164,10 @@ def test_wandb_gets_a_run_for_each_method_and_seed(tmp_path, monkeypatch):
     with _log(tmp_path / "mine", wandb={"project": "p"}) as log:
         for seed in (0, 1, 0):
             log.write({"a": 1.0, "text": "x"}, method="ppo", seed=seed, step=seed)
-    assert [run.options["name"] for run in runs] == ["ppo-seed0", "ppo-seed1"]
+    assert [run.options["name"] for run in runs] == [
+        "ppo-world0-seed0",
+        "ppo-world0-seed1",
+    ]
     assert {(r.options["project"], r.options["group"]) for r in runs} == {("p", "mine")}
     assert runs[0].rows == [(0, {"a": 1.0}), (0, {"a": 1.0})]
     assert runs[0].options["id"] != runs[1].options["id"]

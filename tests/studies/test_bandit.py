@@ -30,9 +30,7 @@ LAYOUT = parallel.data(1)
 
 
 PAYS = jnp.array([0.0, 0.4, 1.0])
-DRIFT = axes.Axis(
-    "drift/kl", "KL from the start", "nats", "less", corner=1.0, start=0.0
-)
+DRIFT = axes.Axis("drift/kl", "KL from the start", "nats", "less", corner=1.0)
 
 
 class State(NamedTuple):
