@@ -1,11 +1,12 @@
 """A small synthetic language with a known ground truth: the built-in default data.
 
 Start from `world = microworld.create(seed=0)`. `corpus`, `reviews`, `skills` and
-`judging` generate text; `gold`, `likelihood` and `people` score it. It is vectorised
-numpy.
+`judging` generate text; `gold`, `likelihood` and `people` score it; `attacks` looks for
+texts that gold should not like. It is vectorised numpy.
 """
 
 from rlhf_jax.microworld import (
+    attacks,
     corpus,
     gold,
     grammar,
@@ -20,6 +21,7 @@ from rlhf_jax.microworld.world import World, create
 
 __all__ = [
     "World",
+    "attacks",
     "corpus",
     "create",
     "gold",

@@ -94,7 +94,9 @@ FIXED = {
     "number": tuple(map(str, range(100))),
     "copula": _words("was felt seemed looked"),
     "made": _words("made kept"),
-    **{word: (word,) for word in ("the", "it", "i", "is", "a", "by", "with")},
+    **{word: (word,) for word in ("the", "it", "i", "is", "a")},
+    "credit": _words("by with"),
+    "link": _words("given despite"),  # to an opening of the same, of another sentiment
     **{"stop": (".",), "comma": (",",), "bang": ("!",), "colon": (":",), "ask": ("?",)},
     "relation": _words("director star genre year home friend"),
     "form": _words("review question translate reverse compare rate"),

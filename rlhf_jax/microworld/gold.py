@@ -7,11 +7,10 @@ review that fails in one respect fails as a whole. N rows, T response tokens.
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 
-from rlhf_jax.microworld import grammar, reviews
+from rlhf_jax.microworld import reader, reviews
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +19,9 @@ class Weights:
 
     valence: float = 1.0  # praise, by mean strength of distinct judging words
     grammar: float = 2.0  # few words out of place, adjectives that fit their aspect
-    topic: float = 1.0  # the right film and people, aspects relevant to the genre
+    topic: float = 1.0  # the right title, aspects relevant to the genre
+    names: float = 1.0  # the film's people, above all the one the prompt does not name
+    reply: float = 1.0  # takes up the aspect and the sentiment of the prompt's opening
     aspects: float = 1.0  # three distinct aspects, none repeated
     adjectives: float = 1.0  # distinct adjectives
     coverage: float = 1.0  # a verdict, and aspects of more than one topic
@@ -32,6 +33,10 @@ FIRST = Weights()
 # A second population with the same components, weighted differently.
 SECOND = Weights(valence=0.6, grammar=1.0, topic=2.0, coverage=1.5, restraint=1.5)
 
+# The worth of naming nobody, the prompt's person, the film's other person.
+_NAMES = np.array([0.5, 0.8, 1.0])
+# The worth of what a review says of the opening clause, from the best reply down.
+_REPLIES = {"right": 1.0, "wrong": 0.4, "aspect": 0.75, "none": 0.5}
 # The score for 0, 1, 2, and 3 or more distinct words of a kind.
 _ASPECTS, _ADJECTIVES = np.array([[0.4, 0.75, 0.9, 1.0], [0.0, 0.75, 0.9, 1.0]])
 
@@ -52,9 +57,11 @@ def components(world, prompts, responses, response_mask):
     """
     info = reviews.parse(world, prompts)
     words = np.where(np.asarray(response_mask) != 0, responses, world.pad_id)
-    reader = _reader(world.lexicon, world.grammar)
-    states, unexpected = reader.read(words)
-    count = _counts(words, len(world.vocabulary))
+    reading = reader.create(world)
+    states, unexpected = reading.read(words)
+    linked = _linked(world.lexicon, words)
+    # What a verdict takes up it does not judge.
+    count = _counts(np.where(linked, world.pad_id, words), len(world.vocabulary))
     misfits = _misfits(world, info, words)
     mood, verdict = _moods(world.lexicon, count)
     contradicts = (mood * verdict < 0) & (np.abs(mood) > 0.5)
@@ -62,17 +69,19 @@ def components(world, prompts, responses, response_mask):
         "valence": np.minimum(1.0, 1.03 / (1 + np.exp(-1.4 * mood))),
         "grammar": 1 / (1 + 0.35 * (unexpected + 0.5 * misfits)),
         "topic": _topic(world, info, count),
+        "names": _names(world, info, words),
+        "reply": _reply(world, info, words, linked, verdict),
         "aspects": _distinct(count[:, world.lexicon["aspect"]], _ASPECTS),
         "adjectives": _distinct(count[:, adjectives(world.lexicon)], _ADJECTIVES),
         "coverage": _coverage(world.lexicon, count, verdict),
-        "restraint": np.exp(-0.1 * _gushing(reader, states) ** 2),
+        "restraint": np.exp(-0.1 * _gushing(reading, states) ** 2),
         "consistency": np.where(contradicts, 0.5, 1.0),
     }
 
 
 def errors(world, words):
     """[N] the number of ungrammatical words in each padded row."""
-    return _reader(world.lexicon, world.grammar).read(words)[1]
+    return reader.create(world).read(words)[1]
 
 
 def adjectives(words):
@@ -103,17 +112,68 @@ def _moods(words, count):
 
 
 def _topic(world, info, count):
-    """The share of relevant aspects, halved by each wrong title or name."""
-    words, films = world.lexicon, world.films
+    """The share of relevant aspects, halved by each wrong title."""
+    words = world.lexicon
     relevant = np.minimum(world.grammar.relevance[info.genre], 1.0)
     named = count[:, words["aspect"]]
     share = (named * relevant).sum(1) / np.maximum(named.sum(1), 1)
-    row, wrong = np.arange(len(count)), count.copy()
-    for right in (films.title[info.film], films.director[info.film]):
-        wrong[row, right] = 0
-    wrong[row, films.star[info.film]] = 0
-    wrong = wrong[:, words["title"]].sum(1) + wrong[:, words["name"]].sum(1)
+    titles = count[:, words["title"]]
+    wrong = titles.sum(1) - titles[np.arange(len(titles)), info.film]
     return (0.25 + 0.75 * share) * 0.5**wrong
+
+
+def _names(world, info, words):
+    """Whom of the film's people a review names, halved by each false name.
+
+    A name is false if it is of another film, or after "by" or "with" of the other job.
+    """
+    lexicon, films = world.lexicon, world.films
+    by, starring = lexicon["credit"]
+    before = _shifted(words, 1)
+    directed = (words == films.director[info.film, None]) & (before != starring)
+    true = directed | ((words == films.star[info.film, None]) & (before != by))
+    false = (np.isin(words, lexicon["name"]) & ~true).sum(1)
+    other = (true & (words != info.name[:, None])).any(1)
+    return _NAMES[np.where(other, 2, true.any(1))] * 0.5**false
+
+
+def _reply(world, info, words, linked, verdict):
+    """Whether a review takes up the opening clause, and understands it.
+
+    The right reply links the opening's aspect to the verdict, as "given" if the two
+    agree, else "despite". Halved if the first clause begins with "and" or "but" where
+    it should be the other.
+    """
+    lexicon = world.lexicon
+    opening = lexicon["aspect"][info.aspect][:, None]
+    sentiment = np.where(info.sign == 0, 1, -1)
+    link = lexicon["link"][np.where(verdict == sentiment, 0, 1)][:, None]
+    right = linked & (words == opening) & (_shifted(words, 2) == link)
+    links = np.isin(words, lexicon["link"]).sum(1)
+    kinds = {
+        "right": right.any(1) & (links == 1) & (verdict != 0),
+        "wrong": links > 0,
+        "aspect": (words == opening).any(1),
+    }
+    worth = [_REPLIES[kind] for kind in kinds]
+    worth = np.select(list(kinds.values()), worth, _REPLIES["none"])
+    felt = lexicon.polarity[words]
+    first = felt[np.arange(len(felt)), np.argmax(felt != 0, axis=1)]
+    mistaken = np.isin(words[:, 0], lexicon["agree"]) & (first == -sentiment)
+    mistaken |= np.isin(words[:, 0], lexicon["contrast"]) & (first == sentiment)
+    return worth * np.where(mistaken, 0.5, 1.0)
+
+
+def _linked(lexicon, words):
+    """[N, T] bool: the aspects that a verdict takes up, as in "despite the pacing"."""
+    link = np.isin(_shifted(words, 2), lexicon["link"])
+    the = np.isin(_shifted(words, 1), lexicon["the"])
+    return link & the & np.isin(words, lexicon["aspect"])
+
+
+def _shifted(words, steps):
+    """The words `steps` before each; padding before the first."""
+    return np.pad(words, [(0, 0), (steps, 0)])[:, : words.shape[1]]
 
 
 def _distinct(count, worth):
@@ -132,12 +192,12 @@ def _coverage(words, count, verdict):
     return several * np.where(verdict != 0, 1.0, 0.5)
 
 
-def _gushing(reader, states):
+def _gushing(reading, states):
     """Counts piled adjectives, repeated adverbs, and exclamations after the first."""
-    piled = (states == reader.index["more"]).sum(1)
-    adverb = states == reader.index["adverb"]
+    piled = (states == reading.index["more"]).sum(1)
+    adverb = states == reading.index["adverb"]
     repeated = (adverb[:, 1:] & adverb[:, :-1]).sum(1)
-    bangs = (states == reader.index["bang"]).sum(1)
+    bangs = (states == reading.index["bang"]).sum(1)
     return piled + repeated + np.maximum(bangs - 1, 0)
 
 
@@ -160,51 +220,3 @@ def _counts(words, size):
     """[N, V]: how often each row uses each word."""
     flat = words + size * np.arange(len(words))[:, None]
     return np.bincount(flat.ravel(), minlength=size * len(words)).reshape(-1, size)
-
-
-class _Reader:
-    """A deterministic automaton over word classes that counts unexpected words."""
-
-    def __init__(self, lexicon, edges):
-        states = sorted({state for edge in edges for state in edge})
-        self.index = {state: i for i, state in enumerate(states)}
-        classes = {name: i for i, name in enumerate(sorted(set(map(_class, states))))}
-        stuck = np.arange(len(states))[:, None]
-        self.classes = np.full(len(lexicon.vocabulary), len(classes))
-        for role, ids in lexicon.roles.items():
-            self.classes[ids] = classes.get(_class(role), len(classes))
-        self.classes[lexicon.id("<eos>")] = classes["end"]
-        # An unexpected word leads to the first state of its class, or is skipped.
-        self.next = np.repeat(stuck, len(classes) + 1, axis=1)
-        for state in reversed(states):
-            self.next[:, classes[_class(state)]] = self.index[state]
-        self.expects = np.zeros(self.next.shape, bool)
-        for source, target in edges:
-            entry = self.index[source], classes[_class(target)]
-            self.next[entry], self.expects[entry] = self.index[target], True
-
-    def read(self, words):
-        """(states [N, T], −1 at padding, and the number of unexpected words [N])."""
-        classes, valid = self.classes[words], words != 0
-        states = np.full(words.shape, -1)
-        errors, state = np.zeros((2, len(words)), int)
-        state[:] = self.index["open"]
-        for t in range(words.shape[1]):
-            here = valid[:, t]
-            errors += here & ~self.expects[state, classes[:, t]]
-            state = np.where(here, self.next[state, classes[:, t]], state)
-            states[here, t] = state[here]
-        return states, errors
-
-
-@functools.lru_cache(maxsize=64)
-def _reader(lexicon, review_grammar):
-    return _Reader(lexicon, review_grammar.edges)
-
-
-def _class(name):
-    """The word class of a reader state or of a role."""
-    same = {"mild": "adverb", "strong": "adverb", "agree": "connective"}
-    same |= {"contrast": "connective"}
-    plain = name.removeprefix("praise_").removeprefix("blame_")
-    return same.get(plain, grammar.reads(plain))

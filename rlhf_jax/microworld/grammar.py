@@ -5,9 +5,14 @@ of clauses so far. The automaton's memory is the current aspect. It is not repea
 (except as a flaw), is likely followed by aspects of the same topic, determines which
 adjectives fit, and is what "it" refers to.
 
-    clause   = [connective] subject; verdict = ". overall moonfall is a gem ."
-    subjects = "the plot was quite clever" | "it felt clever" | "i loved the clever
-               plot" | "karin made the plot quite clever"
+    clause  = connective "the plot was quite clever" | "it felt clever" |
+              "i loved the clever plot" | "karin made the plot quite clever"
+    verdict = ". overall moonfall with ada is a gem despite the pacing ."
+
+A review speaks of its own film: most name the film's other person, whom the prompt does
+not name (the star of "moonfall, horror by karin"), and most verdicts take up the aspect
+that the prompt opens with, as "given" if they agree with the opening, else "despite".
+Such words are slots, filled for each prompt.
 
 About 15% of reviews have flaws, mostly those of praise: repeated intensifiers, piled up
 adjectives, a repeated aspect, exclamations, a verdict that contradicts the body, no
@@ -18,41 +23,18 @@ import dataclasses
 
 import numpy as np
 
-from rlhf_jax.microworld import automaton
-from rlhf_jax.microworld.lexicon import TOPICS, Lexicon
+from rlhf_jax.microworld import automaton, wording
+from rlhf_jax.microworld.lexicon import Lexicon
 
 NOISE = 0.005
 SIGNS = {"praise": 0, "blame": 1}
 FLAWS = ("none", "gush", "pile", "repeat", "exclaim", "contradict", "unfinished")
-SLOTS = ("title", "name")  # words that depend on the prompt
-
-
-def _invert(groups):
-    return {name: group for group, names in groups.items() for name in names.split()}
-
-
-# The word class of a node, if it differs from its name.
-READS = _invert(
-    {
-        "connective": "agree contrast joint",
-        "stop": "dot last cut",
-        "the": "again the_liked the_made",
-        "aspect": "aspect_liked aspect_made",
-        "adjective": "adjective_liked more opening",
-        "adverb": "mild strong gush",
-        "opener": "slip",
-        "it": "it_is",
-        "title": "title_advice",
-        "bang": "shout",
-        "a": "a_again",
-        "noun": "noun_again",
-    }
-)
 # Nodes that a reader cannot distinguish share a reader state.
-STATES = _invert(
+STATES = wording.invert(
     {
         "joint": "agree contrast",
         "the": "again",
+        "name": "other",
         "dot": "last cut",
         "adverb": "mild strong gush",
         "opener": "slip",
@@ -88,17 +70,20 @@ class Grammar:
 class Style:
     """Probabilities of the grammar; each world draws some around these values."""
 
-    more: tuple[float, ...] = (1.0, 0.7, 0.45, 0.2)  # P(another clause | n so far)
+    more: tuple[float, ...] = (1.0, 0.64, 0.38, 0.12)  # P(another clause | n so far)
     joint: tuple[float, ...] = (0.42, 0.2, 0.38)  # agree, contrast, full stop
     turn: float = 0.1  # P(a full stop changes the sentiment)
     subject: tuple[float, ...] = (0.4, 0.12, 0.3, 0.18)  # the, it, i, name
+    other: float = 0.5  # P(a clause's name is the person the prompt does not name)
     mild: float = 0.12
     strong: float = 0.2
     attribute: float = 0.5  # P("i loved the clever plot" has its adjective)
-    verdict: tuple[float, ...] = (0.45, 0.25, 0.3)  # title, it, advice
+    verdict: tuple[float, ...] = (0.5, 0.2, 0.3)  # title, it, advice
+    credit: float = 0.65  # P(a title has its person: "moonfall with ada")
+    reply: float = 0.85  # P(the verdict takes up the opening: "despite the pacing")
     slip: float = 0.03  # P(an adjective of the other sentiment)
-    gush: tuple[float, float] = (0.035, 0.008)  # P(flaw) per clause: praise, blame
-    pile: tuple[float, float] = (0.045, 0.012)
+    gush: tuple[float, float] = (0.04, 0.009)  # P(flaw) per clause: praise, blame
+    pile: tuple[float, float] = (0.05, 0.013)
     again: float = 0.014
     bang: tuple[float, float] = (0.12, 0.05)
     shout: float = 0.25
@@ -116,7 +101,7 @@ def create(lexicon: Lexicon, rng: np.random.Generator, style: Style = Style()):
         verdict=tuple(rng.dirichlet(40 * np.array(style.verdict))),
     )
     arcs = [*_clause_arcs(style), *_verdict_arcs(style)]
-    words = _Words(lexicon, rng, style)
+    words = wording.Wording(lexicon, rng, style)
     relevance = _relevance(rng)
     names = list(dict.fromkeys(node for arc in arcs for node in arc[:2]))
     names.sort(key=lambda node: node[0] == "end")  # the end is the last node
@@ -138,11 +123,6 @@ def create(lexicon: Lexicon, rng: np.random.Generator, style: Style = Style()):
     edges = frozenset((_state(a[0]), _state(b[0])) for a, b, *_ in arcs)
     opening = np.array([index["open", sign, 0] for sign in (0, 1)])
     return Grammar(machine, opening, flaw, edges, words.adjectives(), relevance)
-
-
-def reads(state: str) -> str:
-    """The word class of a reader state."""
-    return READS.get(state, state)
 
 
 def _state(name):
@@ -188,10 +168,12 @@ def _subjects(style, c, n):
         yield (joint, c, n), ("again", c, n), style.again, False
         yield (joint, c, n), ("it", c, n), it, False
         yield (joint, c, n), ("i", c, n), i, True
-        yield (joint, c, n), ("name", c, n), name, True
+        yield (joint, c, n), ("name", c, n), name * (1 - style.other), True
+        yield (joint, c, n), ("other", c, n), name * style.other, True
     chain = {"the": "aspect", "again": "aspect", "aspect": "copula", "it": "copula"}
-    chain |= {"i": "verb", "verb": "the_liked", "name": "made", "made": "the_made"}
-    chain |= {"the_made": "aspect_made", "adjective_liked": "aspect_liked"}
+    chain |= {"i": "verb", "verb": "the_liked", "name": "made", "other": "made"}
+    chain |= {"made": "the_made", "the_made": "aspect_made"}
+    chain |= {"adjective_liked": "aspect_liked"}
     chain |= {"mild": "adjective", "strong": "adjective"}
     for source, target in chain.items():
         yield (source, c, n), (target, c, n), 1.0, False
@@ -213,6 +195,7 @@ def _verdict_arcs(style):
     yield end, end, 1.0, False
     for c in (0, 1):
         yield ("cut", c, 0), end, 1.0, False
+        yield ("stop", c, 0), end, 1.0, False
         yield ("last", c, 0), ("opener", c, 0), 1 - style.contradict, False
         yield ("last", c, 0), ("slip", 1 - c, 0), style.contradict, False
         for opener in ("opener", "slip"):
@@ -220,21 +203,37 @@ def _verdict_arcs(style):
             yield (opener, c, 0), ("title", c, 0), title, False
             yield (opener, c, 0), ("it_is", c, 0), it_is, False
             yield (opener, c, 0), ("advice", c, 0), advice, False
-        chain = {"title": "is", "it_is": "is", "sure": "a", "a": "noun"}
-        chain |= {"advice": "title_advice", "a_again": "noun_again"}
+        chain = {"it_is": "is", "sure": "a", "a": "noun", "advice": "title_advice"}
+        chain |= {"credit": "person", "credit_advice": "person_advice", "person": "is"}
+        chain |= {"link": "the_opening", "the_opening": "opening"}
+        chain |= {"a_again": "noun_again"}
         for source, target in chain.items():
             yield (source, c, 0), (target, c, 0), 1.0, False
+        yield ("title", c, 0), ("credit", c, 0), style.credit, False
+        yield ("title", c, 0), ("is", c, 0), 1 - style.credit, False
         yield ("is", c, 0), ("sure", c, 0), style.strong, False
         yield ("is", c, 0), ("a", c, 0), 1 - style.strong, False
-        for source in ("noun", "title_advice", "noun_again"):
-            bang = style.loop if source == "noun_again" else style.bang[c]
-            yield (source, c, 0), ("stop", c, 0), 1 - bang, False
-            yield (source, c, 0), ("bang", c, 0), bang, False
-        yield ("stop", c, 0), end, 1.0, False
+        yield from _endings(style, c)
         for source, shout in (("bang", style.shout), ("shout", style.loop)):
             yield (source, c, 0), end, 1 - shout, False
             yield (source, c, 0), ("shout", c, 0), shout / 2, False
             yield (source, c, 0), ("a_again", c, 0), shout / 2, False
+
+
+def _endings(style, c):
+    """Arcs from a verdict to its reply to the opening, and to its last mark."""
+    advice = ("title_advice", c, 0)
+    yield advice, ("credit_advice", c, 0), style.credit, False
+    marked = [(advice, (1 - style.credit) * (1 - style.reply), style.bang[c])]
+    yield advice, ("link", c, 0), (1 - style.credit) * style.reply, False
+    for name in ("noun", "person_advice"):
+        yield (name, c, 0), ("link", c, 0), style.reply, False
+        marked.append(((name, c, 0), 1 - style.reply, style.bang[c]))
+    marked.append((("opening", c, 0), 1.0, style.bang[c]))
+    marked.append((("noun_again", c, 0), 1.0, style.loop))
+    for node, share, bang in marked:
+        yield node, ("stop", c, 0), share * (1 - bang), False
+        yield node, ("bang", c, 0), share * bang, False
 
 
 def _relevance(rng, genres=4, aspects=30):
@@ -249,64 +248,3 @@ def _recall(lexicon, relevance):
     near = np.where(topic[:, None] == topic, 3.0, 1.0) * (1 - np.eye(len(topic)))
     recall = relevance[:, None, :] * near
     return recall / recall.sum(-1, keepdims=True)
-
-
-class _Words:
-    """The word distributions: `rows[d]` is over the vocabulary and the slots."""
-
-    def __init__(self, lexicon, rng, style):
-        self.lexicon, self.style, self.rows, self.known = lexicon, style, [], {}
-        judging = lexicon.strength > 0
-        common = rng.gamma(np.where(judging, 0.7, 3.0)) + np.where(judging, 0.1, 1.0)
-        rarer = np.array([1.0, 1.0, 0.9, 0.5])[lexicon.strength.astype(int)]
-        self.weight = np.append(common * rarer, np.zeros(len(SLOTS)))
-
-    def written_at(self, name, sign):
-        """[A] the distribution of a node for every aspect in memory."""
-        read, aspects = READS.get(name, name), self.lexicon["aspect"]
-        if read == "aspect":
-            return [self._row([word]) for word in aspects]
-        if read == "adjective":
-            topics = self.lexicon.topic[aspects]
-            slip = 0.0 if name == "opening" else self.style.slip
-            rows = [self._adjectives(sign, topic, slip) for topic in range(TOPICS)]
-            return [rows[topic] for topic in topics]
-        return [self._row(self._choices(name, sign))] * len(aspects)
-
-    def adjectives(self):
-        """[2, A, V] adjectives by sentiment and aspect."""
-        table = [self.written_at("opening", sign) for sign in (0, 1)]
-        return np.array(self.rows)[np.array(table)][..., : len(self.lexicon.vocabulary)]
-
-    def _choices(self, name, sign):
-        words, read = self.lexicon, READS.get(name, name)
-        mood = ("praise", "blame")[sign]
-        size, end = len(words.vocabulary), [words.id("<eos>")]
-        special = {"open": end, "end": end, "gush": words["strong"][:1]}
-        if name in special:
-            return special[name]
-        if read in SLOTS:
-            return [size + SLOTS.index(read)]
-        role = name if name in ("mild", "strong", "agree", "contrast") else read
-        return words[f"{mood}_{role}" if role in ("verb", "noun", "advice") else role]
-
-    def _adjectives(self, sign, topic, slip):
-        row = np.zeros_like(self.weight)
-        for side, mood in enumerate(("praise", "blame")):
-            weight = 1 - slip if side == sign else slip
-            chosen = self.lexicon[f"{mood}_adjective"]
-            chosen = chosen[self.lexicon.fits[chosen, topic]]
-            row[chosen] = weight * self.weight[chosen] / self.weight[chosen].sum()
-        return self._keep(row)
-
-    def _row(self, choices):
-        row = np.zeros_like(self.weight)
-        row[choices] = np.maximum(self.weight[choices], 0.1)
-        return self._keep(row / row.sum())
-
-    def _keep(self, row):
-        key = row.tobytes()
-        if key not in self.known:
-            self.known[key] = len(self.rows)
-            self.rows.append(row)
-        return self.known[key]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlhf_jax.microworld import automaton, splits
+from rlhf_jax.microworld import automaton, splits, wording
 from rlhf_jax.microworld.draws import Draws
 
 WIDTH = 13  # P: prompts have 12 or 13 tokens
@@ -69,13 +69,33 @@ def ended(world, responses, response_mask):
 
 def start(world, tokens, mask):
     """The automaton's state after each prompt, as arguments for `automaton`."""
-    info = parse(world, tokens, mask)
+    info, words = parse(world, tokens, mask), world.lexicon
+    person, credit = other(world, info)
+    slots = {
+        "title": world.films.title[info.film],
+        "name": info.name,
+        "other": person,
+        "credit": credit,
+        "opening": words["aspect"][info.aspect],
+        "praise_link": words["link"][info.sign],
+        "blame_link": words["link"][1 - info.sign],
+    }
     return {
         "node": world.grammar.opening[info.sign],
         "memory": info.aspect,
         "group": info.genre,
-        "slots": np.stack([world.films.title[info.film], info.name], axis=1),
+        "slots": np.stack([slots[name] for name in wording.SLOTS], axis=1),
     }
+
+
+def other(world, info):
+    """[N] word ids of the films' persons that the prompts do not name, and of "by" or
+    "with": which of director and star they are."""
+    films = world.films
+    director, star = films.director[info.film], films.star[info.film]
+    directed = info.name == director  # the prompt says "by"
+    credit = world.lexicon["credit"][np.where(directed, 1, 0)]
+    return np.where(directed, star, director), credit
 
 
 def parse(world, tokens, mask=None):
