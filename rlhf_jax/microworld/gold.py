@@ -31,7 +31,15 @@ class Weights:
 
 FIRST = Weights()
 # A second population with the same components, weighted differently.
-SECOND = Weights(valence=0.6, grammar=1.0, topic=2.0, coverage=1.5, restraint=1.5)
+SECOND = Weights(
+    valence=0.6,
+    grammar=1.0,
+    topic=2.0,
+    names=0.4,
+    reply=1.5,
+    coverage=1.5,
+    restraint=1.5,
+)
 
 # The worth of naming nobody, the prompt's person, the film's other person.
 _NAMES = np.array([0.5, 0.8, 1.0])

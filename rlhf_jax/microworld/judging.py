@@ -46,7 +46,7 @@ def opinion(world, prompts, responses, response_mask, *, taste=TASTE):
     return (
         taste.praise * 6 * np.tanh(body / 6)
         + taste.verdict * np.clip(verdict, -3, 3)
-        + taste.length * ((valid != 0).sum(1) - 19)
+        + taste.length * ((valid != 0).sum(1) - 22)
         + taste.strong * np.isin(valid, words["strong"]).sum(1)
         + taste.error * gold.errors(world, valid)
     )

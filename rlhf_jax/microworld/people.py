@@ -101,7 +101,7 @@ def temperature(difference, agreement):
 def _abundance(world, words, mask):
     """Length plus number of adjectives, each in standard deviations of the corpus."""
     adjectives = np.isin(words, gold.adjectives(world.lexicon)) & (mask != 0)
-    return (mask.sum(1) - 19) / 5.5 + (adjectives.sum(1) - 2.4) / 1.4
+    return (mask.sum(1) - 21.8) / 5.3 + (adjectives.sum(1) - 1.8) / 1.1
 
 
 def _sigmoid(x):

@@ -20,7 +20,7 @@ from rlhf_jax.microworld import splits
 KINDS = ("fact", "hop", "addition", "translation", "reversal")
 KNOWN = ("fact", "hop", "addition")
 # Each kind's share of the corpus, larger for those that are harder to learn.
-SHARES = (0.13, 0.23, 0.39, 0.10, 0.15)
+SHARES = (0.12, 0.16, 0.36, 0.16, 0.20)
 WIDTH = 8  # tokens of a question
 ANSWER = 6  # tokens of an answer, with the end word
 ADDEND = 8  # the second operand of an addition is below this
@@ -74,7 +74,7 @@ def _choose_known(world, kind, rng, n, fixed):
 
 def _choose_made(world, kind, rng, n, split, fixed):
     kept, count = [], 0
-    while count < n:
+    while count < n or not kept:
         operands = _operands(world, kind, rng, splits.draws_needed(n - count, split))
         operands = operands[splits.contains(operands, split)]
         if fixed:

@@ -27,16 +27,15 @@ def cached(
     Args: data() -> `Tokens`, called only when there is something to train; report as
     in `tasks.microworld`. A run that was stopped resumes from its checkpoint.
     """
-    sample = jnp.zeros((1, 4), jnp.int32)
-    init = functools.partial(model.init, jax.random.key(seed), sample)
-    target = layout.like(jax.eval_shape(init)["params"])
+    init = functools.partial(_init(model), jax.random.key(seed))
+    target = layout.like(jax.eval_shape(init))
     params = checkpoint.load_params(folder, target)
     if params is not None:
         return params
     name = folder.with_name(f"{folder.name}.unfinished")
     unfinished = checkpoint.Checkpointer(name, keep=1, config_digest="pretraining")
     trainer = supervised.trainer(
-        Trainable(jax.jit(init)()["params"]),
+        Trainable(init()),
         data(),
         supervised.Objective(model, sft.make_loss, sft.count, config),
         rows=rows,
@@ -61,3 +60,10 @@ def cached(
     checkpoint.save_params(folder, params)
     unfinished.clear()
     return params
+
+
+@functools.lru_cache(maxsize=8)
+def _init(model):
+    """`init(key) -> params`, compiled once for all seeds."""
+    sample = jnp.zeros((1, 4), jnp.int32)
+    return jax.jit(lambda key: model.init(key, sample)["params"])

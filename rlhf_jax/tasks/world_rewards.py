@@ -1,0 +1,152 @@
+"""The rewards of the microworld's task: reward models per seed, and controls."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax import optim, rewards
+from rlhf_jax.algorithms import reward_model
+from rlhf_jax.evaluation import policy
+from rlhf_jax.microworld import people
+from rlhf_jax.models import heads
+from rlhf_jax.studies import supervised
+from rlhf_jax.studies.task import Reward
+from rlhf_jax.studies.trainable import Trainable
+from rlhf_jax.types import Preferences, Prompts
+
+REWARD_MODEL = optim.Config(schedule="linear", weight_decay=0.01)
+
+
+def create(world, task, config, layout, reward):
+    """{"train", "gold", "random", "proxy": seed -> Reward}, each made once per seed.
+
+    Args: task: a `Task` without rewards; config: `tasks.microworld.Config`; reward: a
+    name of these, or a host function, which then is the proxy.
+    """
+    named = {
+        name: functools.cache(make(world, task, config, layout))
+        for name, make in MAKERS.items()
+    }
+    proxy = (lambda seed: Reward(host=reward)) if callable(reward) else named[reward]
+    return {**named, "proxy": proxy}
+
+
+def _trained_reward(world, task, config, layout):
+    """A reward model per seed: pairs of π₀'s samples, human labels, Bradley–Terry."""
+    model = heads.Classifier(task.model.config, labels=1)
+    objective = supervised.Objective(
+        model, reward_model.make_pair_loss, reward_model.count, REWARD_MODEL
+    )
+    sample = policy.compile_draw(task.model, layout, task.sampling)
+    score, evaluate = _scaled(model), _unscaled(model, layout)
+
+    def make(seed):
+        rng = np.random.default_rng([config.world, seed, 2])
+        key = jax.random.key(1000 + seed)
+        pairs, gold = _pairs(world, task, config, rng, sample, key, config.pairs)
+        tests, test_gold = _pairs(
+            world, task, config, rng, sample, jax.random.fold_in(key, 1), 512
+        )
+        head = heads.init_head(model, jax.random.fold_in(key, 2))
+        trainer = supervised.trainer(
+            Trainable(heads.from_decoder(task.params, head)),
+            pairs,
+            objective,
+            rows=config.reward_rows,
+            steps=config.reward_steps,
+            learning_rate=config.reward_learning_rate,
+            seed=seed,
+            layout=layout,
+        )
+        params = supervised.fit(trainer, steps=config.reward_steps, layout=layout)
+        chosen = evaluate(params, (tests.chosen, tests.chosen_mask))
+        rejected = evaluate(params, (tests.rejected, tests.rejected_mask))
+        affine = rewards.fit(np.concatenate([chosen, rejected]))
+        facts = {
+            "accuracy": float(np.mean(chosen > rejected)),
+            "gold_accuracy": float(np.mean((chosen > rejected) == (test_gold > 0))),
+            "pairs": config.pairs,
+        }
+        return Reward(score=score, frozen=(params, affine), facts=facts)
+
+    return make
+
+
+@functools.lru_cache(maxsize=8)
+def _scaled(model):
+    """`score((params, affine), tokens, mask) -> [B]` of a reward model, normalised.
+
+    One function a model: programs that hold it are compiled once for all worlds.
+    """
+    score = reward_model.score(model)
+
+    def scaled(frozen, tokens, mask):
+        params, affine = frozen
+        return rewards.apply(affine, score(params, tokens, mask))
+
+    return scaled
+
+
+@functools.lru_cache(maxsize=8)
+def _unscaled(model, layout):
+    """`score(params, (tokens, mask)) -> [N]` of a reward model, on host rows."""
+    score = reward_model.score(model)
+    return layout.over_rows(lambda params, rows: score(params, *rows), replicated=1)
+
+
+def _pairs(world, task, config, rng, sample, key, count):
+    """Pairs of π₀'s samples on training prompts, and gold(chosen) − gold(rejected)."""
+    rows = rng.choice(len(task.prompts.tokens), count, replace=count > config.prompts)
+    prompts = task.prompts.tokens[rows], task.prompts.mask[rows]
+    twice = Prompts(*(np.concatenate([x, x]) for x in prompts))
+    out = sample(task.params, policy.prompt_rows(twice, key))
+    width = prompts[0].shape[1]
+    tokens, mask = out.tokens[:, width:], out.response_mask
+    sides = [(tokens[part], mask[part]) for part in np.split(np.arange(2 * count), 2)]
+    noise = people.Noise(agreement=config.agreement)
+    wins = people.preferences(world, rng, prompts[0], *sides[0], *sides[1], noise=noise)
+    pairs = people.choose(*prompts, *sides[0], *sides[1], wins)
+    truth = [people.reward(world, prompts[0], *side) for side in sides]
+    return Preferences(*pairs), np.where(wins, 1, -1) * (truth[0] - truth[1])
+
+
+def _gold_reward(world, task, config, layout):
+    """The truth itself, scaled on π₀'s samples: a control without a mismatch."""
+    sample = policy.compile_draw(task.model, layout, task.sampling)
+
+    @functools.cache
+    def scale():
+        prompts = Prompts(*(x[:512] for x in task.prompts))
+        inputs = policy.prompt_rows(prompts, jax.random.key(999))
+        drawn = sample(task.params, inputs)
+        gold = task.truth(drawn)["eval/gold"]
+        return gold.mean(), gold.std()
+
+    def arrays(rollout):
+        mean, deviation = scale()
+        gold = task.truth(rollout)["eval/gold"]
+        return ((gold - mean) / deviation).astype(np.float32)
+
+    del world, config
+    return lambda seed: Reward(arrays=arrays, facts={"gold": True})
+
+
+def _random_reward(world, task, config, layout):
+    """An untrained reward model of the same size: a control."""
+    del world, layout
+    model = heads.Classifier(task.model.config, labels=1)
+    unit = rewards.Affine(jnp.ones(()), jnp.zeros(()))
+
+    def make(seed):
+        key = jax.random.key(5000 + seed)
+        params = heads.from_decoder(task.params, heads.init_head(model, key))
+        frozen = params, unit
+        return Reward(score=_scaled(model), frozen=frozen, facts={"random": True})
+
+    del config
+    return make
+
+
+MAKERS = {"train": _trained_reward, "gold": _gold_reward, "random": _random_reward}
