@@ -56,7 +56,7 @@ def front(records, axes, path, *, rewards=(REWARD, GOLD), labels=None, note=None
                     _paths(panel, group, axis, reward, style)
                 _front_of(panel, group, axis, reward, style)
             panel.plot(0, 0, ls="", zorder=7, **_STAR)
-            _axis_labels(panel, axis, reward, first=panel is row[0])
+            _axis_labels(panel, axis, reward, runs, first=panel is row[0])
     keys = [
         figure_style.key("initial policy π₀", **_STAR),
         figure_style.key("last look at a run", marker="o", ms=7, mec="white"),
@@ -100,7 +100,7 @@ def fronts(trials, axes, path, *, chosen, rewards=(REWARD, GOLD), labels=None, n
                 pooled = evaluations.pooled(tried)
                 _attained(panel, pooled, axis, reward, style, lw=2.6)
             panel.plot(0, 0, ls="", zorder=7, **_STAR)
-            _axis_labels(panel, axis, reward, first=panel is row[0])
+            _axis_labels(panel, axis, reward, every, first=panel is row[0])
     keys = [
         figure_style.key("initial policy π₀", **_STAR),
         figure_style.key("best of all trials at drift ≤ d", ls="-", lw=2.6),
@@ -199,9 +199,10 @@ def _after_reset(row):
     return row.get("eval/phase") == "after_reset"
 
 
-def _axis_labels(panel, axis, reward, *, first):
+def _axis_labels(panel, axis, reward, runs, *, first):
     """Labels, and above the panel, so never on a curve, which corner is good."""
-    since = "" if axis.from_start else " since the start"
+    starts = [run.values(axis)[0] for run in runs if run.has(axis)]
+    since = "" if np.allclose(starts, 0.0, atol=1e-6) else " since the start"
     unit = f"  ({axis.unit})" if axis.unit else ""
     panel.set_xlabel(axis.title + since + unit, fontsize=9)
     if axis.percent:

@@ -19,6 +19,7 @@ from rlhf_jax.evaluation import units
 from rlhf_jax.evaluation.axes import Axis
 from rlhf_jax.reporting import (
     claims,
+    dots,
     endpoints,
     evaluations,
     figure_style,
@@ -80,7 +81,9 @@ class Report:
 
 
 def write(run_dir, records, report, *, rows=(), budget=None, wall=None):
-    """Writes front.png, curves.png, results.json and report.md; returns the results.
+    """Writes the pictures, results.json and report.md; returns the results.
+
+    Pictures are front.png, curves.png and, where claims were judged, differences.png.
 
     Args:
       run_dir: the run folder; each file is written atomically.
@@ -104,6 +107,7 @@ def write(run_dir, records, report, *, rows=(), budget=None, wall=None):
     summary["budget"] = spent(records) if budget is None else budget
     files.write_json(run_dir / "results.json", summary)
     draw(run_dir, records, report)
+    dots.differences(findings, run_dir / "differences.png", report)
     files.write(run_dir / "report.md", render(evidence))
     return summary
 

@@ -14,6 +14,8 @@ def paragraphs(summary, findings, report):
         yield "No claim was declared before the run, so none is judged."
         return
     primary = [f for f in findings if not f.claim.secondary]
+    if any(f.verdict for f in primary):
+        yield "![Paired differences](differences.png)"
     yield from _primary(primary, report)
     yield from _secondary([f for f in findings if f.claim.secondary], report)
     yield (

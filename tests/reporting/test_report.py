@@ -84,7 +84,8 @@ def _ink(path):
 
 def test_a_run_leaves_its_four_files_and_nothing_half_done(written):
     names = {path.name for path in written.iterdir()}
-    assert names == {"front.png", "curves.png", "results.json", "report.md"}
+    pictures = {"front.png", "curves.png", "differences.png"}
+    assert names == {*pictures, "results.json", "report.md"}
 
 
 @pytest.mark.parametrize("name", ["front.png", "curves.png"])

@@ -1,0 +1,48 @@
+"""Keeps a finished run, and writes the numbers of the READMEs."""
+
+import dataclasses
+
+from experiments import results
+from experiments.results import quotes
+from rlhf_jax import ranges
+from rlhf_jax.cli import command
+from rlhf_jax.reporting import recorded
+from rlhf_jax.runtime import files
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Without flags, the numbers of the READMEs are written anew."""
+
+    keep: tuple[str, ...] = ()
+    """Folders of finished runs, kept as one result."""
+    name: ranges.Text | None = None
+    """Of the file under experiments/results."""
+    note: ranges.Text = ""
+    """What a reader must know of how it was run."""
+
+
+def main():
+    config = command.parse(Config(), description=results.__doc__)
+    command.main(lambda: run(config))
+
+
+def run(config):
+    """Keeps the runs, then writes the READMEs."""
+    if bool(config.keep) != bool(config.name):
+        raise ValueError("--keep and --name belong together: give both, or neither")
+    if config.keep:
+        path = results.FOLDER / f"{config.name}.json"
+        recorded.save(path, config.keep, note=config.note)
+        print(path)
+    made = quotes.texts()
+    for path in results.READMES:
+        before = path.read_text()
+        after = results.renewed(before, made)
+        if after != before:
+            files.write(path, after)
+            print(path)
+
+
+if __name__ == "__main__":
+    main()

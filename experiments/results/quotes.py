@@ -1,0 +1,155 @@
+"""Texts that READMEs make of kept results, by name."""
+
+import numpy as np
+
+from experiments import results
+from experiments.pivot_translation import methods as game
+from rlhf_jax.evaluation import units
+from rlhf_jax.reporting import markdown
+from rlhf_jax.reporting import results as estimates
+from rlhf_jax.reporting.report import Report
+from rlhf_jax.studies import methods
+
+_FINALS = {
+    "reward": "proxy reward (sd)",
+    "gold": "gold",
+    "drift/text_nll": "human-text NLL",
+    "drift/kl_initial": "KL from π₀",
+    "tax/skills": "skills lost (points)",
+}
+_GAME = {
+    "reward": "BLEU-De",
+    "eval/bleu_en": "BLEU-En",
+    "drift/message_nll": "NLL of messages",
+    "drift/kl_initial": "KL / message",
+}
+_POINTS = {"tax/skills": 100.0}
+
+
+def texts():
+    """{name: text} of everything that a README may quote."""
+    made = {
+        "sentiment.finals": lambda: finals("sentiment", _FINALS),
+        "stories.finals": lambda: ends("stories", _judged(), methods.LABELS),
+        "imdb.finals": lambda: ends("imdb", _judged(), methods.LABELS),
+        "game_study.finals": lambda: ends("game_study", _GAME, _game(), test=True),
+        "game_tuned.finals": lambda: ends("game_tuned", _GAME, _game(), test=True),
+        "files": files,
+        "speed": speed,
+    }
+    numbers = {
+        f"measured.{name}": text for name, text in results.measured()["texts"].items()
+    }
+    return {**{name: make() for name, make in made.items()}, **numbers}
+
+
+def finals(name, columns):
+    """Final policies of a kept result: mean [low, high], the initial policy first."""
+    summary = results.load(name).summary
+    rows = [("π₀", summary["initial"])]
+    labels = methods.LABELS
+    rows += [(labels[method], m) for method, m in summary["methods"].items()]
+    body = []
+    for label, m in rows:
+        known = {**m["drift"], "reward": m["reward"], "gold": m.get("gold")}
+        cells = [markdown.interval(known[c], _POINTS.get(c, 1)) for c in columns]
+        body.append([label, *cells])
+    table = markdown.table(["method", *columns.values()], body)
+    return f"{table}\n\n{_brackets(summary)}"
+
+
+def ends(name, columns, labels, *, test=False):
+    """Final values of a result of which these alone were kept, means and ranges."""
+    kept = results.load(name)
+    start = [markdown.number(kept.initial.get(c)) for c in columns]
+    rows = [["π₀", *start, *[""] * test]]
+    for method, by_name in kept.methods.items():
+        cells = [markdown.interval(estimates.estimate(by_name[c])) for c in columns]
+        if test:
+            pair = (by_name[f"test/bleu_{c}"].values() for c in ("de", "en"))
+            cells.append(", ".join(f"{np.mean(list(v)):.1f}" for v in pair))
+        rows.append([labels.get(method, method), *cells])
+    header = ["method", *columns.values(), *["test BLEU-De, -En"] * test]
+    return markdown.table(header, rows)
+
+
+def verdicts(name):
+    """The primary comparisons of a kept result, and what came of them."""
+    kept = results.load(name)
+    about = Report("", axes=kept.axes, labels=methods.LABELS)
+    rows = []
+    for found in kept.summary["verdicts"]:
+        if found["secondary"]:
+            continue
+        scale = about.endpoint(found["endpoint"]).scale
+        word = found["word"]
+        gap = markdown.interval(found, scale) if word != "none" else found["reason"]
+        rows.append(
+            [found["family"], about.name(found["other"]), gap, found["p_holm"], word]
+        )
+    for row in rows:
+        row[3] = "" if isinstance(row[3], str) else markdown.number(row[3])
+    header = ["Elastic Reset is", "than", "difference", "Holm p", "verdict"]
+    return markdown.table(header, rows)
+
+
+def files():
+    """The table of the files beside the README."""
+    rows = []
+    for path in sorted(results.FOLDER.glob("*.json")):
+        if path.stem in ("measured", "game_sweep"):
+            continue
+        kept = results.load(path.stem)
+        about = kept.about
+        rows.append(
+            [
+                f"[`{path.name}`]({path.name})",
+                _size(kept),
+                about["date"][:10],
+                about.get("note", ""),
+            ]
+        )
+    return markdown.table(["file", "units", "date", "note"], rows)
+
+
+def speed():
+    """How many times as fast as the peers: medians, ranges, processor time."""
+    measured, rows = results.measured()["speed"], []
+    for row in measured["rows"]:
+        ours, theirs = row["seconds"]
+        cells = [
+            _ratio(row.get(part)) for part in ("iteration", "generation", "updates")
+        ]
+        cells[0] += f" ({ours:g} s against {theirs:g} s)"
+        rows.append([row["workload"], row["against"], *cells])
+    header = ["workload", "against", "iteration", "generation", "updates"]
+    return f"{markdown.table(header, rows)}\n\n{measured['about'].capitalize()}."
+
+
+def _ratio(numbers):
+    """median [low, high], processor seconds."""
+    if not numbers:
+        return ""
+    median, low, high, processor = numbers
+    return f"{median:g} [{low:g}, {high:g}], {processor:g}"
+
+
+def _size(kept):
+    if isinstance(kept, results.Ends):
+        seen = {u for m in kept.methods.values() for v in m.values() for u in v}
+    else:
+        seen = set(map(units.parse, kept.summary["units"]))
+    worlds, seeds = ({u[i] for u in seen} for i in (0, 1))
+    return markdown.units({"worlds": len(worlds), "seeds": len(seeds)})
+
+
+def _brackets(summary):
+    return f"Mean over {markdown.units(summary)}; {markdown.brackets(summary)}."
+
+
+def _judged():
+    return {k: v for k, v in _FINALS.items() if k != "tax/skills"} | {"gold": "judge"}
+
+
+def _game():
+    return game.LABELS

@@ -1,0 +1,73 @@
+"""What is quoted: every kept result is recomputed, every marked text made again."""
+
+import json
+import re
+
+import pytest
+
+from experiments import results
+from experiments.results import quotes
+from rlhf_jax.reporting import recorded
+
+KEPT = [
+    path
+    for path in sorted(results.FOLDER.glob("*.json"))
+    if '"runs"' in path.read_text()[:100_000]
+]
+
+
+@pytest.fixture(scope="module")
+def made():
+    return quotes.texts()
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_a_kept_summary_is_that_of_its_evaluation_points(path):
+    kept = recorded.load(path)
+    assert recorded.recompute(kept) == kept.summary
+
+
+@pytest.mark.parametrize("path", results.READMES, ids=lambda p: p.parent.name)
+def test_a_readme_quotes_what_the_files_say(path, made):
+    text = path.read_text()
+    assert results.renewed(text, made) == text
+    names = [match[2] for match in results.MARK.finditer(text)]
+    assert names, f"{path} quotes nothing"
+
+
+def test_the_page_of_evidence_has_no_measured_number_outside_of_marks():
+    text = results.MARK.sub("", results.READMES[-1].read_text())
+    text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", text, flags=re.DOTALL)
+    assert re.findall(r"\d*\.\d+|\[[\d.−-]+, ", text) == []
+
+
+def test_every_file_is_quoted():
+    text = results.READMES[-1].read_text()
+    for path in results.FOLDER.glob("*.json"):
+        if path.stem != "measured":
+            assert f"({path.name})" in text, path.name
+
+
+def test_a_number_of_a_table_is_that_of_the_file(made):
+    kept = results.load("game_tuned")
+    values = list(kept.methods["elastic_reset"]["eval/bleu_en"].values())
+    row = next(x for x in made["game_tuned.finals"].splitlines() if "Elastic R" in x)
+    mean, low, high = sum(values) / len(values), min(values), max(values)
+    assert f"{mean:.3g} [{low:.3g}, {high:.3g}]" in row
+
+
+def test_marks_are_filled_within_a_line_and_between_lines():
+    made = {"a": "1.5", "b": "| x |"}
+    line = "It is <!-- quoted: a -->9<!-- end --> long."
+    assert results.renewed(line, made) == line.replace("9", "1.5")
+    block = "<!-- quoted: b -->\nold\n<!-- end -->"
+    new = "<!-- quoted: b -->\n\n| x |\n\n<!-- end -->"
+    assert results.renewed(block, made) == results.renewed(new, made) == new
+    with pytest.raises(KeyError, match="lost"):
+        results.renewed("<!-- quoted: lost -->x<!-- end -->", made)
+
+
+def test_kept_files_are_small():
+    for path in results.FOLDER.glob("*.json"):
+        assert path.stat().st_size < 4_000_000
+        json.loads(path.read_text())
