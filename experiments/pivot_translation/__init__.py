@@ -33,6 +33,7 @@ from rlhf_jax import elastic_reset, ranges, trees
 from rlhf_jax.cli import command, experiment, presets
 from rlhf_jax.evaluation import axes
 from rlhf_jax.reporting import claims
+from rlhf_jax.studies import tables
 
 CLAIMS = sections.CLAIMS
 
@@ -179,7 +180,7 @@ def announce(config, study, layout):
         + ", ".join(f"{name} {size}" for name, size in sizes.items()),
         f"data      {config.dataset}: {len(task.train)} training sentences, "
         f"{len(task.val)} for validation, {len(task.test)} for the test",
-        f"methods   {', '.join(study.methods)}",
+        f"methods   {', '.join(tables.listed(study.methods))}",
         f"run       {len(study.units)} seeds × {config.steps} steps × {rl.tokens} "
         f"tokens on {len(layout.devices)} {layout.devices[0].platform} device(s)",
         f"resets    every {rl.reset_every} steps, EMA decay {rl.decay:g}: "
@@ -210,7 +211,7 @@ def notes(config, study):
         f"agents: {dataclasses.asdict(config.corner)}.",
         "Pretraining is shared by all seeds; each seed draws its own batches, critic "
         "and messages.",
-        options.tuning_note(config, study.methods),
+        options.tuning_note(config, tables.listed(study.methods)),
         "NLL under the judge is no measure of drift by itself: messages that all say "
         "the same likely thing would score best. Read it beside the other axes.",
         *presets.describe(config, PRESETS),

@@ -143,8 +143,9 @@ def table(config):
 
 def rows(config, tuned):
     """The rows of the methods asked for, with the {method: Values} of a search."""
-    tuned_table = tables.with_values(table(config), tuned)
-    return {name: tuned_table[name] for name in methods.choose(config.methods)}
+    names = methods.choose(config.methods)
+    tuned = {name: tuned[name] for name in tuned if name in names}
+    return tables.rows(names, tables.with_values(table(config), tuned))
 
 
 def schedule(config):
@@ -195,8 +196,8 @@ def check_num_evals(config):
     eval_steps.check_resets(schedule(config), chosen, config.num_evals)
 
 
-def tuning_note(config, names):
-    """The note on how the named methods were tuned, for the report."""
+def tuning_note(config, rows):
+    """The note on how methods were tuned, for the report. rows: {name: its row}."""
     tuned, known = values.read(config.tuned), methods.METHODS
     if not tuned:
         return (
@@ -207,4 +208,4 @@ def tuning_note(config, names):
     def flags(name):
         return search.flags(name, known, tuned[name], config.rl)
 
-    return search.note(config.tuned, tuned, names, flags)
+    return search.note(config.tuned, tuned, rows, flags)

@@ -30,7 +30,7 @@ from rlhf_jax.models import lora
 from rlhf_jax.reporting import claims, contrasts, held_out, recoveries
 from rlhf_jax.reporting import controls as negative_controls
 from rlhf_jax.reporting.claims import Claim
-from rlhf_jax.studies import methods
+from rlhf_jax.studies import methods, tables
 from rlhf_jax.tasks import microworld as small_world
 from rlhf_jax.tasks import text as text_task
 
@@ -232,7 +232,7 @@ def announce(config, study, layout):
         f"data      {task.facts['dataset']}: {prompts} prompts of up to {width} "
         f"tokens, responses of up to {task.sampling.max_new_tokens}",
         f"reward    {config.reward}",
-        f"methods   {', '.join(study.methods)}",
+        f"methods   {', '.join(tables.listed(study.methods))}",
         f"run       {config.worlds} world(s) × {config.seeds} seeds × {config.steps} "
         f"iterations × {rl.rows} samples on {len(layout.devices)} "
         f"{layout.devices[0].platform} device(s)",

@@ -92,8 +92,8 @@ def study(config, tasks, table=methods.METHODS, *, tuned=None, say=lambda line: 
 def rows(config, names, table, asked, tuned):
     """{method: its row}, with the settings that flags and a search gave it alone."""
     changed = tables.with_overrides(table, {k: asked[k] for k in asked if k in names})
-    changed = tables.with_values(changed, tuned)
-    return {name: changed[name] for name in names}
+    changed = tables.with_values(changed, {k: tuned[k] for k in tuned if k in names})
+    return tables.rows(names, changed)
 
 
 def schedule(config):
@@ -179,7 +179,8 @@ def notes(config, study):
         def flags(name):
             return search.flags(name, study.methods, tuned[name], rl)
 
-        lines.append(search.note(config.tuned, tuned, study.methods, flags))
+        listed = tables.listed(study.methods)
+        lines.append(search.note(config.tuned, tuned, listed, flags))
     return lines
 
 

@@ -94,6 +94,7 @@ class Method:
     tunes: tuple[str, ...] = ()  # hyperparameters that a search may change
     twin: str | None = None  # the same as this method unless their settings differ
     reward: str = "proxy"  # a name of the task's rewards: what it is trained on
+    listed: bool = True  # False: it runs for those that read it, and is not reported
 
     @property
     def is_reset(self):

@@ -62,10 +62,11 @@ class Recorder:
 
     def evaluate(self, state, step, phase):
         """Measures the run, and the methods that are derived from it as it goes."""
-        policy = self._trainer.policy(state)
-        metrics = self.measure(self._run, policy, step, phase)
-        self._select(metrics, state, step)
-        if self._is_last(step, phase):
+        if self._is_asked_for():
+            policy = self._trainer.policy(state)
+            metrics = self.measure(self._run, policy, step, phase)
+            self._select(metrics, state, step)
+        if self._is_listed(self._run) and self._is_last(step, phase):
             self._measure_best(step)
         source = interfaces.read(self._trainer, state)
         for run, method in self._derived():
@@ -90,8 +91,10 @@ class Recorder:
             return self._start(self._run, self._trainer.weights(policy))
 
     def write(self, run, metrics, samples, step, phase):
-        """Logs what was measured of a run, and samples. Returns the metrics."""
+        """Logs what was measured of a listed run, and samples. Returns the metrics."""
         metrics = {"eval/phase": phase, **metrics}
+        if not self._is_listed(run):
+            return metrics
         self._write(run, metrics, step)
         origin = {"method": run.method, **run.unit._asdict(), "step": step}
         for row in samples[: self._study.schedule.logged_samples]:
@@ -113,6 +116,17 @@ class Recorder:
         shown = self._study.shown.items()
         live = {name: metrics[key] for name, key in shown if key in metrics}
         bar.update(None if self._before is None else self._before + step, **live)
+
+    def _is_listed(self, run):
+        return self._study.methods[run.method].listed
+
+    def _is_asked_for(self):
+        """Whether anybody reads what this run itself measures: a report, or an early
+        stop that looks for its best checkpoint."""
+        readers = self._study.methods.values()
+        return self._is_listed(self._run) or any(
+            method.at_end and method.source == self._run.method for method in readers
+        )
 
     def _is_last(self, step, phase):
         """Is this the last evaluation of a policy, after a reset if one ends it?"""

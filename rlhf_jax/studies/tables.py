@@ -9,7 +9,7 @@ import functools
 import math
 
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.studies import eval_steps, post_hoc
+from rlhf_jax.studies import eval_steps
 from rlhf_jax.studies.interfaces import Method, never
 from rlhf_jax.studies.values import Values
 
@@ -32,9 +32,9 @@ def trained(summary, label, train, *, role="arm", resets=False, **fields):
     )
 
 
-def derived(summary, label, source, derive, *, role="null", at_end=False):
-    """A row that is read off the run of another one."""
-    return Method(label, summary, role, source=source, derive=derive, at_end=at_end)
+def derived(summary, label, source, derive, *, role="null", **fields):
+    """A row that is read off the run of another one. fields: of `Method` besides."""
+    return Method(label, summary, role, source=source, derive=derive, **fields)
 
 
 def choose(names, table, lists=None):
@@ -53,6 +53,17 @@ def choose(names, table, lists=None):
         )
     wanted |= {table[name].source for name in wanted} - {None}
     return tuple(name for name in table if name in wanted)
+
+
+def rows(names, table):
+    """{name: its row}, in the table's order, with the sources that these rows read."""
+    wanted = {*names, *(table[name].source for name in names)}
+    return {name: row for name, row in table.items() if name in wanted}
+
+
+def listed(table):
+    """{name: its row} of the rows that a report lists."""
+    return {name: method for name, method in table.items() if method.listed}
 
 
 def labels(table):
@@ -129,28 +140,31 @@ def with_overrides(table, asked):
 def with_values(table, values):
     """A table in which some methods have the settings that a search chose.
 
-    values: {method: Values}. A derived method that has other values than its source is
-    trained by itself; one that is derived at the end alone, as an early stop is, is one
-    policy of that very run and stays with it.
+    A derived method that has other values than its source reads a run of its own: its
+    source with these values, a row that is trained but not listed. Derived methods of
+    one source with equal values share it. values: {method: Values}.
     """
-    changed = {}
+    changed, private = {}, {}  # private: {(source, values): the row that has them}
     for name, method in table.items():
         chosen = values.get(name)
-        if method.train is not None and chosen is not None:
+        if chosen is not None and method.train is not None:
             method = _tuned(method, chosen)
-        elif method.source is not None and chosen is not None and not method.at_end:
-            if chosen != values.get(method.source, Values()):
-                source = _tuned(table[method.source], chosen)
-                method = dataclasses.replace(
-                    method,
-                    train=post_hoc.Apart(source.train, method.derive),
-                    resets=source.resets,
-                    reward=source.reward,
-                    source=None,
-                    derive=None,
-                )
+        elif chosen is not None and method.source is not None:
+            key = method.source, chosen
+            if chosen == values.get(method.source, Values()):
+                private[key] = method.source
+            elif key not in private:
+                private[key] = f"{method.source}_for_{name}"
+                changed[private[key]] = _private(table[method.source], chosen, method)
+            method = dataclasses.replace(method, source=private[key])
         changed[name] = method
     return changed
+
+
+def _private(source, values, reader):
+    """A source with settings of its own, trained for the sake of who reads it."""
+    label = f"{source.label} for {reader.label}"
+    return dataclasses.replace(_tuned(source, values), label=label, listed=False)
 
 
 def _tuned(method, values):

@@ -190,7 +190,8 @@ def test_what_a_sweep_chose_is_what_a_study_runs_and_says(made, whole, tmp_path)
         return [float(row["optim/learning_rate"]) for row in rows]
 
     assert rates("reinforce")[0] == pytest.approx(5e-3)
-    assert rates("reinforce_ma50")[0] == pytest.approx(1e-3)  # a run by itself
+    assert rates("reinforce_for_reinforce_ma50")[0] == pytest.approx(1e-3)
+    assert "reinforce_for_reinforce_ma50" not in text
     resets = [
         float(r["reset/reset"]) for r in of(folder, "elastic_reset", "reset/reset")
     ]

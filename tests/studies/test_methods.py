@@ -215,16 +215,33 @@ def test_what_a_search_chose_is_another_row():
     assert list(row.resets(study().schedule)) == [2, 4, 6, 8, 10]
 
 
-def test_an_average_tuned_otherwise_than_its_source_is_trained_by_itself():
-    values = {"ppo_ma50": Values(learning_rate=2e-3), "ppo_early_stop": Values(0.1)}
+def test_what_is_tuned_otherwise_than_its_source_reads_a_run_that_is_not_listed():
+    values = dict.fromkeys(("ppo_early_stop", "ppo_ma25", "ppo_ma50"), Values(2e-3))
+    values["ppo_ma75"] = Values(4e-3)
     changed = tables.with_values(ROWS, values)
-    apart = changed["ppo_ma50"]
-    assert apart.source is None and apart.train.train.values.learning_rate == 2e-3
-    assert apart.train.derive is ROWS["ppo_ma50"].derive
-    # One checkpoint of that very run stays with it; so does what is tuned alike.
-    assert changed["ppo_early_stop"] == ROWS["ppo_early_stop"]
+    sources = {name: changed[name].source for name in values}
+    shared, own = "ppo_for_ppo_early_stop", "ppo_for_ppo_ma75"
+    assert sources == {**dict.fromkeys(list(values)[:3], shared), "ppo_ma75": own}
+    for name, rate in ((shared, 2e-3), (own, 4e-3)):
+        row = changed[name]
+        assert row.train.values == Values(rate) and not row.listed
+        assert row.resets is ROWS["ppo"].resets
+    assert changed["ppo"] == ROWS["ppo"]
+    assert changed["ppo_average"] == ROWS["ppo_average"]
+    assert list(tables.listed(changed)) == list(ROWS)
+
+
+def test_what_is_tuned_as_its_source_is_reads_it():
     alike = {"ppo": Values(2e-3), "ppo_ma50": Values(2e-3)}
-    assert tables.with_values(ROWS, alike)["ppo_ma50"].source == "ppo"
+    changed = tables.with_values(ROWS, alike)
+    assert changed["ppo_ma50"].source == "ppo" and list(changed) == list(ROWS)
+
+
+def test_rows_come_with_the_sources_that_they_read():
+    changed = tables.with_values(ROWS, {"ppo_ma50": Values(2e-3)})
+    found = tables.rows(("ppo_ma50", "sft"), changed)
+    assert tuple(found) == ("sft", "ppo_for_ppo_ma50", "ppo_ma50")
+    assert tuple(tables.rows(("ppo_ma25",), changed)) == ("ppo", "ppo_ma25")
 
 
 # Overrides.

@@ -359,18 +359,35 @@ def test_tuned_methods_run_with_what_was_chosen_for_them(whole, tmp_path):
     # Every method is evaluated as often.
     counts = {len(of(place, method, "eval/phase")) for method in trained}
     assert counts == {1 + 5}
-    # An average that was tuned otherwise than its source has a source of its own.
-    other = small_study.run(
-        output=tmp_path / "other", methods=("ppo",), rl__learning_rate=2e-3
-    )
-    assert scores(place, "ppo_ma50") == scores(other, "ppo")
-    assert scores(place, "ppo_ma50") != scores(place, "ppo")
-    assert not scores(place, "ppo_average")
-    ends = [of(place, "ppo_ma50", "eval/phase")[-1], of(other, "ppo", "eval/phase")[-1]]
-    mixed, last = (float(row["drift/kl_initial"]) for row in ends)
-    assert 0 < mixed < last
     page = (place / "report.md").read_text()
     assert "--rl.decay" in page and "Every run was looked at 5 times." in page
+
+
+def test_averages_tuned_alike_read_one_run_that_no_report_lists(whole, tmp_path):
+    derived = ("ppo_ma25", "ppo_ma50", "ppo_early_stop")
+    file = tmp_path / "results.json"
+    named = dict.fromkeys(derived, {"values": {"learning_rate": 2e-3}})
+    file.write_text(json.dumps({"chosen": named}))
+    place = small_study.run(
+        output=tmp_path / "tuned", tuned=file, methods=("ppo_average", *derived)
+    )
+    other = small_study.run(
+        output=tmp_path / "other", methods=("ppo", *derived), rl__learning_rate=2e-3
+    )
+    private = "ppo_for_ppo_early_stop"
+    assert scores(place, private) == scores(other, "ppo")
+    assert scores(place, "ppo") == scores(whole, "ppo")
+    for name in derived:
+        here, there = (of(x, name, "eval/phase") for x in (place, other))
+        # The clock of an iteration apart, an average is the one of a run at that rate.
+        assert here == there and not scores(place, name)
+    found = json.loads((place / "results.json").read_text())
+    assert private not in found["methods"] and private in found["budget"]
+    assert found["budget"][private]["tokens"] > 0
+    assert not of(place, private, "eval/phase")
+    assert private not in (place / "samples.jsonl").read_text()
+    page = (place / "report.md").read_text()
+    assert "| PPO for PPO, early stop |" in page.split("## Budget")[1]
 
 
 @pytest.mark.parametrize(("tuned", "count"), [("ppo_kl", 2), ("ppo", 1)])
