@@ -1,7 +1,5 @@
 """Checks that many tests share."""
 
-import collections
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,12 +86,3 @@ def same(actual, expected):
 def buffers(tree):
     """Where the leaves of a pytree lie in memory."""
     return [x.unsafe_buffer_pointer() for x in jax.tree.leaves(tree)]
-
-
-def in_rounds(planned, names, *, count):
-    """The trials of a sweep: the first of every method, then the second; `count` each,
-    of the methods `names` and of no others."""
-    first = [*(f"{name}-0" for name in names), f"{names[0]}-1"]
-    assert [trial.name for trial in planned[: len(first)]] == first
-    counts = collections.Counter(trial.method for trial in planned)
-    assert counts == dict.fromkeys(names, count)

@@ -144,6 +144,7 @@ METHODS = {
         "EMA of REINFORCE",
         "reinforce",
         post_hoc.average,
+        tunes=("weight",),
     ),
     "reinforce_ma25": tables.derived(
         "sender ¾ initial + ¼ REINFORCE, with its receiver",

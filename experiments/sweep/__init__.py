@@ -1,4 +1,4 @@
-"""Sweeps: which setting does each method deserve, at equal cost?
+"""Sweeps: which setting does each method deserve, searched as finely for all?
 
     python -m experiments.sweep                     # of experiments.sentiment
     python -m experiments.sweep pivot_translation   # of the translation game

@@ -1,22 +1,23 @@
-"""Which setting does each method of the translation game deserve, at equal cost?
+"""Which setting does each method of the translation game deserve, searched as finely?
 
 Of Elastic Reset in this game neither decay nor interval is published, and of no penalty
-its strength: here they are swept, and the learning rate of every method with them, with
-as many trials for each. Trials run on calibration seeds and are judged by the
-hypervolume of German against English on half of the validation sentences; test
-sentences are not read. What was chosen is frozen in results.json, from which
-experiments.pivot_translation runs it on fresh seeds. All trials share compiled programs
-and pretrained agents. Flags mean here what they mean there.
+its strength. Every method, averages of another one's weights included, gets the same
+grid of learning rates first; at its best rate follows what it has besides, one after
+the other. A grid whose edge is best, or ties with the best, grows. Trials run on
+calibration seeds and are judged by the hypervolume of German against English on the
+validation sentences; test sentences are not read. What was chosen is frozen in
+results.json, from which experiments.pivot_translation runs it on fresh seeds. Trials
+share compiled programs and pretrained agents. Flags mean here what they mean there.
 
-    python -m experiments.sweep pivot_translation --preset study --trials 6 --seeds 2 \\
+    python -m experiments.sweep pivot_translation --preset study --seeds 2 \\
         --dataset data/multi30k --pretrain-fr-en data/anki_en_fr \\
         --pretrain-en-de data/anki_en_de
     python -m experiments.pivot_translation --preset study ... \\
         --tuned runs/pivot_sweep/<time>/results.json
 
 Expected: every method gains from its own rate, which narrows what lies between them.
-A second process joins with --resume and the first one's --output: each takes the next
-trial that nobody has begun.
+A second process joins with --resume and the first one's --output: each takes a trial
+that is asked for and that nobody is at.
 """
 
 import dataclasses
@@ -44,36 +45,33 @@ METHODS = (
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """What trials are made of. Rates and strengths are multiples of the run's own."""
+    """The grids that every search begins with; one value leaves a parameter at it."""
 
     learning_rate: tuple[ranges.Positive, ...] = search.Space.learning_rate
     """Times --rl.learning-rate."""
     strength: tuple[ranges.Positive, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
     """Times the method's own of --strengths: none is published."""
-    weight: tuple[search.Fraction, ...] = (0.1, 0.3, 0.5, 0.8, 0.995)
-    """Retained weights w of a reset; the decay follows."""
+    weight: tuple[search.Fraction, ...] = search.Space.weight
+    """Retained weights w of a reset or an EMA; the decay follows."""
     every: tuple[ranges.Count, ...] = (50, 75, 100, 150)
     """Steps between resets."""
     decay: tuple[search.Fraction, ...] = search.Space.decay
     """Of the EMA, in place of w if --rl.decay keeps nothing of the initial sender at a
     reset."""
+    extensions: ranges.Natural = search.Space.extensions
+    """Values that a grid may grow by on one side."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(pivot_translation.Config):
     """Everything a sweep depends on; seeds are calibration seeds."""
 
-    trials: ranges.Count = subject.TRIALS
-    """Settings of every method, the flags' own among them."""
-    draw: ranges.Natural = 0
-    """Seed of the trials' draw."""
     axis: ranges.Text = sections.AXES[0].key
     """The drift whose hypervolume chooses."""
     space: Space = dataclasses.field(default_factory=Space)
     methods: tuple[str, ...] = METHODS
-    """Names of methods, or quick, study, all; derived ones have their source's trials.
-    """
-    seeds: ranges.Count = subject.SEEDS
+    """Names of methods, or quick, study, all."""
+    seeds: ranges.Count = subject.UNITS
     first_seed: ranges.Natural = 900
     """Seeds from 900 on are for calibration alone."""
     num_evals: Annotated[ranges.Count, tyro.conf.arg(aliases=["--looks"])] = 12
@@ -135,10 +133,10 @@ def notes(config):
 
 SUBJECT = subject.Subject(
     name="pivot_sweep",
-    title="Sweep of the translation game: settings at equal cost",
+    title="Sweep of the translation game: settings at equal resolution",
     question=__doc__.split("\n\n")[0],
-    again="python -m experiments.pivot_translation --seeds 5",
-    halves_of="validation sentences",
+    again=lambda config: "python -m experiments.pivot_translation --seeds 5",
+    validated_on="validation sentences",
     drifts=sections.AXES,
     presets=PRESETS,
     check=pivot_translation.check,

@@ -1,21 +1,22 @@
-"""Which setting does each method deserve, at equal cost, and what do all reach?
+"""Which setting does each method deserve, searched as finely for all of them?
 
-Every method gets as many trials: its flags' own setting first, then a balanced draw
-over what it reads: learning rate, β, the retained weight w of a reset, the interval.
-Trials run on calibration seeds and validation prompts and are judged by the hypervolume
-of the proxy on half of the prompts; gold chooses nothing. What was chosen is frozen in
-results.json, from which experiments.sentiment runs it on fresh seeds. All trials share
+Every method, averages of another one's weights included, gets the same grid of learning
+rates first. At its best rate follows what it has besides, one after the other: β, the
+retained weight w of a reset or an EMA, the interval. A grid whose edge is best, or ties
+with the best, grows. Trials run on calibration units and validation prompts and are
+judged by the hypervolume of the proxy; gold chooses nothing. What was chosen is frozen
+in results.json, from which experiments.sentiment runs it on fresh units. Trials share
 compiled programs. Flags of experiments.sentiment mean here what they mean there.
 
-    python -m experiments.sweep                     # 9 trials, 3 seeds: about an hour
-    python -m experiments.sweep --methods ppo elastic_reset --trials 4 --seeds 2
-    python -m experiments.sentiment --tuned runs/sweep/<time>/results.json --seeds 10
+    python -m experiments.sweep
+    python -m experiments.sweep --methods ppo elastic_reset --worlds 2
+    python -m experiments.sentiment --tuned runs/sweep/<time>/results.json --worlds 15
     python -m experiments.sweep pivot_translation --help      # of the translation game
 
 Expected on the microworld: every method gains from its own rate, which narrows what
-lies between them. Trials run one after another; --resume continues with the next. A
-second process joins with --resume and the first one's --output: each takes the next
-trial that nobody has begun.
+lies between them. --resume continues with the next trial. A second process joins with
+--resume and the first one's --output: each takes a trial that is asked for and that
+nobody is at.
 """
 
 import dataclasses
@@ -31,25 +32,39 @@ from rlhf_jax.evaluation import axes
 from rlhf_jax.studies import methods, search, tables
 from rlhf_jax.tasks import microworld as small_world
 
+METHODS = (
+    "sft",
+    "ppo",
+    "ppo_kl",
+    "elastic_reset",
+    "ppo_early_stop",
+    "ppo_average",
+    "ppo_ma25",
+    "ppo_ma50",
+    "ppo_ma75",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(sentiment.Config):
-    """Everything a sweep depends on; seeds are calibration seeds."""
+    """Everything a sweep depends on; worlds and seeds are for calibration."""
 
-    trials: ranges.Count = subject.TRIALS
-    """Settings of every method, the flags' own among them."""
-    draw: ranges.Natural = 0
-    """Seed of the trials' draw."""
+    methods: tuple[str, ...] = METHODS
+    """Names of methods, or all."""
     axis: ranges.Text = axes.TEXT_NLL.key
     """The drift whose hypervolume chooses."""
     space: search.Space = dataclasses.field(default_factory=search.Space)
-    seeds: ranges.Count = subject.SEEDS
+    worlds: ranges.Count = subject.UNITS
+    """From --microworld.world on, which no report uses from 900 on. Texts are one
+    world, of as many seeds."""
+    seeds: ranges.Count = 1
+    """Of every world."""
     first_seed: ranges.Natural = 900
-    """Seeds from 900 on are for calibration alone."""
+    """No report uses seeds from 900 on."""
     num_evals: Annotated[ranges.Count, tyro.conf.arg(aliases=["--looks"])] = 20
     """Measurements of every trial after its start."""
     microworld: small_world.Config = dataclasses.field(
-        default_factory=lambda: small_world.Config(eval_split="validation")
+        default_factory=lambda: small_world.Config(world=900, eval_split="validation")
     )
 
 
@@ -59,6 +74,9 @@ PRESETS = sentiment.PRESETS
 
 def run(config):
     """The whole sweep; returns its folder."""
+    if config.dataset != "microworld" and config.worlds == CONFIG.worlds:
+        seeds = subject.UNITS if config.seeds == CONFIG.seeds else config.seeds
+        config = dataclasses.replace(config, worlds=1, seeds=seeds)
     return SUBJECT.run(config)
 
 
@@ -85,13 +103,13 @@ def scope(config):
 def notes(config):
     """What a reader must know to disbelieve the sweep."""
     corners = (
-        "Corners are fixed in the configuration, above the initial policy: "
+        "Corners are fixed in the configuration, beyond the initial policy: "
         f"{dataclasses.asdict(config.corner)}."
     )
     if config.dataset == "microworld":
         return corners, (
             f"Prompts, reviews and questions of the {config.microworld.eval_split} "
-            "split. Pretraining is shared by all seeds."
+            "split."
         )
     return corners, (
         f"Validated on texts of --text.eval-split {config.text.eval_split}: run "
@@ -99,12 +117,20 @@ def notes(config):
     )
 
 
+def again(config):
+    """The command that a report is made with."""
+    repeated = (
+        "--worlds 15 --seeds 2" if config.dataset == "microworld" else "--seeds 5"
+    )
+    return f"python -m experiments.sentiment {repeated}"
+
+
 SUBJECT = subject.Subject(
     name="sweep",
-    title="Sweep: settings at equal cost",
+    title="Sweep: settings at equal resolution",
     question=__doc__.split("\n\n")[0],
-    again="python -m experiments.sentiment --seeds 10",
-    halves_of="prompts",
+    again=again,
+    validated_on="validation prompts",
     drifts=sentiment.AXES,
     presets=PRESETS,
     check=check,

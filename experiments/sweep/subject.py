@@ -7,9 +7,9 @@ from typing import NamedTuple
 from rlhf_jax.cli import experiment, options, presets
 from rlhf_jax.evaluation.axes import Axis
 from rlhf_jax.runtime import processes, progress, provenance
-from rlhf_jax.studies import search, sweep, sweep_report, tables
+from rlhf_jax.studies import search, sweep, sweep_plan, sweep_report, tables
 
-TRIALS, SEEDS = 9, 3  # what the protocol asks for; a report says what was cut
+UNITS = 3  # of a trial, worlds or seeds; a report says what was cut
 
 
 class Subject(NamedTuple):
@@ -18,8 +18,8 @@ class Subject(NamedTuple):
     name: str  # of the folder under runs/
     title: str
     question: str
-    again: str  # the command that runs with what was chosen
-    halves_of: str  # what validation halves: "prompts"
+    again: Callable  # (config) -> the command that runs with what was chosen
+    validated_on: str  # what validates: "validation prompts"
     drifts: tuple[Axis, ...]  # those whose hypervolume can choose
     presets: Mapping
     check: Callable  # (config): ValueError for what the experiment refuses
@@ -34,13 +34,13 @@ class Subject(NamedTuple):
     batches: Callable = lambda config: ()  # row counts that devices share out
 
     def plan(self, config):
-        """Every trial, in the order they run. Raises ValueError, naming the flag, for
-        what cannot be swept."""
+        """{method: how it is searched}. Raises ValueError, naming the flag, for what
+        cannot be swept."""
         options.check(config)
-        sweep.check(config, self.drifts)
+        sweep_plan.check(config, self.drifts)
         self.check(config)
         names, schedule = self.methods(config), self.schedule(config)
-        return sweep.plan(config, self.table(config), names, schedule)
+        return sweep_plan.plan(config, self.table(config), names, schedule)
 
     def run(self, config):
         """The whole sweep; returns its folder."""
@@ -61,7 +61,7 @@ def _experiment(subject):
 
 
 def _sweep(subject, config, setting):
-    sweep.check_folder(setting.folder, resume=config.resume)
+    sweep_plan.check_folder(setting.folder, resume=config.resume)
     task = subject.task(config, setting)
 
     def study(trial, names):
@@ -71,36 +71,42 @@ def _sweep(subject, config, setting):
     return sweep.Sweep(
         study=study,
         table=subject.table(config),
-        methods=subject.methods(config),
-        trials=subject.plan(config),
+        searches=subject.plan(config),
+        units=subject.study(config, task, {}).units,
         folder=setting.folder,
         layout=setting.layout,
         axes=subject.axes(config, task),
+        axis=config.axis,
+        limit=config.space.extensions,
     )
 
 
 def _results(swept, setting):
-    """What all trials left, None while another process is at one."""
-    finished = sweep.run(swept, setting.console, setting.signals)
-    return sweep.results(swept) if finished and processes.first() else None
+    """What all trials left, on the first host."""
+    done = sweep.run(swept, setting.console, setting.signals)
+    return sweep.results(swept, done) if processes.first() else None
 
 
 def _announce(subject, config, swept):
-    count = len({trial.method for trial in swept.trials})
+    left = sweep.at_least(swept, sweep.paths(swept, sweep.read(swept)))
     return (
-        f"methods   {', '.join(swept.methods)}",
-        f"sweep     {config.trials} trials × {config.seeds} seeds of each of {count} "
-        f"methods, {config.steps} iterations, {config.num_evals} evaluations each",
-        f"chosen by hypervolume of the proxy on half A of the {subject.halves_of}, "
-        f"{config.axis}",
+        f"methods   {', '.join(swept.searches)}",
+        *(f"search    {name}: {_grids(one)}" for name, one in swept.searches.items()),
+        f"sweep     at least {left} trials more, each of {len(swept.units)} units, "
+        f"{config.steps} iterations and {config.num_evals} evaluations; what is read "
+        "off another method's run shares its trials",
+        f"chosen by hypervolume of the proxy on {subject.validated_on}, {config.axis}",
         *(f"preset    {line}" for line in presets.describe(config, subject.presets)),
     )
 
 
+def _grids(searched):
+    """The grids that a search begins with, in words."""
+    return ", then ".join(f"{len(x.grid)} × {x.field}" for x in searched.lines)
+
+
 def _finish(subject, config, done):
     """Writes the report, and says what was chosen and where everything is."""
-    if done.records is None:
-        return done.folder
     table = done.study.table
     report = sweep_report.Report(
         title=subject.title,
@@ -109,12 +115,12 @@ def _finish(subject, config, done):
         axis=config.axis,
         labels=tables.labels(table),
         scope=subject.scope(config),
-        seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
+        units=done.study.units,
         flags=lambda name, values: search.flags(name, table, values, config.rl),
-        again=f"{subject.again} --tuned {done.folder / 'results.json'}",
+        again=f"{subject.again(config)} --tuned {done.folder / 'results.json'}",
         command=provenance.command(),
         provenance=provenance.summary(config),
-        notes=(*_budget(config), *subject.notes(config)),
+        notes=(*_budget(config, done.study.units), *subject.notes(config)),
     )
     summary = sweep_report.write(done.folder, done.records, report, wall=done.wall)
     lines = [
@@ -127,20 +133,13 @@ def _finish(subject, config, done):
     return done.folder
 
 
-def _budget(config):
-    """Notes of every sweep: equal budgets, what was cut of them, what was drawn."""
-    cut = [
-        f"{name} {count} instead of {usual}"
-        for name, count, usual in (
-            ("trials", config.trials, TRIALS),
-            ("calibration seeds", config.seeds, SEEDS),
-        )
-        if count < usual
-    ]
+def _budget(config, units):
+    """Notes of every sweep: equal resolution, what was cut, the grids."""
     return (
-        f"Equal budgets: {config.trials} trials of each method, {config.seeds} seeds a "
-        f"trial, {config.steps} iterations and {config.num_evals} evaluations a seed.",
-        f"Cut: {', '.join(cut)}." if cut else "Nothing was cut.",
-        f"Trials drawn with seed {config.draw}, rates and penalties as multiples of "
-        f"the flags' own, from {dataclasses.asdict(config.space)}.",
+        "Equal resolution: every method begins with the same grid of learning rates, "
+        "whatever else it has; how many trials that took stands under Budget.",
+        f"{config.steps} iterations and {config.num_evals} evaluations of each unit.",
+        *[f"Cut: {len(units)} units instead of {UNITS}."] * (len(units) < UNITS),
+        "Grids, rates and penalties as multiples of the flags' own: "
+        f"{dataclasses.asdict(config.space)}.",
     )

@@ -223,7 +223,11 @@ METHODS = {
         at_end=True,
     ),
     "ppo_average": tables.derived(
-        "the EMA of PPO, no resets", "EMA of PPO", "ppo", post_hoc.average
+        "the EMA of PPO, no resets",
+        "EMA of PPO",
+        "ppo",
+        post_hoc.average,
+        tunes=("weight",),
     ),
     "ppo_ma25": tables.derived(
         "¾ initial + ¼ PPO", "¼ PPO + ¾ π₀", "ppo", post_hoc.interpolate(0.25)

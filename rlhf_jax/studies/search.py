@@ -1,67 +1,70 @@
-"""Tuning with equal budgets: what a method can be tuned in, its trials, the choice.
+"""Tuning at equal resolution: what a method is tuned in, and where the search begins.
 
-Every method gets as many trials. A trial is a setting of the hyperparameters that the
-method reads (`Method.tunes`): the learning rate; the strength of its penalty, if it has
-one; the retained weight w and the interval, if it resets. The search is over
-w = 1 − decay^every, and the decay follows from it, because the same decay means
-opposite regimes at two intervals.
+Every method is searched alike (`coordinate_search`): first over the same grid of
+learning rates, then at its best rate over its own parameters (`Method.tunes`), the
+strength of its penalty, the retained weight w = 1 − decay^every of its average, the
+interval of its resets. The decay follows from w, because the same decay means opposite
+regimes at two intervals. What is read off another method's run has the parameters of
+that run, and a rate of its own.
 """
 
 import dataclasses
 import functools
-import itertools
 import math
 from typing import Annotated
 
-import numpy as np
-
 from rlhf_jax import elastic_reset, ranges
+from rlhf_jax.studies import coordinate_search
+from rlhf_jax.studies.coordinate_search import ODDS, RATIO, WHOLE, Line
 from rlhf_jax.studies.values import Values
 
 MULTIPLES = ("learning_rate", "kl_coef", "strength")  # in a space: of the run's own
+_SCALES = {"weight": ODDS, "decay": ODDS, "every": WHOLE}
 _FORGOTTEN = 1e-6  # of 1 − w: an average that keeps no more of where it began
-_ATTEMPTS = 200
+_SHARES = _FORGOTTEN, 1 - _FORGOTTEN  # how far w and a decay may go
 Fraction = Annotated[float, ranges.Range(above=0, below=1)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """What trials are made of. Rates and β are multiples of the run's own."""
+    """The grids that every search begins with; one value leaves a parameter at it."""
 
-    learning_rate: tuple[ranges.Positive, ...] = (
-        0.25,
-        0.35,
-        0.5,
-        0.71,
-        1.0,
-        1.41,
-        2.0,
-        2.83,
-        4.0,
-    )
+    learning_rate: tuple[ranges.Positive, ...] = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
     """Times --rl.learning-rate (or --rl.sft-learning-rate)."""
-    kl_coef: tuple[ranges.Positive, ...] = (0.3, 0.55, 1.0, 1.8, 3.0)
+    kl_coef: tuple[ranges.Positive, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
     """Times --rl.kl-coef."""
-    weight: tuple[Fraction, ...] = (0.08, 0.3, 0.5, 0.8, 0.995)
-    """Retained weights w of a reset; the decay follows. IMDB's 0.08 to StackLLaMA's
-    0.995."""
+    weight: tuple[Fraction, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
+    """Retained weights w of a reset or an EMA; the decay follows."""
     every: tuple[ranges.Count, ...] = (7, 10, 14, 20)
     """Iterations between resets."""
-    decay: tuple[Fraction, ...] = (0.9, 0.99, 0.995, 0.999)
+    decay: tuple[Fraction, ...] = (0.9, 0.97, 0.99, 0.997, 0.999)
     """Of the EMA, in place of w where --rl.decay retains all at a reset."""
+    extensions: ranges.Natural = coordinate_search.LIMIT
+    """Values that a grid may grow by on one side."""
 
 
-def current(name, method, config):
-    """The `Values` that the flags of a run stand for, of what the method tunes.
+def tuned_in(name, table):
+    """The fields of `Values` that a method is searched in, in that order: its own, and
+    those of the run that it is read off."""
+    method = table[name]
+    trained = table[method.source or name]
+    fields = {*method.tunes, *trained.tunes}
+    if "decay" in getattr(trained.train, "override", {}):
+        fields.discard("weight")
+    return tuple(f.name for f in dataclasses.fields(Values) if f.name in fields)
+
+
+def current(name, table, config):
+    """The `Values` that the flags of a run stand for, of what the method is tuned in.
 
     Where the interval is so long that w is 1 whatever the decay, the decay itself is
     tuned.
 
-    Args: method: `interfaces.Method`, with the settings that flags give it alone;
-    config: the run's flags, `rl` among them. Raises ValueError if a method that resets
-    is tuned around a run that never does.
+    Args: table: {name: interfaces.Method}, with the settings that flags give a method
+    alone; config: the run's flags, `rl` among them. Raises ValueError if a method that
+    resets is tuned around a run that never does.
     """
-    rl, fields = config.rl, method.tunes
+    rl, fields = config.rl, tuned_in(name, table)
     if not fields:
         return Values()
     if "every" in fields and rl.reset_every < 1:
@@ -72,7 +75,7 @@ def current(name, method, config):
     weight = float(elastic_reset.retained_weight(rl.decay, rl.reset_every or 1))
     if 1 - weight < _FORGOTTEN:
         fields = ["decay" if field == "weight" else field for field in fields]
-    train = method.train
+    train = table[table[name].source or name].train
     settings = {
         "learning_rate": getattr(rl, train.rate),
         "weight": weight,
@@ -85,45 +88,45 @@ def current(name, method, config):
     return Values(**{field: settings[field] for field in fields})
 
 
-def trials(name, first, space, *, count, steps, seed=0):
-    """The `count` settings that a method is tried with; the run's own is the first.
-
-    The others are a Latin hypercube of the space: every value of a field is used as
-    often as any other, give or take one. The draw depends on the method's name and the
-    seed, not on what else is tuned.
+def lines(name, first, space, *, shortest=1, longest):
+    """The lines that a method is searched along, from its first setting.
 
     Args: first: the run's own `Values`, whose known fields are tuned; space: `Space`,
-    or another one with these fields; steps: of a run. Returns a list of Values, all
-    different. Raises ValueError if a value is out of its range, the space has fewer
-    combinations than trials, or an interval leaves no reset in a run.
+    or another one with these fields; shortest, longest: between resets, in iterations.
+    Returns a tuple of `Line`. Raises ValueError if a value is out of its range, or the
+    method has nothing to tune.
     """
     ranges.check(space)
-    fields = tuple(first.known())
-    if not fields:
-        raise ValueError(f"{name} trains nothing of its own: it has no trials")
-    grid = [_choices(field, space, first, steps) for field in fields]
-    every = [_named(fields, row) for row in itertools.product(*grid)]
-    others = [values for values in every if not _same(values, first)]
-    if len(others) < count - 1:
-        flag = fields[0].replace("_", "-")
-        raise ValueError(
-            f"{name} has {len(others) + 1} combinations of {', '.join(fields)}, and "
-            f"{count} trials are asked for: add values to --space.{flag}"
-        )
-    if count == 1:
-        return [first]
-    rng = np.random.default_rng([seed, *name.encode()])
-    return [first, *_balanced(rng, fields, grid, others, count - 1)]
+    if not first.known():
+        raise ValueError(f"{name} trains nothing of its own: it is not searched")
+    for every in space.every if first.every is not None else ():
+        if not shortest <= every <= longest:
+            raise ValueError(
+                f"--space.every {every}: {name} may be reset every {shortest} to "
+                f"{longest} iterations, with as many evaluations as others and at "
+                "least one reset; change it, or --steps or --num-evals"
+            )
+    return tuple(
+        _line(field, own, space, shortest, longest)
+        for field, own in first.known().items()
+    )
 
 
-def choose(values):
-    """The index of the largest value; the first of equals. None and NaN are failures.
+def trained(name, table, values, first):
+    """The `Values` of the run that a method with these values is, or is read off.
 
-    Returns None if every trial failed.
+    What a source is not tuned in, and is as the flags have it, is left to them: so
+    methods that are read off one source share its runs.
     """
-    scores = [-math.inf if v is None or math.isnan(v) else v for v in values]
-    best = max(scores, default=-math.inf)
-    return None if best == -math.inf else scores.index(best)
+    if table[name].source is None:
+        return values
+    own = table[table[name].source].tunes
+    kept = {
+        field: value
+        for field, value in values.known().items()
+        if field in own or value != getattr(first, field)
+    }
+    return Values(**kept)
 
 
 def flags(name, table, values, rl):
@@ -154,56 +157,25 @@ def flags(name, table, values, rl):
 def note(source, tuned, methods, flags):
     """The line of a report that says what was tuned, and what was not.
 
-    Args: source: the file of the sweep; tuned: {method: Values}; methods: of the
-    study, by name; flags(name): the flags of a method's setting.
+    Args: source: the file of the sweep; tuned: {method: Values}; methods: {name:
+    interfaces.Method} of the study; flags(name): the flags of a method's setting.
     """
     written = [f"{name}: {flags(name)}" for name in methods if name in tuned]
     rest = [name for name in methods if name not in tuned]
+    read = [name for name in rest if methods[name].source in tuned]
+    left = [name for name in rest if name not in read]
     return (
         f"Tuned by {source}: {'; '.join(written) or 'none of these methods'}."
-        + f" As the flags have them: {', '.join(rest)}." * bool(rest)
+        + f" Read off these: {', '.join(read)}." * bool(read)
+        + f" As the flags have them: {', '.join(left)}." * bool(left)
     )
 
 
-def _choices(field, space, first, steps):
-    """The values of a field as they are used, each once."""
-    values = getattr(space, field)
-    for every in values if field == "every" else ():
-        if every >= steps:
-            raise ValueError(
-                f"--space.every {every}: a run of {steps} steps would never be reset; "
-                "lower it, or raise --steps"
-            )
+def _line(field, own, space, shortest, longest):
+    """The `Line` of a field; own: its value as the flags have it."""
+    grid, scale = getattr(space, field), _SCALES.get(field, RATIO)
     if field in MULTIPLES:
-        values = [getattr(first, field) * value for value in values]
-    return list(dict.fromkeys(values))
-
-
-def _named(fields, row):
-    return Values(**dict(zip(fields, row, strict=True)))
-
-
-def _same(one, other):
-    pairs = zip(one.known().values(), other.known().values(), strict=True)
-    return all(math.isclose(a, b, rel_tol=1e-9) for a, b in pairs)
-
-
-def _balanced(rng, fields, grid, others, count):
-    """`count` different members of `others`, every value as often as any other, if a
-    few hundred Latin hypercubes have such a draw; else any `count` of them."""
-    from scipy.stats import qmc  # slow to import, and only a search needs it
-
-    # A point in the middle of each of `count` strata: k values share them out evenly.
-    cube = qmc.LatinHypercube(len(fields), scramble=False, rng=rng)
-    sizes = [len(values) for values in grid]
-    for _ in range(_ATTEMPTS):
-        points = cube.integers([0] * len(sizes), u_bounds=sizes, n=count)
-        # Which values come once more than others is drawn as well.
-        orders = [rng.permutation(size) for size in sizes]
-        drawn = [
-            _named(fields, [v[o[i]] for v, o, i in zip(grid, orders, row, strict=True)])
-            for row in points
-        ]
-        if len(set(drawn)) == count and set(drawn) <= set(others):
-            return drawn
-    return [others[i] for i in rng.permutation(len(others))[:count]]
+        grid = [coordinate_search.tidy(own * value) for value in grid]
+    bounds = {"every": (shortest, longest), "weight": _SHARES, "decay": _SHARES}
+    low, high = bounds.get(field, (0.0, math.inf))
+    return Line(field, tuple(sorted(set(grid))), scale, low, high)

@@ -1,36 +1,48 @@
-"""Running the trials of a sweep: one after another, all with the same programs.
+"""Running a sweep: trials that the searches of all methods ask for, one at a time.
 
-A *trial* is a setting of one method, run on every calibration seed: a study of its own
-in trials/<method>-<number>/, with a trial.json when it is over. The experiment says how
-such a study is made; which setting was the best is found out afterwards
-(`sweep_report`).
+A *trial* is a setting of a trained method, run on every calibration unit: a study in
+trials/<its setting>/study, with a trial.json beside it when it is over, which holds
+what the methods that are read off it reached. What comes next follows from those files
+alone (`coordinate_search`), so several processes can share a sweep and a stopped one
+goes on: each takes a trial that is asked for and that nobody is at. The experiment says
+how such a study is made.
 """
 
+import contextlib
 import dataclasses
 import json
+import math
 import pathlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from rlhf_jax.evaluation.axes import Axis
-from rlhf_jax.reporting import markdown
+from rlhf_jax.evaluation import axes as axes_
+from rlhf_jax.evaluation import units
+from rlhf_jax.evaluation.axes import REWARD, Axis
+from rlhf_jax.reporting import endpoints, evaluations, markdown
 from rlhf_jax.runtime import files, loop, metrics_log, processes, progress
-from rlhf_jax.studies import eval_steps, runner, search, sweep_report, tables, values
+from rlhf_jax.studies import coordinate_search, runner, search, sweep_report
+from rlhf_jax.studies.sweep_plan import Search
+from rlhf_jax.studies.values import Values
+
+_SHORT = {"learning_rate": "lr", "kl_coef": "kl", "weight": "w"}  # in names of trials
+_PAUSE = 5.0  # seconds between looks at what other processes are at
 
 
 class Trial(NamedTuple):
     """A setting of a method that is trained."""
 
     method: str
-    number: int
-    values: values.Values
+    values: Values
 
     @property
     def name(self):
-        """As in file names: "elastic_reset-3"."""
-        return f"{self.method}-{self.number}"
+        """As in file names: "elastic_reset-lr0.001-w0.5-every10"."""
+        known = self.values.known().items()
+        words = [f"{_SHORT.get(field, field)}{value:.6g}" for field, value in known]
+        return "-".join([self.method, *words])
 
 
 class Sweep(NamedTuple):
@@ -38,142 +50,210 @@ class Sweep(NamedTuple):
 
     study: Callable  # (trial, names) -> interfaces.Study of these methods, so set
     table: Mapping  # {name: interfaces.Method}
-    methods: tuple[str, ...]  # asked for, derived ones too
-    trials: tuple[Trial, ...]  # in the order they run
+    searches: Mapping[str, Search]  # {method: how it is searched}, in the table's order
     folder: pathlib.Path
     layout: Any
+    units: tuple[units.Unit, ...]  # that every trial is run on
     axes: tuple[Axis, ...]  # what trials measure, with the corners of hypervolumes
+    axis: str  # key of the drift axis whose hypervolume chooses
+    limit: int = coordinate_search.LIMIT  # values that a grid may grow by on one side
 
     def file(self, trial):
-        """Where a trial says that it is over, and how it ended."""
+        """Where a trial says that it is over, and what came out."""
         return self.folder / "trials" / trial.name / "trial.json"
 
-    def measured(self, method):
-        """A method, and those asked for that are derived from its run."""
-        return tuple(
-            name
-            for name in self.methods
-            if name == method or self.table[name].source == method
-        )
+    def folder_of(self, trial):
+        """The folder of its study."""
+        return self.file(trial).with_name("study")
+
+    def trained(self, method):
+        """The method whose run this one is, or is read off."""
+        return self.table[method].source or method
+
+    def measured(self, trial):
+        """The methods that a trial measures: its own, and those read off its run."""
+        readers = (m for m in self.searches if self.trained(m) == trial.method)
+        return tuple(dict.fromkeys([trial.method, *readers]))
+
+    def trial(self, method, values):
+        """The trial that shows what a method is worth with these values."""
+        first = self.searches[method].first
+        setting = search.trained(method, self.table, values, first)
+        return Trial(self.trained(method), setting)
 
 
-def plan(config, table, names, schedule):
-    """Every trial in the order they run: the first of each method, the second, ...
+# What a trial reached
 
-    What is stopped halfway has spent as much on every method.
 
-    Args: config: with the flags of the study, and `trials`, `draw` and `space`; table:
-    {name: interfaces.Method}, with the settings that flags give a method alone; names:
-    of the methods, in the table's order; schedule: `interfaces.Schedule` of a trial.
-    Raises ValueError, naming the flag, for what cannot be swept.
+def reached(records, method, asked, axes, axis):
+    """{unit: hypervolume of the proxy}, as trial.json has it.
+
+    None where a unit was not evaluated or diverged. Args: records: of metrics.jsonl;
+    asked: the units of the trial; axis: key of the drift axis.
     """
-    by_method = {}
-    for name in names:
-        _check_method(name, table, by_method)
-        if table[name].train is None:
-            continue
-        by_method[name] = search.trials(
-            name,
-            search.current(name, table[name], config),
-            config.space,
-            count=config.trials,
-            steps=config.steps,
-            seed=config.draw,
-        )
-        for setting in by_method[name]:
-            tuned = tables.with_values({name: table[name]}, {name: setting})
-            calendar = {name: tuned[name].resets(schedule)}
-            eval_steps.check(config.steps, calendar, config.num_evals)
-    rounds = zip(*by_method.values(), strict=True)
-    return tuple(
-        Trial(method, number, setting)
-        for number, row in enumerate(rounds)
-        for method, setting in zip(by_method, row, strict=True)
-    )
+    runs = [run for run in evaluations.runs(records) if run.method == method]
+    drift = axes_.find(axis, axes)
+    table = endpoints.table(runs, axes=axes).get(method, {})
+    areas = {
+        **table.get(f"hypervolume/{axis}", {}),
+        **{run.unit: _of_one_look(run, drift) for run in runs if run.looks == 1},
+    }
+    found = {unit: areas.get(unit, math.nan) for unit in asked}
+    return {str(u): area if math.isfinite(area) else None for u, area in found.items()}
 
 
-def _check_method(name, table, before):
-    """Raises ValueError for a method that has nothing to tune."""
-    method = table[name]
-    if method.twin in before and method.train == table[method.twin].train:
-        raise ValueError(
-            f"--methods {name}: it is {method.twin}, unless --override tells them "
-            "apart; leave it out"
-        )
-    if method.reward != "proxy":
-        raise ValueError(f"--methods {name}: a control is not tuned; leave it out")
-    if method.train is None and method.source is None:
-        raise ValueError(f"--methods {name}: has nothing to tune; leave it out")
+def _of_one_look(run, drift):
+    """The hypervolume of a run of one look, a rectangle: gain × room to the corner.
 
-
-def check(config, axes):
-    """Raises ValueError for flags that no sweep can be made with.
-
-    Args: config: with the flags `axis` and `tuned`; axes: those that can choose.
+    An early stop was picked on half A, so half B alone reports.
     """
-    if config.tuned is not None:
-        raise ValueError("--tuned: a sweep finds it; leave it out")
-    keys = [axis.key for axis in axes]
-    if config.axis not in keys:
-        raise ValueError(f"--axis {config.axis}: choose from {', '.join(keys)}")
+    if not run.has_front(drift) or run.diverged((REWARD, drift)):
+        return math.nan
+    gain, moved = (run.gains(axis)[1][-1] for axis in (REWARD, drift))
+    return float(max(gain, 0.0) * max(drift.corner - max(moved, 0.0), 0.0))
 
 
-def check_folder(folder, *, resume):
-    """Raises ValueError if another sweep lies in the folder."""
-    if (folder / "trials").exists() and not resume:
-        raise ValueError(
-            f"{folder} holds a sweep already: pass --resume to continue it, or another "
-            "--output"
-        )
+def outcome(found):
+    """What a search compares: the means of worlds, or of one world the seeds' values.
+
+    () where a unit failed. found: as `reached` has it.
+    """
+    if None in found.values():
+        return ()
+    by_unit = {units.parse(text): value for text, value in found.items()}
+    worlds = units.worlds(by_unit)
+    return tuple((worlds if len(worlds) > 1 else by_unit).values())
+
+
+# What comes next
+
+
+def read(sweep, done=None):
+    """{name of a trial: its trial.json} of those that are over; `done` and later ones,
+    added to it."""
+    done = {} if done is None else done
+    for file in sorted((sweep.folder / "trials").glob("*/trial.json")):
+        if file.parent.name not in done:
+            done[file.parent.name] = json.loads(file.read_text())
+    return done
+
+
+def paths(sweep, done):
+    """{method: `coordinate_search.Path`}, its search over the trials that are over."""
+
+    def path(method, first, lines):
+        def found(values):
+            told = done.get(sweep.trial(method, values).name)
+            return None if told is None else outcome(told["reached"][method])
+
+        return coordinate_search.follow(first, lines, found, limit=sweep.limit)
+
+    return {method: path(method, *search) for method, search in sweep.searches.items()}
+
+
+def wanted(sweep, found):
+    """The trials asked for, each once, those of methods that got least far first.
+
+    What is stopped halfway has got as far with every method. found: of `paths`.
+    """
+    asked = [
+        (len(path.compared) - len(path.wanted) + i, sweep.trial(method, values))
+        for method, path in found.items()
+        for i, values in enumerate(path.wanted)
+    ]
+    return list(dict.fromkeys(trial for _, trial in sorted(asked, key=lambda x: x[0])))
+
+
+def at_least(sweep, found):
+    """How many trials are left if no grid grows: those asked for, and those of lines
+    ahead. What methods read off one source may share is counted once."""
+    ahead = 0
+    for method, path in found.items():
+        shared = sweep.table[sweep.trained(method)].tunes
+        for line in path.ahead:
+            if method == sweep.trained(method) or line.field not in shared:
+                own = getattr(sweep.searches[method].first, line.field)
+                ahead += len(set(line.grid) - {own})
+    return len(wanted(sweep, found)) + ahead
+
+
+# Running
 
 
 def run(sweep, console, signals):
-    """Runs the trials that have not been run; each leaves a trial.json.
+    """Runs trials until no search asks for more, with whoever else is at the sweep.
 
-    Several processes can share a sweep: each takes the next trial that nobody has
-    begun. Returns whether all trials are over.
-
-    Raises loop.Interrupted, with the sweep's folder, when it is asked to stop.
+    Returns {name of a trial: its trial.json}. Raises loop.Interrupted, with the sweep's
+    folder, when it is asked to stop.
     """
-    starts, clock, count = {}, [], len(sweep.trials)
+    done, starts, clock, waits = {}, {}, [], False
     try:
-        for trial in sweep.trials:
-            if processes.broadcast_from_first(lambda t=trial: _is_taken(sweep, t)):
-                continue
+        while asked := _asked(sweep, done):
             if stop := loop.stopped(signals):
-                raise loop.Interrupted(f"{stop} before trial {trial.name}")
-            clock.append((time.monotonic(), _finished(sweep)))
-            setting = trial.values.known().items()
-            line = ", ".join(f"{name} {value:.3g}" for name, value in setting)
-            line = f"trial {trial.name}: {line}{_time_left(clock, count)}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-            _run_trial(sweep, trial, starts, console, signals)
+                raise loop.Interrupted(f"{stop} between trials")
+            for trial in asked:
+                with _claim(sweep, trial) as mine:
+                    if mine:
+                        clock.append((time.monotonic(), len(done)))
+                        _say(console, _progress(sweep, trial, done, clock))
+                        _run_trial(sweep, trial, starts, console, signals)
+                        waits = False
+                        break
+            else:
+                if not waits:
+                    _say(console, "waiting for the trials of other processes")
+                waits = True
+                time.sleep(_PAUSE)
     except loop.Interrupted as stop:
         stop.folder = sweep.folder
         raise
-    rest = count - processes.broadcast_from_first(lambda: _finished(sweep))
-    if rest:
-        console.print(
-            f"{markdown.count(rest, 'trial')} {'is' if rest == 1 else 'are'} with "
-            "another process, which will write the report",
-            highlight=False,
-        )
-    return not rest
+    return done
 
 
-def _finished(sweep):
-    """How many trials are over."""
-    return sum(sweep.file(trial).exists() for trial in sweep.trials)
+def _asked(sweep, done):
+    """The trials to be run next, the same on every host."""
+
+    def ask():
+        read(sweep, done)
+        trials = wanted(sweep, paths(sweep, done))
+        return [(trial.method, trial.values.known()) for trial in trials]
+
+    told = processes.broadcast_from_first(ask)
+    read(sweep, done)  # on the other hosts
+    return [Trial(method, Values(**known)) for method, known in told]
 
 
-def _is_taken(sweep, trial):
-    """Whether a trial is over, or another process is at it."""
-    file = sweep.file(trial)
-    return file.exists() or files.is_locked(file.parent)
+@contextlib.contextmanager
+def _claim(sweep, trial):
+    """Holds a trial for this process; yields False if another one holds it, or if it
+    is over by now. The system releases the claim of a process that is killed."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.shared_lock(sweep.file(trial).parent))
+            free = True
+        except ValueError:
+            free = False
+        over = processes.broadcast_from_first(sweep.file(trial).exists)
+        yield free and not over
 
 
-def _time_left(clock, count):
-    """How long the rest will take, all processes of the sweep at it.
+def _say(console, line):
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _progress(sweep, trial, done, clock):
+    """The line that announces a trial."""
+    left = at_least(sweep, paths(sweep, done))
+    setting = trial.values.known().items()
+    line = ", ".join(f"{name} {value:.3g}" for name, value in setting)
+    return (
+        f"trial {len(done) + 1}, {trial.method}: {line}; at least "
+        f"{markdown.count(left, 'trial')} to go{_time_left(clock, left)}"
+    )
+
+
+def _time_left(clock, left):
+    """How long the rest takes at least, all processes of the sweep at it.
 
     clock: [(when a trial of this process began, how many were over by then)]; the
     first one compiled, and does not count.
@@ -181,14 +261,15 @@ def _time_left(clock, count):
     if len(clock) < 3:
         return ""
     (start, before), (now, over) = clock[1], clock[-1]
-    rate = (now - start) / (over - before)
-    return f"; about {progress.duration(rate * (count - over))} left"
+    rate = (now - start) / max(over - before, 1)
+    return f", about {progress.duration(rate * left)}"
 
 
 def _run_trial(sweep, trial, starts, console, signals):
-    """One trial on every seed. Test splits are not read, no samples are kept."""
+    """One trial on every unit. Test splits are not read, no samples are kept."""
     file, failure = sweep.file(trial), ""
-    study = sweep.study(trial, sweep.measured(trial.method))
+    names, folder = sweep.measured(trial), sweep.folder_of(trial)
+    study = sweep.study(trial, names)
     study = dataclasses.replace(
         study,
         schedule=dataclasses.replace(study.schedule, logged_samples=0),
@@ -196,36 +277,57 @@ def _run_trial(sweep, trial, starts, console, signals):
         at_end=(),
         of_best=(),
     )
-    where = file.parent, sweep.layout
+    where = folder, sweep.layout
     try:
         runner.run(study, *where, console=console, signals=signals, starts=starts)
     except loop.NotFinite as error:
         failure = str(error)
     if processes.first():
-        facts = {"values": trial.values.known(), "failure": failure}
+        records = metrics_log.read(folder / "metrics.jsonl")
+        rest = sweep.units, sweep.axes, sweep.axis
+        facts = {
+            "method": trial.method,
+            "values": trial.values.known(),
+            "failure": failure,
+            "reached": {name: reached(records, name, *rest) for name in names},
+        }
         files.write_json(file, facts)
         # A trial is not continued, and a sweep has many of them.
-        shutil.rmtree(file.parent / "checkpoints", ignore_errors=True)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     processes.barrier(f"trial {trial.name}")
 
 
-def results(sweep):
-    """What the trials left: a list of `sweep_report.Result`, method by method."""
-    rows = []
-    for trial in sweep.trials:
-        file = sweep.file(trial)
-        records = metrics_log.read(file.with_name("metrics.jsonl"))
-        failure = json.loads(file.read_text())["failure"]
-        for name in sweep.measured(trial.method):
-            rows.append(
+# What all trials left
+
+
+def results(sweep, done):
+    """{method: `sweep_report.Searched`} of a sweep whose trials are over.
+
+    A trial that several methods compared is paid for by the first of them.
+    """
+    paid, found = set(), {}
+    for method, path in paths(sweep, done).items():
+        compared = []
+        for number, values in enumerate(path.compared, 1):
+            trial = sweep.trial(method, values)
+            told, free = done[trial.name], trial.name in paid
+            records = metrics_log.read(sweep.folder_of(trial) / "metrics.jsonl")
+            compared.append(
                 sweep_report.Result(
-                    name,
-                    trial.number,
-                    trial.values,
-                    [r for r in records if r["method"] == name],
-                    failure,
-                    source=sweep.table[name].source,
-                    at_end=sweep.table[name].at_end,
+                    method=method,
+                    number=number,
+                    trial=trial.name,
+                    values=values,
+                    reached=told["reached"][method],
+                    outcome=outcome(told["reached"][method]),
+                    records=[r for r in records if r["method"] == method],
+                    runs=[r for r in evaluations.runs(records) if r.method == method],
+                    cost={} if free else sweep_report.cost(records, trial.method),
+                    failure=told["failure"],
                 )
             )
-    return sorted(rows, key=lambda row: sweep.methods.index(row.method))
+            paid.add(trial.name)
+        chosen = path.chosen and sweep.trial(method, path.chosen).values
+        source = sweep.table[method].source
+        found[method] = sweep_report.Searched(path, tuple(compared), chosen, source)
+    return found

@@ -1,18 +1,26 @@
 """The text of a sweep's report, from its results.json."""
 
-import numpy as np
-
 from rlhf_jax.evaluation import axes
-from rlhf_jax.reporting import markdown, sections
+from rlhf_jax.reporting import markdown
 
 FIELDS = {
     "learning_rate": "learning rate",
     "kl_coef": "β",
-    "weight": "w",
-    "every": "interval",
-    "decay": "decay",
     "strength": "penalty",
+    "weight": "w",
+    "decay": "decay",
+    "every": "interval",
 }
+_COSTS = {
+    "settings": "settings compared",
+    "trials": "trials run for it",
+    "tokens": "tokens sampled",
+    "gradient_steps": "gradient steps",
+    "reward_calls": "reward-model calls",
+    "wall_seconds": "wall seconds",
+}
+_SIDES = {"low": "below", "high": "above"}
+_REASONS = {"edge": "the edge was best", "tie": "a tie with the edge"}
 
 
 def render(summary, report):
@@ -26,8 +34,9 @@ def render(summary, report):
         report.question,
         "![Front of fronts](front.png)",
         *choice(summary, report),
+        *reasons(summary, report),
+        *budget(summary, report),
         *trials(summary, report),
-        *sections.budget(summary, report),
         *provenance(summary, report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -35,11 +44,10 @@ def render(summary, report):
 
 def answer(summary, report):
     """One sentence: the best of each method, and that it is no test."""
-    best = {}
-    for row in summary["trials"]:
-        if row["validation"] is not None:
-            before = best.get(row["method"], -np.inf)
-            best[row["method"]] = max(before, row["validation"])
+    best = {
+        method: _of(method, summary)[chosen["trial"] - 1]["mean"]
+        for method, chosen in summary["chosen"].items()
+    }
     if not best:
         return "Every trial failed"
     endpoint = report.chooses
@@ -47,33 +55,37 @@ def answer(summary, report):
         f"{report.name(method)} {markdown.number(best[method], endpoint.scale)}"
         for method in sorted(best, key=best.get, reverse=True)
     )
-    count = markdown.count(len(report.seeds), "calibration seed")
     return (
-        f"On {report.scope}, over {count} and so without a test, the best trials reach "
-        f"a validation hypervolume ({endpoint.axis.title}) of: {values}."
+        f"On {report.scope}, over {report.sample} and so without a test, what was "
+        f"chosen reaches a validation hypervolume ({endpoint.axis.title}) of: {values}."
     )
 
 
 def choice(summary, report):
     """What was chosen, and how to run with it."""
     yield "## What was chosen"
-    header = ["method", "trial", *_fields(summary).values(), "chosen by", "other half"]
-    header += ["trial 0", "as flags", "at the edge of what was tried"]
-    chosen = summary["chosen"].items()
-    rows = [_chosen(method, best, summary, report) for method, best in chosen]
-    yield markdown.table(header, rows)
-    methods = dict.fromkeys(row["method"] for row in summary["trials"])
-    failed = [method for method in methods if _all_failed(summary, method)]
+    yield markdown.table(
+        ["method", "trial", "hypervolume", "as flags"],
+        [
+            [
+                report.name(method),
+                best["trial"],
+                _value(_of(method, summary)[best["trial"] - 1], report),
+                f"`{best['flags']}`",
+            ]
+            for method, best in summary["chosen"].items()
+        ],
+    )
+    failed = [method for method in summary["search"] if method not in summary["chosen"]]
     if failed:
         names = markdown.join(map(report.name, failed))
         yield f"**Every trial failed** of {names}: nothing was chosen."
     yield (
-        "Chosen by the mean over calibration seeds of the hypervolume of the proxy on "
-        f"half A of the prompts, {report.chooses.axis.title} against reward. The "
-        "largest of several is biased upwards; the next column has the same "
-        "checkpoints on the other half. Nothing here is a result: run the choice on "
-        "fresh seeds and test prompts, with this sweep's flags of the task:\n\n"
-        f"```\n{report.again}\n```"
+        "Chosen by the hypervolume of the proxy, "
+        f"{report.chooses.axis.title} against reward: the largest mean over "
+        f"{report.sample}, ± its standard error. The largest of several is biased "
+        "upwards. Nothing here is a result: run the choice on fresh units and test "
+        f"prompts, with this sweep's flags of the task:\n\n```\n{report.again}\n```"
     )
     if summary["derived"]:
         sources = "; ".join(
@@ -81,59 +93,114 @@ def choice(summary, report):
             for method, source in summary["derived"].items()
         )
         yield (
-            f"Derived from the trials of another method: {sources}. If another trial "
-            "was chosen for one than for its source, --tuned gives it a run of its "
-            "own; an early stop stays with its source."
+            f"Read off the runs of another method: {sources}. Each was searched by "
+            "itself, over the trials of its source and over more where it wanted them; "
+            "where its choice differs, --tuned trains its source once more for it."
         )
 
 
-def _chosen(method, best, summary, report):
-    """The row of a method whose trial was chosen."""
-    rows = _of(method, summary)
-    chosen = next(row for row in rows if row["trial"] == best["trial"])
-    return [
-        report.name(method),
-        *_numbers(chosen, summary, report),
-        _value(rows[0], report),
-        f"`{best['flags']}`",
-        _edges(rows, chosen),
-    ]
+def reasons(summary, report):
+    """The search of each method, line by line: what was tried, what was chosen, why."""
+    yield "## How it was chosen"
+    yield markdown.table(
+        ["method", "parameter", "tried: hypervolume", "chosen", "grid"],
+        [
+            [
+                report.name(method),
+                FIELDS[line["field"]],
+                _tried(line, report),
+                "–" if line["chosen"] is None else f"{line['chosen']:.3g}",
+                grown(line),
+            ]
+            for method, lines in summary["search"].items()
+            for line in lines
+        ],
+    )
+    yield (
+        "Every method begins with the same grid of learning rates; its own parameters "
+        "follow one after the other, at the best setting so far. While the best value "
+        "is an edge of its grid, or no more than one standard error better than an "
+        "edge (of the differences between them, over units), the grid grows on that "
+        "side by its own ratio, w by that of its odds."
+    )
 
 
-def _edges(rows, chosen):
-    """The fields whose chosen value is the least or the largest that was tried."""
-    names = []
-    for field, value in chosen["values"].items():
-        values = {row["values"][field] for row in rows}
-        if len(values) > 1 and value in (min(values), max(values)):
-            names.append(FIELDS[field])
-    return ", ".join(names)
+def grown(line):
+    """How a grid grew, and where it might not, in words."""
+    words = []
+    for side, where in _SIDES.items():
+        asked = [one for one in line["extensions"] if one["side"] == side]
+        values = [one["value"] for one in asked if one["value"] is not None]
+        if values:
+            why = ", ".join(dict.fromkeys(_REASONS[one["why"]] for one in asked))
+            words.append(f"extended {where} by {len(values)} ({why})")
+        if len(values) < len(asked):
+            words.append(f"at its limit {where}, {_REASONS[asked[-1]['why']]}")
+    if len(line["tried"]) == 1:
+        return "one value"
+    return "; ".join(words) or "as given"
+
+
+def _tried(line, report):
+    words = []
+    for one in line["tried"]:
+        mark = "**" * (one["value"] == line["chosen"])
+        words.append(f"{mark}{one['value']:.3g}: {_value(one, report)}{mark}")
+    return ", ".join(words)
+
+
+def budget(summary, report):
+    """What each search took."""
+    yield "## Budget"
+    spent = summary["budget"]
+    known = [name for name in _COSTS if any(name in told for told in spent.values())]
+    yield markdown.table(
+        ["method", *(_COSTS[name] for name in known)],
+        [
+            [report.name(m), *(markdown.integer(told.get(name)) for name in known)]
+            for m, told in spent.items()
+        ],
+    )
+    yield (
+        "Over all units; evaluations apart. A trial that several methods compared is "
+        "counted for the first of them: what is read off another method's runs costs "
+        "only those that it alone wanted."
+    )
 
 
 def trials(summary, report):
     """Every trial, failures too."""
     yield "## All trials"
-    header = ["method", "trial", *_fields(summary).values(), "chosen by", "other half"]
     titles = {"reward": "final reward", "gold": "final gold"}
     for axis in axes.drifts(report.axes):
         name = f"hypervolume/{axis.key}"
         titles[name] = report.endpoint(name).title
-    names = [n for n in titles if any(n in row["final"] for row in summary["trials"])]
-    body = []
-    for row in summary["trials"]:
-        best = summary["chosen"].get(row["method"], {}).get("trial")
-        mark = "**" * (best == row["trial"])
-        final = [
+    rows, fields = summary["trials"], _fields(summary)
+    names = [n for n in titles if any(n in row["final"] for row in rows)]
+    header = ["method", "trial", *fields.values(), "chosen by"]
+    header += [*(titles[name] for name in names), "failure"]
+    yield markdown.table(header, [_trial(row, summary, report, names) for row in rows])
+    yield (
+        "Means over calibration units; in bold what was chosen. Final values and other "
+        "hypervolumes chose nothing."
+    )
+
+
+def _trial(row, summary, report, names):
+    best = summary["chosen"].get(row["method"], {}).get("trial")
+    mark = "**" * (best == row["trial"])
+    values = [row["values"].get(field) for field in _fields(summary)]
+    return [
+        f"{mark}{report.name(row['method'])}{mark}",
+        row["trial"],
+        *("–" if value is None else f"{value:.3g}" for value in values),
+        _value(row, report),
+        *(
             markdown.number(row["final"].get(name), report.endpoint(name).scale)
             for name in names
-        ]
-        method = f"{mark}{report.name(row['method'])}{mark}"
-        body.append([method, *_numbers(row, summary, report), *final, row["failure"]])
-    yield markdown.table([*header, *(titles[name] for name in names), "failure"], body)
-    yield (
-        "Means over calibration seeds; in bold what was chosen. Trial 0 is the run as "
-        "its flags have it. Final values and other hypervolumes chose nothing."
-    )
+        ),
+        row["failure"],
+    ]
 
 
 def provenance(summary, report):
@@ -142,22 +209,21 @@ def provenance(summary, report):
     if report.command:
         yield f"```\n{report.command}\n```"
     facts = dict(report.provenance)
-    facts["calibration seeds"] = ", ".join(map(str, report.seeds))
+    facts["calibration units (world/seed)"] = ", ".join(map(str, report.units))
     if summary["wall_seconds"]:
         facts["wall seconds"] = f"{summary['wall_seconds']:.0f}"
     if report.axis in summary["corners"]:
         facts["corner that chooses"] = f"{summary['corners'][report.axis]:g}"
     yield "\n".join(f"- {name}: {value}" for name, value in facts.items())
     yield "\n".join(f"- {note}" for note in report.notes)
-    yield "The data of a trial is in `trials/<method>-<trial>/metrics.jsonl`."
+    yield (
+        "The data of a trial is in `trials/<its setting>/study/metrics.jsonl`; "
+        "results.json says which trial is which."
+    )
 
 
 def _of(method, summary):
     return [row for row in summary["trials"] if row["method"] == method]
-
-
-def _all_failed(summary, method):
-    return all(row["validation"] is None for row in _of(method, summary))
 
 
 def _fields(summary):
@@ -166,16 +232,10 @@ def _fields(summary):
     return {field: name for field, name in FIELDS.items() if field in used}
 
 
-def _numbers(row, summary, report):
-    """Trial, values and validation of a trial, as a table shows them."""
-    values = [
-        "–" if row["values"].get(field) is None else f"{row['values'][field]:.3g}"
-        for field in _fields(summary)
-    ]
-    other = markdown.number(row["other_half"], report.chooses.scale)
-    return [row["trial"], *values, _value(row, report), other]
-
-
-def _value(row, report):
-    number = markdown.number(row["validation"], report.chooses.scale)
-    return "failed" if row["failure"] else number
+def _value(told, report):
+    """mean ± error of what a trial was judged by."""
+    if told["mean"] is None:
+        return "failed"
+    scale = report.chooses.scale
+    mean, error = (markdown.number(told[name], scale) for name in ("mean", "error"))
+    return f"{mean} ± {error}"

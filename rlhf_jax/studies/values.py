@@ -10,14 +10,17 @@ from rlhf_jax import elastic_reset
 
 @dataclasses.dataclass(frozen=True)
 class Values:
-    """A setting; None leaves what the run's flags say."""
+    """A setting; None leaves what the run's flags say.
+
+    Fields stand in the order in which a search goes through them.
+    """
 
     learning_rate: float | None = None
     kl_coef: float | None = None
-    weight: float | None = None  # retained at a reset, or after `every` ticks of an EMA
-    every: int | None = None  # iterations between resets
     strength: float | None = None  # of a translation game's penalty, whichever it is
+    weight: float | None = None  # retained at a reset, or after `every` ticks of an EMA
     decay: float | None = None  # of the EMA itself, where w is 1 at any decay
+    every: int | None = None  # iterations between resets
 
     def known(self):
         """The fields that are set, as a dictionary."""

@@ -95,7 +95,7 @@ NUMBERS = (
     (sentiment, "--text.temperature inf", "a finite number above 0"),
     (sentiment, "--text.validation 1", "a number of at least 0 and below 1"),
     (sentiment, "--distributed.processes 0", "a whole number of at least 1"),
-    (sweep, "--trials 0", "a whole number of at least 1"),
+    (sweep, "--space.extensions -1", "a whole number of at least 0"),
     (pivot_translation, "--rl.decay 2", "a number of at least 0 and of at most 1"),
     (pivot_translation, "--sil.play 0", "a whole number of at least 1"),
     (game_sweep, "--num-evals 0", "a whole number of at least 1"),

@@ -1,27 +1,31 @@
-"""Sweeps: equal trials, failures told, the choice by half A, resumed piece by piece.
+"""Sweeps: equal grids, failures told, the choice by the proxy, resumed and shared.
 
-A runner that trains nothing stands in for the real one; `test_runner` sweeps with that.
+A runner that trains nothing stands in for the real one; `test_sweep_for_real` sweeps
+with that.
 """
 
 import collections
+import contextlib
 import dataclasses
 import importlib
 import json
 import pathlib
+import shutil
 import sys
+import threading
 import types
 from typing import NamedTuple
 
-import checks
 import numpy as np
 import pytest
+import rich.console
 
 from experiments import sentiment, sweep
 from experiments.sweep import sentiment as swept
 from rlhf_jax import elastic_reset, sampling
 from rlhf_jax.cli import command
-from rlhf_jax.evaluation import axes, pareto
-from rlhf_jax.reporting import evaluations, plots
+from rlhf_jax.evaluation import axes
+from rlhf_jax.reporting import endpoints, evaluations, plots
 from rlhf_jax.runtime import files, loop, metrics_log, parallel
 from rlhf_jax.studies import (
     evaluators,
@@ -29,15 +33,17 @@ from rlhf_jax.studies import (
     methods,
     runner,
     search,
-    sweep_report,
+    tables,
     values,
 )
 from rlhf_jax.studies import sweep as trials
+from rlhf_jax.studies.interfaces import Unit
 
-METHODS = ("ppo", "ppo_kl", "elastic_reset", "ppo_ma50")
-CONFIG = dataclasses.replace(
-    swept.CONFIG, methods=METHODS, trials=4, seeds=2, steps=30, num_evals=12
-)
+METHODS = ("ppo", "ppo_kl", "elastic_reset", "ppo_average", "ppo_ma50")
+RATE = 5e-4  # of the flags
+CONFIG = dataclasses.replace(swept.CONFIG, methods=METHODS, worlds=2, num_evals=16)
+BEST = {"ppo_ma50": 32 * RATE, "ppo_average": 2 * RATE}  # others: 2 * RATE
+NOT_FINITE = 0.05  # rates beyond this one
 
 
 class Ran(NamedTuple):
@@ -58,25 +64,38 @@ def tuned(study):
 
 
 def fake_run(study, folder, layout, *, console, signals, starts):
-    """Rewards that a setting decides: best at twice the usual rate, on half A."""
+    """Rewards that a setting decides."""
     ran.append(Ran(study, folder, starts))
     _, setting = tuned(study)
-    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     if stop := loop.stopped(signals):
         raise loop.Interrupted(f"{stop} in a trial")
     with metrics_log.Lines(folder / "metrics.jsonl", resume_offset=0) as log:
         for unit in study.units:
-            if setting.learning_rate > 1.9e-3:
+            if setting.learning_rate > NOT_FINITE:
                 raise loop.NotFinite("step 3: updates were skipped")
             for name in study.methods:
-                for row in _rows(name, unit.seed, setting, study.schedule.steps):
+                for row in _rows(name, unit, setting, study.schedule.steps):
                     log.append(row)
 
 
-def _rows(name, seed, setting, steps):
-    place = {"method": name, "seed": seed}
-    best = 1.4e-3 if name == "ppo_ma50" else 1e-3
-    peak = -abs(np.log2(setting.learning_rate / best)) + 3 + 0.01 * seed
+def _peak(name, setting):
+    """The reward at the end: best at a rate, a β, a w and an interval."""
+    off = [np.log2(setting.learning_rate / BEST.get(name, 2 * RATE))]
+    if setting.kl_coef is not None:
+        off.append(np.log2(setting.kl_coef / 0.3) / 4)
+    if name == "ppo_average":
+        off.append((setting.weight or 0.638) - 0.9)
+    elif name == "elastic_reset":
+        off.append(setting.weight)
+    if setting.every is not None:
+        off.append(np.log2(setting.every / 10))
+    return 6 - sum(map(abs, off))
+
+
+def _rows(name, unit, setting, steps):
+    place = {"method": name, **unit._asdict()}
+    peak = max(_peak(name, setting), 0.0) + 0.01 * (unit.world % 100)
     for step in range(0, steps + 1, 10):
         x = step / steps
         yield {
@@ -88,17 +107,23 @@ def _rows(name, seed, setting, steps):
             "eval/reward_b": 0.5 * peak * x,
             "eval/gold": 0.1 + x,
             "drift/text_nll": 2 + x,
-            "drift/text_nll_a": 1.5 + x,
-            "drift/text_nll_b": 2.5 + x,
+            "drift/text_nll_a": 2 + x,
+            "drift/text_nll_b": 2 + x,
             "drift/kl_initial": 9 * x,
             "tax/skills": 0.5 - x / 4,
         }
-        yield {**place, "step": step + 1, "budget/tokens": 10.0 * step}
+        if name in ("ppo", "ppo_kl", "elastic_reset"):
+            yield {**place, "step": step + 1, "budget/tokens": 10.0 * step}
 
 
-@pytest.fixture(autouse=True)
-def fakes(monkeypatch):
-    ran.clear()
+@pytest.fixture(scope="module", autouse=True)
+def fakes():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _fake(monkeypatch)
+        yield
+
+
+def _fake(monkeypatch):
     draw = sampling.Config(max_new_tokens=4, eos_ids=(1,), pad_id=0)
     task = types.SimpleNamespace(
         sampling=draw,
@@ -126,17 +151,77 @@ def run(place, **changes):
     return swept.run(dataclasses.replace(CONFIG, output=str(place), **changes))
 
 
-@pytest.fixture
-def done(tmp_path):
-    place = run(tmp_path / "sweep")
-    return place, json.loads((place / "results.json").read_text())
+@pytest.fixture(autouse=True)
+def nothing_ran():
+    ran.clear()
+
+
+def read(place):
+    return json.loads((place / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """(folder, its results.json, what ran) of a whole sweep."""
+    ran.clear()
+    place = run(tmp_path_factory.mktemp("sweep") / "sweep")
+    return place, read(place), tuple(ran)
+
+
+def of(found, method):
+    """The trials of a method, by number."""
+    return {t["trial"]: t for t in found["trials"] if t["method"] == method}
+
+
+def grid(found, method, field):
+    """What a method was tried with in a field."""
+    (line,) = [x for x in found["search"][method] if x["field"] == field]
+    return [one["value"] for one in line["tried"]]
 
 
 # The plan
 
 
-def test_the_first_trials_of_all_methods_come_first():
-    checks.in_rounds(swept.SUBJECT.plan(CONFIG), METHODS[:3], count=4)
+def made(folder, **changes):
+    """The sweep of the flags, without a study."""
+    config = dataclasses.replace(CONFIG, **changes)
+    return trials.Sweep(
+        study=None,
+        table=methods.METHODS,
+        searches=swept.SUBJECT.plan(config),
+        folder=folder,
+        layout=None,
+        units=(Unit(900, 900),),
+        axes=sentiment.AXES,
+        axis=axes.TEXT_NLL.key,
+    )
+
+
+def test_the_first_rate_of_every_method_comes_first(tmp_path):
+    planned = made(tmp_path)
+    asked = trials.wanted(planned, trials.paths(planned, {}))
+    assert [trial.method for trial in asked] == [*METHODS[:3]] * 7
+    assert [trial.name for trial in asked[:4]] == [
+        "ppo-lr6.25e-05",
+        "ppo_kl-lr6.25e-05-kl0.1",
+        "elastic_reset-lr6.25e-05-w0.637956-every14",
+        "ppo-lr0.000125",
+    ]
+
+
+def test_the_least_number_of_trials_is_known_before_any(tmp_path):
+    planned = made(tmp_path)
+    # Rates; β without its own value; w and intervals; w of an average of PPO, whose
+    # rates are those of PPO.
+    expected = 3 * 7 + 4 + (5 + 3) + 5
+    assert trials.at_least(planned, trials.paths(planned, {})) == expected
+
+
+def test_what_is_left_is_what_all_processes_leave():
+    # Four trials in 400 s, whoever ran them; 4 are left.
+    clock = [(0.0, 0), (500.0, 2), (700.0, 4), (900.0, 6)]
+    assert trials._time_left(clock[:2], 4) == ""
+    assert trials._time_left(clock, 4) == ", about 6 min 40 s"
 
 
 @pytest.mark.parametrize(
@@ -145,11 +230,14 @@ def test_the_first_trials_of_all_methods_come_first():
         ({"tuned": "results.json"}, "--tuned: a sweep finds it"),
         ({"export": ("ppo",)}, "--export: a sweep keeps no weights"),
         ({"axis": "drift/none"}, "--axis drift/none: choose from drift/text_nll"),
-        ({"trials": 0}, "--trials 0: must be a whole number of at least 1"),
         ({"num_evals": 0}, "--num-evals 0: must be a whole number of at least 1"),
         (
             {"space": search.Space(weight=(0.5, 1.0))},
             "--space.weight 0.5 1.0: must be a number above 0 and below 1",
+        ),
+        (
+            {"space": search.Space(extensions=-1)},
+            "--space.extensions -1: must be a whole number of at least 0",
         ),
         ({"methods": ("ppo_gold",)}, "--methods ppo_gold: a control is not tuned"),
         ({"methods": ("zero_shot",)}, "--methods zero_shot: has nothing to tune"),
@@ -157,9 +245,8 @@ def test_the_first_trials_of_all_methods_come_first():
             {"methods": ("ppo_kl", "ppo_kl_matched")},
             "--methods ppo_kl_matched: it is ppo_kl, unless --override",
         ),
-        ({"trials": 10}, "ppo has 9 combinations"),
-        ({"steps": 20}, "--space.every 20: a run of 20 steps"),
-        ({"num_evals": 3}, "--num-evals 3: elastic_reset"),
+        ({"steps": 20}, "--space.every 20: elastic_reset may be reset every 3 to 19"),
+        ({"num_evals": 12}, "--space.every 7: .* every 9 to 49"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_before_anything_is_made(changes, message):
@@ -172,156 +259,212 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_made(changes, messag
     [([], "sentiment"), (["pivot_translation"], "pivot_translation")],
 )
 def test_the_first_word_says_what_is_swept(words, subject, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["sweep", *words, "--trials", "3"])
+    monkeypatch.setattr(sys, "argv", ["sweep", *words, "--seeds", "2"])
     seen = []
     chosen = importlib.import_module(f"experiments.sweep.{subject}")
     monkeypatch.setattr(chosen, "run", seen.append)
     sweep.main()
-    assert seen == [dataclasses.replace(chosen.CONFIG, trials=3)]
+    assert seen == [dataclasses.replace(chosen.CONFIG, seeds=2)]
 
 
 # What it leaves
 
 
-def test_every_method_gets_the_same_number_of_trials_and_seeds(done):
-    place, found = done
-    counts = collections.Counter(t["method"] for t in found["trials"])
-    assert set(counts) == set(METHODS) and set(counts.values()) == {4}
-    for told in found["trials"]:
-        assert len(told["per_seed"]) == (0 if told["failure"] else 2)
-    assert len(list((place / "trials").iterdir())) == 12
+def test_every_method_begins_with_the_same_rates(done):
+    place, found, ran = done
+    rates = [RATE * 2.0**n for n in range(-3, 4)]
+    for method in METHODS:
+        assert grid(found, method, "learning_rate")[:7] == pytest.approx(rates)
     assert not list(place.rglob("checkpoints"))
+    folders = {path.name for path in (place / "trials").iterdir()}
+    assert len(folders) == len(ran) == len({trial.folder for trial in ran})
+    assert folders == {told["folder"] for told in found["trials"]}
 
 
 def test_initial_policies_are_measured_once_for_all_trials(done):
-    assert len(ran) == 12 and len({id(trial.starts) for trial in ran}) == 1
+    assert len({id(trial.starts) for trial in done[2]}) == 1
 
 
 def test_trials_of_a_method_differ_and_nobody_shares_a_checkpoint(done):
-    assert len({trial.study.digest for trial in ran}) == 12
+    _, _, ran = done
+    assert len({trial.study.digest for trial in ran}) == len(ran)
     for study, folder, _ in ran:
-        method, setting = tuned(study)
-        assert folder.name.startswith(f"{method}-")
-        derived = {"ppo_ma50"} if method == "ppo" else set()
+        method, _ = tuned(study)
+        assert folder.parent.name.startswith(f"{method}-")
+        derived = {"ppo_average", "ppo_ma50"} if method == "ppo" else set()
         assert set(study.methods) == {method} | derived
         for name in study.methods:
             steps, resets = study.evaluations(name), study.resets(name)
-            assert len(steps - {0}) + len(resets) == 12  # both sides of a reset
-        assert tuple(setting.known()) == methods.METHODS[method].tunes
+            assert len(steps - {0}) + len(resets) == 16  # both sides of a reset
 
 
 def test_trials_read_no_test_split_and_keep_no_samples(done):
-    for study, *_ in ran:
+    for study, *_ in done[2]:
         assert study.at_start == study.at_end == study.of_best == ()
         assert study.schedule.logged_samples == 0
 
 
-def test_the_choice_is_the_best_mean_hypervolume_of_half_a(done):
-    _, found = done
-    for method in ("ppo", "ppo_kl", "elastic_reset"):
-        own = [t for t in found["trials"] if t["method"] == method]
-        fine = {t["trial"]: t["validation"] for t in own if not t["failure"]}
-        best = found["chosen"][method]
-        assert fine[best["trial"]] == max(fine.values())
-        rates = [t["values"]["learning_rate"] for t in own if not t["failure"]]
-        nearest = min(rates, key=lambda rate: abs(np.log2(rate / 1e-3)))
-        assert best["values"]["learning_rate"] == pytest.approx(nearest)
-
-
-def test_validation_is_worked_by_hand(done):
-    place, found = done
-    told = next(t for t in found["trials"] if t["method"] == "ppo_kl")
-    (run,) = [
-        r
-        for r in evaluations.runs(
-            metrics_log.read(place / "trials/ppo_kl-0/metrics.jsonl")
-        )
-        if r.seed == 901
-    ]
-    peak = run.values(axes.REWARD, half="_a")[-1]
-    # Drift 1/3, 2/3, 1 above the start; the corner lies at 1, the start at reward 0.
-    assert told["per_seed"]["901"] == pytest.approx(peak * (1 / 3 + 2 / 3) / 3)
-    assert told["other_half"] == pytest.approx(0.5 * told["validation"])
-
-
-def test_what_is_read_off_another_run_has_its_trials_and_a_choice_of_its_own(done):
-    _, found = done
-    assert set(found["chosen"]) == set(METHODS)
-    assert found["derived"] == {"ppo_ma50": "ppo"}
-    own, source = (
-        [t["values"] for t in found["trials"] if t["method"] == name]
-        for name in ("ppo_ma50", "ppo")
+def test_the_choice_is_best_along_every_line(done):
+    _, found, _ = done
+    best = {name: one["values"] for name, one in found["chosen"].items()}
+    assert best["ppo"] == {"learning_rate": 2 * RATE}
+    assert best["ppo_kl"] == pytest.approx({"learning_rate": 1e-3, "kl_coef": 0.3})
+    # The grid of w was followed to its limit, that of intervals not at all.
+    assert best["elastic_reset"]["weight"] == pytest.approx(
+        1 / (1 + 9 * 3**4), rel=1e-5
     )
-    assert own == source and "ppo_ma50" not in found["budget"]
-    rates = [setting["learning_rate"] for setting in own]
-    best = max(rates, key=lambda rate: (rate < 1.9e-3, -abs(np.log2(rate / 1.4e-3))))
-    chosen = found["chosen"]["ppo_ma50"]
-    assert chosen["values"] == {"learning_rate": best}
+    assert best["elastic_reset"]["every"] == 10
+    assert best["ppo_average"] == pytest.approx({"learning_rate": 1e-3, "weight": 0.9})
+    for method in METHODS:
+        own = of(found, method)
+        mean = max(t["mean"] for t in own.values() if not t["failure"])
+        assert own[found["chosen"][method]["trial"]]["mean"] == mean
 
 
-def test_an_early_stop_follows_its_source(tmp_path):
-    place = run(tmp_path, methods=("ppo", "ppo_early_stop"))
-    found = json.loads((place / "results.json").read_text())
-    assert set(found["chosen"]) == {"ppo"}
-    assert found["derived"] == {"ppo_early_stop": "ppo"}
+def test_what_is_read_off_another_run_is_searched_by_itself(done):
+    _, found, ran = done
+    assert found["derived"] == dict.fromkeys(("ppo_average", "ppo_ma50"), "ppo")
+    # Its rate lies where PPO's grid never went, and those trials are its own.
+    assert found["chosen"]["ppo_ma50"]["values"] == {"learning_rate": 32 * RATE}
+    own, source = (grid(found, m, "learning_rate") for m in ("ppo_ma50", "ppo"))
+    assert own[:7] == source and own[7:] == pytest.approx([16 * RATE, 32 * RATE, 0.032])
+    shared = {t["folder"] for t in of(found, "ppo").values()}
+    assert {t["folder"] for t in of(found, "ppo_ma50").values()} > shared
+    budget = found["budget"]
+    assert budget["ppo"]["trials"] == 7 and budget["ppo_ma50"]["trials"] == 3
+    assert budget["ppo_ma50"]["settings"] == 10
+    assert sum(told["trials"] for told in budget.values()) == len(ran)
+
+
+def test_an_early_stop_has_a_rate_of_its_own(tmp_path):
+    found = read(run(tmp_path, methods=("ppo", "ppo_early_stop")))
+    assert set(found["chosen"]) == {"ppo", "ppo_early_stop"}
+    assert found["budget"]["ppo_early_stop"]["trials"] == 0
 
 
 def test_the_budget_is_that_of_all_trials(done):
-    _, found = done
-    fine = sum(t["method"] == "ppo" and not t["failure"] for t in found["trials"])
-    assert found["budget"]["ppo"]["tokens"] == 300.0 * 2 * fine
+    _, found, _ = done
+    tokens = 10.0 * CONFIG.steps * CONFIG.worlds
+    for told in found["budget"].values():
+        assert told.get("tokens", 0) == tokens * told["trials"]
 
 
-def test_the_report_holds_every_trial_and_says_what_was_cut(done):
-    place, found = done
+def test_what_a_trial_reached_is_the_declared_endpoint(done):
+    place, found, _ = done
+    told = of(found, "ppo_kl")[1]
+    rows = metrics_log.read(place / "trials" / told["folder"] / "study/metrics.jsonl")
+    axis = axes.with_corners(sentiment.AXES, dataclasses.asdict(CONFIG.corner))
+    table = endpoints.table(evaluations.runs(rows), axes=axis)["ppo_kl"]
+    values = table["hypervolume/drift/text_nll"]
+    assert told["per_unit"] == {str(unit): value for unit, value in values.items()}
+    assert set(told["per_unit"]) == {"900/900", "901/900"}
+    assert told["mean"] == pytest.approx(np.mean(list(values.values())))
+    assert told["error"] == pytest.approx(np.std(list(values.values())))  # n = 2
+
+
+def test_the_report_says_what_was_tried_and_why_it_was_chosen(done):
+    place, found, _ = done
     text = (place / "report.md").read_text()
     assert text.startswith("# Sweep") and "without a test" in text
-    for title in ("## What was chosen", "## All trials", "## Budget"):
-        assert text.count(title) == 1
-    table = text.split("## All trials")[1].split("## Budget")[0]
-    assert sum(line.startswith("| ") for line in table.splitlines()) == 1 + 16
-    assert "trials 4 instead of 9, calibration seeds 2 instead of 3" in text
+    titles = ("What was chosen", "How it was chosen", "Budget", "All trials")
+    for title in titles:
+        assert text.count(f"## {title}") == 1
+    table = text.split("## All trials")[1].split("## How it was made")[0]
+    rows = sum(line.startswith("| ") for line in table.splitlines())
+    assert rows == 1 + len(found["trials"])
+    assert "Cut: 2 units instead of 3" in text
     for method, best in found["chosen"].items():
         setting = values.Values(**best["values"])
         written = search.flags(method, methods.METHODS, setting, CONFIG.rl)
         assert best["flags"] == written
         assert f"`{best['flags']}`" in text
+    why = text.split("## How it was chosen")[1].split("## Budget")[0]
+    (rates,) = [x for x in why.splitlines() if x.startswith("| ½ PPO")]
+    assert "extended above by 3 (the edge was best)" in rates
+    assert "**0.016: " in rates and " ± " in rates
+    (weights,) = [x for x in why.splitlines() if x.startswith("| Elastic Reset | w")]
+    assert "extended below by 4" in weights and "at its limit below" in weights
 
 
-def test_a_failed_trial_is_told_and_never_chosen(tmp_path):
-    place = run(tmp_path, trials=9, methods=("ppo",))
-    found = json.loads((place / "results.json").read_text())
-    failed = [t for t in found["trials"] if t["failure"]]
-    assert [t["values"]["learning_rate"] for t in failed] == [2e-3]
-    assert failed[0]["validation"] is None
-    assert found["chosen"]["ppo"]["trial"] != failed[0]["trial"]
-    text = (place / "report.md").read_text()
-    assert "step 3: updates were skipped" in text
+def test_a_failed_trial_is_told_and_never_chosen(tmp_path, monkeypatch):
+    monkeypatch.setitem(BEST, "ppo", 1.0)
+    found = read(run(tmp_path, methods=("ppo",)))
+    own = of(found, "ppo")
+    (failed,) = [t for t in own.values() if t["failure"]]
+    assert failed["values"] == {"learning_rate": 128 * RATE} and failed["mean"] is None
+    assert found["chosen"]["ppo"]["values"] == {"learning_rate": 64 * RATE}
+    text = (tmp_path / "report.md").read_text()
+    assert "step 3: updates were skipped" in text and "0.064: failed" in text
 
 
 def test_a_method_whose_trials_all_failed_has_no_choice(tmp_path):
-    space = search.Space(learning_rate=(1.0, 8.0))
     rl = dataclasses.replace(CONFIG.rl, learning_rate=1.0)
-    place = run(tmp_path, trials=2, methods=("ppo",), space=space, rl=rl)
-    found = json.loads((place / "results.json").read_text())
+    found = read(run(tmp_path, methods=("ppo",), rl=rl))
     assert found["chosen"] == {} and found["methods"] == {}
-    assert "**Every trial failed** of PPO" in (place / "report.md").read_text()
+    assert "**Every trial failed** of PPO" in (tmp_path / "report.md").read_text()
 
 
 def test_the_choice_is_read_back_as_settings(done):
-    place, found = done
+    place, found, _ = done
     chosen = values.read(place / "results.json")
     assert set(chosen) == set(found["chosen"])
     own = chosen["elastic_reset"]
     average = own.average(decay=0.5, every=99)
     weight = elastic_reset.retained_weight(average["decay"], average["every"])
     assert weight == pytest.approx(own.weight)
+    table = tables.with_values(methods.METHODS, chosen)
+    assert table["ppo_ma50"].source == "ppo_for_ppo_ma50"
+    assert table["ppo_for_ppo_ma50"].train.values == chosen["ppo_ma50"]
+
+
+# What is compared
+
+
+def test_worlds_are_averaged_within_and_compared_between():
+    found = {"900/0": 1.0, "900/1": 3.0, "901/0": 5.0, "901/1": 5.0}
+    assert trials.outcome(found) == (2.0, 5.0)
+    assert trials.outcome({"0/900": 1.0, "0/901": 3.0}) == (1.0, 3.0)
+    assert trials.outcome({"0/900": 1.0, "0/901": None}) == ()
+
+
+@pytest.mark.parametrize("key", ["eval/reward", "drift/text_nll"])
+def test_what_is_not_finite_or_missing_reached_nothing(key):
+    rows = [*_rows("ppo", Unit(900, 0), values.Values(RATE), 30)]
+    asked = (Unit(900, 0), Unit(901, 0))
+
+    def reached(rows):
+        return trials.reached(rows, "ppo", asked, sentiment.AXES, axes.TEXT_NLL.key)
+
+    fine = reached(rows)
+    assert fine["900/0"] > 0 and fine["901/0"] is None
+    rows[4] = {**rows[4], key: np.nan}
+    assert reached(rows) == {"900/0": None, "901/0": None}
+
+
+def test_a_single_look_covers_a_rectangle_on_the_half_that_did_not_pick_it():
+    start, *_, last = [
+        row
+        for row in _rows("ppo", Unit(0, 0), values.Values(2 * RATE), 30)
+        if "eval/reward" in row
+    ]
+    last = {**last, "drift/text_nll_b": 2.4, "method": "ppo_early_stop"}
+
+    def reached(last):
+        asked, key = (Unit(0, 0),), axes.TEXT_NLL.key
+        rows = [start, last]
+        return trials.reached(rows, "ppo_early_stop", asked, sentiment.AXES, key)
+
+    # Half B gained 3 and drifted by 0.4, of a corner at 1.
+    assert reached(last)["0/0"] == pytest.approx(3 * 0.6)
+    assert reached({**last, "eval/reward_b": -1.0}) == {"0/0": 0.0}
+    assert reached({**last, "drift/text_nll_b": 3.5}) == {"0/0": 0.0}
+    assert reached({**last, "eval/reward": np.nan}) == {"0/0": None}
 
 
 # Going on
 
 
-def test_a_sweep_goes_on_with_the_trial_it_was_stopped_in(tmp_path, monkeypatch):
+def test_a_sweep_goes_on_with_the_trial_it_was_stopped_in(done, tmp_path, monkeypatch):
     place, stops = tmp_path / "sweep", iter([False] * 9 + [True] * 99)
     with monkeypatch.context() as patched:
         patched.setattr(loop, "stopped", lambda _: "SIGTERM" * next(stops))
@@ -329,51 +472,101 @@ def test_a_sweep_goes_on_with_the_trial_it_was_stopped_in(tmp_path, monkeypatch)
             run(place)
     assert stop.value.folder == place
     before = len(list(place.rglob("trial.json")))
-    assert 0 < before < 12 and not (place / "results.json").exists()
+    assert 0 < before < 9 and not (place / "results.json").exists()
     ran.clear()
-    for left in place.rglob("checkpoints"):
-        left.rmdir()  # what the stand-in's trial had begun
     run(place, resume=True)
-    assert len(ran) == 12 - before
-    whole = json.loads((run(tmp_path / "whole") / "results.json").read_text())
-    found = json.loads((place / "results.json").read_text())
-    assert found["trials"] == whole["trials"]
+    assert len(ran) + before == len(done[2])
+    assert read(place)["trials"] == done[1]["trials"]
 
 
-def test_a_second_process_takes_the_trials_that_nobody_has_begun(tmp_path, capsys):
-    place = tmp_path / "sweep"
+@contextlib.contextmanager
+def held(folder, monkeypatch, *, before_release):
+    """Another process is at a trial, until the first time that this one has nothing
+    left but to wait."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(files.lock(folder))
+
+        def pause(seconds):
+            before_release()
+            stack.close()
+
+        monkeypatch.setattr(trials.time, "sleep", pause)
+        yield
+
+
+def joined(place):
+    """The flags of a process that joins the sweep of another one."""
     config = dataclasses.replace(CONFIG, output=str(place), resume=True)
     place.mkdir()
-    layout = parallel.data(1)
-    command.write_config(place, config, layout)
-    first = place / "trials/ppo-0"
-    with files.lock(first):  # as long as the other process is at it
+    command.write_config(place, config, parallel.data(1))
+    return config
+
+
+FIRST = "trials/ppo-lr6.25e-05"
+
+
+def test_a_trial_of_a_process_that_died_is_taken(done, tmp_path, monkeypatch, capsys):
+    config, seen = joined(tmp_path / "sweep"), []
+    first = tmp_path / "sweep" / FIRST
+    with held(first, monkeypatch, before_release=lambda: seen.extend(ran)):
         swept.run(config)
-        assert len(ran) == 11 and not (place / "results.json").exists()
+    # What did not wait for it went on: the other methods, to their ends.
+    assert {"elastic_reset", "ppo_kl"} < {tuned(one.study)[0] for one in seen}
+    assert first / "study" not in [one.folder for one in seen]
+    assert [one.folder for one in ran].count(first / "study") == 1
+    assert len({one.folder for one in ran}) == len(ran)
     said = "".join(capsys.readouterr())
-    assert "1 trial is with another process" in said
-    ran.clear()
-    swept.run(config)
-    assert [trial.folder for trial in ran] == [first]
-    found = json.loads((place / "results.json").read_text())
-    assert (
-        found["trials"]
-        == json.loads((run(tmp_path / "whole") / "results.json").read_text())["trials"]
-    )
+    assert said.count("waiting for the trials of other processes") == 1
+    assert read(tmp_path / "sweep")["trials"] == done[1]["trials"]
 
 
-def test_what_is_left_is_what_all_processes_leave():
-    # Four trials in 400 s, whoever ran them; 4 of 10 are left.
-    clock = [(0.0, 0), (500.0, 2), (700.0, 4), (900.0, 6)]
-    assert trials._time_left(clock[:2], 10) == ""
-    assert trials._time_left(clock, 10) == "; about 6 min 40 s left"
+def test_a_trial_that_another_process_ends_is_not_run_again(
+    done, tmp_path, monkeypatch
+):
+    whole, _, _ = done
+    config = joined(tmp_path / "sweep")
+    here, there = tmp_path / "sweep" / FIRST, whole / FIRST
+
+    def end():
+        shutil.copytree(there / "study", here / "study")
+        shutil.copy(there / "trial.json", here)
+
+    with held(here, monkeypatch, before_release=end):
+        swept.run(config)
+    assert here / "study" not in [one.folder for one in ran]
+    assert read(tmp_path / "sweep")["trials"] == read(whole)["trials"]
+
+
+def test_processes_share_a_sweep_and_run_no_trial_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "_PAUSE", 0.01)
+    config = dataclasses.replace(CONFIG, output=str(tmp_path))
+    setting = types.SimpleNamespace(folder=tmp_path, layout=parallel.data(1))
+    shared = sweep_of(config, setting)
+    ends, console = [], rich.console.Console(quiet=True)
+
+    def process():
+        ends.append(trials.run(shared, console, None))
+
+    workers = [threading.Thread(target=process) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    counts = collections.Counter(one.folder for one in ran)
+    assert set(counts.values()) == {1} and len(counts) == len(ends[0])
+    assert ends[0] == ends[1] == ends[2]
+
+
+def sweep_of(config, setting):
+    """The sweep of the flags, with its studies."""
+    experiment = importlib.import_module("experiments.sweep.subject")._experiment
+    return experiment(swept.SUBJECT).study(config, setting)
 
 
 def test_a_finished_sweep_is_not_run_over(done):
-    place, _ = done
+    place, _, _ = done
     with pytest.raises(ValueError, match="holds a sweep already: pass --resume"):
         run(place)
-    ran.clear()
     run(place, resume=True)
     assert not ran
 
@@ -383,18 +576,18 @@ def test_a_finished_sweep_is_not_run_over(done):
 
 def _runs(method, peak):
     setting = values.Values(learning_rate=1e-3 * 2**peak)
-    rows = [r for seed in (0, 1) for r in _rows(method, seed, setting, 30)]
+    rows = [r for seed in (0, 1) for r in _rows(method, Unit(0, seed), setting, 30)]
     return evaluations.runs(rows)
 
 
 def test_pooled_trials_reach_what_the_best_of_them_does():
     one, two = _runs("ppo", 0.0), _runs("ppo", -2.0)
-    drifts = np.linspace(2, 3, 7)
+    drifts = np.linspace(0, 1, 7)
     for run, best in zip(evaluations.pooled([two, one]), one, strict=True):
-        assert len(run.rows) == 1 + 2 * 3
-        np.testing.assert_array_equal(
-            run.picked(axes.REWARD, axes.TEXT_NLL, drifts),
-            best.picked(axes.REWARD, axes.TEXT_NLL, drifts),
+        assert len(run.rows) == 2 * (1 + 3)
+        np.testing.assert_allclose(
+            run.attained(axes.REWARD, axes.TEXT_NLL, drifts),
+            best.attained(axes.REWARD, axes.TEXT_NLL, drifts),
         )
 
 
@@ -405,23 +598,3 @@ def test_the_front_of_fronts_is_drawn(tmp_path):
     chosen = {"ppo": 0, "ppo_kl": None}
     draw_fronts(tried, sentiment.AXES, path, chosen=chosen, note="2 seeds")
     assert path.stat().st_size > 10_000
-
-
-def test_validation_never_sees_half_b_and_the_other_half_never_chooses():
-    (run, _) = _runs("ppo", 0.0)
-    corner = (3.0, 0.0)
-    one, two = sweep_report.validation(run, axes.TEXT_NLL, corner)
-    changed = [
-        {**row, "eval/reward_b": 7.0, "drift/text_nll_b": 2.5} for row in run.rows
-    ]
-    other = run._replace(rows=changed, start=changed[0])
-    assert sweep_report.validation(other, axes.TEXT_NLL, corner)[0] == one
-    half = run.points_by_half(axes.TEXT_NLL)[0]
-    assert one == pareto.hypervolume(half, corner) and two == pytest.approx(one / 2)
-
-
-def test_a_trial_that_is_not_finite_failed():
-    (run, _) = _runs("ppo", 0.0)
-    rows = [*run.rows[:-1], {**run.rows[-1], "eval/reward_a": np.nan}]
-    found = sweep_report.validation(run._replace(rows=rows), axes.TEXT_NLL, (3.0, 0.0))
-    assert np.isnan(found).all()

@@ -10,7 +10,7 @@ from experiments.sweep import sentiment as swept
 from rlhf_jax.runtime import loop
 from rlhf_jax.studies import programs, values
 
-METHODS = ("ppo", "elastic_reset", "ppo_ma50")
+METHODS = ("ppo", "elastic_reset", "ppo_early_stop", "ppo_ma50")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,14 +21,16 @@ def shared():
 
 
 def sweep(output, **changes):
-    """The folder of a sweep of two trials on seed 0 and the study's own prompts."""
+    """The folder of a sweep of few values on seed 0 and the study's own prompts."""
     words = small_study.flags(
         methods=METHODS,
         output=output,
-        trials=2,
         num_evals=5,
         first_seed=0,
-        space__every=(2, 3),
+        space__learning_rate=(1, 4),
+        space__weight=0.5,
+        space__every=2,
+        space__extensions=0,
         microworld__eval_split="test",
         **changes,
     )
@@ -46,18 +48,32 @@ def of(folder, method):
     return [row for row in rows if row["method"] == repr(method)]
 
 
-def test_the_first_trial_is_the_run_as_its_flags_have_it(done, tmp_path):
+def folders(done, method):
+    """{rate: the folder of the study} of a method's trials with the flags' w."""
+    found = json.loads((done / "results.json").read_text())["trials"]
+    own = [told for told in found if told["method"] == method]
+    weight = own[0]["values"].get("weight")
+    return {
+        told["values"]["learning_rate"]: done / "trials" / told["folder"] / "study"
+        for told in own
+        if told["values"].get("weight") == weight
+    }
+
+
+def test_a_trial_of_the_flags_own_setting_is_the_run_as_they_have_it(done, tmp_path):
     run = small_study.run(methods=METHODS, num_evals=5, output=tmp_path / "run")
-    for method, trial in zip(METHODS, ("ppo", "elastic_reset", "ppo"), strict=True):
-        assert of(done / f"trials/{trial}-0", method) == of(run, method)
-        assert of(done / f"trials/{trial}-1", method) != of(run, method)
+    for method in METHODS:
+        own, other = folders(done, method).values()
+        assert of(own, method) == of(run, method)
+        assert of(other, method) != of(run, method)
 
 
 def test_the_sweep_leaves_a_report_and_a_choice(done):
-    trials = {path.name for path in (done / "trials").iterdir()}
-    assert trials == {"ppo-0", "ppo-1", "elastic_reset-0", "elastic_reset-1"}
     found = json.loads((done / "results.json").read_text())
-    assert len(found["trials"]) == 6 and not any(t["failure"] for t in found["trials"])
+    trials = {path.name for path in (done / "trials").iterdir()}
+    assert trials == {told["folder"] for told in found["trials"]} and len(trials) == 5
+    assert not any(told["failure"] for told in found["trials"])
+    assert [len(found["search"][name]) for name in METHODS] == [1, 3, 1, 1]
     assert (done / "front.png").read_bytes().startswith(b"\x89PNG")
     assert set(values.read(done / "results.json")) == set(found["methods"])
 
@@ -77,6 +93,8 @@ def test_a_sweep_stopped_within_a_trial_goes_on_as_if_it_had_not(
     assert programs.compile_programs.cache_info().misses == before
     for trial in (done / "trials").iterdir():
         resumed = folder / "trials" / trial.name
-        assert small_study.lines(resumed) == small_study.lines(trial)
+        assert small_study.lines(resumed / "study") == small_study.lines(
+            trial / "study"
+        )
     one, other = (json.loads((f / "results.json").read_text()) for f in (folder, done))
     assert one["trials"] == other["trials"] and one["chosen"] == other["chosen"]

@@ -1,4 +1,4 @@
-"""The game's sweep: unpublished settings, and rates, tried at equal cost for all.
+"""The game's sweep: unpublished settings, and rates, searched as finely for all.
 
 A runner that trains nothing stands in, but for a small game that is swept for real.
 """
@@ -7,7 +7,6 @@ import dataclasses
 import json
 import types
 
-import checks
 import numpy as np
 import pytest
 import small_game
@@ -23,14 +22,15 @@ from rlhf_jax.studies import runner, search
 from rlhf_jax.studies.values import Values
 
 METHODS = ("reinforce", "reinforce_kl", "elastic_reset", "reinforce_ma50")
-CONFIG = dataclasses.replace(swept.CONFIG, methods=METHODS, trials=4, seeds=2)
+CONFIG = dataclasses.replace(swept.CONFIG, methods=METHODS, seeds=2)
 RL = CONFIG.rl
+RATES = range(-3, 4)
 TRAINED = [name for name, method in methods.METHODS.items() if method.train]
 
 
 def current(name, config=CONFIG):
     """The `Values` that the flags of the game stand for."""
-    return search.current(name, methods.METHODS[name], config)
+    return search.current(name, methods.METHODS, config)
 
 
 def flags(name, values):
@@ -50,12 +50,13 @@ def flags(name, values):
         ("s2p_1", ("learning_rate",)),
         ("reinforce_kl", ("learning_rate", "strength")),
         ("reinforce_l2", ("learning_rate", "strength")),
-        ("reinforce_kl_average", ("learning_rate", "weight", "strength")),
+        ("reinforce_kl_average", ("learning_rate", "strength", "weight")),
         ("elastic_reset", ("learning_rate", "weight", "every")),
         ("elastic_reset_receiver", ("learning_rate", "weight", "every")),
         ("reset_to_interpolation", ("learning_rate", "weight", "every")),
         ("reset_to_initial", ("learning_rate", "every")),
-        ("reinforce_ma50", ()),
+        ("reinforce_ma50", ("learning_rate",)),
+        ("reinforce_average", ("learning_rate", "weight")),
     ],
 )
 def test_a_method_is_tuned_in_what_it_reads(name, fields):
@@ -87,7 +88,7 @@ def test_the_flags_own_setting_is_the_run_as_it_is(name, unmeasured):
 def test_where_an_interval_outlasts_the_average_its_decay_is_tuned():
     config = presets.preset(swept.CONFIG, "paper", swept.PRESETS)
     own = current("elastic_reset", config)
-    assert tuple(own.known()) == ("learning_rate", "every", "decay")
+    assert tuple(own.known()) == ("learning_rate", "decay", "every")
     assert own.average(decay=0.1, every=7) == {"decay": 0.99, "every": 23_000}
     assert "--rl.decay 0.99 --rl.reset-every 23000" in flags("elastic_reset", own)
 
@@ -100,7 +101,10 @@ def test_a_run_without_resets_is_no_place_to_tune_them():
 
 @pytest.mark.parametrize("name", ["reinforce_kl", "elastic_reset", "reinforce_l2"])
 def test_the_flags_of_a_setting_make_the_setting(name):
-    values = search.trials(name, current(name), CONFIG.space, count=4, steps=240)[3]
+    first = current(name)
+    lines = search.lines(name, first, CONFIG.space, longest=239)
+    ends = {line.field: line.grid[-1] for line in lines}
+    values = dataclasses.replace(first, **ends)
     words = iter(flags(name, values).split())
     config = CONFIG
     for flag, value in zip(words, words, strict=True):
@@ -155,18 +159,18 @@ def test_a_setting_has_checkpoints_of_its_own(unmeasured, tmp_path):
 # The plan
 
 
-def test_trials_come_in_rounds_and_every_method_has_as_many():
-    checks.in_rounds(swept.SUBJECT.plan(CONFIG), METHODS[:3], count=4)
-
-
 @pytest.mark.parametrize("preset", [None, *swept.PRESETS])
 def test_every_method_can_be_swept_as_the_presets_have_it(preset):
     config = swept.CONFIG
     if preset:
         config = presets.preset(config, preset, swept.PRESETS)
-    assert (config.trials, config.seeds, config.first_seed) == (9, 3, 900)
+    assert (config.seeds, config.first_seed) == (3, 900)
     config = dataclasses.replace(config, methods=("all",))
-    assert len(swept.SUBJECT.plan(config)) == 9 * len(TRAINED)
+    planned = swept.SUBJECT.plan(config)
+    assert list(planned) == list(methods.METHODS)
+    for searched in planned.values():
+        rates = searched.lines[0].grid
+        assert rates == pytest.approx([config.rl.learning_rate * 2.0**n for n in RATES])
 
 
 def test_what_is_not_published_is_swept_over_what_is_written_down():
@@ -192,14 +196,12 @@ def test_what_is_not_published_is_swept_over_what_is_written_down():
     [
         ({"tuned": "results.json"}, "--tuned: a sweep finds it"),
         ({"axis": "drift/none"}, "--axis drift/none: choose from drift/bleu_en"),
-        ({"trials": 0}, "--trials 0: must be a whole number of at least 1"),
-        ({"trials": 10}, "reinforce has 9 combinations"),
         ({"num_evals": 3}, "--num-evals 3: elastic_reset"),
-        ({"num_evals": 6, "trials": 9}, "--num-evals 6: elastic_reset"),
+        ({"num_evals": 6}, "--space.every 50: elastic_reset may be reset every 80 to"),
         ({"methods": ("dpo",)}, "--methods dpo: unknown"),
         (
-            {"space": swept.Space(every=(400,)), "trials": 2},
-            "--space.every 400: a run of 240 steps",
+            {"space": swept.Space(every=(400,))},
+            "--space.every 400: elastic_reset may be reset every 40 to 239",
         ),
         (
             {"space": swept.Space(decay=(1.0,)), "preset": "paper"},
@@ -222,10 +224,10 @@ ran = []  # (study, starts) of trials
 
 
 def fake_run(study, folder, layout, *, console, signals, starts):
-    """German that a setting decides: most at twice the usual rate, and w of 0.3."""
+    """German that a setting decides: most at twice the usual rate, and w of 0.25."""
     ran.append((study, starts))
     (values,) = [row.train.values for row in study.methods.values() if row.train]
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with metrics_log.Lines(folder / "metrics.jsonl", resume_offset=0) as log:
         for unit in study.units:
             for name in study.methods:
@@ -236,7 +238,7 @@ def fake_run(study, folder, layout, *, console, signals, starts):
 def rows(name, seed, values):
     rate = values.learning_rate or RL.learning_rate
     peak = 9 - abs(np.log2(rate / (2 * RL.learning_rate)))
-    peak -= abs(np.log2((values.weight or 0.3) / 0.3))
+    peak -= abs(np.log2((values.weight or 0.25) / 0.25))
     for step in range(0, 241, 80):
         x = step / 240
         phase = "start" if step == 0 else "final" if step == 240 else "train"
@@ -262,20 +264,21 @@ def done(unmeasured, tmp_path, monkeypatch):
     return place, json.loads((place / "results.json").read_text())
 
 
-def test_the_choice_is_the_most_german_at_least_english_lost_on_half_a(done):
+def test_the_choice_is_the_most_german_at_least_english_lost(done):
     _, found = done
     for method in METHODS:
         own = [t for t in found["trials"] if t["method"] == method]
-        assert len(own) == 4 and all(len(t["per_seed"]) == 2 for t in own)
-        best = max(own, key=lambda told: told["validation"])
+        assert all(len(t["per_unit"]) == 2 for t in own)
+        best = max(own, key=lambda told: told["mean"])
         assert found["chosen"][method]["trial"] == best["trial"]
-        assert best["other_half"] < best["validation"]
+        chosen = found["chosen"][method]["values"]
+        assert chosen["learning_rate"] == 2 * RL.learning_rate
+    assert found["chosen"]["elastic_reset"]["values"]["weight"] == 0.25
 
 
 def test_trials_share_their_start_and_read_no_test_sentences(done):
-    assert len(ran) == 12
     assert len({id(starts) for _, starts in ran}) == 1
-    assert len({study.digest for study, _ in ran}) == 12
+    assert len({study.digest for study, _ in ran}) == len(ran)
     for study, _ in ran:
         assert study.at_end == study.of_best == ()
         assert [unit.seed for unit in study.units] == [900, 901]
@@ -284,12 +287,13 @@ def test_trials_share_their_start_and_read_no_test_sentences(done):
 def test_the_report_names_what_was_tried_in_the_games_words(done):
     place, found = done
     text = (place / "report.md").read_text()
-    header = next(line for line in text.splitlines() if line.startswith("| method"))
+    table = text.split("## All trials")[1]
+    header = next(line for line in table.splitlines() if line.startswith("| method"))
     for name in ("learning rate", "w", "interval", "penalty"):
         assert f" {name} " in header
     assert " β " not in header and " decay " not in header
     assert "BLEU-En lost" in text and "experiments.pivot_translation" in text
-    assert "trials 4 instead of 9, calibration seeds 2 instead of 3" in text
+    assert "Cut: 2 units instead of 3" in text
     for best in found["chosen"].values():
         assert f"`{best['flags']}`" in text
 
@@ -315,13 +319,15 @@ def test_a_sweep_chooses_settings_that_a_study_then_runs(tmp_path, monkeypatch):
     small = small_game.config(data, cache=str(tmp_path / "cache"), methods=names)
     fields = {f.name: getattr(small, f.name) for f in dataclasses.fields(small)}
     fields |= {"seeds": 1, "first_seed": 900, "num_evals": 6}
-    fields |= {"output": str(tmp_path / "sweep"), "space": swept.Space(every=(2, 3))}
-    place = swept.run(swept.Config(**fields, trials=2))
+    space = swept.Space((1.0, 2.0), weight=(0.5,), every=(2, 3), extensions=0)
+    fields |= {"output": str(tmp_path / "sweep"), "space": space}
+    place = swept.run(swept.Config(**fields))
     found = json.loads((place / "results.json").read_text())
     assert set(found["chosen"]) == set(names)
-    assert [trial["failure"] for trial in found["trials"]] == [""] * 6
+    assert not any(trial["failure"] for trial in found["trials"])
     assert (place / "front.png").read_bytes().startswith(b"\x89PNG")
-    records = metrics_log.read(place / "trials/reinforce-0/metrics.jsonl")
+    folder = place / "trials" / found["trials"][0]["folder"]
+    records = metrics_log.read(folder / "study/metrics.jsonl")
     assert not any("test/bleu_de" in record for record in records)
     file, output = str(place / "results.json"), str(tmp_path / "run")
     again = dataclasses.replace(small, tuned=file, num_evals=6, output=output)

@@ -1,14 +1,10 @@
-"""Tuning: as many trials for every method, evenly drawn, chosen as was declared."""
+"""Tuning: what a method is searched in, over which grids, and what a setting means."""
 
-import collections
 import types
 
-import hypothesis
 import pytest
-from hypothesis import strategies as st
 
 from experiments import sentiment
-from rlhf_jax import elastic_reset
 from rlhf_jax.cli import options
 from rlhf_jax.studies import methods, search, tables
 from rlhf_jax.studies.interfaces import Schedule
@@ -17,19 +13,22 @@ from rlhf_jax.studies.values import Values
 RL, SPACE = options.RL(), search.Space()
 TRAINED = [name for name, m in methods.METHODS.items() if m.train]
 PLAYED = [name for name in TRAINED if hasattr(methods.METHODS[name].train, "hyper")]
+DERIVED = [name for name, m in methods.METHODS.items() if m.source]
 
 
 def current(name, *, rl=RL, override=None):
     """The `Values` of a method's run, with the settings that flags give it alone."""
-    asked = {name: override} if override else {}
-    row = tables.with_overrides(methods.METHODS, asked)[name]
-    return search.current(name, row, sentiment.Config(rl=rl))
+    return search.current(name, table(override or {}), sentiment.Config(rl=rl))
 
 
-def trials(name, *, space=SPACE, rl=RL, override=None, **options):
-    options = {"count": 9, "steps": 50, **options}
-    first = current(name, rl=rl, override=override)
-    return search.trials(name, first, space, **options)
+def table(override):
+    """The methods, some of which have settings of their own."""
+    return tables.with_overrides(methods.METHODS, override)
+
+
+def lines(name, *, space=SPACE, first=None, **options):
+    options = {"longest": 49, **options}
+    return search.lines(name, first or current(name), space, **options)
 
 
 def scalars(name, values, rl=RL):
@@ -58,29 +57,28 @@ def scalars(name, values, rl=RL):
         ("kl_average", ("learning_rate", "kl_coef", "weight")),
         ("trdpo_soft", ("learning_rate", "kl_coef", "every")),
         ("reference_reset", ("learning_rate", "kl_coef", "every")),
-        ("ppo_ma50", ()),
-        ("best_of_4", ()),
+        # What is read off a run has that run's parameters, and the EMA's of an EMA.
+        ("ppo_ma50", ("learning_rate",)),
+        ("ppo_early_stop", ("learning_rate",)),
+        ("ppo_average", ("learning_rate", "weight")),
+        ("warp_50", ("learning_rate", "kl_coef", "weight")),
     ],
 )
 def test_a_method_is_tuned_in_what_it_reads(name, fields):
-    assert methods.METHODS[name].tunes == fields
+    assert search.tuned_in(name, methods.METHODS) == fields
     assert tuple(current(name).known()) == fields
+    assert tuple(line.field for line in lines(name)) == fields
 
 
-# Trials
-
-
-@pytest.mark.parametrize("name", TRAINED)
-@pytest.mark.parametrize("count", [1, 4, 9])
-def test_every_method_has_as_many_different_trials(name, count):
-    found = trials(name, count=count)
-    assert len(set(found)) == len(found) == count
-    assert len({tuple(values.known()) for values in found}) == 1
+def test_what_only_is_measured_is_not_tuned():
+    assert current("best_of_4") == Values()
+    with pytest.raises(ValueError, match="best_of_4 trains nothing of its own"):
+        lines("best_of_4")
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_the_first_trial_is_the_run_as_its_flags_have_it(name):
-    first = trials(name)[0]
+def test_the_first_setting_is_the_run_as_its_flags_have_it(name):
+    first = current(name)
     found = first.average(decay=RL.decay, every=RL.reset_every)
     assert found["decay"] == pytest.approx(RL.decay, rel=1e-12)
     assert found["every"] == RL.reset_every
@@ -89,107 +87,114 @@ def test_the_first_trial_is_the_run_as_its_flags_have_it(name):
 
 
 @pytest.mark.parametrize("name", PLAYED)
-def test_the_first_trial_trains_with_the_runs_own_scalars(name):
-    first, plain = scalars(name, trials(name)[0]), scalars(name, Values())
+def test_the_first_setting_trains_with_the_runs_own_scalars(name):
+    first, plain = scalars(name, current(name)), scalars(name, Values())
     for field in plain._fields:
         assert getattr(first, field) == pytest.approx(getattr(plain, field), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["ppo", "ppo_kl", "elastic_reset_kl"])
-@pytest.mark.parametrize("count", [4, 9])
-def test_the_other_trials_use_every_value_as_often_give_or_take_one(name, count):
-    for seed in range(5):
-        found = trials(name, count=count, seed=seed)[1:]
-        for field in methods.METHODS[name].tunes:
-            counts = collections.Counter(getattr(values, field) for values in found)
-            used = [counts.get(v, 0) for v in _values(field)]
-            assert sum(used) == count - 1 and max(used) - min(used) <= 1
-
-
-def _values(field):
-    scale = getattr(RL, field) if field in ("learning_rate", "kl_coef") else None
-    values = getattr(SPACE, field)
-    return [v * scale for v in values] if scale is not None else values
-
-
-def test_rates_and_penalties_are_multiples_of_the_runs_own():
-    rl = options.RL(learning_rate=1e-6, kl_coef=0.001)
-    for one, other in zip(trials("ppo_kl", rl=rl), trials("ppo_kl"), strict=True):
-        ratio = one.learning_rate / other.learning_rate
-        assert ratio == pytest.approx(1e-6 / RL.learning_rate)
-        assert one.kl_coef / other.kl_coef == pytest.approx(0.001 / RL.kl_coef)
-    for one, other in zip(trials("sft", rl=rl), trials("sft"), strict=True):
-        assert one == other  # supervised steps have a rate of their own
-
-
-def test_trials_are_the_same_each_time_and_others_with_another_seed():
-    assert trials("elastic_reset") == trials("elastic_reset")
-    other = trials("elastic_reset", seed=1)
-    assert other[0] == trials("elastic_reset")[0]
-    assert other[1:] != trials("elastic_reset")[1:]
-
-
-def test_a_space_as_large_as_the_trials_is_a_grid():
-    space = search.Space(learning_rate=(1.0,), weight=(0.2, 0.5), every=(5, 10))
-    found = trials("elastic_reset", space=space, count=5)[1:]
-    assert {(v.weight, v.every) for v in found} == {
-        (w, e) for w in (0.2, 0.5) for e in (5, 10)
-    }
-
-
-def test_the_own_setting_is_not_tried_twice():
-    own = elastic_reset.retained_weight(RL.decay, RL.reset_every)
-    space = search.Space(
-        learning_rate=(1.0,), weight=(own, 0.5), every=(RL.reset_every,)
-    )
-    found = trials("elastic_reset", space=space, count=2)
-    assert [v.weight for v in found] == [own, 0.5]
-
-
 def test_what_a_run_overrides_is_where_a_method_starts_from():
-    own = {"kl_coef": 0.5, "decay": 0.9, "learning_rate": 7.0}
-    found = trials("elastic_reset", override=own)
-    assert tuple(found[0].known()) == ("learning_rate", "kl_coef", "every")
-    assert (found[0].learning_rate, found[0].kl_coef) == (7.0, 0.5)
-    assert {v.kl_coef for v in found} <= {0.5 * x for x in SPACE.kl_coef}
+    own = {"elastic_reset": {"kl_coef": 0.5, "decay": 0.9, "learning_rate": 7.0}}
+    first = current("elastic_reset", override=own)
+    assert tuple(first.known()) == ("learning_rate", "kl_coef", "every")
+    assert (first.learning_rate, first.kl_coef) == (7.0, 0.5)
+    (grid,) = [x.grid for x in lines("elastic_reset", first=first)[1:2]]
+    assert grid == pytest.approx([0.5 * x for x in SPACE.kl_coef])
+    fixed = current("ppo_average", override={"ppo": {"decay": 0.9}})
+    assert tuple(fixed.known()) == ("learning_rate",)
 
 
 def test_where_an_interval_outlasts_the_average_its_decay_is_tuned():
     rl = options.RL(decay=0.99, reset_every=23_000)
     first = current("elastic_reset", rl=rl)
-    assert tuple(first.known()) == ("learning_rate", "every", "decay")
+    assert tuple(first.known()) == ("learning_rate", "decay", "every")
     assert first.average(decay=0.1, every=7) == {"decay": 0.99, "every": 23_000}
-    found = trials("elastic_reset", rl=rl)
-    assert {v.decay for v in found} <= {0.99, *SPACE.decay}
+    found = lines("elastic_reset", first=first)
+    assert {x.field: x.grid for x in found}["decay"] == SPACE.decay
+
+
+# Grids
+
+
+@pytest.mark.parametrize("name", [*TRAINED, *DERIVED])
+def test_every_method_begins_with_the_same_multiples_of_its_rate(name):
+    first = current(name)
+    rates = lines(name)[0]
+    assert rates.field == "learning_rate" and len(rates.grid) == 7
+    found = [rate / first.learning_rate for rate in rates.grid]
+    assert found == pytest.approx([2.0**n for n in range(-3, 4)])
+
+
+def test_penalties_are_multiples_of_the_runs_own():
+    rl = options.RL(learning_rate=1e-6, kl_coef=0.001)
+    found = {x.field: x.grid for x in lines("ppo_kl", first=current("ppo_kl", rl=rl))}
+    assert found["kl_coef"] == pytest.approx([0.001 * x for x in SPACE.kl_coef])
+    assert found["learning_rate"] == pytest.approx(
+        [1e-6 * x for x in SPACE.learning_rate]
+    )
+    # Supervised steps have a rate of their own.
+    assert current("sft", rl=rl) == current("sft")
 
 
 def test_a_penalty_of_nothing_has_no_multiples():
-    rl = options.RL(kl_coef=0.0)
-    assert {v.kl_coef for v in trials("ppo_kl", rl=rl)} == {0.0}
+    first = current("ppo_kl", rl=options.RL(kl_coef=0.0))
+    assert lines("ppo_kl", first=first)[1].grid == (0.0,)
+
+
+def test_a_grid_ascends_and_has_each_value_once():
+    space = search.Space(learning_rate=(2.0, 1.0, 2.0), weight=(0.9, 0.2))
+    found = lines("elastic_reset", space=space)
+    rate = RL.learning_rate
+    assert found[0].grid == pytest.approx((rate, 2 * rate))
+    assert found[1].grid == (0.2, 0.9)
+
+
+def test_intervals_may_grow_to_one_reset_in_a_run():
+    every = lines("elastic_reset", shortest=3)[-1]
+    assert (every.low, every.high) == (3, 49)
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("options", "message"),
     [
-        ("ppo", {"count": 10}, "9 combinations of learning_rate, and 10 trials.*space"),
-        ("elastic_reset", {"steps": 14}, "--space.every 14: a run of 14 steps"),
-        ("ppo_ma50", {}, "ppo_ma50 trains nothing of its own"),
-        ("reset_to_initial", {"rl": options.RL(reset_every=0)}, "--rl.reset-every 0"),
+        ({"longest": 13}, "--space.every 14: elastic_reset may be reset every 1 to 13"),
+        ({"shortest": 8}, "--space.every 7: .* every 8 to 49"),
         (
-            "ppo",
             {"space": search.Space(learning_rate=(0.0,))},
             "learning_rate=.*0.0.*: must be a number above",
         ),
         (
-            "elastic_reset",
             {"space": search.Space(weight=(1.0,))},
             "weight=.*1.0.*: must be a number above 0 and below 1",
         ),
     ],
 )
-def test_spaces_that_cannot_be_searched_are_refused(name, options, message):
+def test_spaces_that_cannot_be_searched_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        trials(name, **options)
+        lines("elastic_reset", **options)
+
+
+def test_a_run_without_resets_is_no_place_to_tune_them():
+    with pytest.raises(ValueError, match="--rl.reset-every 0: reset_to_initial is"):
+        current("reset_to_initial", rl=options.RL(reset_every=0))
+
+
+# Runs that methods share
+
+
+def test_methods_read_off_one_source_share_its_runs():
+    def run(name, values):
+        return search.trained(name, methods.METHODS, values, current(name))
+
+    own = current("ppo_average").weight
+    assert run("ppo_ma50", Values(0.3)) == run("ppo", Values(0.3)) == Values(0.3)
+    assert run("ppo_average", Values(0.3, weight=own)) == Values(0.3)
+    other = Values(0.3, weight=0.75)
+    assert run("ppo_average", other) == other
+    # A source that is tuned in w has it in its own values too.
+    warp = current("warp_50")
+    assert run("warp_50", warp) == run("kl_average", warp) == warp
+    assert run("elastic_reset", current("elastic_reset")) == current("elastic_reset")
 
 
 # What a setting does
@@ -233,18 +238,11 @@ def test_flags_of_a_derived_method_are_those_of_its_source_trained_apart_or_not(
         assert written == "--rl.learning-rate 0.3"
 
 
-# The choice
-
-
-@hypothesis.settings(max_examples=40, deadline=None)
-@hypothesis.given(
-    st.lists(st.none() | st.just(float("nan")) | st.integers(-3, 3).map(float))
-)
-def test_the_first_of_the_largest_is_chosen_and_no_failure(values):
-    fine = [v for v in values if v is not None and v == v]
-    best = search.choose(values)
-    if not fine:
-        assert best is None
-    else:
-        assert values[best] == max(fine)
-        assert all(v != max(fine) for v in values[:best])
+def test_a_note_says_what_was_tuned_and_what_follows():
+    tuned = {"ppo": Values(0.3)}
+    rows = {name: methods.METHODS[name] for name in ("ppo", "ppo_ma50", "sft")}
+    written = search.note("x.json", tuned, rows, lambda name: "--flags")
+    assert written == (
+        "Tuned by x.json: ppo: --flags. Read off these: ppo_ma50. As the flags have "
+        "them: sft."
+    )

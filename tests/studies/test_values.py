@@ -1,6 +1,7 @@
 """Settings that a search chose: written, read back, told apart."""
 
 import json
+import pathlib
 
 import pytest
 
@@ -37,3 +38,10 @@ def test_the_digest_moves_with_what_is_tuned():
     found = {values.digest("0123456789ab", t) for t in ({}, one, other)}
     assert len(found) == 3 and "0123456789ab" in found
     assert all(len(text) == 12 for text in found)
+
+
+def test_what_an_earlier_sweep_recorded_is_still_read():
+    results = pathlib.Path(__file__).resolve().parents[2] / "experiments/results"
+    found = values.read(results / "game_sweep.json")
+    assert found["reinforce"] == found["reinforce_ma50"] == Values(1.25e-4)
+    assert found["elastic_reset"] == Values(1.25e-4, weight=0.3, every=100)
