@@ -27,6 +27,8 @@ def sweep(output, **changes):
         output=output,
         num_evals=5,
         first_seed=0,
+        worlds=1,
+        microworld__world=0,
         space__learning_rate=(1, 4),
         space__weight=0.5,
         space__every=2,
