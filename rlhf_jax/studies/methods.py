@@ -40,6 +40,7 @@ METHODS = {
         "control",
         train=FineTuning("own_samples"),
         tunes=("learning_rate",),
+        follows="sft",
     ),
     "reinforce": trained(
         "REINFORCE with a learned baseline, no KL penalty",
@@ -92,6 +93,7 @@ METHODS = {
         role="control",
         resets=True,
         copy=1,
+        follows="elastic_reset",
     ),
     "elastic_reset_kl": trained(
         "Elastic Reset with the KL penalty to the initial model",
@@ -207,6 +209,7 @@ METHODS = {
         _NO_KL,
         role="control",
         reward="gold",
+        follows="ppo",
     ),
     "ppo_random": trained(
         "PPO on an untrained reward model",
@@ -214,6 +217,7 @@ METHODS = {
         _NO_KL,
         role="control",
         reward="random",
+        follows="ppo",
     ),
     "ppo_early_stop": tables.derived(
         "PPO stopped at its best validation checkpoint",

@@ -162,11 +162,15 @@ def note(source, tuned, methods, flags):
     """
     written = [f"{name}: {flags(name)}" for name in methods if name in tuned]
     rest = [name for name in methods if name not in tuned]
-    read = [name for name in rest if methods[name].source in tuned]
-    left = [name for name in rest if name not in read]
+    like = [
+        name
+        for name in rest
+        if methods[name].source in tuned or methods[name].follows in tuned
+    ]
+    left = [name for name in rest if name not in like]
     return (
         f"Tuned by {source}: {'; '.join(written) or 'none of these methods'}."
-        + f" Read off these: {', '.join(read)}." * bool(read)
+        + f" With the settings of these: {', '.join(like)}." * bool(like)
         + f" As the flags have them: {', '.join(left)}." * bool(left)
     )
 

@@ -47,8 +47,11 @@ def _check_method(name, table, before):
             f"--methods {name}: it is {method.twin}, unless --override tells them "
             "apart; leave it out"
         )
-    if method.reward != "proxy":
-        raise ValueError(f"--methods {name}: a control is not tuned; leave it out")
+    if method.follows is not None:
+        raise ValueError(
+            f"--methods {name}: a control is run as {method.follows} is tuned; leave "
+            "it out"
+        )
     if method.train is None and method.source is None:
         raise ValueError(f"--methods {name}: has nothing to tune; leave it out")
 

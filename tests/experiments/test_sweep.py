@@ -239,7 +239,10 @@ def test_what_is_left_is_what_all_processes_leave():
             {"space": search.Space(extensions=-1)},
             "--space.extensions -1: must be a whole number of at least 0",
         ),
-        ({"methods": ("ppo_gold",)}, "--methods ppo_gold: a control is not tuned"),
+        (
+            {"methods": ("ppo_gold",)},
+            "--methods ppo_gold: a control is run as ppo is tuned",
+        ),
         ({"methods": ("zero_shot",)}, "--methods zero_shot: has nothing to tune"),
         (
             {"methods": ("ppo_kl", "ppo_kl_matched")},

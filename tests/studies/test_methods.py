@@ -237,6 +237,26 @@ def test_what_is_tuned_as_its_source_is_reads_it():
     assert changed["ppo_ma50"].source == "ppo" and list(changed) == list(ROWS)
 
 
+def test_a_control_has_what_was_chosen_for_the_method_that_it_follows():
+    values = {
+        "ppo": Values(2e-3),
+        "elastic_reset": Values(1e-3, weight=0.75, every=2),
+        "sft": Values(4e-3),
+    }
+    changed = tables.with_values(ROWS, values)
+    for name, followed in (
+        ("ppo_gold", "ppo"),
+        ("ppo_random", "ppo"),
+        ("elastic_reset_copy", "elastic_reset"),
+        ("sft_placebo", "sft"),
+    ):
+        assert changed[name].train.values == values[followed]
+    schedule = study().schedule
+    copy, original = (changed[n] for n in ("elastic_reset_copy", "elastic_reset"))
+    assert copy.resets(schedule) == original.resets(schedule)
+    assert changed["ppo_kl"] == ROWS["ppo_kl"]
+
+
 def test_rows_come_with_the_sources_that_they_read():
     changed = tables.with_values(ROWS, {"ppo_ma50": Values(2e-3)})
     found = tables.rows(("ppo_ma50", "sft"), changed)

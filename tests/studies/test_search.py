@@ -240,9 +240,11 @@ def test_flags_of_a_derived_method_are_those_of_its_source_trained_apart_or_not(
 
 def test_a_note_says_what_was_tuned_and_what_follows():
     tuned = {"ppo": Values(0.3)}
-    rows = {name: methods.METHODS[name] for name in ("ppo", "ppo_ma50", "sft")}
+    rows = {
+        name: methods.METHODS[name] for name in ("ppo", "ppo_ma50", "ppo_gold", "sft")
+    }
     written = search.note("x.json", tuned, rows, lambda name: "--flags")
     assert written == (
-        "Tuned by x.json: ppo: --flags. Read off these: ppo_ma50. As the flags have "
-        "them: sft."
+        "Tuned by x.json: ppo: --flags. With the settings of these: ppo_ma50, "
+        "ppo_gold. As the flags have them: sft."
     )
