@@ -244,3 +244,10 @@ def test_mean_and_error_are_worked_by_hand():
     assert coordinate_search.mean_and_error((5.0,)) == (5.0, 0.0)
     found = coordinate_search.mean_and_error((1.0, 2.0, 3.0))
     assert found == pytest.approx((2.0, 1 / math.sqrt(3)))
+
+
+def test_numbers_keep_six_digits_and_whole_ones_all():
+    tidy = coordinate_search.tidy
+    assert tidy(1 / 3) == 0.333333 and tidy(3 * 0.1) == 0.3
+    assert tidy(tidy(2 / 3)) == tidy(2 / 3)
+    assert tidy(12_345_678) == 12_345_678 and isinstance(tidy(7), int)
