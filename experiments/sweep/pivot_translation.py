@@ -45,7 +45,7 @@ METHODS = (
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """The grids that every search begins with; one value leaves a parameter at it."""
+    """The grids that every search begins with; a single value does not grow."""
 
     learning_rate: tuple[ranges.Positive, ...] = search.Space.learning_rate
     """Times --rl.learning-rate."""

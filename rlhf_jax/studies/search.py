@@ -27,7 +27,7 @@ Fraction = Annotated[float, ranges.Range(above=0, below=1)]
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """The grids that every search begins with; one value leaves a parameter at it."""
+    """The grids that every search begins with; a single value does not grow."""
 
     learning_rate: tuple[ranges.Positive, ...] = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
     """Times --rl.learning-rate (or --rl.sft-learning-rate)."""

@@ -130,11 +130,11 @@ def grown(line):
     words = []
     for side, where in _SIDES.items():
         asked = [one for one in line["extensions"] if one["side"] == side]
-        values = [one["value"] for one in asked if one["value"] is not None]
-        if values:
-            why = ", ".join(dict.fromkeys(_REASONS[one["why"]] for one in asked))
-            words.append(f"extended {where} by {len(values)} ({why})")
-        if len(values) < len(asked):
+        added = [one for one in asked if one["value"] is not None]
+        if added:
+            why = ", ".join(dict.fromkeys(_REASONS[one["why"]] for one in added))
+            words.append(f"extended {where} by {len(added)} ({why})")
+        if len(added) < len(asked):
             words.append(f"at its limit {where}, {_REASONS[asked[-1]['why']]}")
     if len(line["tried"]) == 1:
         return "one value"
