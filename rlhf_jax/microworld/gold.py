@@ -3,7 +3,9 @@
     gold = Π_i component_i ^ weight_i,   0 without an end word
 
 Every component lies in [0, 1] and saturates, so more of a good thing stops paying; a
-review that fails in one respect fails as a whole. N rows, T response tokens.
+review that fails in one respect fails as a whole. Three components read the prompt
+(topic, names, reply), so no text is good whatever the prompt: `attacks` looks for one.
+N rows, T response tokens.
 """
 
 import dataclasses

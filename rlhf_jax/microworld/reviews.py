@@ -1,9 +1,11 @@
 """Review prompts and reviews, for the corpus and for policies to continue.
 
 N rows, P prompt tokens, T response tokens. A prompt names a film, its genre and its
-director or star, and opens with a clause of praise or blame:
+director or star, and opens with a clause of praise or blame. A review continues it:
 
     <bos> review moonfall , horror by karin . the pacing was quite dull
+    but i loved the clever plot .
+    overall moonfall with ada is a gem despite the pacing . <eos>
 
 A hash of the prompt determines its split, so no prompt of the validation or test split
 occurs in the training corpus.
