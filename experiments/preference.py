@@ -26,7 +26,7 @@ import numpy as np
 
 from rlhf_jax import ranges
 from rlhf_jax.algorithms import preference
-from rlhf_jax.cli import command, experiment, options, recipe
+from rlhf_jax.cli import options, recipe
 from rlhf_jax.models import lora
 from rlhf_jax.studies import eval_steps, interfaces
 from rlhf_jax.tasks import models, pairs
@@ -39,13 +39,9 @@ METRICS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Base):
+class Config(options.Supervised):
     """Everything a run depends on."""
 
-    model: str = ""
-    """A model directory, or a name on the hub."""
-    dataset: str = ""
-    """A hub name, a folder, or a file."""
     loss: Literal["dpo", "ipo"] = "dpo"
     beta: ranges.Positive = 0.1
     """β of the implicit reward, β(log π − log ρ)."""
@@ -55,11 +51,9 @@ class Config(options.Base):
     """A model directory or hub name; by default the model as it was."""
     reference_on_the_fly: bool = False
     """Ask the reference before each step, not about all rows at the start."""
-    data: options.Data = dataclasses.field(default_factory=options.Data)
     fit: options.Fit = dataclasses.field(
         default_factory=lambda: options.Fit(learning_rate=1e-6)
     )
-    lora: options.Lora = dataclasses.field(default_factory=options.Lora)
     elastic_reset: options.ElasticReset = dataclasses.field(
         default_factory=options.ElasticReset
     )
@@ -71,30 +65,10 @@ class Config(options.Base):
             yield ("loss", "label_smoothing"), reason
         if self.fit.steps and self.elastic_reset.every > self.fit.steps:
             yield ("elastic_reset.every", "fit.steps"), "no reset would ever come"
-        yield from options.evaluated_alike(self)
+        yield from super().conflicts()
 
 
 CONFIG = Config()
-
-
-def main():
-    config = command.parse(CONFIG, description=__doc__)
-    command.main(lambda: run(config))
-
-
-def train(*, quiet=False, **flags):
-    """Trains with flags as keywords (`cli.library`); returns a `library.Result`."""
-    return recipe.train(run, CONFIG, flags, quiet=quiet)
-
-
-def run(config, *, console=None):
-    """The whole recipe; returns a `library.Result`."""
-    return experiment.run(config, RECIPE, console=console)
-
-
-def check(config):
-    """Raises ValueError for flags that cannot be, before anything is made."""
-    options.check(config, needed=("model", "dataset"))
 
 
 def kind(config):
@@ -110,8 +84,7 @@ def make_study(config, setting):
     model, params, tokenizer = loaded
     train, held, about = pairs.read(given.dataset, given.data, model, tokenizer)
     check_resets(config, len(train.starts))
-    adapter = lora.adapter(config.lora, params)
-    trainable = models.trainable(params, adapter, layout)
+    trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
     ask = functools.partial(_logps, model, config.loss == "ipo")
     ask = layout.over_rows(ask, replicated=1, chunk=recipe.batches(config)[0])
     if config.reference is not None:
@@ -126,8 +99,8 @@ def make_study(config, setting):
         trainable,
         train,
         about,
-        make_loss=functools.partial(preference.make_loss, **kind(config)),
-        count=preference.count,
+        functools.partial(preference.make_loss, **kind(config)),
+        preference.count,
         decay=resets.decay if resets.every else None,
         prepare=prepare,
     )
@@ -195,14 +168,10 @@ def _reference(config, source, model, tokenizer):
     return params
 
 
-RECIPE = experiment.Experiment(
-    name="preference",
-    check=check,
-    study=make_study,
-    announce=recipe.announce,
-    finish=functools.partial(recipe.finish, title=TITLE, metrics=METRICS),
-    batches=recipe.batches,
+RECIPE = recipe.supervised_experiment(
+    "preference", make_study, title=TITLE, metrics=METRICS
 )
+main, train, run = recipe.entry_points(RECIPE, CONFIG, __doc__)
 
 if __name__ == "__main__":
     main()

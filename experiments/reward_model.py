@@ -24,7 +24,7 @@ import numpy as np
 
 from rlhf_jax import losses, ranges
 from rlhf_jax.algorithms import reward_model
-from rlhf_jax.cli import command, experiment, options, recipe
+from rlhf_jax.cli import options, recipe
 from rlhf_jax.models import lora
 from rlhf_jax.tasks import models, pairs
 
@@ -33,49 +33,20 @@ METRICS = ("accuracy", "loss", "margin", "score_std", "grad_norm", "learning_rat
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Base):
+class Config(options.Supervised):
     """Everything a run depends on."""
 
     model: str = ""
     """A language model, or a reward model to go on with: a directory or a hub name."""
-    dataset: str = ""
-    """A hub name, a folder, or a file."""
     margin: ranges.NonNegative = 0.0
     """By how much chosen should win, where rows have no column margin."""
     ended: bool = True
     """Answers are read with their end token; off for policies that never end theirs."""
     center: bool = True
     """Shift scores so that those of training answers have mean 0."""
-    data: options.Data = dataclasses.field(default_factory=options.Data)
-    fit: options.Fit = dataclasses.field(default_factory=options.Fit)
-    lora: options.Lora = dataclasses.field(default_factory=options.Lora)
-
-    def conflicts(self):
-        """Flags that contradict each other, and why."""
-        return options.evaluated_alike(self)
 
 
 CONFIG = Config()
-
-
-def main():
-    config = command.parse(CONFIG, description=__doc__)
-    command.main(lambda: run(config))
-
-
-def train(*, quiet=False, **flags):
-    """Trains with flags as keywords (`cli.library`); returns a `library.Result`."""
-    return recipe.train(run, CONFIG, flags, quiet=quiet)
-
-
-def run(config, *, console=None):
-    """The whole recipe; returns a `library.Result`."""
-    return experiment.run(config, RECIPE, console=console)
-
-
-def check(config):
-    """Raises ValueError for flags that cannot be, before anything is made."""
-    options.check(config, needed=("model", "dataset"))
 
 
 def make_study(config, setting):
@@ -83,24 +54,13 @@ def make_study(config, setting):
     given, layout = setting.given, setting.layout
     loaded = models.read_classifier("--model", given.model, config.dtype, config.seed)
     model, params, tokenizer = loaded
-    train, held, about = pairs.read(
-        given.dataset,
-        given.data,
-        model,
-        tokenizer,
-        margin=config.margin,
-        ended=config.ended,
-    )
+    how = {"margin": config.margin, "ended": config.ended}
+    train, held, about = pairs.read(given.dataset, given.data, model, tokenizer, **how)
     adapter = lora.adapter(config.lora, params)
+    trainable = models.trainable(params, adapter, layout, whole=("head",))
+    loss, count = reward_model.make_pair_loss, reward_model.count
     work = recipe.supervise(
-        config,
-        setting,
-        loaded,
-        models.trainable(params, adapter, layout, whole=("head",)),
-        train.pairs,
-        about,
-        make_loss=reward_model.make_pair_loss,
-        count=reward_model.count,
+        config, setting, loaded, trainable, train.pairs, about, loss, count
     )
     score = scorer(model, layout, *recipe.batches(config))
     if config.center:
@@ -155,14 +115,10 @@ def centered(score, params, *, rows, count=512):
     return {**params, "head": head}
 
 
-RECIPE = experiment.Experiment(
-    name="reward_model",
-    check=check,
-    study=make_study,
-    announce=recipe.announce,
-    finish=functools.partial(recipe.finish, title=TITLE, metrics=METRICS),
-    batches=recipe.batches,
+RECIPE = recipe.supervised_experiment(
+    "reward_model", make_study, title=TITLE, metrics=METRICS
 )
+main, train, run = recipe.entry_points(RECIPE, CONFIG, __doc__)
 
 if __name__ == "__main__":
     main()

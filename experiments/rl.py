@@ -25,6 +25,7 @@ a function or what `reward_model.train` returned:
 """
 
 import dataclasses
+import functools
 import math
 from typing import Literal
 
@@ -32,7 +33,7 @@ import jax
 
 from rlhf_jax import elastic_reset, ranges
 from rlhf_jax.algorithms.policy_gradient import GROUPED
-from rlhf_jax.cli import command, experiment, options, recipe
+from rlhf_jax.cli import experiment, options, recipe
 from rlhf_jax.evaluation import axes
 from rlhf_jax.feedback import function
 from rlhf_jax.models import lora
@@ -81,18 +82,14 @@ class Config(options.Base):
     @property
     def method(self):
         """Its name in metrics.jsonl."""
-        penalty, resets = self.rl.kl_coef > 0, self.elastic_reset
-        return self.algorithm + "_kl" * penalty + "_elastic_reset" * resets
+        kl = "_kl" * (self.rl.kl_coef > 0)
+        return self.algorithm + kl + "_elastic_reset" * self.elastic_reset
 
     @property
     def label_of_method(self):
         """Its name as pictures and tables print it."""
-        parts = (
-            self.algorithm.upper(),
-            "KL" * (self.rl.kl_coef > 0),
-            "Elastic Reset" * self.elastic_reset,
-        )
-        return " + ".join(part for part in parts if part)
+        kl = " + KL" * (self.rl.kl_coef > 0)
+        return self.algorithm.upper() + kl + " + Elastic Reset" * self.elastic_reset
 
     @property
     def calendar(self):
@@ -116,26 +113,6 @@ class Config(options.Base):
 
 
 CONFIG = Config()
-
-
-def main():
-    config = command.parse(CONFIG, description=__doc__)
-    command.main(lambda: run(config))
-
-
-def train(*, quiet=False, **flags):
-    """Trains with flags as keywords (`cli.library`); returns a `library.Result`."""
-    return recipe.train(run, CONFIG, flags, quiet=quiet)
-
-
-def run(config, *, console=None):
-    """The whole recipe; returns a `library.Result`."""
-    return experiment.run(config, RECIPE, console=console)
-
-
-def check(config):
-    """Raises ValueError for flags that cannot be, before anything is made."""
-    options.check(config, needed=("policy", "dataset", "reward"))
 
 
 def batches(config):
@@ -290,12 +267,13 @@ def penalty(config):
 
 RECIPE = experiment.Experiment(
     name="rl",
-    check=check,
+    check=functools.partial(options.check, needed=("policy", "dataset", "reward")),
     study=make_study,
     announce=announce,
     finish=finish,
     batches=batches,
 )
+main, train, run = recipe.entry_points(RECIPE, CONFIG, __doc__)
 
 if __name__ == "__main__":
     main()

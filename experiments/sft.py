@@ -22,12 +22,11 @@ import dataclasses
 import functools
 from typing import Literal
 
-import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax import logprobs, masking
+from rlhf_jax import masking
 from rlhf_jax.algorithms import sft
-from rlhf_jax.cli import command, experiment, options, recipe
+from rlhf_jax.cli import options, recipe
 from rlhf_jax.data import examples, stop_tokens, tokenization
 from rlhf_jax.models import lora
 from rlhf_jax.tasks import models, rows
@@ -38,49 +37,18 @@ METRICS = ("nll", "accuracy", "grad_norm", "learning_rate")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Base):
+class Config(options.Supervised):
     """Everything a run depends on."""
 
-    model: str = ""
-    """A model directory, or a name on the hub."""
-    dataset: str = ""
-    """A hub name, a folder, or a file."""
     pack: bool = False
     """Texts, each with its EOS, are joined and cut every --data.length tokens; for rows
     with a column text."""
     truncate: Literal["right", "left", "error"] = "right"
     """right keeps the beginning of rows that are too long, left their end; error
     refuses them."""
-    data: options.Data = dataclasses.field(default_factory=options.Data)
-    fit: options.Fit = dataclasses.field(default_factory=options.Fit)
-    lora: options.Lora = dataclasses.field(default_factory=options.Lora)
-
-    def conflicts(self):
-        """Flags that contradict each other, and why."""
-        return options.evaluated_alike(self)
 
 
 CONFIG = Config()
-
-
-def main():
-    config = command.parse(CONFIG, description=__doc__)
-    command.main(lambda: run(config))
-
-
-def train(*, quiet=False, **flags):
-    """Trains with flags as keywords (`cli.library`); returns a `library.Result`."""
-    return recipe.train(run, CONFIG, flags, quiet=quiet)
-
-
-def run(config, *, console=None):
-    """The whole recipe; returns a `library.Result`."""
-    return experiment.run(config, RECIPE, console=console)
-
-
-def check(config):
-    """Raises ValueError for flags that cannot be, before anything is made."""
-    options.check(config, needed=("model", "dataset"))
 
 
 def make_study(config, setting):
@@ -89,16 +57,9 @@ def make_study(config, setting):
     loaded = models.read_decoder("--model", given.model, config.dtype)
     model, params, tokenizer = loaded
     train, held, about = data(config, given, model, tokenizer)
-    adapter = lora.adapter(config.lora, params)
+    trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
     work = recipe.supervise(
-        config,
-        setting,
-        loaded,
-        models.trainable(params, adapter, layout),
-        train,
-        about,
-        make_loss=sft.make_loss,
-        count=sft.count,
+        config, setting, loaded, trainable, train, about, sft.make_loss, sft.count
     )
     (chunk,) = recipe.batches(config)
     score = layout.over_rows(functools.partial(sums, model), replicated=1, chunk=chunk)
@@ -159,28 +120,13 @@ def packed(part, tokenizer, length):
 
 def sums(model, params, rows):
     """(Σ NLL, Σ hits, tokens) of each row, over its targets: [B] each."""
-    variables = {"params": params}
-    hidden = model.apply(variables, rows.tokens, rows.mask, method="hidden")
-    logits = model.apply(variables, hidden[:, :-1], method="unembed")
-    targets, learned = rows.tokens[:, 1:], rows.target_mask[:, 1:]
-    logps = logprobs.of_tokens(logits, targets)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    hits = (chosen >= logits.max(-1)).astype(jnp.float32)
-    return (
-        -masking.zero(logps, learned).sum(-1),
-        masking.zero(hits, learned).sum(-1),
-        learned.sum(-1),
-    )
+    logps, hits, learned = sft.of_targets(model, params, rows)
+    nll, hits = (masking.zero(x, learned).sum(-1) for x in (-logps, hits))
+    return nll, hits, learned.sum(-1)
 
 
-RECIPE = experiment.Experiment(
-    name="sft",
-    check=check,
-    study=make_study,
-    announce=recipe.announce,
-    finish=functools.partial(recipe.finish, title=TITLE, metrics=METRICS),
-    batches=recipe.batches,
-)
+RECIPE = recipe.supervised_experiment("sft", make_study, title=TITLE, metrics=METRICS)
+main, train, run = recipe.entry_points(RECIPE, CONFIG, __doc__)
 
 if __name__ == "__main__":
     main()

@@ -14,19 +14,28 @@ def make_loss(model):
     """
 
     def loss(params, batch, count):
-        hidden = model.apply(
-            {"params": params}, batch.tokens, batch.mask, method="hidden"
-        )
-        logits = model.apply({"params": params}, hidden[:, :-1], method="unembed")
-        targets = batch.tokens[:, 1:]
-        logps = logprobs.of_tokens(logits, targets)
-        value, _ = losses.nll(logps, batch.target_mask[:, 1:], count=count)
-        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-        hit = (chosen >= logits.max(-1)).astype(logps.dtype)
-        accuracy = masking.mean(hit, batch.target_mask[:, 1:], count=count)
-        return value, {"nll": value, "accuracy": accuracy}
+        logps, hits, learned = of_targets(model, params, batch)
+        value, _ = losses.nll(logps, learned, count=count)
+        return value, {
+            "nll": value,
+            "accuracy": masking.mean(hits, learned, count=count),
+        }
 
     return loss
+
+
+def of_targets(model, params, batch):
+    """(log-probs, hits, mask) of tokens 1 to T − 1 of `Tokens`, [B, T − 1] each.
+
+    A hit is 1 where no token is likelier than the target, else 0; both are float32.
+    """
+    variables, targets = {"params": params}, batch.tokens[:, 1:]
+    hidden = model.apply(variables, batch.tokens, batch.mask, method="hidden")
+    logits = model.apply(variables, hidden[:, :-1], method="unembed")
+    logps = logprobs.of_tokens(logits, targets)
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    hits = (chosen >= logits.max(-1)).astype(jnp.float32)
+    return logps, hits, batch.target_mask[:, 1:]
 
 
 def count(batch):

@@ -122,6 +122,23 @@ class Fit(fields.group(_FIT, schedule="cosine")):
 
 
 @dataclasses.dataclass(frozen=True)
+class Supervised(Base):
+    """What every supervised recipe depends on."""
+
+    model: str = ""
+    """A model directory, or a name on the hub."""
+    dataset: str = ""
+    """A hub name, a folder, or a file."""
+    data: Data = dataclasses.field(default_factory=Data)
+    fit: Fit = dataclasses.field(default_factory=Fit)
+    lora: Lora = dataclasses.field(default_factory=Lora)
+
+    def conflicts(self):
+        """Flags that contradict each other, and why."""
+        yield from evaluated_alike(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class ElasticReset:
     """Noukhovitch et al. 2023: weights return to their EMA, the EMA to the start."""
 

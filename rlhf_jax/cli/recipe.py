@@ -4,13 +4,15 @@
 trainer, announcement and report, which are here.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import rich.console
 
-from rlhf_jax.cli import experiment, library
+from rlhf_jax.cli import command, experiment, library, options
+from rlhf_jax.huggingface import adapters as hf_adapters
 from rlhf_jax.reporting import single_run
 from rlhf_jax.runtime import provenance
 from rlhf_jax.studies import eval_steps, runner, supervised
@@ -19,13 +21,45 @@ from rlhf_jax.studies.trainable import Trainable
 from rlhf_jax.tasks import models
 
 
-def train(run, config, flags, *, quiet=False):
-    """Runs a recipe with `flags` changed in its config; see `library.configure`.
+def entry_points(recipe, config, description):
+    """(main, train, run) of a recipe: as a command, from Python, and on a config.
 
-    quiet: print nothing. Returns the recipe's `library.Result`.
+    Args: recipe: experiment.Experiment; config: with the default flags; description:
+    what --help says.
     """
-    console = rich.console.Console(quiet=True) if quiet else None
-    return run(library.configure(config, flags), console=console)
+
+    def run(config, *, console=None):
+        """The whole recipe; returns a `library.Result`."""
+        return experiment.run(config, recipe, console=console)
+
+    def train(*, quiet=False, **flags):
+        """Trains with flags as keywords (`cli.library`); returns a `library.Result`.
+
+        quiet: print nothing.
+        """
+        console = rich.console.Console(quiet=True) if quiet else None
+        return run(library.configure(config, flags), console=console)
+
+    def main():
+        asked = command.parse(config, description=description)
+        command.main(lambda: run(asked))
+
+    return main, train, run
+
+
+def supervised_experiment(name, make_study, *, title, metrics):
+    """The `Experiment` of a supervised recipe.
+
+    Args: name: of its folder under runs/; title, metrics: of `finish`.
+    """
+    return experiment.Experiment(
+        name=name,
+        check=functools.partial(options.check, needed=("model", "dataset")),
+        study=make_study,
+        announce=announce,
+        finish=functools.partial(finish, title=title, metrics=metrics),
+        batches=batches,
+    )
 
 
 class Work(NamedTuple):
@@ -47,13 +81,13 @@ def batches(config):
 
 
 def supervise(
-    config, setting, loaded, trainable, data, about, *, make_loss, count, **options
+    config, setting, loaded, trainable, data, about, make_loss, count, **training
 ):
     """`Work` that trains on rows of data.
 
     Args: loaded: (model, params, tokenizer); data: a pytree of [N, ...] on the host;
     about: lines about it; make_loss, count: as for `supervised.Objective`;
-    options: of `supervised.trainer`.
+    training: more arguments of `supervised.trainer`.
     """
     model, _, tokenizer = loaded
     fit, layout = config.fit, setting.layout
@@ -71,7 +105,7 @@ def supervise(
         seed=config.seed,
         key=jax.random.key(config.seed),
         layout=layout,
-        **options,
+        **training,
     )
     base = models.base(config.model, setting.given.model)
     lines = (f"model {config.model}; {trainable.describe()}", *about)
@@ -162,7 +196,8 @@ def export(done, model, tokenizer, trainable, *, base, finished=lambda params: p
     )
     if trainable.adapter is not None:
         beside = done.folder / "adapters"
-        models.export_adapters(beside, model, policy, trainable.adapter, base)
+        weights = jax.device_get(policy)
+        hf_adapters.save(beside, model, weights, trainable.adapter, base=base)
         experiment.say(done.console, [f"saved {beside}"])
     params = finished(trainable.merge(policy))
     params = models.export(done.folder / "model", model, params, tokenizer)

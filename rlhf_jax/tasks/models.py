@@ -10,7 +10,6 @@ import numpy as np
 
 from rlhf_jax import huggingface
 from rlhf_jax.data import stop_tokens
-from rlhf_jax.huggingface import adapters as hf_adapters
 from rlhf_jax.models import decoder, heads
 from rlhf_jax.runtime import files
 from rlhf_jax.studies.trainable import Trainable
@@ -137,11 +136,3 @@ def export(folder, model, params, tokenizer):
         settings["eos_token_id"] = stops[0] if len(stops) == 1 else stops
         files.write_json(file, settings)
     return params
-
-
-def export_adapters(folder, model, adapters, config, base):
-    """Writes a directory that PEFT opens on the model named `base`, or None.
-
-    config: the adapters' `lora.Config`.
-    """
-    hf_adapters.save(folder, model, jax.device_get(adapters), config, base=base)
