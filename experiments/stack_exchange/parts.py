@@ -184,9 +184,8 @@ def _prompt(row, config):
 
 def _texts(rows, config):
     """Each question with its better answer, repeated texts once."""
-    return sources.drop_repeated(
-        [_prompt(row, config) + row["response_j"] for row in rows]
-    )
+    texts = (_prompt(row, config) + row["response_j"] for row in rows)
+    return list(dict.fromkeys(texts))
 
 
 def _plain(rows):
@@ -215,7 +214,7 @@ def _short(tokenizer, rows, config, dataset):
 
 def _prompts(tokenizer, rows, config, where):
     """Prompts that fit, each question once."""
-    prompts = sources.drop_repeated([_prompt(row, config) for row in rows])
+    prompts = list(dict.fromkeys(_prompt(row, config) for row in rows))
     fits = _lengths(tokenizer, prompts) <= config.prompt_length
     kept = list(itertools.compress(prompts, fits))
     if not kept:

@@ -12,16 +12,12 @@ class Epochs:
     """Endless shuffled epochs over rows, in batches that drop no row.
 
     Epoch e is the permutation that PCG64 draws from (seed, e). Epochs follow each other
-    without a gap, so a batch may span two. With several hosts, `batch_size` counts the
-    rows of all hosts, and each host gets a contiguous share.
+    without a gap, so a batch may span two.
     """
 
     n_rows: int
     batch_size: int
     seed: int = 0
-    shuffle: bool = True
-    process_index: int = 0
-    process_count: int = 1
 
     def __post_init__(self):
         if self.n_rows < 1:
@@ -30,24 +26,11 @@ class Epochs:
             )
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}: at least 1 row is needed")
-        if self.batch_size % self.process_count:
-            raise ValueError(
-                f"batch_size={self.batch_size} cannot be shared by "
-                f"{self.process_count} hosts; choose a multiple of {self.process_count}"
-            )
-        if not 0 <= self.process_index < self.process_count:
-            raise ValueError(
-                f"process_index={self.process_index} is not one of "
-                f"{self.process_count} hosts, counted from 0"
-            )
 
     def indices(self, step):
-        """The rows of batch `step`, counted from 0: [batch_size / hosts] int64."""
-        share = self.batch_size // self.process_count
-        start = step * self.batch_size + self.process_index * share
-        epochs, offsets = np.divmod(np.arange(start, start + share), self.n_rows)
-        if not self.shuffle:
-            return offsets
+        """The rows of batch `step`, counted from 0: [batch_size] int64."""
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs, offsets = np.divmod(positions, self.n_rows)
         rows = np.empty_like(offsets)
         for epoch in np.unique(epochs):
             here = epochs == epoch

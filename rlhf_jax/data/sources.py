@@ -30,15 +30,7 @@ _PART = re.compile(r"(?P<name>[^\[\]+]+)(?P<slice>\[[^\]]*\])?$")
 _ALIASES = {"validation": ("val", "valid", "dev"), "val": ("validation",)}
 
 
-def load(
-    name_or_path,
-    *,
-    split="train",
-    columns=None,
-    config=None,
-    revision=None,
-    folder=None,
-):
+def load(name_or_path, *, split="train", columns=None, config=None, folder=None):
     """The rows of a split as a checked `datasets.Dataset`.
 
     Args:
@@ -48,7 +40,7 @@ def load(
         own name.
       columns: the columns needed, or {needed: present} to rename them; by default
         those of any of `KINDS`.
-      config, revision: of a hub data set.
+      config: of a hub data set.
       folder: the folder of the rows inside the data set.
 
     Raises ValueError for a data set that cannot be found, has no rows, lacks columns or
@@ -61,8 +53,7 @@ def load(
         path, where = _inside(path, folder, where)
         parts = [_local(path, part, where) for part in split.split("+")]
     else:
-        options = {"revision": revision, "data_dir": folder}
-        parts = [_hub(str(name_or_path), split, config, options)]
+        parts = [_hub(str(name_or_path), split, config, folder)]
     shared = [c for c in parts[0].column_names if all(c in p.features for p in parts)]
     if len(parts) > 1:
         parts = [part.select_columns(shared) for part in parts]
@@ -93,27 +84,15 @@ def kind(rows, where="the data set"):
     )
 
 
-def drop_shared(rows, other, *, column="text"):
+def drop_shared(rows, other):
     """`rows` without the texts that `other` also has; both data sets, or both lists."""
-    known = set(_column(other, column))
-    keep = [i for i, text in enumerate(_column(rows, column)) if text not in known]
-    return _select(rows, keep)
-
-
-def drop_repeated(rows, *, column="text"):
-    """`rows` without repeated texts, keeping the first; a data set or a list."""
-    first = {}
-    for i, text in enumerate(_column(rows, column)):
-        first.setdefault(text, i)
-    return _select(rows, list(first.values()))
-
-
-def _column(rows, column):
-    return rows if isinstance(rows, list) else rows[:][column]
-
-
-def _select(rows, keep):
+    known = set(_texts(other))
+    keep = [i for i, text in enumerate(_texts(rows)) if text not in known]
     return [rows[i] for i in keep] if isinstance(rows, list) else rows.select(keep)
+
+
+def _texts(rows):
+    return rows if isinstance(rows, list) else rows[:]["text"]
 
 
 def _datasets():
@@ -209,7 +188,7 @@ def _cache():
         yield {"cache_dir": temporary, "keep_in_memory": True}
 
 
-def _hub(name, split, config, options):
+def _hub(name, split, config, folder):
     """A split of a data set on the hub, or of its copy in the local cache."""
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or _FILE.match(name):
         raise ValueError(_missing(name, "not tried: the name looks like a path"))
@@ -218,7 +197,7 @@ def _hub(name, split, config, options):
     offline = settings.HF_HUB_OFFLINE
     settings.HF_HUB_OFFLINE = offline or not _reachable(name)
     try:
-        return datasets.load_dataset(name, config, split=split, **options)
+        return datasets.load_dataset(name, config, split=split, data_dir=folder)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         if isinstance(error, (ConnectionError, FileNotFoundError)):

@@ -150,48 +150,16 @@ def spans(tokenizer, rows, *, length, truncate="right", end=None):
 
 
 def pairs(
-    tokenizer,
-    prompts,
-    chosen,
-    rejected,
-    *,
-    length,
-    preference=None,
-    truncate="left",
-    end=None,
-):
-    """`Preferences` [N, L], right-padded: prompt, answer, EOS.
+    tokenizer, prompts, chosen, rejected, *,
+    length, preference=None, truncate="left", end=None,
+):  # fmt: skip
+    """(`Preferences` [N, L], starts [N] int32 of the answers): prompt, answer, EOS.
 
-    preference: [N], the probability that `chosen` is better, by default 1. truncate:
-    "left" cuts the beginning of the prompt, equally in both rows, and then the ends of
-    answers that are still too long; "right" cuts the ends; "error" raises. end: ids
-    that end an answer, by default EOS; () for none.
+    Rows are right-padded. preference: [N], the probability that `chosen` is better, by
+    default 1. truncate: "left" cuts the beginning of the prompt, equally in both rows,
+    and then the ends of answers that are still too long; "right" cuts the ends; "error"
+    raises. end: ids that end an answer, by default EOS; () for none.
     """
-    preferences, _ = pairs_from(
-        tokenizer,
-        prompts,
-        chosen,
-        rejected,
-        length=length,
-        preference=preference,
-        truncate=truncate,
-        end=end,
-    )
-    return preferences
-
-
-def pairs_from(
-    tokenizer,
-    prompts,
-    chosen,
-    rejected,
-    *,
-    length,
-    preference=None,
-    truncate="left",
-    end=None,
-):
-    """(`Preferences`, starts [N] int32): `pairs`, and where the answers begin."""
     _same_length(prompts=prompts, chosen=chosen, rejected=rejected)
     before, _ = _frame(tokenizer)
     questions = _encode(tokenizer, prompts)

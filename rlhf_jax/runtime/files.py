@@ -5,8 +5,8 @@ flushed to disk, and renamed into place. A process that is killed leaves either 
 content or the new, and at most a leftover that `sweep` deletes. A sealed folder has a
 manifest, written last, with a digest of every file and of the manifest itself.
 
-`shared_folder` and `shared_lock` are for a folder that all hosts of a run see: all of
-them call it, and the first one creates, renames or locks.
+`shared_folder` is for a folder that all hosts of a run see: all of them call it, and
+the first one creates and renames.
 """
 
 import contextlib
@@ -210,14 +210,6 @@ def lock(path):
         if held.is_locked:
             file.unlink(missing_ok=True)  # first: no other process can hold it yet
             held.release()
-
-
-@contextlib.contextmanager
-def shared_lock(path):
-    """`lock`, taken by the first host for all hosts."""
-    with contextlib.ExitStack() as stack:
-        processes.broadcast_from_first(lambda: stack.enter_context(lock(path)))
-        yield
 
 
 def is_locked(path):

@@ -67,31 +67,15 @@ class Mesh:
 
         def shard(x):
             x = np.asarray(x)
-            self._check(x.shape[0])
+            if x.shape[0] % self.size:
+                raise ValueError(
+                    f"{x.shape[0]} rows cannot be shared by {self.size} devices "
+                    f"({self.name}); choose a batch size that {self.size} divides, or "
+                    "another --layout"
+                )
             return jax.make_array_from_callback(x.shape, self.rows, lambda i: x[i])
 
         return jax.tree.map(shard, tree)
-
-    def shard_local_rows(self, tree):
-        """[N / hosts, ...], the rows of this host → [N, ...], those of host 0 first.
-
-        For data of which each host reads only its share: `batching.Epochs` with
-        `process_index` and `process_count`.
-        """
-
-        def shard(x):
-            x = np.asarray(x)
-            self._check(x.shape[0] * processes.count())
-            return jax.make_array_from_process_local_data(self.rows, x)
-
-        return jax.tree.map(shard, tree)
-
-    def _check(self, rows):
-        if rows % self.size:
-            raise ValueError(
-                f"{rows} rows cannot be shared by {self.size} devices ({self.name}); "
-                f"choose a batch size that {self.size} divides, or another --layout"
-            )
 
     def gather(self, tree):
         """[N, ...] on devices → numpy arrays [N, ...] on every host."""

@@ -55,14 +55,6 @@ class Data:
             donate_argnums=donate,
         )
 
-    def replicas(self, step, *, rows_in=()):
-        """`step` with the results of every device, for tests that compare them."""
-        step = functools.partial(step, axis_name=AXIS)
-        in_axes = tuple(0 if i in rows_in else None for i in range(_positions(step)))
-        return jax.pmap(
-            step, axis_name=AXIS, in_axes=in_axes, out_axes=0, devices=self.devices
-        )
-
     def over_rows(self, fn, *, replicated, chunk=256):
         """A function that applies `fn` to any number of rows on the host.
 

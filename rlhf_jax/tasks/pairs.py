@@ -28,7 +28,7 @@ def read(dataset, data, model, tokenizer, *, margin=0.0, ended=True):
     parts = rows.read(dataset, data)
     for name, part in zip(("training", "held-out"), parts, strict=True):
         texts = preferences.read(part, tokenizer, cue=data.cue)
-        pairs, starts = tokenization.pairs_from(
+        pairs, starts = tokenization.pairs(
             tokenizer, *texts[:3], length=length, preference=texts.preference, end=end
         )
         margins = np.full(len(starts), margin) if texts.margin is None else texts.margin

@@ -130,7 +130,7 @@ def test_whole_texts_are_learned_as_sft_has_them(plain):
 
 
 def test_pairs_say_where_their_answers_begin(plain):
-    result, starts = tokenization.pairs_from(
+    result, starts = tokenization.pairs(
         plain, ["abc", "a"], ["d", "ef"], ["e", "f"], length=6, end=7
     )
     assert starts.tolist() == [3, 1]

@@ -167,6 +167,6 @@ def test_real_pairs_become_arrays(data_folder, tmp_path):
     rows = sources.load(data_folder / "dpo_en_demo", split="train[:50]")
     pairs = preferences.read(rows)
     tokenizer = bpe.train(pairs.prompts, 300, tmp_path)
-    arrays = tokenization.pairs(tokenizer, *pairs[:3], length=128)
+    arrays, _ = tokenization.pairs(tokenizer, *pairs[:3], length=128)
     assert arrays.chosen.shape == arrays.rejected_mask.shape == (50, 128)
     assert (arrays.chosen[:, 0] == arrays.rejected[:, 0]).all()

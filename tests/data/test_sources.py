@@ -138,7 +138,6 @@ def test_texts_that_another_set_has_are_dropped(folder):
     rows, other = sources.load(folder), sources.load(folder, split="val")
     assert sources.drop_shared(rows, other)[:]["rating"] == [2, 3, 4, 5]
     assert sources.drop_shared(["a", "b", "a"], ["a"]) == ["b"]
-    assert sources.drop_repeated(["a", "b", "a"]) == ["a", "b"]
 
 
 def says(message, *arguments, **options):

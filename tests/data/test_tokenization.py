@@ -158,25 +158,25 @@ def test_a_classifier_of_generated_texts_sees_their_end(plain):
 
 
 def test_pairs_share_their_prompt_and_end_with_eos(plain):
-    rows = tokenization.pairs(
+    rows, _ = tokenization.pairs(
         plain, ["a b", "c"], ["c", "d"], ["d e", "e"], length=5, preference=[0.5, 1]
     )
     np.testing.assert_array_equal(rows.chosen, [[A, B, C, 1, 0], [C, D, 1, 0, 0]])
     np.testing.assert_array_equal(rows.rejected, [[A, B, D, E, 1], [C, E, 1, 0, 0]])
     np.testing.assert_array_equal(rows.rejected_mask.sum(1), [5, 3])
     np.testing.assert_array_equal(rows.preference, np.float32([0.5, 1]))
-    default = tokenization.pairs(plain, ["a"], ["b"], ["c"], length=3)
+    default, _ = tokenization.pairs(plain, ["a"], ["b"], ["c"], length=3)
     np.testing.assert_array_equal(default.preference, np.float32([1]))
-    open_ended = tokenization.pairs(plain, ["a"], ["b c"], ["d"], length=4, end=())
+    open_ended, _ = tokenization.pairs(plain, ["a"], ["b c"], ["d"], length=4, end=())
     np.testing.assert_array_equal(open_ended.chosen, [[A, B, C, 0]])
     np.testing.assert_array_equal(open_ended.rejected_mask, [[1, 1, 0, 0]])
 
 
 def test_both_answers_of_a_pair_keep_the_same_prompt(plain):
-    rows = tokenization.pairs(plain, ["a b c"], ["d"], ["d e"], length=5)
+    rows, _ = tokenization.pairs(plain, ["a b c"], ["d"], ["d e"], length=5)
     np.testing.assert_array_equal(rows.chosen, [[B, C, D, 1, 0]])
     np.testing.assert_array_equal(rows.rejected, [[B, C, D, E, 1]])
-    rows = tokenization.pairs(plain, ["a b"], ["c"], ["c d e f"], length=3)
+    rows, _ = tokenization.pairs(plain, ["a b"], ["c"], ["c d e f"], length=3)
     np.testing.assert_array_equal(rows.chosen, [[B, C, 1]])
     np.testing.assert_array_equal(rows.rejected, [[B, C, D]])
 

@@ -30,12 +30,12 @@ def as_data(tree):
     return jax.tree.map(plain, tree)
 
 
-def one_of(replicas):
+def one_of(results):
     """What the first device says, when all of them say the same bit for bit.
 
     Read on the host: indexing replicas on the devices would be a collective a leaf.
     """
-    plain = jax.device_get(as_data(replicas))
+    plain = jax.device_get(as_data(results))
     first = jax.tree.map(lambda x: x[0], plain)
     for device in range(1, jax.tree.leaves(plain)[0].shape[0]):
         checks.same(jax.tree.map(lambda x, i=device: x[i], plain), first)
@@ -44,7 +44,17 @@ def one_of(replicas):
         key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
         return jax.random.wrap_key_data(x) if key else jnp.asarray(x)
 
-    return jax.tree.map(again, first, replicas)
+    return jax.tree.map(again, first, results)
+
+
+def replicas(layout, step, *, rows_in):
+    """`step` compiled as the layout does it, with the results of every device."""
+    step = functools.partial(step, axis_name=parallel.AXIS)
+    count = parallel._positions(step)
+    in_axes = tuple(0 if i in rows_in else None for i in range(count))
+    return jax.pmap(
+        step, axis_name=parallel.AXIS, in_axes=in_axes, devices=layout.devices
+    )
 
 
 def alike(actual, expected):
@@ -116,7 +126,7 @@ def test_a_real_network_draws_the_same_tokens():
 def learned(layout, config, model):
     """The state after learning from the recorded rollouts on a layout."""
     learn = functools.partial(policy_gradient.learn, **tiny.fixed(config, model))
-    program = layout.replicas(learn, rows_in=(1, 2))
+    program = replicas(layout, learn, rows_in=(1, 2))
     states, rows = recorded(config, model)
     state = states[0]
     for (drawn, scores), expected in zip(rows, states[1:], strict=True):
@@ -155,7 +165,7 @@ def test_the_fused_iteration_is_the_same_on_every_device():
     step = functools.partial(
         policy_gradient.iteration, **tiny.fixed(PPO), score=tiny.score
     )
-    program = layout.replicas(step, rows_in=(2,))
+    program = replicas(layout, step, rows_in=(2,))
     states, rows = recorded(PPO, tiny.BIGRAM)
     batch = layout.shard_rows(tiny.batch(0))
     state, drawn, metrics = program(states[0], tiny.FROZEN, batch, tiny.traced())
@@ -182,7 +192,7 @@ def test_the_supervised_step_is_the_same_on_every_device():
         )
         return run(state, batch, hyper)
 
-    single, parallel_step = jax.jit(step), layout.replicas(step, rows_in=(1,))
+    single, parallel_step = jax.jit(step), replicas(layout, step, rows_in=(1,))
     hyper = training.Hyper(jnp.float32(1e-3), jnp.int32(5))
     state = expected = training.init(tiny.policy_params(tiny.DECODER), tx)
     batch = supervised_batch()
@@ -207,7 +217,7 @@ def test_minibatches_that_devices_do_not_divide_are_named():
     learn = functools.partial(policy_gradient.learn, **tiny.fixed(config))
     drawn, scores = layout.shard_rows(jax.device_get(recorded_rows()[0]))
     with pytest.raises(ValueError, match=r"8 rows.*4 minibatches on 4 devices"):
-        layout.replicas(learn, rows_in=(1, 2))(
+        replicas(layout, learn, rows_in=(1, 2))(
             tiny.start(config), drawn, scores, tiny.traced()
         )
 

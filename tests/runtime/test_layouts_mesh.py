@@ -211,17 +211,16 @@ def test_over_rows_takes_any_number_of_rows(rows):
 @on_meshes
 def test_shard_and_gather_keep_the_order_of_rows(name):
     layout, x = parallel.layout(name), np.arange(24).reshape(8, 3)
-    for sharded in (layout.shard_rows({"x": x}), layout.shard_local_rows({"x": x})):
-        assert sharded["x"].sharding == layout.rows
-        np.testing.assert_array_equal(layout.gather(sharded)["x"], x)
+    sharded = layout.shard_rows({"x": x})
+    assert sharded["x"].sharding == layout.rows
+    np.testing.assert_array_equal(layout.gather(sharded)["x"], x)
 
 
 def test_rows_that_a_mesh_does_not_divide_are_named():
     layout = parallel.layout("fsdp:2,tensor:2")
     match = r"7 rows.*2 devices \(fsdp:2,tensor:2\).*batch size.*--layout"
-    for shard in (layout.shard_rows, layout.shard_local_rows):
-        with pytest.raises(ValueError, match=match):
-            shard(np.zeros((7, 2)))
+    with pytest.raises(ValueError, match=match):
+        layout.shard_rows(np.zeros((7, 2)))
 
 
 # From one layout to another

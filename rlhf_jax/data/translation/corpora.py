@@ -28,7 +28,6 @@ class Corpus:
     path: str
     split: str = "train"
     config: str | None = None  # of a hub data set
-    revision: str | None = None
     tokenized: bool = False  # the text is tokenised already
     rows: int | None = None  # at most so many: a random but fixed sample
 
@@ -172,7 +171,6 @@ def _read(corpus, config):
         split=corpus.split,
         columns=("translation",),
         config=corpus.config,
-        revision=corpus.revision,
     )
     if corpus.rows is not None and len(rows) > corpus.rows:
         drawn = np.random.default_rng(0).permutation(len(rows))[: corpus.rows]
