@@ -31,6 +31,7 @@ from experiments.pivot_translation import (
 from experiments.pivot_translation import task as tasks
 from rlhf_jax import elastic_reset, ranges, trees
 from rlhf_jax.cli import command, experiment, presets
+from rlhf_jax.cli import options as shared
 from rlhf_jax.evaluation import axes
 from rlhf_jax.reporting import claims
 from rlhf_jax.studies import tables
@@ -39,7 +40,7 @@ CLAIMS = sections.CLAIMS
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(shared.Study):
     """Everything a run depends on. The defaults are sized for minutes of two cores."""
 
     dataset: ranges.Text = tasks.HUB["dataset"]
@@ -50,8 +51,6 @@ class Config:
     """Text that the receiver is pretrained on."""
     methods: tuple[str, ...] = ("quick",)
     """Names of methods, or quick, study, all."""
-    seeds: ranges.Count = 1
-    first_seed: ranges.Natural = 0
     steps: ranges.Count = 240
     """Of every method: each is a round of the game and an update of both agents."""
     eval_every: ranges.Natural = 0
@@ -60,21 +59,6 @@ class Config:
     """Evaluations of every method after its start, both sides of a reset included."""
     tuned: ranges.Text | None = None
     """results.json of its experiments.sweep: methods run with what it chose."""
-    preset: str | None = None
-    """A name for many flags; see above."""
-    output: ranges.Text | None = None
-    """The run folder; by default a new one under runs/pivot_translation."""
-    resume: bool = False
-    """Go on where the run in --output (or the latest) was stopped."""
-    devices: ranges.Count | None = None
-    """How many devices share the rows; by default all, a CPU's cores being devices."""
-    save_every: ranges.Natural = 100
-    """Steps between checkpoints."""
-    keep: ranges.Count = 1
-    """Checkpoints kept a method and seed."""
-    cache: ranges.Text | None = None
-    """Where prepared text and pretrained weights are kept; by default
-    ~/.cache/rlhf_jax."""
     text: tasks.Config = dataclasses.field(
         default_factory=lambda: tasks.Config(merges=1500, max_length=30)
     )

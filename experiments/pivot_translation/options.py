@@ -1,7 +1,6 @@
 """The game's flags, and the study that they ask for."""
 
 import dataclasses
-from typing import Literal
 
 from experiments.pivot_translation import (
     decoding,
@@ -13,38 +12,31 @@ from experiments.pivot_translation import (
 from rlhf_jax import optim, ranges
 from rlhf_jax.algorithms import translation_game as game
 from rlhf_jax.algorithms.translation_game import imitation
+from rlhf_jax.cli import fields
 from rlhf_jax.runtime import provenance
 from rlhf_jax.studies import eval_steps, search, tables, values
 from rlhf_jax.studies.interfaces import Schedule, Selection, Study, Unit
 
-SHOWN = {
-    "reward": "objective/scores",
-    "kl": "objective/kl",
-    "drift": "drift/bleu_en",
-}
+SHOWN = {"reward": "objective/scores", "kl": "objective/kl", "drift": "drift/bleu_en"}
+_RL = {
+    game.Hyper: (
+        "learning_rate", "sender_rate", "policy_coef", "value_coef",
+        ("entropy", "entropy_coef"), "receiver_coef", "critic_first",
+    ),
+    optim.Config: ("schedule", "max_grad_norm"),
+}  # fmt: skip
+# For runs that are far shorter than the published ones.
+_SHORT = {"learning_rate": 5e-4, "sender_rate": 0.2, "critic_first": 40}
 
 
 @dataclasses.dataclass(frozen=True)
-class RL:
+class RL(fields.group(_RL, **_SHORT, schedule="linear", max_grad_norm=0.1)):
     """What every method shares."""
 
     tokens: ranges.Count = 512
     """Pieces of a batch, each sentence counted in its longest language."""
     lesson_tokens: ranges.Count = 512
     """The same of pretraining text, for S2P's supervised loss."""
-    learning_rate: ranges.Positive = 5e-4
-    sender_rate: ranges.NonNegative = 0.2
-    """The sender's learning rate, as a share of learning_rate. Below 1 in short runs:
-    receiver and critic have to keep up with the sender before its English is gone."""
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    max_grad_norm: ranges.Limit = 0.1
-    policy_coef: ranges.NonNegative = 1.0
-    value_coef: ranges.NonNegative = 10.0
-    entropy: ranges.NonNegative = 0.001
-    """Coefficient of the messages' entropy, for all methods but reinforce_entropy."""
-    receiver_coef: ranges.NonNegative = 1.0
-    critic_first: ranges.Natural = 40
-    """Steps before the sender learns, in which the critic becomes a baseline."""
     longest: ranges.Count = 40
     """Most tokens of a message."""
     shortest: ranges.Natural = 3
@@ -168,21 +160,10 @@ def settings(config):
     """What the trainers of the game read."""
     rl = config.rl
     draw = decoding.config(longest=rl.longest, shortest=rl.shortest, temperature=1.0)
-    optimizer = optim.Config(
-        **published.ADAM, max_grad_norm=rl.max_grad_norm, schedule=rl.schedule
-    )
+    optimizer = optim.Config(**published.ADAM, **fields.of(rl, optim.Config))
     return trainers.Settings(
         algorithm=game.Config(sampling=draw, optimizer=optimizer),
-        hyper=game.Hyper(
-            learning_rate=rl.learning_rate,
-            total_updates=config.steps,
-            policy_coef=rl.policy_coef,
-            value_coef=rl.value_coef,
-            entropy_coef=rl.entropy,
-            receiver_coef=rl.receiver_coef,
-            sender_rate=rl.sender_rate,
-            critic_first=rl.critic_first,
-        ),
+        hyper=game.Hyper(**fields.of(rl, game.Hyper), total_updates=config.steps),
         strengths=dataclasses.asdict(config.strengths),
         flow=trainers.Flow(rl.tokens, rl.lesson_tokens, config.text.classes),
         student_rate=config.sil.learning_rate,

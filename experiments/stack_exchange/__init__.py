@@ -38,7 +38,7 @@ def _fit(**changes):
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(options.Study):
     """Everything a run depends on. The defaults are sized for minutes of two cores."""
 
     dataset: str = ""
@@ -61,8 +61,6 @@ class Config:
         "zero_shot", "ppo_kl", "elastic_reset_kl", "reset_to_initial_kl", "ppo_kl_ma50",
     )  # fmt: skip
     """Names of methods, or all."""
-    seeds: ranges.Count = 1
-    first_seed: ranges.Natural = 0
     steps: ranges.Count = 60
     """Iterations of every method."""
     eval_every: ranges.Natural = 9
@@ -83,21 +81,9 @@ class Config:
     """Shift the reward models so that scores of training answers have mean 0."""
     vocabulary: ranges.Count = 1024
     """Of a policy from scratch."""
-    preset: str | None = None
-    """A name for many flags; see above."""
-    output: ranges.Text | None = None
-    """The run folder; by default a new one under runs/stack_exchange."""
-    resume: bool = False
-    """Go on where the run in --output (or the latest) was stopped."""
-    devices: ranges.Count | None = None
-    """How many devices share the rows; by default all, a CPU's cores being devices."""
     layout: ranges.Text = "data"
     """data: all weights on each device; fsdp, or fsdp,tensor:2: weights cut too."""
     save_every: ranges.Natural = 20
-    """Iterations between checkpoints."""
-    keep: ranges.Count = 1
-    cache: ranges.Text | None = None
-    """Where compiled programs are kept; by default ~/.cache/rlhf_jax."""
     data: parts.Config = dataclasses.field(default_factory=parts.Config)
     sft: options.Fit = dataclasses.field(
         default_factory=_fit(steps=200, learning_rate=1e-3, warmup=10)

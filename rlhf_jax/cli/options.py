@@ -39,28 +39,45 @@ class Log:
 
 
 @dataclasses.dataclass(frozen=True)
-class Base:
-    """Where a recipe writes, whether it resumes, and what it runs on."""
+class Run:
+    """Where a run writes, whether it resumes, and what it runs on."""
 
     output: ranges.Text | None = None
     """The run folder; by default a new one under runs/."""
     resume: bool = False
     """Continue the run in --output, or the latest one, where it stopped."""
-    seed: ranges.Natural = 0
     devices: ranges.Count | None = None
     """Devices that share the rows; by default all of them, or a CPU's cores."""
+    save_every: ranges.Natural = 100
+    """Steps between checkpoints; 0: only at the end."""
+    keep: ranges.Count = 1
+    """Checkpoints kept, of each method and seed."""
+    cache: ranges.Text | None = None
+    """Folder for pretrained weights and compiled programs; by default
+    ~/.cache/rlhf_jax."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study(Run):
+    """What every comparison of methods depends on besides."""
+
+    seeds: ranges.Count = 1
+    first_seed: ranges.Natural = 0
+    preset: str | None = None
+    """A named set of flags; see above."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Base(Run):
+    """What every recipe depends on."""
+
+    seed: ranges.Natural = 0
     layout: ranges.Text = "data"
     """data, fsdp, or fsdp:2,tensor:2; see `parallel.layout`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; weights and optimiser state stay float32."""
     eval_every: ranges.Natural = 50
     """Steps between evaluations on held-out rows; 0: only before and after."""
-    save_every: ranges.Natural = 100
-    """Steps between checkpoints; 0: only at the end."""
-    keep: ranges.Count = 1
-    """Number of checkpoints kept."""
-    cache: ranges.Text | None = None
-    """Folder for compiled programs; by default ~/.cache/rlhf_jax."""
     profile: ranges.Natural = 0
     """Steps to trace with jax.profiler, into profile/ of the run folder."""
     log: Log = dataclasses.field(default_factory=Log)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import elastic_reset, optim, sampling, training, trees
+from rlhf_jax import elastic_reset, optim, ranges, sampling, training, trees
 from rlhf_jax.types import Pairs
 
 
@@ -30,19 +30,23 @@ class Config:
 class Hyper(NamedTuple):
     """The traced scalars of a step; the defaults are the published ones."""
 
-    learning_rate: Any = 1e-5
+    learning_rate: ranges.Positive = 1e-5
     total_updates: Any = 1  # until a linear schedule reaches 0; unused if constant
-    policy_coef: Any = 1.0
-    value_coef: Any = 10.0
-    entropy_coef: Any = 0.001
-    receiver_coef: Any = 1.0
+    policy_coef: ranges.NonNegative = 1.0
+    value_coef: ranges.NonNegative = 10.0
+    entropy_coef: ranges.NonNegative = 0.001
+    """Of the messages' entropy, for all methods but reinforce_entropy."""
+    receiver_coef: ranges.NonNegative = 1.0
     kl_coef: Any = 0.0  # on the exact KL per token
     reference_average: Any = False  # KL against the EMA, not the initial sender
     l2_coef: Any = 0.0  # on ½ Σ (θ − θ₀)² of the sender
     lesson_coef: Any = 0.0  # α of S2P
     train_sender: Any = 1.0  # 0: the sender stays as it is
-    sender_rate: Any = 1.0  # of the learning rate, the sender's; the rest has it whole
-    critic_first: Any = 0  # steps before the sender learns: the baseline does already
+    sender_rate: ranges.NonNegative = 1.0
+    """The sender's learning rate, as a share of learning_rate. Below 1 in short runs:
+    receiver and critic have to keep up with the sender before its English is gone."""
+    critic_first: ranges.Natural = 0
+    """Steps before the sender learns, in which the critic becomes a baseline."""
     decay: Any = 0.99  # of the EMA, once a step
     reset_target: Any = elastic_reset.AVERAGE
     reset_weight: Any = 0.0  # of the current weights, if the target interpolates
