@@ -45,17 +45,20 @@ _CONV1D = (("kernel", "weight", "same"), ("bias", "bias", "same"))
 _NORM = (("scale", "weight", "same"), ("bias", "bias", "same"))
 
 
-def _table(prefix, tables, kinds):
-    """Tensors of modules {our path: their name without the prefix}."""
-    embeddings = (
+def _table(prefix, embeddings, norms, matrices, leaves=_LINEAR):
+    """Tensors of modules {our path: their name without the prefix}.
+
+    leaves: of the matrices.
+    """
+    modules = [(norms, _NORM), (matrices, leaves)]
+    return *(
         Tensor(f"embedding/{ours}", f"{prefix}.{theirs}.weight")
-        for ours, theirs in tables.items()
-    )
-    return *embeddings, *(
+        for ours, theirs in embeddings.items()
+    ), *(
         Tensor(f"{ours}/{leaf}", f"{prefix}.{theirs}.{torch_leaf}", form)
-        for leaves, modules in kinds
-        for ours, theirs in modules.items()
-        for leaf, torch_leaf, form in leaves
+        for paths, kind in modules
+        for ours, theirs in paths.items()
+        for leaf, torch_leaf, form in kind
     )
 
 
@@ -72,31 +75,23 @@ def _llama(norms):
     """Llama and its relatives, which differ in the norms around the MLP."""
     return _table(
         "model",
-        {"token": "embed_tokens"},
-        (
-            (
-                _NORM,
-                {
-                    "layers/attention_norm": "layers.{}.input_layernorm",
-                    "layers/attention/query_norm": "layers.{}.self_attn.q_norm",
-                    "layers/attention/key_norm": "layers.{}.self_attn.k_norm",
-                    "final_norm": "norm",
-                }
-                | {f"layers/{ours}": f"layers.{{}}.{norms[ours]}" for ours in norms},
-            ),
-            (
-                _LINEAR,
-                {
-                    "layers/attention/query": "layers.{}.self_attn.q_proj",
-                    "layers/attention/key": "layers.{}.self_attn.k_proj",
-                    "layers/attention/value": "layers.{}.self_attn.v_proj",
-                    "layers/attention/output": "layers.{}.self_attn.o_proj",
-                    "layers/mlp/gate": "layers.{}.mlp.gate_proj",
-                    "layers/mlp/up": "layers.{}.mlp.up_proj",
-                    "layers/mlp/down": "layers.{}.mlp.down_proj",
-                },
-            ),
-        ),
+        embeddings={"token": "embed_tokens"},
+        norms={
+            "layers/attention_norm": "layers.{}.input_layernorm",
+            "layers/attention/query_norm": "layers.{}.self_attn.q_norm",
+            "layers/attention/key_norm": "layers.{}.self_attn.k_norm",
+            "final_norm": "norm",
+        }
+        | {f"layers/{ours}": f"layers.{{}}.{norms[ours]}" for ours in norms},
+        matrices={
+            "layers/attention/query": "layers.{}.self_attn.q_proj",
+            "layers/attention/key": "layers.{}.self_attn.k_proj",
+            "layers/attention/value": "layers.{}.self_attn.v_proj",
+            "layers/attention/output": "layers.{}.self_attn.o_proj",
+            "layers/mlp/gate": "layers.{}.mlp.gate_proj",
+            "layers/mlp/up": "layers.{}.mlp.up_proj",
+            "layers/mlp/down": "layers.{}.mlp.down_proj",
+        },
     )
 
 
@@ -111,111 +106,76 @@ _GEMMA = _llama(  # post_attention_layernorm is Llama's mlp_norm, but not here
 
 _GPT2 = _table(
     "transformer",
-    {"token": "wte", "position": "wpe"},
-    (
-        (
-            _NORM,
-            {
-                "layers/attention_norm": "h.{}.ln_1",
-                "layers/mlp_norm": "h.{}.ln_2",
-                "final_norm": "ln_f",
-            },
-        ),
-        (
-            _CONV1D,
-            {
-                "layers/attention/output": "h.{}.attn.c_proj",
-                "layers/mlp/up": "h.{}.mlp.c_fc",
-                "layers/mlp/down": "h.{}.mlp.c_proj",
-            },
-        ),
-    ),
+    embeddings={"token": "wte", "position": "wpe"},
+    norms={
+        "layers/attention_norm": "h.{}.ln_1",
+        "layers/mlp_norm": "h.{}.ln_2",
+        "final_norm": "ln_f",
+    },
+    matrices={
+        "layers/attention/output": "h.{}.attn.c_proj",
+        "layers/mlp/up": "h.{}.mlp.c_fc",
+        "layers/mlp/down": "h.{}.mlp.c_proj",
+    },
+    leaves=_CONV1D,
 ) + _fused("transformer.h.{}.attn.c_attn", THIRDS)
 
 _NEOX = _table(
     "gpt_neox",
-    {"token": "embed_in"},
-    (
-        (
-            _NORM,
-            {
-                "layers/attention_norm": "layers.{}.input_layernorm",
-                "layers/mlp_norm": "layers.{}.post_attention_layernorm",
-                "final_norm": "final_layer_norm",
-            },
-        ),
-        (
-            _LINEAR,
-            {
-                "layers/attention/output": "layers.{}.attention.dense",
-                "layers/mlp/up": "layers.{}.mlp.dense_h_to_4h",
-                "layers/mlp/down": "layers.{}.mlp.dense_4h_to_h",
-            },
-        ),
-    ),
+    embeddings={"token": "embed_in"},
+    norms={
+        "layers/attention_norm": "layers.{}.input_layernorm",
+        "layers/mlp_norm": "layers.{}.post_attention_layernorm",
+        "final_norm": "final_layer_norm",
+    },
+    matrices={
+        "layers/attention/output": "layers.{}.attention.dense",
+        "layers/mlp/up": "layers.{}.mlp.dense_h_to_4h",
+        "layers/mlp/down": "layers.{}.mlp.dense_4h_to_h",
+    },
 ) + _fused("gpt_neox.layers.{}.attention.query_key_value", HEAD_THIRDS)
 
+_EMBEDDINGS = {
+    "token": "embeddings.word_embeddings",
+    "position": "embeddings.position_embeddings",
+}
 _DISTILBERT = _table(
     "distilbert",
-    {
-        "token": "embeddings.word_embeddings",
-        "position": "embeddings.position_embeddings",
+    embeddings=_EMBEDDINGS,
+    norms={
+        "embedding/norm": "embeddings.LayerNorm",
+        "layers/attention_norm": "transformer.layer.{}.sa_layer_norm",
+        "layers/mlp_norm": "transformer.layer.{}.output_layer_norm",
     },
-    (
-        (
-            _NORM,
-            {
-                "embedding/norm": "embeddings.LayerNorm",
-                "layers/attention_norm": "transformer.layer.{}.sa_layer_norm",
-                "layers/mlp_norm": "transformer.layer.{}.output_layer_norm",
-            },
-        ),
-        (
-            _LINEAR,
-            {
-                "layers/attention/query": "transformer.layer.{}.attention.q_lin",
-                "layers/attention/key": "transformer.layer.{}.attention.k_lin",
-                "layers/attention/value": "transformer.layer.{}.attention.v_lin",
-                "layers/attention/output": "transformer.layer.{}.attention.out_lin",
-                "layers/mlp/up": "transformer.layer.{}.ffn.lin1",
-                "layers/mlp/down": "transformer.layer.{}.ffn.lin2",
-            },
-        ),
-    ),
+    matrices={
+        "layers/attention/query": "transformer.layer.{}.attention.q_lin",
+        "layers/attention/key": "transformer.layer.{}.attention.k_lin",
+        "layers/attention/value": "transformer.layer.{}.attention.v_lin",
+        "layers/attention/output": "transformer.layer.{}.attention.out_lin",
+        "layers/mlp/up": "transformer.layer.{}.ffn.lin1",
+        "layers/mlp/down": "transformer.layer.{}.ffn.lin2",
+    },
 )
 
 
 def _bert(prefix):
     """BERT and RoBERTa, which differ in their prefix."""
-    layer = "encoder.layer.{}"
     return _table(
         prefix,
-        {
-            "token": "embeddings.word_embeddings",
-            "position": "embeddings.position_embeddings",
-            "segment": "embeddings.token_type_embeddings",
+        embeddings=_EMBEDDINGS | {"segment": "embeddings.token_type_embeddings"},
+        norms={
+            "embedding/norm": "embeddings.LayerNorm",
+            "layers/attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
+            "layers/mlp_norm": "encoder.layer.{}.output.LayerNorm",
         },
-        (
-            (
-                _NORM,
-                {
-                    "embedding/norm": "embeddings.LayerNorm",
-                    "layers/attention_norm": f"{layer}.attention.output.LayerNorm",
-                    "layers/mlp_norm": f"{layer}.output.LayerNorm",
-                },
-            ),
-            (
-                _LINEAR,
-                {
-                    "layers/attention/query": f"{layer}.attention.self.query",
-                    "layers/attention/key": f"{layer}.attention.self.key",
-                    "layers/attention/value": f"{layer}.attention.self.value",
-                    "layers/attention/output": f"{layer}.attention.output.dense",
-                    "layers/mlp/up": f"{layer}.intermediate.dense",
-                    "layers/mlp/down": f"{layer}.output.dense",
-                },
-            ),
-        ),
+        matrices={
+            "layers/attention/query": "encoder.layer.{}.attention.self.query",
+            "layers/attention/key": "encoder.layer.{}.attention.self.key",
+            "layers/attention/value": "encoder.layer.{}.attention.self.value",
+            "layers/attention/output": "encoder.layer.{}.attention.output.dense",
+            "layers/mlp/up": "encoder.layer.{}.intermediate.dense",
+            "layers/mlp/down": "encoder.layer.{}.output.dense",
+        },
     )
 
 

@@ -9,6 +9,29 @@ from rlhf_jax.models import config
 QWEN = ("qwen2", "qwen3")
 GEMMA = ("gemma2", "gemma3_text")
 
+# Fields of our configuration, under the names that config.json has for them.
+SIZES = {
+    "vocab_size": "vocab_size",
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "hidden": "intermediate_size",
+    "max_length": "max_position_embeddings",
+}
+GPT2_SIZES = {
+    "vocab_size": "vocab_size",
+    "width": "n_embd",
+    "layers": "n_layer",
+    "heads": "n_head",
+    "max_length": "n_positions",
+}
+DISTIL_SIZES = SIZES | {
+    "width": "dim",
+    "layers": "n_layers",
+    "heads": "n_heads",
+    "hidden": "hidden_dim",
+}
+
 _ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
@@ -43,6 +66,10 @@ def _refuse(described, *plain):
             raise ValueError(f"config.json has {key}={described[key]!r}: not supported")
 
 
+def _sizes(described, names=SIZES):
+    return {ours: described[theirs] for ours, theirs in names.items()}
+
+
 def _from_gpt2(described):
     _refuse(
         described,
@@ -50,14 +77,9 @@ def _from_gpt2(described):
         ("scale_attn_by_inverse_layer_idx", False),
         ("add_cross_attention", False),
     )
-    width = described["n_embd"]
     return config.gpt2(
-        vocab_size=described["vocab_size"],
-        width=width,
-        layers=described["n_layer"],
-        heads=described["n_head"],
-        max_length=described["n_positions"],
-        hidden=described.get("n_inner") or 4 * width,
+        **_sizes(described, GPT2_SIZES),
+        hidden=described.get("n_inner") or 4 * described["n_embd"],
         activation=_activation(described.get("activation_function", "gelu_new")),
         norm_eps=described.get("layer_norm_epsilon", 1e-5),
         tied=described.get("tie_word_embeddings", True),
@@ -65,18 +87,12 @@ def _from_gpt2(described):
 
 
 def _from_neox(described):
-    rope = _rope(described)
-    width, heads = described["hidden_size"], described["num_attention_heads"]
+    rope, sizes = _rope(described), _sizes(described)
     part = rope.get("partial_rotary_factor", described.get("rotary_pct", 0.25))
     theta = rope.get("rope_theta", described.get("rotary_emb_base", 10000.0))
     return config.neox(
-        vocab_size=described["vocab_size"],
-        width=width,
-        layers=described["num_hidden_layers"],
-        heads=heads,
-        max_length=described["max_position_embeddings"],
-        hidden=described["intermediate_size"],
-        rotary_dim=int(width // heads * part),
+        **sizes,
+        rotary_dim=int(sizes["width"] // sizes["heads"] * part),
         rope_theta=float(theta),
         rope_scaling=_scaling(rope),
         norm_eps=described.get("layer_norm_eps", 1e-5),
@@ -88,22 +104,17 @@ def _from_neox(described):
 
 
 def _from_llama(described):
-    kind, rope = described["model_type"], _rope(described)
+    kind, rope, sizes = described["model_type"], _rope(described), _sizes(described)
     _refuse(rope, ("partial_rotary_factor", 1.0))
-    width, heads = described["hidden_size"], described["num_attention_heads"]
+    heads = sizes["heads"]
     biased = described.get("attention_bias", False)
     grouped = {"mistral": 8, "qwen2": 32, "qwen3": 32}.get(kind)
     head_dim = described.get("head_dim", 128 if kind == "qwen3" else None)
     window, windowed = _window(described)
     return config.Decoder(
-        vocab_size=described["vocab_size"],
-        width=width,
-        layers=described["num_hidden_layers"],
-        heads=heads,
+        **sizes,
         kv_heads=described.get("num_key_value_heads", grouped) or heads,
-        head_dim=head_dim or width // heads,
-        hidden=described["intermediate_size"],
-        max_length=described["max_position_embeddings"],
+        head_dim=head_dim or sizes["width"] // heads,
         rope_theta=float(rope.get("rope_theta", described.get("rope_theta", 10000.0))),
         rope_scaling=_scaling(rope),
         norm_eps=described.get("rms_norm_eps", 1e-6),
@@ -157,14 +168,9 @@ def _from_gemma(described):
     caps = (50.0, 30.0) if second else (None, None)
     window, windowed = _window(described)
     return config.Decoder(
-        vocab_size=described["vocab_size"],
-        width=described["hidden_size"],
-        layers=described["num_hidden_layers"],
-        heads=described.get("num_attention_heads", 8),
+        **_sizes({"num_attention_heads": 8} | described),
         kv_heads=described.get("num_key_value_heads", 4),
         head_dim=described.get("head_dim", 256),
-        hidden=described["intermediate_size"],
-        max_length=described["max_position_embeddings"],
         rope_theta=float(rope.get("rope_theta", theta)),
         rope_scaling=_scaling(rope),
         norm_eps=described.get("rms_norm_eps", 1e-6),
@@ -185,16 +191,9 @@ def _from_gemma(described):
 
 
 def _from_distil(described):
-    return config.Encoder(
-        vocab_size=described["vocab_size"],
-        width=described["dim"],
-        layers=described["n_layers"],
-        heads=described["n_heads"],
-        hidden=described["hidden_dim"],
-        max_length=described["max_position_embeddings"],
-        pooling="relu",
-        activation=_activation(described.get("activation", "gelu")),
-    )
+    activation = _activation(described.get("activation", "gelu"))
+    sizes = _sizes(described, DISTIL_SIZES)
+    return config.Encoder(**sizes, pooling="relu", activation=activation)
 
 
 def _from_bert(described):
@@ -204,16 +203,12 @@ def _from_bert(described):
         ("is_decoder", False),
         ("add_cross_attention", False),
     )
-    first = 0
+    sizes, first = _sizes(described), 0
     if described["model_type"] == "roberta":
         first = described.get("pad_token_id", 1) + 1
+        sizes["max_length"] -= first
     return config.Encoder(
-        vocab_size=described["vocab_size"],
-        width=described["hidden_size"],
-        layers=described["num_hidden_layers"],
-        heads=described["num_attention_heads"],
-        hidden=described["intermediate_size"],
-        max_length=described["max_position_embeddings"] - first,
+        **sizes,
         segments=described.get("type_vocab_size", 2),
         first_position=first,
         norm_eps=described.get("layer_norm_eps", 1e-12),

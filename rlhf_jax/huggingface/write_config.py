@@ -87,7 +87,7 @@ def _needs(c):
 def describe(c):
     """The fields of config.json: the inverse of `read_config.read`."""
     kind = family(c)
-    common = {"model_type": kind, "vocab_size": c.vocab_size}
+    common = {"model_type": kind}
     if isinstance(c, config.Encoder):
         return common | (_to_distil(c) if kind == "distilbert" else _to_bert(c))
     common["tie_word_embeddings"] = c.tied
@@ -98,12 +98,8 @@ def describe(c):
 
 
 def _to_gpt2(c):
-    return {
-        "n_embd": c.width,
-        "n_layer": c.layers,
-        "n_head": c.heads,
+    return _sizes(c, read_config.GPT2_SIZES) | {
         "n_inner": c.hidden,
-        "n_positions": c.max_length,
         "activation_function": c.activation,
         "layer_norm_epsilon": c.norm_eps,
     }
@@ -116,6 +112,7 @@ def _to_neox(c):
         part = (rotated + 0.5) / c.head_dim
     rope = _to_rope(c) | {"partial_rotary_factor": part}
     return _sizes(c) | {
+        "hidden_act": c.activation,
         "rope_parameters": rope,
         "rotary_pct": part,
         "rotary_emb_base": c.rope_theta,
@@ -127,6 +124,7 @@ def _to_neox(c):
 
 def _to_llama(c):
     described = _sizes(c) | {
+        "hidden_act": c.activation,
         "num_key_value_heads": c.kv_heads,
         "head_dim": c.head_dim,
         "rope_parameters": _to_rope(c),
@@ -171,15 +169,8 @@ def _to_gemma(c, kind):
     }
 
 
-def _sizes(c):
-    return {
-        "hidden_size": c.width,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "intermediate_size": c.hidden,
-        "max_position_embeddings": c.max_length,
-        "hidden_act": c.activation,
-    }
+def _sizes(c, names=read_config.SIZES):
+    return {theirs: getattr(c, ours) for ours, theirs in names.items()}
 
 
 def _to_rope(c):
@@ -198,18 +189,12 @@ def _to_rope(c):
 
 
 def _to_distil(c):
-    return {
-        "dim": c.width,
-        "n_layers": c.layers,
-        "n_heads": c.heads,
-        "hidden_dim": c.hidden,
-        "max_position_embeddings": c.max_length,
-        "activation": c.activation,
-    }
+    return _sizes(c, read_config.DISTIL_SIZES) | {"activation": c.activation}
 
 
 def _to_bert(c):
     described = _sizes(c) | {
+        "hidden_act": c.activation,
         "max_position_embeddings": c.max_length + c.first_position,
         "type_vocab_size": c.segments,
         "layer_norm_eps": c.norm_eps,

@@ -218,25 +218,10 @@ def gpt2(
 
     `changes` are fields of `Decoder`.
     """
-    shape = {
-        "kv_heads": heads,
-        "head_dim": _head_dim(width, heads),
-        "hidden": 4 * width,
-        "positions": "learned",
-        "norm": "layer",
-        "activation": "gelu_new",
-        "gated": False,
-        "attention_bias": True,
-        "mlp_bias": True,
-    }
-    return Decoder(
-        vocab_size=vocab_size,
-        width=width,
-        layers=layers,
-        heads=heads,
-        max_length=max_length,
-        **(shape | changes),
-    )
+    shape = dict(hidden=4 * width, max_length=max_length, positions="learned")
+    shape |= dict(norm="layer", activation="gelu_new", gated=False)
+    shape |= dict(attention_bias=True, mlp_bias=True)
+    return _even_heads(vocab_size, width, layers, heads, **(shape | changes))
 
 
 def llama(
@@ -246,20 +231,9 @@ def llama(
 
     `changes` are fields of `Decoder`.
     """
-    shape = {
-        "kv_heads": heads,
-        "head_dim": _head_dim(width, heads),
-        "hidden": -(-8 * width // 3 // 4) * 4,  # 8/3 of the width, a multiple of 4
-        "tied": False,
-    }
-    return Decoder(
-        vocab_size=vocab_size,
-        width=width,
-        layers=layers,
-        heads=heads,
-        max_length=max_length,
-        **(shape | changes),
-    )
+    hidden = -(-8 * width // 3 // 4) * 4  # 8/3 of the width, a multiple of 4
+    shape = dict(hidden=hidden, max_length=max_length, tied=False)
+    return _even_heads(vocab_size, width, layers, heads, **(shape | changes))
 
 
 def neox(
@@ -271,28 +245,16 @@ def neox(
 
     `changes` are fields of `Decoder`.
     """
-    head_dim = _head_dim(width, heads)
-    shape = {
-        "kv_heads": heads,
-        "head_dim": head_dim,
-        "hidden": 4 * width,
-        "rotary_dim": head_dim // 4,
-        "norm": "layer",
-        "activation": "gelu",
-        "gated": False,
-        "attention_bias": True,
-        "mlp_bias": True,
-        "parallel": True,
-        "tied": False,
-    }
-    return Decoder(
-        vocab_size=vocab_size,
-        width=width,
-        layers=layers,
-        heads=heads,
-        max_length=max_length,
-        **(shape | changes),
-    )
+    shape = dict(hidden=4 * width, max_length=max_length, norm="layer", gated=False)
+    shape |= dict(rotary_dim=_head_dim(width, heads) // 4, activation="gelu")
+    shape |= dict(attention_bias=True, mlp_bias=True, parallel=True, tied=False)
+    return _even_heads(vocab_size, width, layers, heads, **(shape | changes))
+
+
+def _even_heads(vocab_size, width, layers, heads, **fields):
+    """A `Decoder` whose heads share the width, each with keys and values of its own."""
+    fields = dict(kv_heads=heads, head_dim=_head_dim(width, heads)) | fields
+    return Decoder(vocab_size, width, layers, heads, **fields)
 
 
 def _head_dim(width, heads):
