@@ -51,15 +51,8 @@ def returns(rewards, mask, *, gamma, bootstrap=None):
 
     This is `gae` with V = 0 and λ = 1; same arguments. Returns [B, T].
     """
-    total, _ = gae(
-        rewards,
-        jnp.zeros_like(rewards),
-        mask,
-        gamma=gamma,
-        lam=1.0,
-        bootstrap=bootstrap,
-    )
-    return total
+    values = jnp.zeros_like(rewards)
+    return gae(rewards, values, mask, gamma=gamma, lam=1.0, bootstrap=bootstrap)[0]
 
 
 def leave_one_out(scores):

@@ -14,6 +14,8 @@ B rows, T tokens, C classes. Each returns (loss [], metrics), to be minimised, a
 No gradient flows through old log-probs, old values, advantages and returns.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -47,10 +49,7 @@ def ppo_clip(logps, old_logps, advantages, mask, *, clip, count=None, axis_name=
     mean ρ; `ratio_max` max ρ.
     """
     chex.assert_equal_shape([logps, old_logps, advantages, mask])
-
-    def mean(x):
-        return masking.mean(x, mask, count=count, axis_name=axis_name)
-
+    mean = functools.partial(masking.mean, mask=mask, count=count, axis_name=axis_name)
     # Zero before exp, or the gradient at an ignored inf would be 0 · inf.
     log_ratio = masking.zero(logps, mask) - _data(old_logps, mask)
     ratio = jnp.exp(log_ratio)
@@ -103,10 +102,7 @@ def value_clip(values, old_values, returns, mask, *, clip, count=None, axis_name
     `returns`, their means.
     """
     chex.assert_equal_shape([values, old_values, returns, mask])
-
-    def mean(x):
-        return masking.mean(x, mask, count=count, axis_name=axis_name)
-
+    mean = functools.partial(masking.mean, mask=mask, count=count, axis_name=axis_name)
     values = masking.zero(values, mask)
     old_values, returns = _data(old_values, mask), _data(returns, mask)
     bounded = jnp.clip(values, old_values - clip, old_values + clip)
@@ -137,15 +133,9 @@ def classification(logits, labels, *, mask=None, count=None, axis_name=None):
 
 
 def bradley_terry(
-    chosen,
-    rejected,
-    *,
-    preference=1.0,
-    margin=0.0,
-    mask=None,
-    count=None,
-    axis_name=None,
-):
+    chosen, rejected, *,
+    preference=1.0, margin=0.0, mask=None, count=None, axis_name=None,
+):  # fmt: skip
     """L = −mean [p log σ(d) + (1 − p) log σ(−d)], d = r_chosen − r_rejected − m.
 
     Bradley & Terry 1952, with soft labels p (Lee et al. 2023, arXiv:2309.00267) and a
@@ -158,10 +148,7 @@ def bradley_terry(
     """
     chex.assert_equal_shape([chosen, rejected])
     mask = jnp.ones(chosen.shape, jnp.float32) if mask is None else mask
-
-    def mean(x):
-        return masking.mean(x, mask, count=count, axis_name=axis_name)
-
+    mean = functools.partial(masking.mean, mask=mask, count=count, axis_name=axis_name)
     chosen, rejected = masking.zero(chosen, mask), masking.zero(rejected, mask)
     preference, margin = (_row(x, mask) for x in (preference, margin))
     gap = chosen - rejected
@@ -184,18 +171,9 @@ def _agreement(gap, preference):
 
 
 def dpo(
-    policy_chosen,
-    policy_rejected,
-    reference_chosen,
-    reference_rejected,
-    *,
-    beta,
-    label_smoothing=0.0,
-    preference=1.0,
-    mask=None,
-    count=None,
-    axis_name=None,
-):
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected, *,
+    beta, label_smoothing=0.0, preference=1.0, mask=None, count=None, axis_name=None,
+):  # fmt: skip
     """L = −mean log σ(β [(π_c − ρ_c) − (π_r − ρ_r)]), π and ρ summed log-probs.
 
     Rafailov et al. 2023, "Direct Preference Optimization", arXiv:2305.18290, eq. 7:
@@ -218,17 +196,9 @@ def dpo(
 
 
 def ipo(
-    policy_chosen,
-    policy_rejected,
-    reference_chosen,
-    reference_rejected,
-    *,
-    beta,
-    preference=1.0,
-    mask=None,
-    count=None,
-    axis_name=None,
-):
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected, *,
+    beta, preference=1.0, mask=None, count=None, axis_name=None,
+):  # fmt: skip
     """L = mean (h − 1/(2β))², h = (π_c − ρ_c) − (π_r − ρ_r), per-token mean log-probs.
 
     Azar et al. 2023, "A General Theoretical Paradigm to Understand Learning from Human
@@ -262,9 +232,7 @@ def _implicit_rewards(
 
 
 def _reward_metrics(chosen, rejected, preference, mask, count, axis_name):
-    def mean(x):
-        return masking.mean(x, mask, count=count, axis_name=axis_name)
-
+    mean = functools.partial(masking.mean, mask=mask, count=count, axis_name=axis_name)
     return {
         "chosen": mean(chosen),
         "rejected": mean(rejected),

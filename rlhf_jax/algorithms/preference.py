@@ -61,46 +61,27 @@ def make_loss(model, *, loss="dpo", beta, label_smoothing=0.0):
         logps = sequence_logps(
             model, params, batch.pairs, batch.starts, mean=loss == "ipo"
         )
+        kind = {"loss": loss, "beta": beta, "label_smoothing": label_smoothing}
         return compare(
-            logps,
-            batch.reference,
-            batch.pairs.preference,
-            loss=loss,
-            beta=beta,
-            label_smoothing=label_smoothing,
-            count=count,
+            logps, batch.reference, batch.pairs.preference, **kind, count=count
         )
 
     return value
 
 
 def compare(
-    logps,
-    reference,
-    preference,
-    *,
-    loss,
-    beta,
-    label_smoothing=0.0,
-    count=None,
+    logps, reference, preference, *, loss, beta, label_smoothing=0.0, count=None
 ):
     """(loss [], metrics) of log-probs [B, 2] of (chosen, rejected) and the reference's.
 
     Args: reference [B, 2]; preference [B], the probability that `chosen` is better.
     """
     sides = (logps[:, 0], logps[:, 1], reference[:, 0], reference[:, 1])
+    shared = {"beta": beta, "preference": preference, "count": count}
     if loss == "ipo":
-        total, rewards = losses.ipo(
-            *sides, beta=beta, preference=preference, count=count
-        )
+        total, rewards = losses.ipo(*sides, **shared)
     else:
-        total, rewards = losses.dpo(
-            *sides,
-            beta=beta,
-            label_smoothing=label_smoothing,
-            preference=preference,
-            count=count,
-        )
+        total, rewards = losses.dpo(*sides, **shared, label_smoothing=label_smoothing)
     rows = jnp.ones(logps.shape[0])
     return total, {
         "loss": total,
