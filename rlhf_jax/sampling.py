@@ -9,12 +9,12 @@ Legend: B rows, P prompt tokens, T new tokens, V vocabulary.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import gumbel, logprobs
+from rlhf_jax import gumbel, logprobs, ranges
 from rlhf_jax.types import Rollout
 
 
@@ -22,39 +22,29 @@ from rlhf_jax.types import Rollout
 class Config:
     """How to sample; static under jit."""
 
-    max_new_tokens: int
+    max_new_tokens: ranges.Count
     min_new_tokens: int = 0  # no end token before this many others
-    uniform_from: int = 0  # cut rows at a length uniform from here to max; 0: at max
-    temperature: float = 1.0  # 0: greedy
-    top_k: int = 0  # 0: off
-    top_p: float = 1.0  # 1: off
+    uniform_from: ranges.Natural = 0  # rows end at lengths uniform from here; 0: at max
+    temperature: ranges.NonNegative = 1.0  # 0: greedy
+    top_k: ranges.Natural = 0  # 0: off
+    top_p: Annotated[float, ranges.Range(above=0, at_most=1)] = 1.0  # 1: off
     eos_ids: tuple[int, ...] = ()
     pad_id: int = 0
     vocab_limit: int | None = None  # ids from here on are never sampled
-    sampler: str = "gumbel"  # or "inverse": one uniform per row, faster on CPU
+    # "inverse": one uniform draw per row, faster on CPU.
+    sampler: Literal["gumbel", "inverse"] = "gumbel"
     stop_axis: str | None = None  # vmapped axis whose members share the stop test
 
     def __post_init__(self):
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={self.max_new_tokens}: needs at least 1")
-        if not 0 <= self.uniform_from <= self.max_new_tokens:
-            raise ValueError(
-                f"uniform_from={self.uniform_from}: needs to lie between 0 (off) and "
-                f"max_new_tokens={self.max_new_tokens}"
-            )
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature}: needs to be 0 or more")
-        if self.top_k < 0:
-            raise ValueError(f"top_k={self.top_k}: needs to be 0 (off) or more")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p}: needs to lie in (0, 1]")
+        ranges.check(self)
+
+    def conflicts(self):
+        """Fields that contradict each other, and why."""
+        if self.uniform_from > self.max_new_tokens:
+            yield ("uniform_from", "max_new_tokens"), "no row could be so long"
         if self.pad_id in self.eos_ids:
-            raise ValueError(
-                f"pad_id={self.pad_id} is also an end token: the end of a response "
-                "would look like padding; choose another pad_id"
-            )
-        if self.sampler not in ("gumbel", "inverse"):
-            raise ValueError(f"sampler={self.sampler!r}: choose 'gumbel' or 'inverse'")
+            reason = "the end of a response would look like padding; choose another"
+            yield ("pad_id", "eos_ids"), reason
 
 
 class _State(NamedTuple):

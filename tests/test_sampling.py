@@ -360,7 +360,7 @@ def test_a_context_that_is_too_short_is_refused_with_its_numbers(network, prompt
         ({"top_k": -1}, "top_k=-1"),
         ({"top_p": 0.0}, "top_p=0.0"),
         ({"top_p": 1.1}, "top_p=1.1"),
-        ({"pad_id": EOS}, "pad_id=2 is also an end token"),
+        ({"pad_id": EOS}, r"pad_id=2 and eos_ids=\(2,\): the end of a response"),
         ({"sampler": "beam"}, "sampler='beam'"),
     ],
 )

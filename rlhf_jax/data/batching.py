@@ -6,6 +6,8 @@ import functools
 import jax
 import numpy as np
 
+from rlhf_jax import ranges
+
 
 @dataclasses.dataclass(frozen=True)
 class Epochs:
@@ -15,17 +17,12 @@ class Epochs:
     without a gap, so a batch may span two.
     """
 
-    n_rows: int
-    batch_size: int
+    n_rows: ranges.Count
+    batch_size: ranges.Count
     seed: int = 0
 
     def __post_init__(self):
-        if self.n_rows < 1:
-            raise ValueError(
-                f"n_rows={self.n_rows}: there are no rows to make batches of"
-            )
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size}: at least 1 row is needed")
+        ranges.check(self)
 
     def indices(self, step):
         """The rows of batch `step`, counted from 0: [batch_size] int64."""

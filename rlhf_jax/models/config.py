@@ -1,7 +1,9 @@
 """Configurations of decoders, encoders and GRU translators: shapes and branches."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+from rlhf_jax import ranges
 
 
 class RopeScaling(NamedTuple):
@@ -17,77 +19,71 @@ class RopeScaling(NamedTuple):
     original_length: int | None = None
 
 
-CHOICES = {
-    "positions": ("learned", "rotary"),
-    "norm": ("layer", "rms"),
-    "activation": ("gelu", "gelu_new", "silu", "relu"),
-    "dtype": ("float32", "bfloat16", "float16"),
-    "remat": ("none", "full", "dots"),
-    "attention": ("auto", "cudnn"),
-}
+Activation = Literal["gelu", "gelu_new", "silu", "relu"]
+DType = Literal["float32", "bfloat16", "float16"]
+Remat = Literal["none", "full", "dots"]
+Attention = Literal["auto", "cudnn"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
     """Shapes and branches of a decoder; hashable, hence static under jit."""
 
-    vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    hidden: int  # width of the feed-forward layer
-    max_length: int  # longest context, padding included
-    positions: str = "rotary"
+    vocab_size: ranges.Count
+    width: ranges.Count
+    layers: ranges.Count
+    heads: ranges.Count
+    kv_heads: ranges.Count
+    head_dim: ranges.Count
+    hidden: ranges.Count  # width of the feed-forward layer
+    max_length: ranges.Count  # longest context, padding included
+    positions: Literal["learned", "rotary"] = "rotary"
     rope_theta: float = 10000.0
     rope_scaling: RopeScaling | None = None
-    norm: str = "rms"
+    norm: Literal["layer", "rms"] = "rms"
     norm_eps: float = 1e-5
-    activation: str = "silu"
+    activation: Activation = "silu"
     gated: bool = True  # activation(x W_gate) · x W_up, as in SwiGLU
     attention_bias: bool = False
     mlp_bias: bool = False
     tied: bool = True  # the unembedding is the embedding
-    dtype: str = "float32"  # of compute; parameters keep their own
-    remat: str = "none"  # what a backward pass recomputes: nothing, layers, cheap ops
-    attention: str = "auto"  # "cudnn": flash attention, on NVIDIA in half precision
-    rotary_dim: int | None = None  # how many dimensions of a head rotate; None: all
+    dtype: DType = "float32"  # of compute; parameters keep their own
+    remat: Remat = "none"  # what a backward pass recomputes: nothing, layers, cheap ops
+    attention: Attention = "auto"  # "cudnn": flash attention, on NVIDIA in 16 bits
+    rotary_dim: ranges.Count | None = None  # of a head, those that rotate; None: all
     head_norm: bool = False  # normalise queries and keys, each head separately
     output_bias: bool | None = None  # of the attention output; None: attention_bias
     parallel: bool = False  # attention and feed-forward layer read the same x
-    window: int | None = None  # tokens a token attends to, with itself; None: all
+    window: ranges.Count | None = None  # tokens attended to, itself too; None: all
     windowed: tuple[bool, ...] | None = None  # layers with the window; None: all
-    window_theta: float | None = None  # their rope_theta, unscaled; None: the same
+    window_theta: ranges.Positive | None = None  # their rope_theta; None: the same
     unit_offset: bool = False  # norms multiply by 1 + scale
     post_norm: bool = False  # normalise a layer's update before adding it to x
     scaled_embedding: bool = False  # multiply token vectors by √width
-    score_dim: int | None = None  # scores are divided by its root; None: head_dim
-    score_cap: float | None = None  # scores become cap · tanh(score / cap)
-    logit_cap: float | None = None  # logits become cap · tanh(logit / cap)
+    score_dim: ranges.Positive | None = None  # scores / its root; None: head_dim
+    score_cap: ranges.Positive | None = None  # scores become cap · tanh(score / cap)
+    logit_cap: ranges.Positive | None = None  # logits become cap · tanh(logit / cap)
 
     def __post_init__(self):
-        _check_shared(self)
-        if self.kv_heads < 1 or self.heads % self.kv_heads:
-            raise ValueError(
-                f"heads={self.heads} is no multiple of kv_heads={self.kv_heads}: "
-                "every key-value head must serve the same number of query heads"
+        ranges.check(self)
+
+    def conflicts(self):
+        """Fields that contradict each other, and why."""
+        yield from _attention_conflicts(self)
+        if self.heads % self.kv_heads:
+            reason = "every key-value head must serve the same number of query heads"
+            yield ("heads", "kv_heads"), reason
+        rotated = self.head_dim if self.rotary_dim is None else self.rotary_dim
+        odd = rotated % 2 or rotated > self.head_dim
+        if self.positions == "rotary" and odd:
+            reason = (
+                "positions rotate pairs of a head's dimensions: choose an even number"
             )
-        if self.positions == "rotary":
-            _check_rotary(self)
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"window={self.window}: a token sees at least itself")
-        for name in ("window_theta", "score_dim", "score_cap", "logit_cap"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name}={value}: needs to be positive, or None")
-        if self.windowed is not None and (
-            self.window is None or len(self.windowed) != self.layers
-        ):
-            raise ValueError(
-                f"windowed={self.windowed} needs a window and one entry for each of "
-                f"layers={self.layers}"
-            )
+            yield ("rotary_dim", "head_dim"), reason
+        entries = self.layers if self.windowed is None else len(self.windowed)
+        if self.windowed is not None and self.window is None or entries != self.layers:
+            reason = "it needs a window and one entry for each layer"
+            yield ("windowed", "window", "layers"), reason
 
     def in_window(self):
         """Which layers have the window: one bool per layer."""
@@ -101,20 +97,20 @@ class Encoder:
     Learned positions, LayerNorm after each residual sum, biases everywhere.
     """
 
-    vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    hidden: int  # width of the feed-forward layer
-    max_length: int  # longest text, special tokens included
-    segments: int = 0  # segment embeddings; every text uses the first
-    first_position: int = 0  # RoBERTa counts from 2, with 2 more rows in its table
-    pooling: str = "tanh"  # activation of the pooler, on the first token
+    vocab_size: ranges.Count
+    width: ranges.Count
+    layers: ranges.Count
+    heads: ranges.Count
+    hidden: ranges.Count  # width of the feed-forward layer
+    max_length: ranges.Count  # longest text, special tokens included
+    segments: ranges.Natural = 0  # segment embeddings; every text uses the first
+    first_position: ranges.Natural = 0  # RoBERTa's is 2, after 2 unused rows
+    pooling: Literal["tanh", "relu"] = "tanh"  # of the pooler, on the first token
     norm_eps: float = 1e-12
-    activation: str = "gelu"
-    dtype: str = "float32"  # of compute; parameters keep their own
-    remat: str = "none"
-    attention: str = "auto"
+    activation: Activation = "gelu"
+    dtype: DType = "float32"  # of compute; parameters keep their own
+    remat: Remat = "none"
+    attention: Attention = "auto"
     # Fields that the layers read, the same for every encoder.
     norm: ClassVar[str] = "layer"
     positions: ClassVar[str] = "learned"
@@ -128,15 +124,12 @@ class Encoder:
     score_cap: ClassVar[None] = None
 
     def __post_init__(self):
-        _check_shared(self)
+        ranges.check(self)
         _head_dim(self.width, self.heads)
-        if self.pooling not in ("tanh", "relu"):
-            raise ValueError(f"pooling={self.pooling!r}: choose 'tanh' or 'relu'")
-        if self.segments < 0 or self.first_position < 0:
-            raise ValueError(
-                f"segments={self.segments}, first_position={self.first_position}: "
-                "neither may be negative"
-            )
+
+    def conflicts(self):
+        """Fields that contradict each other, and why."""
+        return _attention_conflicts(self)
 
     @property
     def kv_heads(self):
@@ -151,64 +144,37 @@ class Encoder:
 class Seq2Seq:
     """Shapes and special ids of a translator: a GRU encoder and a GRU decoder."""
 
-    source_vocab: int
-    target_vocab: int
-    embedding: int = 256
-    hidden: int = 256
-    dropout: float = 0.0  # of embeddings and decoder states, in training
-    pad_id: int = 0  # special ids are the same in both vocabularies
-    unk_id: int = 1
-    bos_id: int = 2  # the decoder's first input; the encoder never sees it
-    eos_id: int = 3
+    source_vocab: ranges.Count
+    target_vocab: ranges.Count
+    embedding: ranges.Count = 256
+    hidden: ranges.Count = 256
+    # Of embeddings and decoder states, in training.
+    dropout: Annotated[float, ranges.Range(at_least=0, below=1)] = 0.0
+    pad_id: ranges.Natural = 0  # special ids are the same in both vocabularies
+    unk_id: ranges.Natural = 1
+    bos_id: ranges.Natural = 2  # the decoder's first input; the encoder never sees it
+    eos_id: ranges.Natural = 3
 
     def __post_init__(self):
-        for name in ("source_vocab", "target_vocab", "embedding", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: needs to be positive")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout}: needs to lie in [0, 1)")
+        ranges.check(self)
+
+    def conflicts(self):
+        """Fields that contradict each other, and why."""
         names = ("pad_id", "unk_id", "bos_id", "eos_id")
-        ids = {name: getattr(self, name) for name in names}
-        vocab = min(self.source_vocab, self.target_vocab)
-        if len(set(ids.values())) < 4 or not all(0 <= i < vocab for i in ids.values()):
-            shown = ", ".join(f"{name}={i}" for name, i in ids.items())
-            raise ValueError(
-                f"{shown}: choose four different ids from 0 to {vocab - 1}, which both "
-                "vocabularies have"
-            )
+        ids = {getattr(self, name) for name in names}
+        last = min(self.source_vocab, self.target_vocab) - 1
+        if len(ids) < 4 or max(ids) > last:
+            reason = f"choose four ids from 0 to {last}, which both vocabularies have"
+            yield names, reason
 
 
-def _check_shared(c):
-    for name, choices in CHOICES.items():
-        if getattr(c, name) not in choices:
-            raise ValueError(f"{name}={getattr(c, name)!r}: choose one of {choices}")
-    for name in ("vocab_size", "width", "layers", "heads", "max_length", "hidden"):
-        if getattr(c, name) < 1:
-            raise ValueError(f"{name}={getattr(c, name)}: needs to be positive")
+def _attention_conflicts(c):
     if c.attention == "cudnn" and c.score_cap is not None:
-        raise ValueError(
-            f"attention='cudnn' cannot cap scores (score_cap={c.score_cap}): set "
-            "attention='auto'"
-        )
+        reason = "cuDNN cannot cap scores: set attention='auto'"
+        yield ("attention", "score_cap"), reason
     if c.attention == "cudnn" and c.dtype == "float32":
-        raise ValueError(
-            "attention='cudnn' computes in half precision: set dtype='bfloat16', "
-            "or attention='auto'"
-        )
-
-
-def _check_rotary(c):
-    if c.rotary_dim is None and c.head_dim % 2:
-        raise ValueError(
-            f"head_dim={c.head_dim} is odd: rotary positions rotate pairs; "
-            "choose width and heads so that width / heads is even"
-        )
-    rotated = c.rotary_dim
-    if rotated is not None and (rotated % 2 or not 0 < rotated <= c.head_dim):
-        raise ValueError(
-            f"rotary_dim={rotated}: rotary positions rotate pairs of a head's "
-            f"{c.head_dim} dimensions; choose an even number up to that"
-        )
+        reason = "cuDNN computes in half precision: set dtype='bfloat16', or 'auto'"
+        yield ("attention", "dtype"), reason
 
 
 def gpt2(

@@ -118,7 +118,7 @@ def test_generations_end_every_k1_steps_but_not_with_the_last():
 @pytest.mark.parametrize("changes", [{"play": 0}, {"imitate": -1}, {"tune": -2}])
 def test_a_schedule_that_cannot_be_is_one_error(changes):
     ((name, value),) = changes.items()
-    with pytest.raises(ValueError, match=f"{name}={value}: needs to be at least"):
+    with pytest.raises(ValueError, match=f"{name}={value}: must be a whole number"):
         sil.Schedule(**changes)
 
 

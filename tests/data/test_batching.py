@@ -61,8 +61,14 @@ def test_take_picks_rows_of_arrays_and_of_lists():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(n_rows=0, batch_size=2), "n_rows=0: there are no rows"),
-        (dict(n_rows=4, batch_size=0), "batch_size=0: at least 1"),
+        (
+            dict(n_rows=0, batch_size=2),
+            "n_rows=0: must be a whole number of at least 1",
+        ),
+        (
+            dict(n_rows=4, batch_size=0),
+            "batch_size=0: must be a whole number of at least 1",
+        ),
     ],
 )
 def test_misuse_names_the_value_and_the_fix(arguments, message):

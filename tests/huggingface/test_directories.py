@@ -335,7 +335,7 @@ def test_an_untied_model_needs_its_unembedding(llama):
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'yarn' is not one of"),
         ({"hidden_size": None}, "config.json has no 'hidden_size'"),
         ({"model_type": "gpt2"}, "config.json has no 'n_embd'"),
-        ({"num_key_value_heads": 3}, "heads=4 is no multiple of kv_heads=3"),
+        ({"num_key_value_heads": 3}, "heads=4 and kv_heads=3: every key-value head"),
     ],
 )
 def test_a_configuration_that_is_not_understood_says_why(llama, changes, message):

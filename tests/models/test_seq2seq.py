@@ -373,9 +373,9 @@ def test_it_learns_to_say_the_source_backwards():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(hidden=0), "hidden=0: needs to be positive"),
-        (dict(dropout=1.0), r"dropout=1.0: needs to lie in \[0, 1\)"),
-        (dict(bos_id=0), "pad_id=0, unk_id=1, bos_id=0, eos_id=3: choose four"),
+        (dict(hidden=0), "hidden=0: must be a whole number of at least 1"),
+        (dict(dropout=1.0), "dropout=1.0: must be a number of at least 0 and below 1"),
+        (dict(bos_id=0), "pad_id=0 and unk_id=1 and bos_id=0 and eos_id=3: choose"),
         (dict(source_vocab=3), "from 0 to 2"),
     ],
 )

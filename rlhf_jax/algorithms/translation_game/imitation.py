@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import optim, sampling, training, trees
+from rlhf_jax import optim, ranges, sampling, training, trees
 from rlhf_jax.algorithms.translation_game import messages
 from rlhf_jax.types import Pairs
 
@@ -43,15 +43,12 @@ class Config:
 class Schedule:
     """The steps of a generation; the defaults are the published ones."""
 
-    play: int = 4000  # k₁, rounds of the game
-    imitate: int = 400  # k₂, updates of the student's sender
-    tune: int = 400  # k₂′, updates of the student's receiver
+    play: ranges.Count = 4000  # k₁, rounds of the game
+    imitate: ranges.Natural = 400  # k₂, updates of the student's sender
+    tune: ranges.Natural = 400  # k₂′, updates of the student's receiver
 
     def __post_init__(self):
-        for name in ("play", "imitate", "tune"):
-            value, least = getattr(self, name), int(name == "play")
-            if value < least:
-                raise ValueError(f"{name}={value}: needs to be at least {least}")
+        ranges.check(self)
 
     def due(self, iteration, total):
         """Does the game's 0-based step `iteration` end a generation? Returns a bool.
