@@ -6,37 +6,19 @@ Lu et al. 2020, arXiv:2003.12694, and its code, on which the game of Noukhovitch
 
 # Known: each stands in the paper or in its code.
 FLAGS = {
-    "seeds": 5,
-    "steps": 100_000,
-    "eval_every": 500,
-    "text.merges": 25_000,
-    "text.paper_merges": True,
-    "text.embedding": 256,
+    "seeds": 5, "steps": 100_000, "eval_every": 500,
+    "text.merges": 25_000, "text.paper_merges": True, "text.embedding": 256,
     "text.hidden": 256,
-    "pretrain.steps": 1_000_000,
-    "pretrain.decay_steps": 500_000,
-    "pretrain.tokens": 2000,
-    "pretrain.learning_rate": 3e-4,
-    "pretrain.final_rate": 1e-5,
-    "pretrain.dropout_fr_en": 0.2,
+    "pretrain.steps": 1_000_000, "pretrain.decay_steps": 500_000,
+    "pretrain.tokens": 2000, "pretrain.learning_rate": 3e-4,
+    "pretrain.final_rate": 1e-5, "pretrain.dropout_fr_en": 0.2,
     "pretrain.dropout_en_de": 0.3,
-    "rl.tokens": 1024,
-    "rl.learning_rate": 1e-5,
-    "rl.max_grad_norm": 0.1,
-    "rl.policy_coef": 1.0,
-    "rl.value_coef": 10.0,
-    "rl.entropy": 0.001,
-    "rl.receiver_coef": 1.0,
-    "rl.critic_first": 0,
-    "rl.sender_rate": 1.0,
-    "rl.schedule": "constant",
-    "rl.longest": 40,
-    "rl.shortest": 3,
-    "sil.play": 4000,
-    "sil.imitate": 400,
-    "sil.tune": 400,
-    "sil.learning_rate": 1e-4,
-}
+    "rl.tokens": 1024, "rl.learning_rate": 1e-5, "rl.max_grad_norm": 0.1,
+    "rl.policy_coef": 1.0, "rl.value_coef": 10.0, "rl.entropy": 0.001,
+    "rl.receiver_coef": 1.0, "rl.critic_first": 0, "rl.sender_rate": 1.0,
+    "rl.schedule": "constant", "rl.longest": 40, "rl.shortest": 3,
+    "sil.play": 4000, "sil.imitate": 400, "sil.tune": 400, "sil.learning_rate": 1e-4,
+}  # fmt: skip
 ADAM = {"beta1": 0.9, "beta2": 0.98, "eps": 1e-9}  # of every optimiser
 LESSONS = (0.1, 1.0, 5.0)  # α of S2P
 VOCABULARIES = {"en": 11_552, "fr": 13_331, "de": 12_124}  # counted, special ids too

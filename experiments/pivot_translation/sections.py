@@ -39,24 +39,16 @@ LIKELIHOOD = Axis(
 AXES = (BLEU_EN, TEXT_NLL, MESSAGE_NLL, KL_INITIAL)
 MEASURED = (*AXES, BLEU_DE, MESSAGES, REFERENCE, LIKELIHOOD)
 PANELS = (
-    (BLEU_DE,),
-    (MESSAGES,),
-    (MESSAGE_NLL,),
-    (TEXT_NLL,),
-    (REFERENCE,),
-    (axes.ENTROPY,),
-)
+    (BLEU_DE,), (MESSAGES,), (MESSAGE_NLL,), (TEXT_NLL,), (REFERENCE,), (axes.ENTROPY,),
+)  # fmt: skip
 
 # Declared before any run. More German at less drift than what it is compared with in
 # the published tables, and than the nulls.
 RIVALS = ("reinforce", "reinforce_kl", "s2p_1", "sil")
 NULLS = (
-    "reinforce_ma25",
-    "reinforce_ma50",
-    "reinforce_ma75",
-    "reinforce_early_stop",
+    "reinforce_ma25", "reinforce_ma50", "reinforce_ma75", "reinforce_early_stop",
     "reset_to_initial",
-)
+)  # fmt: skip
 PARTS = ("reinforce_average", "reset_to_interpolation", "reset_policy_only")
 FAMILIES = {
     "More than rivals reach": RIVALS,

@@ -18,32 +18,23 @@ METHODS = (
     | {
         "reset_to_initial_kl": methods.trained(
             "policy ← fine-tuned model at the same iterations, no EMA",
-            "reset to SFT + KL",
-            {"reset_target": elastic_reset.INITIAL},
-            role="ablation",
-            resets=True,
+            "reset to SFT + KL", {"reset_target": elastic_reset.INITIAL},
+            role="ablation", resets=True,
         ),
         "ppo_kl_average": tables.derived(
-            "the EMA of PPO + KL, no resets",
-            "EMA of PPO + KL",
-            "ppo_kl",
+            "the EMA of PPO + KL, no resets", "EMA of PPO + KL", "ppo_kl",
             post_hoc.average,
         ),
         "ppo_kl_ma50": tables.derived(
-            "½ fine-tuned model + ½ PPO + KL",
-            "½ PPO + KL, ½ SFT",
-            "ppo_kl",
+            "½ fine-tuned model + ½ PPO + KL", "½ PPO + KL, ½ SFT", "ppo_kl",
             post_hoc.interpolate(0.5),
         ),
         "ppo_kl_early_stop": tables.derived(
             "PPO + KL stopped at its best validation checkpoint",
-            "PPO + KL, early stop",
-            "ppo_kl",
-            post_hoc.best,
-            at_end=True,
+            "PPO + KL, early stop", "ppo_kl", post_hoc.best, at_end=True,
         ),
     }
-)
+)  # fmt: skip
 
 AXES = (axes.TEXT_NLL, axes.KL_INITIAL, axes.SKILLS)
 RIVALS = ("ppo_kl",)

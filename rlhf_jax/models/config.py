@@ -76,9 +76,7 @@ class Decoder:
         rotated = self.head_dim if self.rotary_dim is None else self.rotary_dim
         odd = rotated % 2 or rotated > self.head_dim
         if self.positions == "rotary" and odd:
-            reason = (
-                "positions rotate pairs of a head's dimensions: choose an even number"
-            )
+            reason = "positions rotate pairs of a head's dimensions, an even number"
             yield ("rotary_dim", "head_dim"), reason
         entries = self.layers if self.windowed is None else len(self.windowed)
         if self.windowed is not None and self.window is None or entries != self.layers:

@@ -34,20 +34,9 @@ from rlhf_jax.algorithms.translation_game.state import (
 )
 
 __all__ = [
-    "Batch",
-    "Config",
-    "Hyper",
-    "Lesson",
-    "Networks",
-    "State",
-    "agents",
-    "finish",
-    "init",
-    "reset",
-    "speak",
-    "step",
-    "teach",
-]
+    "Batch", "Config", "Hyper", "Lesson", "Networks", "State", "agents", "finish",
+    "init", "reset", "speak", "step", "teach",
+]  # fmt: skip
 
 
 def step(state, batch, hyper, lesson=None, *, networks, tx, config, axis_name=None):
