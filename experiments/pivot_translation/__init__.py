@@ -70,6 +70,7 @@ class Config(shared.Study):
 
 
 CONFIG = Config()
+make_task = tasks.create
 PRESETS = {
     "paper": presets.Preset(
         "as published: 100,000 steps, 25,000 merges, 5 seeds; a GPU and days",
@@ -123,21 +124,6 @@ def check(config):
             raise ValueError(f"--{flag}: name at least one data set")
         for name in names:
             tasks.corpus(name)
-
-
-def make_task(config, setting):
-    """The task of --dataset and the pretraining text, with pretrained agents."""
-    return tasks.create(
-        config.text,
-        config.pretrain,
-        config.dataset,
-        config.pretrain_fr_en,
-        config.pretrain_en_de,
-        layout=setting.layout,
-        cache=setting.cache,
-        report=setting.report,
-        signals=setting.signals,
-    )
 
 
 def make_study(config, setting):

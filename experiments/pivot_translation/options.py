@@ -165,7 +165,9 @@ def settings(config):
         algorithm=game.Config(sampling=draw, optimizer=optimizer),
         hyper=game.Hyper(**fields.of(rl, game.Hyper), total_updates=config.steps),
         strengths=dataclasses.asdict(config.strengths),
-        flow=trainers.Flow(rl.tokens, rl.lesson_tokens, config.text.classes),
+        tokens=rl.tokens,
+        lesson_tokens=rl.lesson_tokens,
+        classes=config.text.classes,
         student_rate=config.sil.learning_rate,
         decay=rl.decay,
     )

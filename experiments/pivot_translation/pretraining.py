@@ -83,12 +83,9 @@ class Batches:
     def __init__(self, pairs, source, target, *, tokens, classes, seed, multiple):
         self._source, self._target = pairs.ids[source], pairs.ids[target]
         lengths = np.maximum(self._source.lengths(), self._target.lengths()) - 1
+        edges = token_batches.edges(lengths, classes)
         self._order = token_batches.TokenBatches(
-            lengths,
-            tokens=tokens,
-            edges=token_batches.edges(lengths, classes),
-            seed=seed,
-            multiple=multiple,
+            lengths, tokens=tokens, edges=edges, seed=seed, multiple=multiple
         )
         self._seed = seed
 
@@ -110,45 +107,48 @@ class Batches:
         return pairs._replace(keys=keys)
 
 
-def translator(
-    model, pairs, languages, folder, *,
-    config, dropout, classes, pieces, layout, report, signals,
-):  # fmt: skip
-    """The weights of a translator at `folder`, trained if they are not there yet.
+def translator(model, pairs, languages, pieces, config, setting):
+    """The weights of a translator, trained if they are not in the cache yet.
 
     Args: model: without dropout; pairs: `Parallel`; languages: (source, target);
-    pieces: `Subwords`; report, signals: as in `experiment.Setting`. A run that was
-    stopped resumes from its last checkpoint. Returns (params, {"bleu", "step"} of the
-    best on held-out pairs).
+    pieces: `Subwords`; config: `pivot_translation.Config`; setting:
+    `experiment.Setting`. A run that was stopped resumes from its last checkpoint.
+    Returns (params, {"bleu", "step"} of the best on held-out pairs).
     """
+    layout, classes, how = setting.layout, config.text.classes, config.pretrain
+    dropout = getattr(how, f"dropout_{'_'.join(languages)}")
+    folder = _folder(model, pairs, languages, dropout, classes, how, setting)
     tokens = jnp.ones((1, 2), jnp.int32)
     init = functools.partial(model.init, jax.random.key(0), tokens, tokens, tokens)
     target = layout.like(jax.eval_shape(init)["params"])
     params = checkpoint.load_params(folder, target)
     if params is not None:
         return params, processes.broadcast_from_first(
-            lambda: files.unseal(pathlib.Path(folder))["extra"]
+            lambda: files.unseal(folder)["extra"]
         )
-    train, dev = split(pairs, config.dev_rows)
-    batches = Batches(
-        train,
-        *languages,
-        tokens=config.tokens,
-        classes=classes,
-        seed=0,
-        multiple=layout.size,
-    )
+    train, dev = split(pairs, how.dev_rows)
+    sizes = {"tokens": how.tokens, "classes": classes, "multiple": layout.size}
+    batches = Batches(train, *languages, **sizes, seed=0)
     shape = dataclasses.replace(model.config, dropout=dropout)
     objective = supervised.Objective(
         type(model)(shape), messages.make_loss, messages.count, ADAM
     )
     held_out = _held_out_bleu(model, dev, languages, pieces, layout)
-    fit = _Fit(objective, batches, held_out, config, layout)
+    fit = _Fit(objective, batches, held_out, how, layout)
     title = f"pretraining {'→'.join(languages)}"
-    report = functools.partial(report, title, total=config.steps)
-    fit.run(jax.jit(init)()["params"], folder, report=report, signals=signals)
+    report = functools.partial(setting.report, title, total=how.steps)
+    fit.run(jax.jit(init)()["params"], folder, report=report, signals=setting.signals)
     checkpoint.save_params(folder, fit.best_params, fit.best)
     return layout.put(fit.best_params), fit.best
+
+
+def _folder(model, pairs, languages, dropout, classes, config, setting):
+    """The folder in the cache that is named by all that the weights depend on."""
+    besides = ("judge", "dropout", "save")
+    learning = {k: v for k, v in vars(config).items() if not k.startswith(besides)}
+    ids = [pairs.ids[x] for x in languages]
+    key = digest(repr([learning, dropout, classes, model.config]), ADAM, *ids)
+    return pathlib.Path(setting.cache) / f"translator-{'-'.join(languages)}-{key}"
 
 
 def _held_out_bleu(model, pairs, languages, pieces, layout):
@@ -237,12 +237,15 @@ class _Fit:
             self.best_params = self._layout.snapshot(params)
 
 
-def judge(lines, size, folder, *, config, layout, report, signals):
+def judge(lines, size, config, setting):
     """A language model of messages: (model, params), trained if not in the cache.
 
-    lines: `Ragged` ids of human sentences in the language of messages; size: of the
-    vocabulary. Sentences begin with BOS, which is not a target.
+    Args: lines: `Ragged` ids of human sentences in the language of messages; size: of
+    the vocabulary; setting: `experiment.Setting`. Sentences begin with BOS, which is
+    not a target.
     """
+    of_judge = {k: v for k, v in vars(config).items() if k.startswith("judge")}
+    key = digest(repr(of_judge), JUDGE, size, lines)
     longest = max(int(lines.lengths().max()), max(decoding.EDGES)) + 1
     shape = model_config.preset(config.judge, vocab_size=size, max_length=longest)
     model = decoder.Decoder(shape)
@@ -256,14 +259,14 @@ def judge(lines, size, folder, *, config, layout, report, signals):
     params = pretraining.cached(
         model,
         data,
-        folder,
+        pathlib.Path(setting.cache) / f"judge-en-{key}",
         config=JUDGE,
         steps=config.judge_steps,
         rows=config.judge_rows,
         learning_rate=config.judge_learning_rate,
-        layout=layout,
-        report=report,
-        signals=signals,
+        layout=setting.layout,
+        report=setting.report,
+        signals=setting.signals,
     )
     return model, params
 

@@ -30,23 +30,8 @@ class Imitation:
 
     def __call__(self, study, run):
         """The `Trainer` of a run."""
-        settings = study.settings
-        shared = {"seed": run.unit.seed, "flow": settings.flow, "layout": run.layout}
-        playing = trainers.trainer(
-            study.task,
-            settings.algorithm,
-            self.play.scalars(study, resets=False),
-            **shared,
-        )
-        return trainer(
-            playing,
-            study.task,
-            settings.algorithm,
-            generations=self.generations,
-            resets=frozenset(study.resets(run.method)),
-            rate=settings.student_rate,
-            **shared,
-        )
+        playing = trainers.trainer(study, run, self.play.scalars(study, resets=False))
+        return trainer(playing, self.generations, study, run)
 
     def tuned(self, values):
         """The same method with the `Values` that a search chose for it."""
@@ -78,16 +63,17 @@ def compile_programs(networks, config, layout):
     )
 
 
-def trainer(playing, task, config, *, generations, resets, rate, seed, flow, layout):
+def trainer(playing, generations, study, run):
     """The `Trainer` of SIL: its reset trains a student, which replaces the agents.
 
-    Args: playing: the `Trainer` of the game; generations: imitation.Schedule; resets:
-    0-based iterations that end with one; rate: the student's learning rate.
+    Args: playing: the `Trainer` of the game; generations: imitation.Schedule.
     """
-    imitate, tune = compile_programs(task.networks, config, layout)
-    batch = trainers.batches(task.train, flow, _SEED + seed, layout.size)
-    tx = optim.transformation(_config(config).optimizer)
-    hyper = training.Hyper(jnp.asarray(rate), jnp.asarray(1))
+    task, settings, layout = study.task, study.settings, run.layout
+    imitate, tune = compile_programs(task.networks, settings.algorithm, layout)
+    seed, resets = _SEED + run.unit.seed, frozenset(study.resets(run.method))
+    batch = trainers.batches(task.train, settings, seed, layout.size)
+    tx = optim.transformation(_config(settings.algorithm).optimizer)
+    hyper = training.Hyper(jnp.asarray(settings.student_rate), jnp.asarray(1))
     updates = generations.imitate + generations.tune
 
     def start():

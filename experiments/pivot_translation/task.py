@@ -69,43 +69,32 @@ def corpus(words, *, split="train"):
         )
     path, _, named = head.partition(":")
     path, _, config = path.partition("@")
-    return corpora.Corpus(
-        path,
-        split=named or split,
-        config=config or None,
-        tokenized=bool(marks),
-    )
+    marked = {"config": config or None, "tokenized": bool(marks)}
+    return corpora.Corpus(path, split=named or split, **marked)
 
 
-def create(config, pretrain, dataset, fr_en, en_de, *, layout, cache, report, signals):
-    """The task of a data set in French, English and German, and pretraining text.
+def create(config, setting):
+    """The task of --dataset and the pretraining text, with pretrained agents.
 
-    Args: pretrain: pretraining.Config; dataset: a name as `corpus` takes it, without a
-    split; fr_en, en_de: names; report, signals: as in `experiment.Setting`.
+    Args: config: `pivot_translation.Config`; setting: `experiment.Setting`.
     """
-    cache = pathlib.Path(cache)
-    prepared = _prepare(config, dataset, fr_en, en_de, cache, report)
+    prepared = _prepare(config, setting)
     pieces = prepared.subwords
     sets = {
-        name: _short(name, pairs, config, report)
+        name: _short(name, pairs, config.text, setting.report)
         for name, pairs in prepared.sets.items()
     }
-    networks = _networks(config, pieces)
-    shared = {"layout": layout, "report": report, "signals": signals}
+    networks = _networks(config.text, pieces)
     agents, reached = {}, {}
-    for name in LANGUAGES:
-        agents[name], reached[name] = _translator(
-            name, networks, sets[name], config, pretrain, pieces, cache, shared
+    for name, languages in LANGUAGES.items():
+        agents[name], reached[name] = pretraining.translator(
+            getattr(networks, name), sets[name], languages, pieces, config, setting
         )
-    english, size = sets["train"].ids["en"], pieces.size("en")
-    of_judge = {k: v for k, v in vars(pretrain).items() if k.startswith("judge")}
-    key = pretraining.digest(repr(of_judge), pretraining.JUDGE, size, english)
-    folder = cache / f"judge-en-{key}"
-    judge = pretraining.judge(english, size, folder, config=pretrain, **shared)
+    english = sets["train"].ids["en"]
     return Task(
         networks=networks,
         params=agents,
-        judge=judge,
+        judge=pretraining.judge(english, pieces.size("en"), config.pretrain, setting),
         pieces=pieces,
         train=sets["train"],
         val=sets["val"],
@@ -128,64 +117,24 @@ def _networks(config, pieces):
     return game.Networks(*agents, heads.FeatureValue(config.hidden))
 
 
-def _translator(name, networks, pairs, config, pretrain, pieces, cache, shared):
-    """(pretrained weights of an agent, what it reached on held-out pairs)."""
-    languages, model = LANGUAGES[name], getattr(networks, name)
-    dropout = getattr(pretrain, f"dropout_{'_'.join(languages)}")
-    learning = {
-        k: v
-        for k, v in vars(pretrain).items()
-        if not k.startswith(("judge", "dropout", "save"))
-    }
-    depends_on = [learning, dropout, config.classes, model.config]
-    ids = [pairs.ids[x] for x in languages]
-    key = pretraining.digest(repr(depends_on), pretraining.ADAM, *ids)
-    return pretraining.translator(
-        model,
-        pairs,
-        languages,
-        cache / f"translator-{'-'.join(languages)}-{key}",
-        config=pretrain,
-        dropout=dropout,
-        classes=config.classes,
-        pieces=pieces,
-        **shared,
-    )
-
-
-def _prepare(config, dataset, fr_en, en_de, cache, report):
+def _prepare(config, setting):
     """`corpora.Prepared`: every set by name, and the subwords."""
-    train = corpus(dataset)
-    val, test = (
+    text, train = config.text, corpus(config.dataset)
+    val, test, unused = (
         dataclasses.replace(train, split=split)
-        for split in (config.eval_split, config.test_split)
+        for split in (text.eval_split, text.test_split, "test_2017_flickr")
     )
-    learn = (train,)
-    if config.paper_merges:
-        learn += (val, dataclasses.replace(train, split="test_2017_flickr"))
     senders, receivers = (
-        tuple(
-            dataclasses.replace(corpus(name), rows=config.pretrain_rows)
-            for name in names
-        )
-        for names in (fr_en, en_de)
+        tuple(dataclasses.replace(corpus(x), rows=text.pretrain_rows) for x in names)
+        for names in (config.pretrain_fr_en, config.pretrain_en_de)
     )
-    sets = {
-        "train": (train,),
-        "val": (val,),
-        "test": (test,),
-        "sender": senders,
-        "receiver": receivers,
-    }
-    prepared = corpora.prepare(
-        sets,
-        # As published, the vocabularies do not count the En-De text.
-        config=corpora.Config(
-            learn=learn, count=(train, *senders), merges=config.merges
-        ),
-        cache=cache,
-        report=report,
-    )
+    sets = {"train": (train,), "val": (val,), "test": (test,)}
+    sets |= {"sender": senders, "receiver": receivers}
+    learn = (train, val, unused) if text.paper_merges else (train,)
+    # As published, the vocabularies do not count the En-De text.
+    how = corpora.Config(learn=learn, count=(train, *senders), merges=text.merges)
+    cache = pathlib.Path(setting.cache)
+    prepared = corpora.prepare(sets, config=how, cache=cache, report=setting.report)
     for name, languages in {"train": ("fr", "en", "de"), **LANGUAGES}.items():
         present = prepared.sets[name].languages
         if missing := [x for x in languages if x not in present]:

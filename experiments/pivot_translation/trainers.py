@@ -25,14 +25,6 @@ from rlhf_jax.studies.values import Values
 _LESSON_SEED = 20_000  # added to the seed of a run
 
 
-class Flow(NamedTuple):
-    """The size of batches, in tokens, and the length classes they are cut into."""
-
-    tokens: int
-    lesson_tokens: int
-    classes: int
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What the trainers of the game read."""
@@ -40,7 +32,9 @@ class Settings:
     algorithm: game.Config
     hyper: game.Hyper  # of a method that changes nothing
     strengths: Mapping[str, float]  # coefficients of the penalties, by name
-    flow: Flow
+    tokens: int  # of a batch
+    lesson_tokens: int
+    classes: int  # of length, that batches are cut into
     student_rate: float  # learning rate of SIL's students
     decay: float  # of the EMA
 
@@ -70,15 +64,8 @@ class Play:
 
     def __call__(self, study, run):
         """The `Trainer` of a run."""
-        settings = study.settings
-        return trainer(
-            study.task,
-            settings.algorithm,
-            self.scalars(study, resets=study.methods[run.method].is_reset),
-            seed=run.unit.seed,
-            flow=settings.flow,
-            layout=run.layout,
-        )
+        resets = study.methods[run.method].is_reset
+        return trainer(study, run, self.scalars(study, resets=resets))
 
     def tuned(self, values):
         """The same method with the `Values` that a search chose for it."""
@@ -127,16 +114,8 @@ def compile_programs(networks, config, layout):
     tx = optim.transformation(config.optimizer)
 
     def step(state, batch, hyper, lesson, *, axis_name):
-        return game.step(
-            state,
-            batch,
-            hyper,
-            lesson,
-            networks=networks,
-            tx=tx,
-            config=config,
-            axis_name=axis_name,
-        )
+        fixed = {"networks": networks, "tx": tx, "config": config}
+        return game.step(state, batch, hyper, lesson, **fixed, axis_name=axis_name)
 
     def teach(params, lesson, *, axis_name):
         return game.teach(params, lesson, networks=networks, axis_name=axis_name)
@@ -148,18 +127,16 @@ def compile_programs(networks, config, layout):
     )
 
 
-def trainer(task, config, hyper, *, seed, flow, layout):
-    """The `Trainer` of a method that plays the game.
-
-    Args: task: `task.Task`; config, hyper: of `translation_game`; flow: `Flow`.
-    """
-    programs = compile_programs(task.networks, config, layout)
-    batch = batches(task.train, flow, seed, layout.size)
-    lesson = lessons(task, flow, seed, layout) if hyper.lesson_coef else None
+def trainer(study, run, hyper):
+    """The `Trainer` of a method that plays the game. hyper: `game.Hyper`."""
+    task, settings, layout, seed = study.task, study.settings, run.layout, run.unit.seed
+    programs = compile_programs(task.networks, settings.algorithm, layout)
+    batch = batches(task.train, settings, seed, layout.size)
+    lesson = lessons(task, settings, seed, layout) if hyper.lesson_coef else None
     traced = jax.tree.map(jnp.asarray, hyper)
 
     def start():
-        tx = optim.transformation(config.optimizer)
+        tx = optim.transformation(settings.algorithm.optimizer)
         params = initial_params(task, seed)
         return layout.put(game.init(params, tx, jax.random.key(seed)))
 
@@ -190,15 +167,12 @@ def initial_params(task, seed):
     return {**task.params, "value": value}
 
 
-def batches(pairs, flow, seed, multiple):
+def batches(pairs, settings, seed, multiple):
     """batch(step) -> `game.Batch` of the game's sentences."""
     lengths = pairs.lengths()
+    edges = token_batches.edges(lengths, settings.classes)
     order = token_batches.TokenBatches(
-        lengths,
-        tokens=flow.tokens,
-        edges=token_batches.edges(lengths, flow.classes),
-        seed=seed,
-        multiple=multiple,
+        lengths, tokens=settings.tokens, edges=edges, seed=seed, multiple=multiple
     )
 
     def batch(step):
@@ -211,17 +185,12 @@ def batches(pairs, flow, seed, multiple):
     return batch
 
 
-def lessons(task, flow, seed, layout):
+def lessons(task, settings, seed, layout):
     """lesson(step) -> `game.Lesson` on devices: pretraining text for both agents."""
+    sizes = {"tokens": settings.lesson_tokens, "classes": settings.classes}
+    sizes |= {"seed": _LESSON_SEED + seed, "multiple": layout.size}
     parts = [
-        pretraining.Batches(
-            task.lessons[name],
-            *languages,
-            tokens=flow.lesson_tokens,
-            classes=flow.classes,
-            seed=_LESSON_SEED + seed,
-            multiple=layout.size,
-        )
+        pretraining.Batches(task.lessons[name], *languages, **sizes)
         for name, languages in tasks.LANGUAGES.items()
     ]
 
