@@ -1,7 +1,6 @@
 """Arithmetic on pytrees of arrays."""
 
 import operator
-import re
 
 import jax
 import jax.numpy as jnp
@@ -89,17 +88,3 @@ def paths(a):
 def path_name(path):
     """A path of `jax.tree_util` as text, its parts joined by "/"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def match(a, pattern):
-    """A pytree of bools: does the regular expression match anywhere in the leaf's path?
-
-    Raises ValueError if no leaf matches.
-    """
-    expression = re.compile(pattern)
-    marks = jax.tree_util.tree_map_with_path(
-        lambda path, _: expression.search(path_name(path)) is not None, a
-    )
-    if not any(jax.tree.leaves(marks)):
-        raise ValueError(f"pattern {pattern!r} matches none of {paths(a)}")
-    return marks

@@ -185,13 +185,6 @@ TABLE = {
     "trees.path_name": Row(
         "test_paths_join_the_keys", EXACT, EXACT, NO_MASK, NO_GRADIENT
     ),
-    "trees.match": Row(
-        "test_match_marks_leaves_by_pattern",
-        EXACT,
-        "test_match_of_nothing_names_the_paths",
-        NO_MASK,
-        NO_GRADIENT,
-    ),
     "kl.k1": Row(
         "test_estimators_by_hand",
         "test_estimators_match_float64",

@@ -174,12 +174,3 @@ def test_paths_join_the_keys(a):
     assert trees.paths(a) == ["layers/bias", "layers/kernel"]
     path, _ = jax.tree_util.tree_leaves_with_path(a)[0]
     assert trees.path_name(path) == "layers/bias"
-
-
-def test_match_marks_leaves_by_pattern(a):
-    assert trees.match(a, "kernel$") == {"layers": {"kernel": True, "bias": False}}
-
-
-def test_match_of_nothing_names_the_paths(a):
-    with pytest.raises(ValueError, match="layers/kernel"):
-        trees.match(a, "attention")

@@ -161,7 +161,7 @@ def _choose_run_dir(config, name):
         path = parent / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     if config.resume:
         _check_same(_read_config(path), config, path)
-    elif _has_checkpoint(path):
+    elif any((path / "checkpoints").glob("*/step_*")):
         raise ValueError(
             f"{path} holds a run already: pass --resume to continue it, or another "
             "--output"
@@ -172,10 +172,6 @@ def _choose_run_dir(config, name):
         with files.lock(path):
             pass  # fails early if the folder is in use; the run itself locks it later
     return path
-
-
-def _has_checkpoint(path):
-    return any((path / "checkpoints").glob("*/step_*"))
 
 
 def _read_config(path):

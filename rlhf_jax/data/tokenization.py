@@ -99,11 +99,8 @@ def packed(tokenizer, texts, *, length):
     return Tokens(tokens, ones, ones)
 
 
-def classification(tokenizer, texts, labels, *, length, truncate="right", eos=False):
-    """`Labelled` [N, L], right-padded, with the tokenizer's special tokens.
-
-    eos: append EOS instead, for classifiers that score complete generated texts.
-    """
+def classification(tokenizer, texts, labels, *, length, truncate="right"):
+    """`Labelled` [N, L], right-padded, with the tokenizer's special tokens."""
     labels = np.asarray(labels)
     _same_length(texts=texts, labels=labels)
     if labels.dtype.kind not in "iub":
@@ -112,8 +109,6 @@ def classification(tokenizer, texts, labels, *, length, truncate="right", eos=Fa
         row = int(labels.argmin())
         raise ValueError(f"row {row}: label {labels[row]}; classes are counted from 0")
     before, after = _frame(tokenizer)
-    if eos:
-        after = np.array([eos_id(tokenizer)], np.int32)
     rows = _encode(tokenizer, texts)
     rows = _fit(rows, before, after, length, truncate, "text")
     tokens, mask = _pad(rows, length, pad_id(tokenizer), "right")

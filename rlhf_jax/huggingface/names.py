@@ -220,7 +220,7 @@ _OTHER = (  # alternative spellings in some files
     (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"),
 )
 # Causal masks, rotary tables and positions, stored in older files.
-_BUFFERS = re.compile(
+BUFFERS = re.compile(
     r"\.(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$|"
     r"embeddings\.position_ids$"
 )
@@ -240,8 +240,3 @@ def short(name):
     for other, known in _OTHER:
         name = other.sub(known, name)
     return name
-
-
-def is_buffer(name):
-    """Is this one of the constants that older files store with the weights?"""
-    return _BUFFERS.search(name) is not None

@@ -180,7 +180,7 @@ def _check(folder, sources, tensors):
         if shape != wanted[name].shape:
             misshapen.append(f"{name} is {shape}, not {wanted[name].shape}")
     spare = set(tensors) - set(wanted) - _IGNORED
-    left_over = {name for name in spare if not names.is_buffer(name)}
+    left_over = {name for name in spare if not names.BUFFERS.search(name)}
     faults = {"missing": missing, "misshapen": misshapen, "left over": left_over}
     if any(faults.values()):
         listed = "; ".join(f"{kind}: {_list(of)}" for kind, of in faults.items() if of)

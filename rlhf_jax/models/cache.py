@@ -75,8 +75,3 @@ def write(memory_BKSd, new_BTKd, index):
     """The memory with new keys or values written from slot `index` on."""
     new_BKTd = new_BTKd.swapaxes(1, 2).astype(memory_BKSd.dtype)
     return jax.lax.dynamic_update_slice_in_dim(memory_BKSd, new_BKTd, index, axis=2)
-
-
-def occupy(mask, index):
-    """The mask [B, S] with slot `index` valid in every row."""
-    return mask | (jnp.arange(mask.shape[1]) == index)[None]

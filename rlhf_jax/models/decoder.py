@@ -87,7 +87,8 @@ class Decoder(nn.Module):
         c = self.config
         position = position[:, None]
         x = self.embedding(token[:, None], position)
-        mask = cache.occupy(memory.mask, memory.index)
+        slots = jnp.arange(memory.mask.shape[1])
+        mask = memory.mask | (slots == memory.index)[None]
         near = mask
         if c.window is not None and c.window < mask.shape[1]:
             near = mask & (position - masking.positions(mask) < c.window)

@@ -42,11 +42,6 @@ class Encoder(nn.Module):
         return stacks.scan(body, x, self.layers, c, at)[0]
 
 
-def first_valid(mask):
-    """Index of each row's first valid position, 0 if there is none. [B, T] → [B]."""
-    return jnp.argmax(mask != 0, axis=-1)
-
-
 class Embedding(nn.Module):
     """norm(token + position + first segment), [B, T, D]."""
 

@@ -63,7 +63,7 @@ class Classifier(nn.Module):
     def __call__(self, tokens, mask=None):
         mask = jnp.ones_like(tokens) if mask is None else mask
         if isinstance(self.config, config.Encoder):
-            first = self.trunk(tokens, mask, at=encoder.first_valid(mask))[:, 0]
+            first = self.trunk(tokens, mask, at=jnp.argmax(mask != 0, axis=-1))[:, 0]
             return self.head(_POOLING[self.config.pooling](self.pooler(first)))
         last = self.trunk.hidden(tokens, mask, at=masking.last_valid(mask))
         return self.head(last[:, 0])

@@ -159,29 +159,6 @@ def truncate(path, offset=None):
         file.truncate(kept.rfind(b"\n") + 1)
 
 
-def compact(records, names, *, digits=5):
-    """Records reduced to `names`, method, seed and step, for a committed recording.
-
-    Args:
-      records: as `read` returns them.
-      names: metrics to keep, along with their halves `_a` and `_b`; records without any
-        of them are left out.
-      digits: significant digits of the numbers.
-    Returns a list of records.
-    """
-    known = {name + half for name in names for half in ("", "_a", "_b")}
-    position, result = ("method", "seed", "step"), []
-    for record in records:
-        kept = {
-            key: float(f"{value:.{digits}g}") if isinstance(value, float) else value
-            for key, value in record.items()
-            if key in known
-        }
-        if kept:
-            result.append({**{key: record[key] for key in position}, **kept})
-    return result
-
-
 class _TensorBoard:
     def __init__(self, folder, last):
         self._folder, self._last, self._writers = folder, last, {}

@@ -152,11 +152,6 @@ def test_classification_keeps_the_tokenizers_special_tokens():
     assert rows.labels.dtype == np.int32
 
 
-def test_a_classifier_of_generated_texts_sees_their_end(plain):
-    rows = tokenization.classification(plain, ["a"], [True], length=3, eos=True)
-    np.testing.assert_array_equal(rows.tokens, [[A, 1, 0]])
-
-
 def test_pairs_share_their_prompt_and_end_with_eos(plain):
     rows, _ = tokenization.pairs(
         plain, ["a b", "c"], ["c", "d"], ["d e", "e"], length=5, preference=[0.5, 1]

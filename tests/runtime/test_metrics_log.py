@@ -205,23 +205,3 @@ def test_long_texts_keep_their_start_and_end():
 def test_unselected_rows_are_the_same_each_time():
     assert samples.unselected(ROWS, 3) == samples.unselected(ROWS, 3)
     assert len(samples.unselected(ROWS, 20)) == 9
-
-
-def test_a_compact_recording_keeps_what_is_asked_for_and_its_halves():
-    place = {"method": "ppo", "seed": 0}
-    records = [
-        {**place, "step": 1, "a/x": 1.23456789, "a/x_a": 0.5, "a/y": 3.0, "n": 7},
-        {**place, "step": 2, "a/y": 3.0},
-        {**place, "step": 3, "phase": "train", "a/x": math.nan, "n": 123456789},
-    ]
-    found = metrics_log.compact(records, ("a/x", "phase", "n"), digits=3)
-    assert found[0] == {**place, "step": 1, "a/x": 1.23, "a/x_a": 0.5, "n": 7}
-    assert [row["step"] for row in found] == [1, 3]
-    assert math.isnan(found[1]["a/x"])
-    assert (found[1]["phase"], found[1]["n"]) == ("train", 123456789)
-
-
-def test_a_compact_recording_is_its_own_compact_recording():
-    row = {"method": "ppo", "seed": 0, "step": 1, "a/x": 0.1 + 0.2}
-    once = metrics_log.compact([row], ("a/x",))
-    assert metrics_log.compact(once, ("a/x",)) == once
