@@ -53,7 +53,7 @@ def compile_programs(networks, config, layout):
     """
     students = _config(config)
     fixed = {
-        "networks": imitation.Networks(networks.sender, networks.receiver),
+        "networks": networks,
         "tx": optim.transformation(students.optimizer),
         "config": students,
     }

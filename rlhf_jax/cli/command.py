@@ -21,6 +21,7 @@ import jax
 import rich.console
 import rich.markup
 import tyro
+from flax import traverse_util
 
 from rlhf_jax.cli import presets as presets_lib
 from rlhf_jax.runtime import files, loop, processes, provenance
@@ -193,8 +194,8 @@ def _read_config(path):
 
 def _check_same(saved, config, path):
     """Raises ValueError, listing the flags that differ, unless a run can be resumed."""
-    saved = _flat(saved)
-    now = _flat(provenance.computed(config))
+    saved = traverse_util.flatten_dict(saved, sep=".")
+    now = traverse_util.flatten_dict(provenance.computed(config), sep=".")
     names = [
         name
         for name in {**now, **saved}
@@ -216,16 +217,6 @@ def _check_same(saved, config, path):
 def _format(flags, name):
     value = flags.get(name, "(no such flag)")
     return " ".join(map(str, value)) if isinstance(value, list) else value
-
-
-def _flat(tree, prefix=""):
-    if not isinstance(tree, dict):
-        return {prefix.rstrip("."): tree}
-    return {
-        k: v
-        for name, value in tree.items()
-        for k, v in _flat(value, f"{prefix}{name}.").items()
-    }
 
 
 def write_config(path, config, layout):

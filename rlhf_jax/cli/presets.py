@@ -6,11 +6,14 @@ preset. A preset overrides a run, and flags on the command line override both.
 
 import dataclasses
 import json
+import operator
 import pathlib
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
+
+from flax import traverse_util
 
 HELP = "--config FILE repeats the run of a config.json; other flags change it."
 _NOT_REPEATED = ("output", "resume")
@@ -69,13 +72,8 @@ def preset(config, name, presets):
     """
     if name not in presets:
         raise ValueError(f"--preset {name}: unknown; choose from {', '.join(presets)}")
-    nested = {}
-    for flag, value in {**presets[name].flags, "preset": name}.items():
-        *groups, last = flag.split(".")
-        inner = nested
-        for group in groups:
-            inner = inner.setdefault(group, {})
-        inner[last] = value
+    flags = {**presets[name].flags, "preset": name}
+    nested = traverse_util.unflatten_dict(flags, sep=".")
     return _merge(config, nested, f"--preset {name}", "")
 
 
@@ -88,9 +86,7 @@ def changed(config, presets):
         return {}
     differences = {}
     for flag, value in presets[config.preset].flags.items():
-        now = config
-        for part in flag.split("."):
-            now = getattr(now, part)
+        now = operator.attrgetter(flag)(config)
         if now != value:
             differences[flag] = value, now
     return differences

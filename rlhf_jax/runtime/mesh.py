@@ -83,33 +83,27 @@ class Mesh:
 
     def put(self, tree):
         """State from anywhere, laid out as steps return it: see `Data.put`."""
-        leaves, structure = jax.tree.flatten(tree)
-        pairs = zip(leaves, self.shardings(tree), strict=True)
-        return jax.tree.unflatten(structure, [_put(x, at) for x, at in pairs])
+        return jax.tree.map(_put, tree, self.shardings(tree))
 
     def put_arguments(self, tree):
         """`put` for arguments: `jit` itself copies those not on a device yet."""
-        leaves, structure = jax.tree.flatten(tree)
-        pairs = zip(leaves, self.shardings(tree), strict=True)
-        moved = [_put(x, at) if isinstance(x, jax.Array) else x for x, at in pairs]
-        return jax.tree.unflatten(structure, moved)
+
+        def move(x, at):
+            return _put(x, at) if isinstance(x, jax.Array) else x
+
+        return jax.tree.map(move, tree, self.shardings(tree))
 
     def like(self, shapes):
         """Shapes with the shardings of state, as a target for restoring checkpoints."""
-        leaves, structure = jax.tree.flatten(shapes)
-        targets = [
-            jax.ShapeDtypeStruct(
-                x.shape,
-                x.dtype,
-                sharding=at,
-                weak_type=getattr(x, "weak_type", False),
-            )
-            for x, at in zip(leaves, self.shardings(shapes), strict=True)
-        ]
-        return jax.tree.unflatten(structure, targets)
+
+        def target(x, at):
+            weak = getattr(x, "weak_type", False)
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at, weak_type=weak)
+
+        return jax.tree.map(target, shapes, self.shardings(shapes))
 
     def shardings(self, tree):
-        """The sharding of each leaf of a state, in the order of `jax.tree.leaves`."""
+        """The sharding of each leaf of a state, as a pytree."""
         leaves, structure = jax.tree.flatten(tree)
         return _shardings(self.mesh, structure, tuple(np.shape(x) for x in leaves))
 
@@ -119,12 +113,11 @@ class Mesh:
 
     def describe(self, params):
         """Lines of text: bytes of parameters a device, and which are not sharded."""
-        pairs = zip(jax.tree.leaves(params), self.shardings(params), strict=True)
-        sizes = [
-            (math.prod(at.shard_shape(x.shape)) * x.dtype.itemsize, x.nbytes)
-            for x, at in pairs
-        ]
-        local, total = (sum(column) / 1e6 for column in zip(*sizes, strict=True))
+        leaves = jax.tree.leaves(params)
+        parts = (at.shard_shape for at in jax.tree.leaves(self.shardings(params)))
+        pairs = zip(leaves, parts, strict=True)
+        local = sum(math.prod(part(x.shape)) * x.dtype.itemsize for x, part in pairs)
+        local, total = local / 1e6, sum(x.nbytes for x in leaves) / 1e6
         count = processes.count()
         hosts = "one host" if count == 1 else f"{count} hosts"
         specs = sharding.specs(params, self.mesh.shape)
@@ -169,11 +162,10 @@ class _Program:
         shapes = shapes if self._outputs > 1 else (shapes,)
         layouts = []
         for i, tree in enumerate(shapes):
-            if i in self._rows_out:
-                layouts.append(jax.tree.map(lambda _: self._layout.rows, tree))
-                continue
-            leaves = self._layout.shardings(tree)
-            layouts.append(jax.tree.unflatten(jax.tree.structure(tree), leaves))
+            rows = jax.tree.map(lambda _: self._layout.rows, tree)
+            layouts.append(
+                rows if i in self._rows_out else self._layout.shardings(tree)
+            )
         return jax.jit(
             self._step,
             out_shardings=tuple(layouts) if self._outputs > 1 else layouts[0],
@@ -185,9 +177,12 @@ class _Program:
 def _shardings(mesh, structure, shapes):
     tree = jax.tree.unflatten(structure, range(len(shapes)))
     paths = [trees.path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(tree)]
-    return tuple(
-        jax.NamedSharding(mesh, sharding.spec(path, shape, mesh.shape)[0])
-        for path, shape in zip(paths, shapes, strict=True)
+    return jax.tree.unflatten(
+        structure,
+        [
+            jax.NamedSharding(mesh, sharding.spec(path, shape, mesh.shape)[0])
+            for path, shape in zip(paths, shapes, strict=True)
+        ],
     )
 
 

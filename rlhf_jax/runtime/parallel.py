@@ -11,6 +11,7 @@ several hosts. Both have the same methods; `layout` returns the one that --layou
 import dataclasses
 import functools
 import inspect
+import itertools
 import math
 
 import jax
@@ -162,14 +163,10 @@ def layout(name="data", devices=None):
 
 def _devices(count):
     """The first `count` devices of each host, host after host."""
+    _local(count)  # raises where they are too few
     devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
-    if count is not None:
-        _local(count)
-        by_host = {}
-        for device in devices:
-            by_host.setdefault(device.process_index, []).append(device)
-        devices = [device for host in by_host.values() for device in host[:count]]
-    return devices
+    hosts = itertools.groupby(devices, key=lambda d: d.process_index)
+    return [device for _, host in hosts for device in itertools.islice(host, count)]
 
 
 def _sizes(layout, count):

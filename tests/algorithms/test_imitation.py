@@ -24,7 +24,7 @@ GREEDY = sampling.Config(
 )
 CONFIG = sil.Config(GREEDY)
 TX = optim.transformation(CONFIG.optimizer)
-NETWORKS = sil.Networks(tiny_game.NETWORKS.sender, tiny_game.NETWORKS.receiver)
+NETWORKS = tiny_game.NETWORKS
 HYPER = training.Hyper(jnp.asarray(1e-2), jnp.asarray(1))
 
 

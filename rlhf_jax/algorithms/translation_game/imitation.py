@@ -10,7 +10,7 @@ starts from the previous generation's student, not from the initial agents.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,24 +50,12 @@ class Schedule:
     def __post_init__(self):
         ranges.check(self)
 
-    def due(self, iteration, total):
-        """Does the game's 0-based step `iteration` end a generation? Returns a bool.
-
-        The last of `total` steps does not: nobody would play with that student.
-        """
-        done = iteration + 1
-        return done % self.play == 0 and done < total
-
     def generations(self, total):
-        """The number of steps done at the end of each generation, as a list."""
-        return [i + 1 for i in range(total) if self.due(i, total)]
+        """The number of steps done at the end of each generation, as a list.
 
-
-class Networks(NamedTuple):
-    """The modules of the two agents."""
-
-    sender: Any
-    receiver: Any
+        None ends with the last of `total` steps: nobody would play with that student.
+        """
+        return list(range(self.play, total, self.play))
 
 
 class Student(NamedTuple):

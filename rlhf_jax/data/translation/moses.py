@@ -6,6 +6,7 @@ of the Perl scripts (a ’ at the end of a word becomes a quotation mark). Chara
 not escaped (an apostrophe stays one), which does not change where tokens are split.
 """
 
+import functools
 import importlib.metadata
 
 
@@ -26,7 +27,7 @@ def words(lines, language, *, tokenized=False):
         line = normalizer.normalize(line.lower())
         return tokenizer.tokenize(line, return_str=True, escape=False)
 
-    return _each(one, lines)
+    return list(map(functools.cache(one), lines))  # a third of lines are repeated
 
 
 def plain(lines, language):
@@ -34,18 +35,13 @@ def plain(lines, language):
     import sacremoses
 
     joiner = sacremoses.MosesDetokenizer(language)
-    return _each(lambda line: joiner.detokenize(line.split(), unescape=False), lines)
+
+    def one(line):
+        return joiner.detokenize(line.split(), unescape=False)
+
+    return list(map(functools.cache(one), lines))
 
 
 def version():
     """The version of sacremoses, on which the tokens depend."""
     return importlib.metadata.version("sacremoses")
-
-
-def _each(function, lines):
-    """function(line) for every line, called once for repeated lines (a third are)."""
-    known = {}
-    for line in lines:
-        if line not in known:
-            known[line] = function(line)
-    return [known[line] for line in lines]
