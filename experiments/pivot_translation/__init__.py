@@ -30,7 +30,7 @@ from experiments.pivot_translation import (
 )
 from experiments.pivot_translation import task as tasks
 from rlhf_jax import elastic_reset, ranges, trees
-from rlhf_jax.cli import command, experiment, presets
+from rlhf_jax.cli import experiment, presets
 from rlhf_jax.cli import options as shared
 from rlhf_jax.evaluation import axes
 from rlhf_jax.reporting import claims
@@ -99,16 +99,6 @@ PRESETS = {
     ),
     "quick": presets.Preset("the defaults: five methods, one seed, minutes", {}),
 }
-
-
-def main():
-    config = command.parse(CONFIG, description=__doc__, presets=PRESETS)
-    command.main(lambda: run(config))
-
-
-def run(config):
-    """The whole experiment; returns the folder of the run."""
-    return experiment.run(config, EXPERIMENT)
 
 
 def check(config):
@@ -195,3 +185,4 @@ EXPERIMENT = experiment.Experiment(
     announce=announce,
     finish=finish,
 )
+main, run = experiment.entry_points(EXPERIMENT, CONFIG, __doc__, PRESETS)

@@ -123,16 +123,6 @@ CONFIG = Config()
 PRESETS = published.PRESETS
 
 
-def main():
-    config = command.parse(CONFIG, description=__doc__, presets=PRESETS)
-    command.main(lambda: run(config))
-
-
-def run(config):
-    """The whole experiment; returns the folder of the run."""
-    return experiment.run(config, EXPERIMENT)
-
-
 def check(config):
     """Misuse that can be told before anything is made."""
     options.check(config)
@@ -255,3 +245,4 @@ EXPERIMENT = experiment.Experiment(
     batches=batches,
     export=export,
 )
+main, run = experiment.entry_points(EXPERIMENT, CONFIG, __doc__, PRESETS)

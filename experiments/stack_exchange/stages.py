@@ -74,16 +74,9 @@ def check(config):
 def sft_config(config, base, files):
     """The flags of the fine-tuning, as `experiments.sft` has them."""
     data = options.Data(eval_dataset=files.get("heldout"), length=config.sft_length)
-    return sft.Config(
-        model=base,
-        dataset=files.get("finetune", ""),
-        pack=True,
-        data=data,
-        fit=config.sft,
-        lora=config.sft_lora,
-        seed=config.first_seed,
-        **_shared(config),
-    )
+    what = {"model": base, "dataset": files.get("finetune", ""), "data": data}
+    how = {"fit": config.sft, "lora": config.sft_lora, "seed": config.first_seed}
+    return sft.Config(**what, **how, pack=True, **_shared(config))
 
 
 def reward_config(config, base, files, name):
@@ -92,14 +85,13 @@ def reward_config(config, base, files, name):
     name: of the file it learns from, "reward" or "judge".
     """
     data = options.Data(eval_dataset=files.get("evaluation"), length=config.data.length)
+    what = {"model": base, "dataset": files.get(name, ""), "data": data}
+    how = {"fit": config.reward_fit, "lora": config.reward_lora}
     return reward_model.Config(
-        model=base,
-        dataset=files.get(name, ""),
+        **what,
+        **how,
         ended=config.answers.end == "token",
         center=config.center,
-        data=data,
-        fit=config.reward_fit,
-        lora=config.reward_lora,
         seed=config.first_seed + (name == "judge"),
         **_shared(config),
     )

@@ -106,6 +106,23 @@ def run(config, experiment, *, console=None):
     return experiment.finish(config, done) if processes.first() else folder
 
 
+def entry_points(experiment, config, description, presets=None):
+    """(main, run) of an experiment: as a command, and `run(config)` as above.
+
+    Args: experiment: `Experiment`; the others: as for `command.parse`.
+    """
+
+    def run_(config, *, console=None):
+        """The whole experiment; returns what its `finish` returns."""
+        return run(config, experiment, console=console)
+
+    def main():
+        asked = command.parse(config, description=description, presets=presets)
+        command.main(lambda: run_(asked))
+
+    return main, run_
+
+
 def report(config, done, *, title, question, scope, notes, panels=plots.PANELS):
     """Writes the report of a study and shows what is in it; returns the results.
 

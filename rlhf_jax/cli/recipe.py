@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import rich.console
 
-from rlhf_jax.cli import command, experiment, library, options
+from rlhf_jax.cli import experiment, library, options
 from rlhf_jax.huggingface import adapters as hf_adapters
 from rlhf_jax.reporting import single_run
 from rlhf_jax.runtime import provenance
@@ -22,15 +22,8 @@ from rlhf_jax.tasks import models
 
 
 def entry_points(recipe, config, description):
-    """(main, train, run) of a recipe: as a command, from Python, and on a config.
-
-    Args: recipe: experiment.Experiment; config: with the default flags; description:
-    what --help says.
-    """
-
-    def run(config, *, console=None):
-        """The whole recipe; returns a `library.Result`."""
-        return experiment.run(config, recipe, console=console)
+    """(main, train, run) of a recipe: those of an experiment, and one from Python."""
+    main, run = experiment.entry_points(recipe, config, description)
 
     def train(*, quiet=False, **flags):
         """Trains with flags as keywords (`cli.library`); returns a `library.Result`.
@@ -39,10 +32,6 @@ def entry_points(recipe, config, description):
         """
         console = rich.console.Console(quiet=True) if quiet else None
         return run(library.configure(config, flags), console=console)
-
-    def main():
-        asked = command.parse(config, description=description)
-        command.main(lambda: run(asked))
 
     return main, train, run
 

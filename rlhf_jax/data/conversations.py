@@ -107,7 +107,10 @@ def _render(messages, tokenizer, *, add_generation_prompt):
     text = tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=add_generation_prompt
     )
-    return _without_bos(text, tokenizer)
+    # Without the template's BOS, if the tokenizer adds one anyway.
+    bos = tokenizer.bos_token
+    adds = bos is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    return text.removeprefix(bos) if adds else text
 
 
 def _check(messages, tokenizer):
@@ -122,10 +125,3 @@ def _check(messages, tokenizer):
                 f"a message has role {role!r}; it needs a role ({', '.join(_TURNS)}) "
                 "and a content, a text"
             )
-
-
-def _without_bos(text, tokenizer):
-    """The text without the template's BOS, if the tokenizer adds one anyway."""
-    bos = tokenizer.bos_token
-    adds = bos is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
-    return text.removeprefix(bos) if adds else text

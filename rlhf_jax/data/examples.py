@@ -46,9 +46,7 @@ def _completion(asked, completion, tokenizer, cue):
         if last.get("role") != "assistant":
             raise ValueError("a completion must end with the assistant's message")
         completion = last["content"]
-        if not isinstance(asked, str):
-            completion = conversations.reply(asked, completion, tokenizer)
-    elif not isinstance(asked, str):
+    if not isinstance(asked, str):
         completion = conversations.reply(asked, completion, tokenizer)
     text = conversations.prompt(asked, tokenizer)
     text += cue if isinstance(asked, str) else ""

@@ -232,9 +232,8 @@ def put(x, sharding):
     """Puts an array, key or number that every host has onto devices."""
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
-    if isinstance(x, jax.Array) and not x.is_fully_addressable:
-        return _identity(sharding)(x)
-    if not hasattr(x, "dtype"):  # a number: it stays weakly typed
+    spread = isinstance(x, jax.Array) and not x.is_fully_addressable
+    if spread or not hasattr(x, "dtype"):  # a number stays weakly typed
         return _identity(sharding)(x)
     if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
         data = put(np.asarray(jax.random.key_data(x)), sharding)
