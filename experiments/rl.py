@@ -33,7 +33,7 @@ import jax
 
 from rlhf_jax import elastic_reset, ranges
 from rlhf_jax.algorithms.policy_gradient import GROUPED
-from rlhf_jax.cli import experiment, options, recipe
+from rlhf_jax.cli import experiment, language, options, recipe
 from rlhf_jax.evaluation import axes
 from rlhf_jax.feedback import function
 from rlhf_jax.models import lora
@@ -154,11 +154,7 @@ def make_study(config, setting):
         evaluators=measures,
         task=task,
         settings=settings,
-        shown={
-            "reward": "objective/scores",
-            "kl": "objective/kl",
-            "drift": "drift/text_nll",
-        },
+        shown=language.SHOWN,
         digest=provenance.digest(config),
         axes=axes_of(config, task),
     )
@@ -235,12 +231,9 @@ def announce(config, study, layout):
 def finish(config, done):
     """Model directory, report, and the `library.Result`."""
     task = done.study.task
+    trained = Trainable(task.params, done.study.settings.adapter)
     params = recipe.export(
-        done,
-        task.model,
-        task.tokenizer,
-        Trainable(task.params, done.study.settings.adapter),
-        base=task.facts["base"],
+        done, task.model, task.tokenizer, trained, task.facts["base"]
     )
     experiment.report(
         config,

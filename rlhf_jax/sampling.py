@@ -199,16 +199,13 @@ def _draw(state, keys, config):
     )
     running = state.running
 
-    def record(history, value):
-        value = jnp.where(running, value, jnp.zeros((), value.dtype))
+    def record(history, value, otherwise=0):
+        value = jnp.where(running, value, otherwise).astype(history.dtype)
         return jax.lax.dynamic_update_index_in_dim(history, value, state.time, axis=1)
 
-    shown = jnp.where(running, token, config.pad_id).astype(jnp.int32)
     return state._replace(
         time=state.time + 1,
-        tokens=jax.lax.dynamic_update_index_in_dim(
-            state.tokens, shown, state.time, axis=1
-        ),
+        tokens=record(state.tokens, token, config.pad_id),
         mask=record(state.mask, running.astype(jnp.int32)),
         logps=record(state.logps, logps),
         sampler_logps=record(state.sampler_logps, drawn_logps),

@@ -66,15 +66,12 @@ def own_messages(task, greedy):
             metrics["drift/bleu_en" + half] = lost
         metrics |= _sacre_bleu("eval/sacrebleu", outputs, human)
         metrics |= _message_drift(task, run.layout, agents, outputs.message, human)
+        message, size = outputs.message, task.pieces.size("en")
+        special = {"eos": subwords.EOS, "unk": subwords.UNK}
         metrics |= scores.message_statistics(
-            outputs.message.heard,
-            outputs.message.mask,
-            *human.ids["en"],
-            size=task.pieces.size("en"),
-            eos=subwords.EOS,
-            unk=subwords.UNK,
+            message.heard, message.mask, *human.ids["en"], size=size, **special
         )
-        metrics["message/ended"] = float(outputs.message.ended.mean())
+        metrics["message/ended"] = float(message.ended.mean())
         return metrics, _samples(outputs, human)
 
     return evaluate
@@ -161,15 +158,8 @@ def _message_drift(task, layout, agents, message, human):
 
 
 def _samples(outputs, human):
-    texts = human.texts
-    rows = zip(
-        texts["fr"],
-        outputs.english,
-        texts["en"],
-        texts["de"],
-        outputs.german,
-        strict=True,
-    )
+    fr, en, de = (human.texts[language] for language in ("fr", "en", "de"))
+    rows = zip(fr, outputs.english, en, de, outputs.german, strict=True)
     names = ("prompt", "completion", "english", "german", "output")
     return [dict(zip(names, row, strict=True)) for row in rows]
 

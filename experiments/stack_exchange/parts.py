@@ -196,13 +196,8 @@ def _plain(rows):
 def _short(tokenizer, rows, config, dataset):
     """Rows with their prompt, where both answers fit `config.length` after it."""
     rows = [{**row, "prompt": _prompt(row, config)} for row in rows]
-    longest = np.max(
-        [
-            _lengths(tokenizer, [row["prompt"] + row[answer] for row in rows])
-            for answer in COLUMNS[1:]
-        ],
-        axis=0,
-    )
+    sides = ([row["prompt"] + row[x] for row in rows] for x in COLUMNS[1:])
+    longest = np.maximum(*(_lengths(tokenizer, side) for side in sides))
     kept = list(itertools.compress(rows, longest <= config.length))
     if len(kept) < 4:
         raise ValueError(

@@ -152,12 +152,7 @@ def finish(config, done, *, title, metrics):
     """
     work = done.study.task
     params = export(
-        done,
-        work.model,
-        work.tokenizer,
-        work.trainable,
-        base=work.base,
-        finished=work.finished,
+        done, work.model, work.tokenizer, work.trainable, work.base, work.finished
     )
     single_run.write(
         done.folder,
@@ -173,16 +168,15 @@ def finish(config, done, *, title, metrics):
     return result(done, work.model, params, work.tokenizer)
 
 
-def export(done, model, tokenizer, trainable, *, base, finished=lambda params: params):
+def export(done, model, tokenizer, trainable, base, finished=lambda params: params):
     """Writes the run's model directory, and its adapters next to it.
 
     Args: base: the model that adapters name, see `models.base`; finished(params) ->
     the parameters to write. Returns those: plain weights in float32.
     """
     (run,) = done.study.runs()
-    policy = runner.policy(
-        done.study, done.folder, done.layout, run, console=done.console
-    )
+    place = done.study, done.folder, done.layout
+    policy = runner.policy(*place, run, console=done.console)
     if trainable.adapter is not None:
         beside = done.folder / "adapters"
         weights = jax.device_get(policy)

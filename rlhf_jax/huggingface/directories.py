@@ -49,15 +49,9 @@ def load(path, *, revision=None, dtype=None, sharding=None):
         raise ValueError(f"{folder}/config.json has no {error}") from None
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-    shapes = weights.shapes_of(model)
-    params = weights.read(
-        folder,
-        shapes,
-        described["model_type"],
-        config.heads,
-        dtype,
-        weights.device_put(shapes, sharding),
-    )
+    shapes, kind = weights.shapes_of(model), described["model_type"]
+    put = weights.device_put(shapes, sharding)
+    params = weights.read(folder, shapes, kind, config.heads, dtype, put)
     return model, params, load_tokenizer(folder)
 
 

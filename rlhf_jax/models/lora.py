@@ -101,7 +101,12 @@ def init(params, key, *, rank, targets):
         if module not in chosen:
             continue
         depth, inputs, outputs = leaves[f"{module}/kernel"].shape
-        _check_rank(rank, module, min(inputs, outputs))
+        most = min(inputs, outputs)
+        if not 1 <= rank <= most:
+            raise ValueError(
+                f"rank {rank} does not fit {module}: choose from 1 to {most}, the "
+                "smaller side of its kernel"
+            )
         module_key = jax.random.fold_in(key, index)
         bound = inputs**-0.5
         shape = (depth, inputs, rank)
@@ -218,11 +223,3 @@ def _matching(every, targets):
     if not chosen:
         raise ValueError(f"no targets given; choose from {', '.join(every)}")
     return chosen
-
-
-def _check_rank(rank, module, most):
-    if not 1 <= rank <= most:
-        raise ValueError(
-            f"rank {rank} does not fit {module}: choose from 1 to {most}, the smaller "
-            "side of its kernel"
-        )

@@ -97,23 +97,19 @@ class Seq2Seq(nn.Module):
         batch = (source, source_mask, target, target_mask)
         return self.unembed(self.hidden(*batch, deterministic=deterministic))
 
-    def features(
-        self, source, source_mask, target, target_mask=None, deterministic=True
-    ):
+    def features(self, *batch):
         """(logits, features [B, T, E+H]) with features for a value function.
 
         They are the embedding of the previous token and the input feed: what is known
-        before each token.
+        before each token. batch: as for a call.
         """
-        hidden, fed_BTE = self._teach(
-            source, source_mask, target, target_mask, deterministic
-        )
+        hidden, fed_BTE = self._teach(*batch)
         feed = jnp.pad(hidden[:, :-1], [(0, 0), (1, 0), (0, 0)])
         return self.unembed(hidden), jnp.concatenate([fed_BTE, feed], axis=-1)
 
-    def hidden(self, source, source_mask, target, target_mask=None, deterministic=True):
+    def hidden(self, *batch, deterministic=True):
         """The attentional vectors [B, T, H], from which `unembed` computes logits."""
-        return self._teach(source, source_mask, target, target_mask, deterministic)[0]
+        return self._teach(*batch, deterministic=deterministic)[0]
 
     def unembed(self, hidden):
         """Logits [..., V] of attentional vectors [..., H], all or some of them."""
@@ -146,7 +142,7 @@ class Seq2Seq(nn.Module):
         carry, feed = _advance(self._weights(), memory, _carry(memory), (gates, None))
         return self.unembed(feed), memory._replace(state=carry[0], feed=carry[1])
 
-    def _teach(self, source, source_mask, target, target_mask, deterministic):
+    def _teach(self, source, source_mask, target, target_mask=None, deterministic=True):
         """Teacher forcing: attentional vectors [B, T, H], embeddings [B, T, E]."""
         states = self.encode(source, source_mask, deterministic=deterministic)
         memory = self._memory(states, source_mask)

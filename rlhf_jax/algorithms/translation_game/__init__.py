@@ -52,12 +52,8 @@ def step(state, batch, hyper, lesson=None, *, networks, tx, config, axis_name=No
     if axis_name is not None:  # losses are shares of global means: they add up
         grads, metrics = jax.lax.psum((grads, metrics), axis_name)
     grads = _weighted(grads, lesson, state, hyper)
-    rate = optim.learning_rate(
-        config.optimizer,
-        state.learner.updates,
-        peak=hyper.learning_rate,
-        total=hyper.total_updates,
-    )
+    schedule = {"peak": hyper.learning_rate, "total": hyper.total_updates}
+    rate = optim.learning_rate(config.optimizer, state.learner.updates, **schedule)
     rates = {"sender": hyper.sender_rate * rate, "receiver": rate, "value": rate}
     learner, extra = training.apply(state.learner, grads, tx, rate=rates)
     state = finish(state._replace(learner=learner), hyper)
@@ -93,14 +89,12 @@ def _gradients(state, message, batch, counts, hyper, *, networks):
 
 def speak(state, batch, *, networks, config):
     """This step's messages; a row's key is fold_in(fold_in(key, step), row_id)."""
-    key = jax.random.fold_in(state.key, state.iteration)
+    keys = sampling.row_keys(
+        jax.random.fold_in(state.key, state.iteration), batch.row_ids
+    )
+    params, source = state.learner.params["sender"], (batch.source, batch.source_mask)
     return messages.speak(
-        networks.sender,
-        state.learner.params["sender"],
-        batch.source,
-        batch.source_mask,
-        sampling.row_keys(key, batch.row_ids),
-        config=config.sampling,
+        networks.sender, params, *source, keys, config=config.sampling
     )
 
 

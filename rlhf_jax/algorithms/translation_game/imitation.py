@@ -83,14 +83,8 @@ def dictate(teacher, batch, *, networks, config):
     """The teacher's greedy messages to the sources of `Pairs`; `messages.Message`."""
     rows = jnp.arange(batch.source.shape[0])
     keys = sampling.row_keys(jax.random.key(0), rows)  # unused: decoding is greedy
-    return messages.speak(
-        networks.sender,
-        teacher["sender"],
-        batch.source,
-        batch.source_mask,
-        keys,
-        config=config.sampling,
-    )
+    source, how = (batch.source, batch.source_mask), config.sampling
+    return messages.speak(networks.sender, teacher["sender"], *source, keys, config=how)
 
 
 def imitate(student, teacher, batch, hyper, *, networks, tx, config, axis_name=None):

@@ -84,16 +84,10 @@ def make_loss(model):
 def _dropout_logps(model, params, row):
     """`logps` [T] of one row, with dropout."""
     *pair, key = row
-    source, source_mask, target, target_mask = (jnp.expand_dims(x, 0) for x in pair)
-    logits = model.apply(
-        {"params": params},
-        source,
-        source_mask,
-        target,
-        target_mask,
-        deterministic=False,
-        rngs={"dropout": jax.random.wrap_key_data(key)},
-    )
+    pair = [jnp.expand_dims(x, 0) for x in pair]
+    rngs = {"dropout": jax.random.wrap_key_data(key)}
+    logits = model.apply({"params": params}, *pair, deterministic=False, rngs=rngs)
+    target, target_mask = pair[2:]
     token_logps = logprobs.of_tokens(logits, masking.zero(target, target_mask))
     return masking.zero(token_logps, target_mask)[0]
 

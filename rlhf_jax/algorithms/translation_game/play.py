@@ -34,14 +34,8 @@ def listen(params, message, batch, counts, *, networks):
     its reference German. Returns (loss [], rewards [B]); no gradient flows through
     rewards.
     """
-    logps = messages.logps(
-        networks.receiver,
-        params,
-        message.heard,
-        message.mask,
-        batch.target,
-        batch.target_mask,
-    )
+    heard, target = (message.heard, message.mask), (batch.target, batch.target_mask)
+    logps = messages.logps(networks.receiver, params, *heard, *target)
     loss = -masking.mean(logps, batch.target_mask, count=counts.target_tokens)
     rewards = messages.sentence_means(logps, batch.target_mask)
     return loss, jax.lax.stop_gradient(rewards)

@@ -91,12 +91,9 @@ def prepare(sets, *, config, cache=None, report=None):
     before slow steps.
     """
     store = _Store(cache, report or (lambda text: None))
-    wanted = (
-        *config.learn,
-        *config.count,
-        *(c for part in sets.values() for c in part),
-    )
-    texts = {corpus: _read(corpus, config) for corpus in dict.fromkeys(wanted)}
+    inside = dict.fromkeys(corpus for part in sets.values() for corpus in part)
+    wanted = dict.fromkeys((*config.learn, *config.count, *inside))
+    texts = {corpus: _read(corpus, config) for corpus in wanted}
     words = {corpus: _words(corpus, lines, store) for corpus, lines in texts.items()}
     pieces, key = _subwords(words, config, store)
     ids = {
@@ -104,7 +101,7 @@ def prepare(sets, *, config, cache=None, report=None):
             language: _ids(pieces, key, language, lines, store)
             for language, lines in words[corpus].items()
         }
-        for corpus in dict.fromkeys(c for part in sets.values() for c in part)
+        for corpus in inside
     }
     made = {
         name: join([Parallel(texts[c], words[c], ids[c]) for c in corpora])
@@ -167,10 +164,7 @@ def pad(ids, rows, *, length):
 def _read(corpus, config):
     """{language: texts} of the rows without a blank side."""
     rows = sources.load(
-        corpus.path,
-        split=corpus.split,
-        columns=("translation",),
-        config=corpus.config,
+        corpus.path, split=corpus.split, columns=("translation",), config=corpus.config
     )
     if corpus.rows is not None and len(rows) > corpus.rows:
         drawn = np.random.default_rng(0).permutation(len(rows))[: corpus.rows]
