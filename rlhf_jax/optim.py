@@ -22,7 +22,6 @@ class Config:
     beta2: Annotated[float, ranges.Range(at_least=0, below=1)] = 0.999
     eps: ranges.NonNegative = 1e-5  # "The N Implementation Details", detail 21
     """Adam's ε."""
-    adam: Literal["optax", "tensorflow"] = "optax"
     weight_decay: ranges.NonNegative = 0.0
     """Decoupled; never on biases and norms."""
     max_grad_norm: ranges.Limit | None = 1.0
@@ -44,10 +43,7 @@ def transformation(config):
     parts = []
     if config.max_grad_norm is not None:
         parts.append(optax.clip_by_global_norm(config.max_grad_norm))
-    if config.adam == "optax":
-        parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.eps))
-    else:
-        parts.append(scale_by_tensorflow_adam(config.beta1, config.beta2, config.eps))
+    parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.eps))
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, _decayed))
     return optax.chain(*parts)
@@ -63,29 +59,6 @@ def _decayed(params):
         return trees.path_name(path).rsplit("/", 1)[-1] not in ("bias", "scale")
 
     return jax.tree_util.tree_map_with_path(decays, params)
-
-
-def scale_by_tensorflow_adam(beta1, beta2, eps):
-    """Adam with ε outside the bias correction, as TensorFlow has it.
-
-    √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m / (√v + ε), where optax and PyTorch have
-    m̂ / (√v̂ + ε): early in training this form takes smaller steps.
-    "The N Implementation Details of RLHF with PPO", detail 21.
-    """
-    adam = optax.scale_by_adam(beta1, beta2, eps)
-
-    def update(updates, state, params=None):
-        del params
-        count = optax.safe_increment(state.count)
-        mu = trees.lerp(updates, state.mu, beta1)
-        squares = jax.tree.map(jnp.square, updates)
-        nu = trees.lerp(squares, state.nu, beta2)
-        time = count.astype(jnp.float32)
-        scale = jnp.sqrt(1.0 - beta2**time) / (1.0 - beta1**time)
-        scaled = jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + eps), mu, nu)
-        return scaled, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
-
-    return optax.GradientTransformation(adam.init, update)
 
 
 def learning_rate(config, update, *, peak, total):

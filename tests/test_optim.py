@@ -1,4 +1,4 @@
-"""optim: both forms of Adam, schedules, decay and clipping against what they claim."""
+"""optim: Adam, schedules, decay and clipping against what they claim."""
 
 import dataclasses
 
@@ -39,72 +39,33 @@ def run(config, gradients, params):
     return out
 
 
-def adam_in_float64(gradients, form):
-    """Kingma & Ba's Adam of one leaf, ε where the form puts it."""
+def adam_in_float64(gradients):
+    """Kingma & Ba's Adam of one leaf."""
     mean = square = 0.0
     for time, grad in enumerate(np.asarray(gradients, np.float64), start=1):
         mean = BETA1 * mean + (1 - BETA1) * grad
         square = BETA2 * square + (1 - BETA2) * grad**2
-        if form == "tensorflow":
-            scale = np.sqrt(1 - BETA2**time) / (1 - BETA1**time)
-            yield scale * mean / (np.sqrt(square) + EPS)
-        else:
-            unbiased = mean / (1 - BETA1**time)
-            yield unbiased / (np.sqrt(square / (1 - BETA2**time)) + EPS)
+        unbiased = mean / (1 - BETA1**time)
+        yield unbiased / (np.sqrt(square / (1 - BETA2**time)) + EPS)
 
 
-@pytest.mark.parametrize("form", ["optax", "tensorflow"])
-def test_adam_is_the_float64_formula(rng, form):
+def test_adam_is_the_float64_formula(rng):
     # Of the size of ε, so that where ε stands is seen.
     gradients = [tree(rng, size=1e-4) for _ in range(STEPS)]
-    config = dataclasses.replace(PLAIN, adam=form)
-    updates = run(config, gradients, tree(rng))
+    updates = run(PLAIN, gradients, tree(rng))
     for outer, inner in SHAPES.items():
         for name in inner:
-            oracle = adam_in_float64([g[outer][name] for g in gradients], form)
+            oracle = adam_in_float64([g[outer][name] for g in gradients])
             for actual, expected in zip(updates, oracle, strict=True):
                 close(actual[outer][name], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_first_updates_by_hand():
-    """m̂/√v̂ is the sign of g at first; ε counts fully for optax, √(1 − β₂)⁻¹ for TF."""
+    """m̂/√v̂ is the sign of g at first, but for ε."""
     grad = {"kernel": jnp.full((2, 2), 1e-5)}
     (ours,) = run(PLAIN, [grad], grad)
     # g / (g + ε), both 1e-5; 1 − β₂ in float32 has four digits, and a root halves that.
     close(ours["kernel"], np.full((2, 2), 0.5), rtol=1e-5)
-    (theirs,) = run(dataclasses.replace(PLAIN, adam="tensorflow"), [grad], grad)
-    share = np.sqrt(1 - BETA2)
-    close(theirs["kernel"], np.full((2, 2), share / (share + 1)), rtol=1e-5)
-
-
-def test_tensorflow_steps_are_smaller_early_and_the_same_late(rng):
-    grad = {"kernel": jnp.asarray(rng.normal(size=(3, 4)) * 1e-4, jnp.float32)}
-    ours = run(PLAIN, [grad] * STEPS, grad)
-    theirs = run(dataclasses.replace(PLAIN, adam="tensorflow"), [grad] * STEPS, grad)
-    gaps = [
-        np.abs(a["kernel"]) - np.abs(b["kernel"])
-        for a, b in zip(ours, theirs, strict=True)
-    ]
-    assert all((gap > 0).all() for gap in gaps)
-    assert (gaps[-1] < gaps[0]).all()
-    # Once β₂ᵗ has died out the two forms are one.
-    state = optim.scale_by_tensorflow_adam(BETA1, BETA2, EPS).init(grad)
-    old = state._replace(count=jnp.int32(10**5), nu={"kernel": grad["kernel"] ** 2})
-    late, _ = optim.scale_by_tensorflow_adam(BETA1, BETA2, EPS).update(grad, old)
-    same, _ = optax.scale_by_adam(BETA1, BETA2, EPS).update(grad, old)
-    close(late["kernel"], same["kernel"], rtol=1e-5)
-
-
-def test_tensorflow_state_is_adams(rng):
-    """So that checkpoints and resets of the optimiser do not know which form it is."""
-    params = tree(rng)
-    tx = optim.scale_by_tensorflow_adam(BETA1, BETA2, EPS)
-    _, state = tx.update(tree(rng), tx.init(params), params)
-    expected = optax.scale_by_adam(BETA1, BETA2, EPS).init(params)
-    assert jax.tree.structure(state) == jax.tree.structure(expected)
-    for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
-        assert x.dtype == y.dtype and x.shape == y.shape
-    assert state.count == 1
 
 
 def test_decay_reaches_kernels_and_embeddings_only(rng):
