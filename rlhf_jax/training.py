@@ -123,7 +123,10 @@ def apply(state, grads, tx, *, rate):
     finite = trees.finite((norm, params))
     moved = State(params, opt_state, state.updates + 1, jnp.zeros((), jnp.int32))
     stayed = state._replace(skipped=state.skipped + 1)
-    metrics = {"grad_norm": norm, "finite": finite.astype(jnp.float32)}
+    metrics = {
+        "grad_norm": norm,
+        "finite": finite.astype(jnp.float32),
+    }
     return trees.where(finite, moved, stayed), metrics
 
 
