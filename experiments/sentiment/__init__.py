@@ -16,13 +16,10 @@ stays near the initial policy.
 """
 
 import dataclasses
-from typing import Annotated
-
-import tyro
 
 from experiments.sentiment import ablations, controls, imdb
 from rlhf_jax import elastic_reset, ranges, trees
-from rlhf_jax.cli import command, experiment, language, options, presets
+from rlhf_jax.cli import experiment, language, options, presets
 from rlhf_jax.evaluation import axes
 from rlhf_jax.feedback import function
 from rlhf_jax.microworld import skills
@@ -70,7 +67,7 @@ SECTIONS = (held_out.SECTION, *COMPARISONS, negative_controls.section(controls.j
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(options.Language):
     """Everything a run depends on."""
 
     dataset: ranges.Text = "microworld"
@@ -80,67 +77,25 @@ class Config:
     reward: ranges.Text = "train"
     """train, gold, random, a model directory or hub name, or module:function."""
     methods: tuple[str, ...] = methods.DEFAULT
-    """Names of methods, or all."""
     worlds: ranges.Count = 1
     """Microworlds, from --microworld.world on: each has a language, films and an
     initial policy of its own. Intervals and tests are over worlds."""
     seeds: ranges.Count = 3
     """Of every world: each has a reward model and samples of its own."""
-    first_seed: ranges.Natural = 0
-    steps: ranges.Count = 50
-    """Iterations of every method."""
-    eval_every: ranges.Natural = 17
-    """Iterations between evaluations; both sides of every reset are evaluated too."""
-    num_evals: Annotated[ranges.Natural, tyro.conf.arg(aliases=["--looks"])] = 0
-    """Evaluations of every method after its start, in place of --eval-every, so that
-    all fronts have as many checkpoints."""
-    override: tuple[str, ...] = ()
-    """Hyperparameters of single methods, as in ppo_kl.kl_coef=0.1."""
     tuned: ranges.Text | None = None
     """results.json of experiments.sweep; methods run with the settings it chose."""
-    preset: str | None = None
-    """A named set of flags; see above."""
-    output: ranges.Text | None = None
-    """The run folder; by default a new one under runs/sentiment."""
-    resume: bool = False
-    """Continue the run in --output, or the latest one, where it stopped."""
-    devices: ranges.Count | None = None
-    """Devices that share the rows; by default all of them, or a CPU's cores."""
-    layout: ranges.Text = "data"
-    """data: every device has all weights; fsdp, or fsdp,tensor:2: weights sharded."""
     save_every: ranges.Natural = 25
-    """Iterations between checkpoints."""
-    keep: ranges.Count = 1
-    """Checkpoints kept per method and seed."""
-    cache: ranges.Text | None = None
-    """Folder for pretrained weights; by default ~/.cache/rlhf_jax."""
-    rl: options.RL = dataclasses.field(default_factory=options.RL)
-    lora: options.Lora = dataclasses.field(default_factory=options.Lora)
     microworld: small_world.Config = dataclasses.field(
         default_factory=small_world.Config
     )
     text: text_task.Config = dataclasses.field(default_factory=text_task.Config)
-    corner: options.Corner = dataclasses.field(default_factory=options.Corner)
-    log: options.Log = dataclasses.field(default_factory=options.Log)
     distributed: options.Distributed = dataclasses.field(
         default_factory=options.Distributed
     )
-    export: tuple[str, ...] = ()
-    """Methods whose policy of the first seed is saved as a model directory."""
 
 
 CONFIG = Config()
 PRESETS = imdb.PRESETS
-
-
-def main():
-    config = command.parse(CONFIG, description=__doc__, presets=PRESETS)
-    command.main(lambda: run(config))
-
-
-def run(config):
-    """The whole experiment; returns the folder of the run."""
-    return experiment.run(config, EXPERIMENT)
 
 
 def check(config):
@@ -294,3 +249,4 @@ EXPERIMENT = experiment.Experiment(
     batches=batches,
     export=language.export,
 )
+main, run = experiment.entry_points(EXPERIMENT, CONFIG, __doc__, PRESETS)

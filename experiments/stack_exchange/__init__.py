@@ -38,7 +38,7 @@ def _fit(**changes):
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Study):
+class Config(options.Language):
     """Everything a run depends on. The defaults are sized for minutes of two cores."""
 
     dataset: str = ""
@@ -60,14 +60,8 @@ class Config(options.Study):
     methods: tuple[str, ...] = (
         "zero_shot", "ppo_kl", "elastic_reset_kl", "reset_to_initial_kl", "ppo_kl_ma50",
     )  # fmt: skip
-    """Names of methods, or all."""
     steps: ranges.Count = 60
-    """Iterations of every method."""
     eval_every: ranges.Natural = 9
-    """Iterations between evaluations; both sides of every reset are evaluated too."""
-    num_evals: int = 0
-    """Measurements of every method after its start, in place of --eval-every: then no
-    front is made of more checkpoints than another."""
     tick: Literal["iteration", "epoch"] = "epoch"
     """The clock of the EMA: an iteration, or a pass over its rollout."""
     stop_kl: ranges.Limit = 0.15
@@ -75,14 +69,10 @@ class Config(options.Study):
     are made over it; inf: all are."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What is computed in; weights and optimiser stay float32."""
-    override: tuple[str, ...] = ()
-    """Settings of one method alone, as ppo_kl.kl_coef=0.2."""
     center: bool = True
     """Shift the reward models so that scores of training answers have mean 0."""
     vocabulary: ranges.Count = 1024
     """Of a policy from scratch."""
-    layout: ranges.Text = "data"
-    """data: all weights on each device; fsdp, or fsdp,tensor:2: weights cut too."""
     save_every: ranges.Natural = 20
     data: parts.Config = dataclasses.field(default_factory=parts.Config)
     sft: options.Fit = dataclasses.field(
@@ -105,10 +95,7 @@ class Config(options.Study):
         )
     )  # fmt: skip
     lora: options.Lora = dataclasses.field(default_factory=lambda: options.Lora(rank=8))
-    corner: options.Corner = dataclasses.field(default_factory=options.Corner)
-    log: options.Log = dataclasses.field(default_factory=options.Log)
     export: tuple[str, ...] = ("ppo_kl", "elastic_reset_kl")
-    """Methods whose policy of the first seed is saved as a model directory."""
 
     tuned = None  # no search is made of these methods
 

@@ -6,7 +6,9 @@ default and help; `fields.group` copies them.
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from rlhf_jax import optim, ranges
 from rlhf_jax.algorithms import policy_gradient
@@ -221,6 +223,31 @@ class Corner:
     """Nats per sample."""
     skills: ranges.Positive = 0.5
     """Share of questions no longer answered."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Language(Study):
+    """What every comparison of methods on a language model depends on besides."""
+
+    methods: tuple[str, ...] = ()
+    """Names of methods, or all."""
+    steps: ranges.Count = 50
+    """Iterations of every method."""
+    eval_every: ranges.Natural = 17
+    """Iterations between evaluations; both sides of every reset are evaluated too."""
+    num_evals: Annotated[ranges.Natural, tyro.conf.arg(aliases=["--looks"])] = 0
+    """Evaluations of every method after its start, in place of --eval-every, so that
+    all fronts have as many checkpoints."""
+    override: tuple[str, ...] = ()
+    """Hyperparameters of single methods, as in ppo_kl.kl_coef=0.1."""
+    layout: ranges.Text = "data"
+    """data: every device has all weights; fsdp, or fsdp,tensor:2: weights sharded."""
+    rl: RL = dataclasses.field(default_factory=RL)
+    lora: Lora = dataclasses.field(default_factory=Lora)
+    corner: Corner = dataclasses.field(default_factory=Corner)
+    log: Log = dataclasses.field(default_factory=Log)
+    export: tuple[str, ...] = ()
+    """Methods whose policy of the first seed is saved as a model directory."""
 
 
 _NEEDED = {

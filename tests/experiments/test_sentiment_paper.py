@@ -11,6 +11,7 @@ import pytest
 from tasks import test_text as texts
 
 from experiments import sentiment
+from rlhf_jax.cli import command
 from rlhf_jax.runtime import metrics_log
 
 pytestmark = pytest.mark.slow  # its parts have tests of their own
@@ -55,7 +56,7 @@ def place(tmp_path_factory):
         words += [f"--{name}", *map(str, values)]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(sys, "argv", ["sentiment", *words])
-        monkeypatch.setattr(sentiment.command, "prepare_devices", lambda *_: None)
+        monkeypatch.setattr(command, "prepare_devices", lambda *_: None)
         sentiment.main()
     return home / "run"
 
