@@ -3,7 +3,6 @@
 Slow: about twenty programs are compiled.
 """
 
-import dataclasses
 import json
 import shutil
 
@@ -137,10 +136,7 @@ def test_an_average_keeps_the_receiver_of_the_run(whole, made):
 def test_a_study_that_was_stopped_and_resumed_is_the_study(
     checks, whole, made, tmp_path, monkeypatch
 ):
-    silent = dataclasses.replace(
-        pivot_translation.EXPERIMENT, finish=lambda config, done: done.folder
-    )
-    monkeypatch.setattr(pivot_translation, "EXPERIMENT", silent)
+    small_study.without_report(monkeypatch)
     data, cache = made
     rest = {"output": str(tmp_path / "run"), "cache": str(cache)}
     with monkeypatch.context() as patched:
