@@ -100,14 +100,9 @@ def windows(config, tokenizer, text):
     window and stride are part of the measure. text [L] as of `join`.
     """
     plan = drift.windows(len(text), window=config.window, stride=config.stride)
-    pad = tokenization.pad_id(tokenizer)
-    tokens = np.full((len(plan), config.window), pad, np.int32)
-    mask, targets = np.zeros_like(tokens), np.zeros_like(tokens)
-    for row, (begin, stop, first) in enumerate(plan):
-        tokens[row, : stop - begin] = text[begin:stop]
-        mask[row, : stop - begin] = 1
-        targets[row, first - begin : stop - begin] = 1
-    return Tokens(tokens, mask, targets), targets.sum(-1)
+    shape, pad = (len(plan), config.window), tokenization.pad_id(tokenizer)
+    tokens, mask, scored = drift.spread(text, plan, shape, pad)
+    return Tokens(tokens, mask, scored.astype(np.int32)), scored.sum(-1)
 
 
 def _mean_of_windows(counts, totals):

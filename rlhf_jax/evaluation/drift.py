@@ -36,31 +36,11 @@ def windows(length, *, window=1024, stride=512):
     return result
 
 
-def strided_nll(logps, tokens, *, weight="tokens", **options):
-    """NLL of one long text through a sliding window, in nats per token.
-
-    The papers join all held-out texts and use window 1024 and stride 512. The value
-    depends on the separator and the window, so never compare two settings.
-
-    Args:
-      logps, tokens and options: as in `strided_totals`.
-      weight: "tokens" weights all tokens equally; "windows" is the mean of the windows'
-        means, as in the StackLLaMA evaluation of Elastic Reset.
-
-    Raises ValueError for another weight.
-    """
-    totals, counts = strided_totals(logps, tokens, **options)
-    if not len(totals):
-        return math.nan
-    if weight == "windows":
-        return float(np.mean(totals / counts))
-    if weight != "tokens":
-        raise ValueError(f'weight must be "tokens" or "windows", got {weight!r}')
-    return float(totals.sum() / counts.sum())
-
-
 def strided_totals(logps, tokens, *, window=1024, stride=512, batch=8, pad=0):
     """(Σ NLL, tokens) scored by each window of one long text, float64 [W] each.
+
+    The papers join all held-out texts and use window 1024 and stride 512. What follows
+    from the totals depends on the separator and the window: never compare two settings.
 
     Args:
       logps: a function from (tokens [N, window], mask [N, window]) to the log-prob
@@ -73,7 +53,7 @@ def strided_totals(logps, tokens, *, window=1024, stride=512, batch=8, pad=0):
     totals, counts = [], []
     for start in range(0, len(plan), batch):
         part = plan[start : start + batch]
-        rows, mask, scored = _rows(tokens, part, (batch, window), pad)
+        rows, mask, scored = spread(tokens, part, (batch, window), pad)
         values = np.asarray(logps(rows, mask), np.float64)
         values = np.where(scored, values, 0.0)
         totals += list(-values.sum(-1)[: len(part)])
@@ -81,7 +61,8 @@ def strided_totals(logps, tokens, *, window=1024, stride=512, batch=8, pad=0):
     return np.array(totals, np.float64), np.array(counts, np.float64)
 
 
-def _rows(tokens, plan, shape, pad):
+def spread(tokens, plan, shape, pad):
+    """(rows, mask, scored bool), `shape` each: a text in the windows of a plan."""
     rows = np.full(shape, pad, tokens.dtype)
     mask, scored = np.zeros(shape, np.int32), np.zeros(shape, bool)
     for i, (begin, end, first) in enumerate(plan):

@@ -49,31 +49,25 @@ def _bigram(rng):
 
 
 @pytest.mark.parametrize("length", [2, 8, 9, 30, 61])
-def test_strided_nll_of_a_bigram_model_is_exact(rng, length):
+def test_totals_of_a_bigram_model_are_exact(rng, length):
     table, logps = _bigram(rng)
     text = rng.integers(V, size=length)
-    expected = -np.log(table[text[:-1], text[1:]]).mean()
-    result = drift.strided_nll(logps, text, window=8, stride=4, batch=3)
-    assert result == pytest.approx(expected, rel=1e-12)
+    expected = -np.log(table[text[:-1], text[1:]])
+    totals, counts = drift.strided_totals(logps, text, window=8, stride=4, batch=3)
+    assert counts.sum() == length - 1
+    assert totals.sum() == pytest.approx(expected.sum(), rel=1e-12)
 
 
-def test_window_weights_are_the_mean_of_window_means(rng):
+def test_totals_are_those_of_each_window(rng):
     table, logps = _bigram(rng)
     text = rng.integers(V, size=10)  # windows score tokens 1–7 and 8–9
     nll = -np.log(table[text[:-1], text[1:]])
-    result = drift.strided_nll(
-        logps, text, window=8, stride=4, batch=3, weight="windows"
-    )
-    assert result == pytest.approx((nll[:7].mean() + nll[7:].mean()) / 2, rel=1e-12)
+    totals, counts = drift.strided_totals(logps, text, window=8, stride=4, batch=3)
+    np.testing.assert_allclose(totals, [nll[:7].sum(), nll[7:].sum()], rtol=1e-12)
+    assert counts.tolist() == [7, 2]
 
 
-def test_strided_nll_of_nothing_is_nan(rng):
+def test_a_text_of_one_token_has_no_window(rng):
     _, logps = _bigram(rng)
-    assert math.isnan(drift.strided_nll(logps, [1], window=8, stride=4, batch=3))
-
-
-def test_unknown_weights_are_refused(rng):
-    _, logps = _bigram(rng)
-    options = {"window": 8, "stride": 4, "batch": 3, "weight": "rows"}
-    with pytest.raises(ValueError, match="rows"):
-        drift.strided_nll(logps, rng.integers(V, size=9), **options)
+    totals, counts = drift.strided_totals(logps, [1], window=8, stride=4, batch=3)
+    assert not len(totals) and not len(counts)
