@@ -44,10 +44,7 @@ def configure(config, flags):
 
     Raises ValueError for an unknown flag, suggesting the nearest one.
     """
-    fields = {
-        field.name: getattr(config, field.name) for field in dataclasses.fields(config)
-    }
-    values = {}
+    fields, values = vars(config), {}
     for name, value in flags.items():
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1)
@@ -64,14 +61,8 @@ def configure(config, flags):
 
 def names(config):
     """`config` with a name in place of every object that was given in Python."""
-    values = {
-        field.name: getattr(config, field.name) for field in dataclasses.fields(config)
-    }
-    changed = {
-        key: name
-        for key, value in values.items()
-        if (name := _name(value)) is not value
-    }
+    named = {key: _name(value) for key, value in vars(config).items()}
+    changed = {k: name for k, name in named.items() if name is not vars(config)[k]}
     return dataclasses.replace(config, **changed) if changed else config
 
 

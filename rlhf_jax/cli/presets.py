@@ -4,6 +4,7 @@
 preset. A preset overrides a run, and flags on the command line override both.
 """
 
+import argparse
 import dataclasses
 import json
 import operator
@@ -43,25 +44,20 @@ def default(config, words, presets=None):
     Raises ValueError for an unknown preset, and for a file that is not a config.json of
     this experiment.
     """
-    asked = {"--config": None} | ({"--preset": None} if presets else {})
-    remaining, words = [], list(words)
-    if not presets and any(word.split("=")[0] == "--preset" for word in words):
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--config", "--preset"):
+        parser.add_argument(name, nargs="?", const="")
+    asked, remaining = parser.parse_known_args(list(words))
+    if asked.preset is not None and not presets:
         raise ValueError("--preset: there are none here; give its flags one by one")
-    while words:
-        word = words.pop(0)
-        name, equals, value = word.partition("=")
-        if name not in asked:
-            remaining.append(word)
-        elif equals or words:
-            asked[name] = value if equals else words.pop(0)
-        elif name == "--config":
-            raise ValueError("--config: name the config.json of a run after it")
-        else:
-            raise ValueError(f"--preset: name one after it: {', '.join(presets)}")
-    if asked["--config"] is not None:
-        config = _from_run(config, asked["--config"])
-    if asked.get("--preset") is not None:
-        config = preset(config, asked["--preset"], presets)
+    if asked.config == "":
+        raise ValueError("--config: name the config.json of a run after it")
+    if asked.preset == "":
+        raise ValueError(f"--preset: name one after it: {', '.join(presets)}")
+    if asked.config is not None:
+        config = _from_run(config, asked.config)
+    if asked.preset is not None:
+        config = preset(config, asked.preset, presets)
     return config, remaining
 
 
