@@ -109,13 +109,10 @@ def tables(records, labels):
         "same weights. Brackets as above."
     )
     columns = {
-        "step": "step",
-        "BLEU-De": "eval/reward_b",
-        "BLEU-En": "eval/bleu_en_b",
+        "step": "step", "BLEU-De": "eval/reward_b", "BLEU-En": "eval/bleu_en_b",
         "NLL of messages": "drift/message_nll_b",
-        "test BLEU-De": "best/bleu_de",
-        "test BLEU-En": "best/bleu_en",
-    }
+        "test BLEU-De": "best/bleu_de", "test BLEU-En": "best/bleu_en",
+    }  # fmt: skip
     yield _table(columns, best(records), start, names, labels)
     yield "## At the end"
     yield (
@@ -124,16 +121,13 @@ def tables(records, labels):
         "put together, case aside."
     )
     columns = {
-        "BLEU-De": "eval/reward",
-        "BLEU-En": "eval/bleu_en",
+        "BLEU-De": "eval/reward", "BLEU-En": "eval/bleu_en",
         "NLL of messages": "drift/message_nll",
         "of human English": "eval/bleu_of_reference",
         "length ratio": "message/length_ratio",
-        "test BLEU-De": "test/bleu_de",
-        "test BLEU-En": "test/bleu_en",
-        "sacreBLEU De": "eval/sacrebleu_de",
-        "sacreBLEU En": "eval/sacrebleu_en",
-    }
+        "test BLEU-De": "test/bleu_de", "test BLEU-En": "test/bleu_en",
+        "sacreBLEU De": "eval/sacrebleu_de", "sacreBLEU En": "eval/sacrebleu_en",
+    }  # fmt: skip
     yield _table(columns, final(records), start, names, labels)
 
 

@@ -93,14 +93,13 @@ def check(rewards, completions, name):
     number per completion.
     """
     wanted = f"a list of {len(completions)} numbers"
-    if isinstance(rewards, str | bytes | Mapping):
+    try:
+        values = None if isinstance(rewards, str | bytes | Mapping) else list(rewards)
+    except TypeError:
+        values = None
+    if values is None:
         kind = type(rewards).__name__
         raise ValueError(f"the reward {name} returned {kind}, not {wanted}")
-    try:
-        values = list(rewards)
-    except TypeError as error:
-        kind = type(rewards).__name__
-        raise ValueError(f"the reward {name} returned {kind}, not {wanted}") from error
     if len(values) != len(completions):
         raise ValueError(
             f"the reward {name} returned {len(values)} values for "

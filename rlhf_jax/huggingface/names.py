@@ -17,18 +17,10 @@ class Tensor(NamedTuple):
 
 # Prefixes of a family's classes in transformers.
 CLASSES = {
-    "gpt2": "GPT2",
-    "gpt_neox": "GPTNeoX",
-    "llama": "Llama",
-    "mistral": "Mistral",
-    "qwen2": "Qwen2",
-    "qwen3": "Qwen3",
-    "gemma2": "Gemma2",
-    "gemma3_text": "Gemma3",
-    "distilbert": "DistilBert",
-    "bert": "Bert",
-    "roberta": "Roberta",
-}
+    "gpt2": "GPT2", "gpt_neox": "GPTNeoX", "llama": "Llama", "mistral": "Mistral",
+    "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma2": "Gemma2", "gemma3_text": "Gemma3",
+    "distilbert": "DistilBert", "bert": "Bert", "roberta": "Roberta",
+}  # fmt: skip
 # Classes whose name is not the prefix followed by ForCausalLM or the like.
 OTHER_CLASSES = {
     "GPT2ForCausalLM": "GPT2LMHeadModel",

@@ -11,36 +11,22 @@ GEMMA = ("gemma2", "gemma3_text")
 
 # Fields of our configuration, under the names that config.json has for them.
 SIZES = {
-    "vocab_size": "vocab_size",
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "hidden": "intermediate_size",
+    "vocab_size": "vocab_size", "width": "hidden_size", "layers": "num_hidden_layers",
+    "heads": "num_attention_heads", "hidden": "intermediate_size",
     "max_length": "max_position_embeddings",
-}
+}  # fmt: skip
 GPT2_SIZES = {
-    "vocab_size": "vocab_size",
-    "width": "n_embd",
-    "layers": "n_layer",
-    "heads": "n_head",
-    "max_length": "n_positions",
-}
+    "vocab_size": "vocab_size", "width": "n_embd", "layers": "n_layer",
+    "heads": "n_head", "max_length": "n_positions",
+}  # fmt: skip
 DISTIL_SIZES = SIZES | {
-    "width": "dim",
-    "layers": "n_layers",
-    "heads": "n_heads",
-    "hidden": "hidden_dim",
-}
+    "width": "dim", "layers": "n_layers", "heads": "n_heads", "hidden": "hidden_dim",
+}  # fmt: skip
 
 _ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_new",
-    "gelu_fast": "gelu_new",
-    "gelu_pytorch_tanh": "gelu_new",
-}
+    "silu": "silu", "swish": "silu", "relu": "relu", "gelu": "gelu",
+    "gelu_new": "gelu_new", "gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new",
+}  # fmt: skip
 
 
 def read(described):

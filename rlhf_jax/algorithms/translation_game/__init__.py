@@ -73,14 +73,10 @@ def _gradients(state, message, batch, counts, hyper, *, networks):
         params["receiver"], message, batch, counts
     )
     persuade = functools.partial(play.persuade, networks=networks)
+    learning = {"sender": params["sender"], "value": params["value"]}
+    anchors = elastic.initial["sender"], elastic.average["sender"]
     (_, metrics), grads = jax.value_and_grad(persuade, has_aux=True)(
-        {"sender": params["sender"], "value": params["value"]},
-        (elastic.initial["sender"], elastic.average["sender"]),
-        message,
-        batch,
-        rewards,
-        counts,
-        hyper,
+        learning, anchors, message, batch, rewards, counts, hyper
     )
     metrics = {**metrics, **play.describe(message, batch, rewards, counts)}
     grads = {**grads, "receiver": receiver_grads}
@@ -89,13 +85,11 @@ def _gradients(state, message, batch, counts, hyper, *, networks):
 
 def speak(state, batch, *, networks, config):
     """This step's messages; a row's key is fold_in(fold_in(key, step), row_id)."""
-    keys = sampling.row_keys(
-        jax.random.fold_in(state.key, state.iteration), batch.row_ids
-    )
-    params, source = state.learner.params["sender"], (batch.source, batch.source_mask)
-    return messages.speak(
-        networks.sender, params, *source, keys, config=config.sampling
-    )
+    key = jax.random.fold_in(state.key, state.iteration)
+    keys = sampling.row_keys(key, batch.row_ids)
+    sender, params = networks.sender, state.learner.params["sender"]
+    source = batch.source, batch.source_mask
+    return messages.speak(sender, params, *source, keys, config=config.sampling)
 
 
 def _weighted(grads, lesson, state, hyper):
