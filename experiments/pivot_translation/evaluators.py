@@ -189,9 +189,6 @@ def _halves(name, values, weights=None):
     return {name: whole, f"{name}_a": even, f"{name}_b": odd}
 
 
-# Programs, compiled once for all who ask for the same
-
-
 @functools.lru_cache(maxsize=8)
 def _judging(judge, layout):
     return layout.over_rows(policy.make_text_nll(judge), replicated=1)

@@ -106,9 +106,6 @@ def write(folder, parts):
     return {name: str(folder / f"{name}.jsonl") for name in tables}
 
 
-# Which rows
-
-
 def _parts(dataset, config):
     """The rows of each part, in the order of `NAMES`: lists of dictionaries."""
     columns = _columns(config.columns)
@@ -173,9 +170,6 @@ def _halves(rows):
     questions = dict.fromkeys(row["question"] for row in rows)
     half = {question: i % 2 for i, question in enumerate(questions)}
     return [[row for row in rows if half[row["question"]] == k] for k in (0, 1)]
-
-
-# What is written of a row
 
 
 def _prompt(row, config):

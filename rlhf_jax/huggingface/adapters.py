@@ -37,9 +37,6 @@ class _Module(NamedTuple):
     up: np.ndarray  # [L, r, outputs]
 
 
-# Loading
-
-
 def load(folder, model):
     """(adapters, `lora.Config`) of a PEFT directory, for a model of `huggingface.load`.
 
@@ -107,9 +104,6 @@ def _read_config(folder):
                 f"{where} has {name}={described.get(name)!r}: more than 0 is needed"
             )
     return described
-
-
-# Saving
 
 
 def save(folder, model, adapters, config, *, base=None):

@@ -36,9 +36,6 @@ class _Written(NamedTuple):
     parts: dict  # {form: (path, layer or None)}
 
 
-# Reading
-
-
 def read(folder, shapes, family, heads, dtype, put):
     """The parameters in a directory, each moved to its devices as soon as it is read.
 
@@ -215,9 +212,6 @@ def _take(array, form, heads):
         part = by_head[:, names.HEAD_THIRDS.index(form)]
         return part.reshape(-1, *array.shape[1:]).T
     return array
-
-
-# Writing
 
 
 def write(folder, params, family, heads, max_shard_bytes):

@@ -35,9 +35,6 @@ class Damaged(Exception):
     """A sealed folder has changed since it was sealed; the message says where."""
 
 
-# Writing
-
-
 def write(path, data):
     """Writes bytes, or text as UTF-8, to `path`, replacing any file there.
 
@@ -94,9 +91,6 @@ def _plain_item(key, value):
         return plain(value)
     except ValueError as error:
         raise ValueError(f"{key!r}: {error}; log one number under each name") from error
-
-
-# Folders
 
 
 @contextlib.contextmanager
@@ -180,9 +174,6 @@ def sync(path):
         _sync(parent)
 
 
-# Locks
-
-
 @contextlib.contextmanager
 def lock(path):
     """Holds the folder `path`, created if missing, for this process.
@@ -222,9 +213,6 @@ def is_locked(path):
             return False
     except ValueError:
         return True
-
-
-# Seals
 
 
 def seal(path, body):

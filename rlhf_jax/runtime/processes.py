@@ -32,9 +32,6 @@ def first():
     return count() == 1 or jax.process_index() == 0
 
 
-# Connecting
-
-
 def join(coordinator=None, process_id=None, processes=None):
     """Connects the hosts of a run. Call it once, before the first computation.
 
@@ -114,9 +111,6 @@ def _in_a_cluster(environment=os.environ):
 
 def _tasks(name, environment=os.environ):
     return int(environment.get(name, "0"))
-
-
-# Agreeing
 
 
 def broadcast_from_first(make):
@@ -205,9 +199,6 @@ def _all_devices():
 @jax.jit
 def _sum(flags):
     return flags.sum()
-
-
-# Arrays
 
 
 def to_numpy(tree):
