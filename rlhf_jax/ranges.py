@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import math
 import numbers
+import operator
 import types
 import typing
 from typing import Annotated, Literal
@@ -81,7 +82,7 @@ def check(config, *, flags=False):
             raise ValueError(f"{spell(path, value)}: must be {wanted}")
     for path, structure in _structures(config):
         for names, reason in getattr(structure, "conflicts", tuple)():
-            values = [(name, _lookup(structure, name)) for name in names]
+            values = [(name, operator.attrgetter(name)(structure)) for name in names]
             said = " and ".join(spell(f"{path}{name}", x) for name, x in values)
             raise ValueError(f"{said}: {reason}")
 
@@ -131,10 +132,6 @@ def _fields(config):
             value = getattr(structure, name)
             if not _is_structure(value):
                 yield f"{path}{name}", hint, value
-
-
-def _lookup(structure, path):
-    return functools.reduce(getattr, path.split("."), structure)
 
 
 def _wanted(hint, value, marks=()):

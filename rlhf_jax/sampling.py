@@ -91,7 +91,8 @@ def generate(model, params, prompts, keys, *, config, copies=1):
     prompts, logits, memory = _read(model, params, prompts, config, copies)
     start = prompts.mask.sum(-1).astype(jnp.int32)
     lengths = _lengths(keys, config)
-    keys = _keys_of_times(keys, config.max_new_tokens)
+    times = jnp.arange(config.max_new_tokens)
+    keys = jax.vmap(_fold_rows, (None, 0))(keys, times)  # [T, B], before the loop
 
     def advance(state):
         last = jnp.take(state.tokens, state.time - 1, axis=1)
@@ -213,20 +214,16 @@ def _draw(state, keys, config):
     )
 
 
+_fold_rows = jax.vmap(jax.random.fold_in, (0, None))
+
+
 def _lengths(keys, config):
     """The length at which each row is cut, () if none is; its key is no time step's."""
     if not config.uniform_from:
         return ()
     low, high = config.uniform_from, config.max_new_tokens
-    length_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, high)
     draw = jax.vmap(lambda key: jax.random.randint(key, (), low, high + 1))
-    return draw(length_keys)
-
-
-def _keys_of_times(keys, times):
-    """Each row's key for each time step, computed before the loop: [B] → [T, B]."""
-    fold = jax.vmap(jax.random.fold_in, (0, None))
-    return jax.vmap(fold, (None, 0))(keys, jnp.arange(times))
+    return draw(_fold_rows(keys, high))
 
 
 def _gumbel(keys, logits):

@@ -21,13 +21,7 @@ from typing import Annotated
 
 import tyro
 
-from experiments.pivot_translation import (
-    methods,
-    options,
-    pretraining,
-    published,
-    sections,
-)
+from experiments.pivot_translation import options, pretraining, published, sections
 from experiments.pivot_translation import task as tasks
 from rlhf_jax import elastic_reset, ranges, trees
 from rlhf_jax.cli import experiment, presets
@@ -71,34 +65,7 @@ class Config(shared.Study):
 
 CONFIG = Config()
 make_task = tasks.create
-PRESETS = {
-    "paper": presets.Preset(
-        "as published: 100,000 steps, 25,000 merges, 5 seeds; a GPU and days",
-        {
-            **published.start(),
-            "methods": methods.STUDY,
-            "num_evals": 0,
-            "save_every": 500,
-            "pretrain.eval_every": 2000,
-            "pretrain.save_every": 2000,
-            "text.classes": 6,
-        },
-        published.NOTES,
-    ),
-    "study": presets.Preset(
-        "every method × 3 seeds on Multi30k in about three hours of two cores",
-        {
-            "methods": methods.STUDY,
-            "seeds": 3,
-            "steps": 300,
-            "num_evals": 8,
-            "pretrain.steps": 2800,
-            "pretrain.eval_every": 700,
-            "pretrain.save_every": 700,
-        },
-    ),
-    "quick": presets.Preset("the defaults: five methods, one seed, minutes", {}),
-}
+PRESETS = published.PRESETS
 
 
 def check(config):

@@ -4,6 +4,9 @@ Lu et al. 2020, arXiv:2003.12694, and its code, on which the game of Noukhovitch
 2023, arXiv:2312.07551, is built. Names are flags of `experiments.pivot_translation`.
 """
 
+from experiments.pivot_translation import methods
+from rlhf_jax.cli import presets
+
 # Known: each stands in the paper or in its code.
 FLAGS = {
     "seeds": 5, "steps": 100_000, "eval_every": 500,
@@ -49,7 +52,32 @@ NOTES = (
     "returns it to its first weights with the agents.",
 )
 
-
-def start():
-    """{flag: value}: what is known, and where to start with what is not."""
-    return FLAGS | {name: value for name, (value, _) in UNKNOWN.items()}
+PRESETS = {
+    "paper": presets.Preset(
+        "as published: 100,000 steps, 25,000 merges, 5 seeds; a GPU and days",
+        {
+            **FLAGS,
+            **{flag: value for flag, (value, _) in UNKNOWN.items()},
+            "methods": methods.STUDY,
+            "num_evals": 0,
+            "save_every": 500,
+            "pretrain.eval_every": 2000,
+            "pretrain.save_every": 2000,
+            "text.classes": 6,
+        },
+        NOTES,
+    ),
+    "study": presets.Preset(
+        "every method × 3 seeds on Multi30k in about three hours of two cores",
+        {
+            "methods": methods.STUDY,
+            "seeds": 3,
+            "steps": 300,
+            "num_evals": 8,
+            "pretrain.steps": 2800,
+            "pretrain.eval_every": 700,
+            "pretrain.save_every": 700,
+        },
+    ),
+    "quick": presets.Preset("the defaults: five methods, one seed, minutes", {}),
+}

@@ -75,7 +75,8 @@ def _name(value):
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        return _rows_name(len(value), _in_batches(value))
+        starts = range(0, len(value), _BATCH)
+        return _rows_name(len(value), (value[i : i + _BATCH] for i in starts))
     if isinstance(value, tuple) and len(value) == 3 and hasattr(value[0], "apply"):
         return f"model given in Python ({_digest(_weights(*value[:2]))})"
     if isinstance(value, tuple | list):
@@ -93,10 +94,6 @@ def _name(value):
 def _rows_name(count, batches):
     text = (json.dumps(batch, sort_keys=True, default=str) for batch in batches)
     return f"{count} rows given in Python ({_digest(part.encode() for part in text)})"
-
-
-def _in_batches(rows):
-    return (rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH))
 
 
 def _weights(model, params):

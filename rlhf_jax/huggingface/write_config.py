@@ -89,7 +89,10 @@ def describe(c):
     kind = family(c)
     common = {"model_type": kind}
     if isinstance(c, config.Encoder):
-        return common | (_to_distil(c) if kind == "distilbert" else _to_bert(c))
+        if kind != "distilbert":
+            return common | _to_bert(c)
+        sizes = _sizes(c, read_config.DISTIL_SIZES)
+        return common | sizes | {"activation": c.activation}
     common["tie_word_embeddings"] = c.tied
     special = {"gpt2": _to_gpt2, "gpt_neox": _to_neox}
     if kind in read_config.GEMMA:
@@ -186,10 +189,6 @@ def _to_rope(c):
         "high_freq_factor": c.rope_scaling.high_frequency,
         "original_max_position_embeddings": c.rope_scaling.original_length,
     }
-
-
-def _to_distil(c):
-    return _sizes(c, read_config.DISTIL_SIZES) | {"activation": c.activation}
 
 
 def _to_bert(c):

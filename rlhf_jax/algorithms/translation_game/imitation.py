@@ -95,8 +95,8 @@ def imitate(student, teacher, batch, hyper, *, networks, tx, config, axis_name=N
     metrics).
     """
     message = dictate(teacher, batch, networks=networks, config=config)
-    targets = message.heard, _valid_mask(message, batch)
-    pairs = Pairs(batch.source, batch.source_mask, *targets)
+    mask = message.mask * (batch.target_mask != 0).any(-1, keepdims=True)  # no padding
+    pairs = Pairs(batch.source, batch.source_mask, message.heard, mask)
     step = _step(networks.sender, tx, config, axis_name)
     state, metrics = step(student.sender, pairs, hyper)
     return student._replace(sender=state), metrics
@@ -112,11 +112,6 @@ def tune(student, teacher, batch, hyper, *, networks, tx, config, axis_name=None
     step = _step(networks.receiver, tx, config, axis_name)
     state, metrics = step(student.receiver, pairs, hyper)
     return student._replace(receiver=state), metrics
-
-
-def _valid_mask(message, batch):
-    """The message's mask, 0 in padding rows."""
-    return message.mask * (batch.target_mask != 0).any(-1, keepdims=True)
 
 
 def _step(model, tx, config, axis_name):
