@@ -99,13 +99,13 @@ class Config(options.Base):
 
     def conflicts(self):
         """Flags that contradict each other, and why."""
-        if self.algorithm in GROUPED:
-            if self.rl.candidates < 2:
-                reason = "it compares the candidates of a prompt: ask for 2 or more"
-                yield ("algorithm", "rl.candidates"), reason
-            if self.rl.rows % self.rl.candidates:
-                reason = "every prompt has as many samples; choose a divisor"
-                yield ("algorithm", "rl.rows", "rl.candidates"), reason
+        grouped = self.algorithm in GROUPED
+        if grouped and self.rl.candidates < 2:
+            reason = "it compares the candidates of a prompt: ask for 2 or more"
+            yield ("algorithm", "rl.candidates"), reason
+        if grouped and self.rl.rows % self.rl.candidates:
+            reason = "every prompt has as many samples; choose a divisor"
+            yield ("algorithm", "rl.rows", "rl.candidates"), reason
         if self.elastic_reset and not self.calendar:
             names = ("elastic_reset", "rl.reset_every", "steps")
             yield names, "no reset would ever come"

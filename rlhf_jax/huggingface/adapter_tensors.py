@@ -5,11 +5,10 @@ import re
 import numpy as np
 import safetensors.numpy
 
-from rlhf_jax.huggingface import fused, names
+from rlhf_jax.huggingface import fused, names, weights
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-_LISTED = 8  # faults that a message names
 
 
 def read(folder):
@@ -67,7 +66,10 @@ class Reader:
         present = [key in self._tensors for key in keys]
         if not any(present):
             return None
-        rank, scale = self._rank_and_scale(name)
+        config = self._described  # PEFT's patterns of modules come before its defaults
+        rank = _by_pattern(config["rank_pattern"], name, config["r"])
+        alpha = _by_pattern(config["alpha_pattern"], name, config["lora_alpha"])
+        scale = self._scale(rank, alpha)
         shapes = ((rank, inputs), (outputs, rank))
         for key, known, shape in zip(keys, present, shapes, strict=True):
             if not known:
@@ -77,14 +79,8 @@ class Reader:
         down, up = (self._tensors[key].T for key in keys)
         return down, up * np.float32(scale / self.scale)
 
-    def _rank_and_scale(self, name):
-        """(rank, α/r or α/√r) of a module, by PEFT's patterns."""
-        config = self._described
-        rank = _by_pattern(config["rank_pattern"], name, config["r"])
-        alpha = _by_pattern(config["alpha_pattern"], name, config["lora_alpha"])
-        return rank, self._scale(rank, alpha)
-
     def _scale(self, rank, alpha):
+        """α/r, or α/√r of rank-stabilised adapters."""
         return alpha / (rank**0.5 if self._described["use_rslora"] else rank)
 
     def whole(self, tensor, shape):
@@ -110,11 +106,10 @@ class Reader:
         left = sorted(set(self._tensors) - self._read)
         if not left and self._read:
             return
-        shown = ", ".join(left[:_LISTED]) or "it is empty"
-        more = f" and {len(left) - _LISTED} more" if len(left) > _LISTED else ""
+        shown = weights.shortened(left) or "it is empty"
         raise ValueError(
-            f"{self._folder}/{WEIGHTS}: {shown}{more}: no layer of this {family} model "
-            f"has that name; adapters may be on {', '.join(known_targets(family))}"
+            f"{self._folder}/{WEIGHTS}: {shown}: no layer of this {family} model has "
+            f"that name; adapters may be on {', '.join(known_targets(family))}"
         )
 
 
@@ -127,7 +122,5 @@ def known_targets(family):
 
 
 def _by_pattern(patterns, name, default):
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
-            return value
-    return default
+    matches = (x for x in patterns if re.match(rf"(.*\.)?({x})$", name))
+    return patterns.get(next(matches, None), default)

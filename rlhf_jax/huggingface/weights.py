@@ -180,11 +180,13 @@ def _check(folder, sources, tensors):
     left_over = {name for name in spare if not names.BUFFERS.search(name)}
     faults = {"missing": missing, "misshapen": misshapen, "left over": left_over}
     if any(faults.values()):
-        listed = "; ".join(f"{kind}: {_list(of)}" for kind, of in faults.items() if of)
+        named = {kind: shortened(of) for kind, of in faults.items() if of}
+        listed = "; ".join(f"{kind}: {text}" for kind, text in named.items())
         raise ValueError(f"{folder}: the tensors do not fit config.json; {listed}")
 
 
-def _list(faults):
+def shortened(faults):
+    """The first faults as text, and how many more there are."""
     more = len(faults) - _LISTED
     shown = ", ".join(sorted(faults)[:_LISTED])
     return f"{shown} and {more} more" if more > 0 else shown

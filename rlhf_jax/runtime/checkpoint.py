@@ -229,11 +229,12 @@ def _compare(folder, manifest, target):
             f"{folder}: checkpoint format {manifest['format']}, this version reads "
             f"{packing.FORMAT}; use the version that wrote it"
         )
-    saved = {leaf["path"]: _kind(leaf) for leaf in manifest["leaves"]}
     leaves = jax.tree_util.tree_leaves_with_path(target)
-    wanted = {
-        leaf["path"]: _kind(leaf) for leaf in (packing.describe(*x) for x in leaves)
-    }
+    described = [packing.describe(*leaf) for leaf in leaves]
+    saved, wanted = (
+        {leaf["path"]: f"{leaf['dtype']}{leaf['shape']}" for leaf in listed}
+        for listed in (manifest["leaves"], described)
+    )
     differences = [
         f"{path}: saved {saved.get(path, 'nothing')}, "
         f"wanted {wanted.get(path, 'nothing')}"
@@ -251,7 +252,3 @@ def _refuse(folder, differences):
         f"{folder} is of another configuration: {'; '.join(differences)}. Resume "
         "with the flags that made it, or choose another folder for this run"
     )
-
-
-def _kind(description):
-    return f"{description['dtype']}{description['shape']}"
