@@ -59,3 +59,40 @@ def _slerp_leaf(a, b, weight, stacked):
 def _norm(x, stacked):
     axes = tuple(range(stacked, x.ndim))
     return jnp.sqrt(jnp.square(x).sum(axes, keepdims=True))
+
+
+def task_vector(initial, tuned):
+    """τ = tuned − initial: what fine-tuning changed, as a pytree.
+
+    Ilharco et al. 2023, "Editing Models with Task Arithmetic", arXiv:2212.04089.
+    """
+    return trees.subtract(tuned, initial)
+
+
+def add_vectors(initial, vectors, weights):
+    """initial + Σ_i w_i · τ_i; a negative weight unlearns a task.
+
+    Args: vectors: a list of pytrees like `initial`; weights: one number each. Raises
+    ValueError if their numbers differ.
+    """
+    if len(vectors) != len(weights):
+        raise ValueError(
+            f"{len(vectors)} vectors and {len(weights)} weights: give one weight each"
+        )
+    return jax.tree.map(
+        lambda x, *ts: x + sum(w * t for w, t in zip(weights, ts, strict=True)),
+        initial,
+        *vectors,
+    )
+
+
+def soup(models, weights=None):
+    """Σ_i w_i · θ_i / Σ_i w_i: the average of several models, uniform by default.
+
+    Wortsman et al. 2022, "Model Soups", arXiv:2203.05482. `models`: a list of pytrees.
+    """
+    weights = [1.0] * len(models) if weights is None else list(weights)
+    shares = [w / sum(weights) for w in weights]
+    return jax.tree.map(
+        lambda *xs: sum(w * x for w, x in zip(shares, xs, strict=True)), *models
+    )

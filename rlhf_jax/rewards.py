@@ -99,6 +99,15 @@ def missing_eos(scores, ended, *, penalty, mode="replace"):
     return jnp.where(ended, scores, start - jnp.abs(penalty))
 
 
+def length_penalty(scores, mask, *, weight, free=0):
+    """score − weight · max(length − free, 0), length in valid tokens.
+
+    Args: scores [B]; mask [B, T]; weight in score units per token. Returns [B].
+    """
+    length = masking.zero(mask, mask).sum(-1).astype(jnp.float32)
+    return jnp.asarray(scores, jnp.float32) - weight * jnp.maximum(length - free, 0.0)
+
+
 class Affine(NamedTuple):
     """An affine map of scores: gain · score + bias."""
 

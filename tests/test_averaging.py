@@ -135,6 +135,58 @@ def test_slerp_keeps_the_type_of_the_first(a, b):
 
 
 def test_gradients_are_the_numerical_ones(rng):
-    x, y = rng.normal(size=(2, 4))
+    x, y, z = rng.normal(size=(3, 4))
     checks.assert_gradients(lambda x, y: averaging.interpolate(x, y, 0.3), x, y)
     checks.assert_gradients(lambda x, y: averaging.slerp(x, y, 0.3), x, y)
+    checks.assert_gradients(averaging.task_vector, x, y)
+    checks.assert_gradients(
+        lambda x, y, z: averaging.add_vectors(x, [y, z], [0.5, -1.0]), x, y, z
+    )
+    checks.assert_gradients(lambda x, y: averaging.soup([x, y], [1.0, 3.0]), x, y)
+
+
+def test_task_vectors_by_hand():
+    start, tuned = {"x": jnp.array([1.0, 2.0])}, {"x": jnp.array([4.0, 0.0])}
+    vector = averaging.task_vector(start, tuned)
+    checks.same(vector, {"x": jnp.array([3.0, -2.0])})
+    out = averaging.add_vectors(start, [vector, vector], [1.0, -0.5])
+    checks.same(out, {"x": jnp.array([2.5, 1.0])})
+
+
+@examples
+@given(leaves, leaves, leaves)
+def test_task_vectors_are_float64_sums_and_lead_to_the_tuned_model(x, y, z):
+    one = averaging.task_vector(tree(x), tree(y))
+    two = averaging.task_vector(tree(x), tree(z))
+    back = averaging.add_vectors(tree(x), [one], [1.0])["layers"]["kernel"]
+    close(back, y, 1e-6, 2e-6)
+    both = averaging.add_vectors(tree(x), [one, two], [0.5, 0.25])
+    exact = x + 0.5 * (y.astype(np.float64) - x) + 0.25 * (z.astype(np.float64) - x)
+    close(both["layers"]["kernel"], exact, 1e-5, 1e-5)
+
+
+def test_add_vectors_wants_a_weight_each(a):
+    with pytest.raises(ValueError, match="1 vectors and 2 weights"):
+        averaging.add_vectors(a, [a], [1.0, 2.0])
+
+
+def test_soup_by_hand():
+    models = [{"x": jnp.array([0.0])}, {"x": jnp.array([8.0])}]
+    checks.same(averaging.soup(models), {"x": jnp.array([4.0])})
+    checks.same(averaging.soup(models, [3, 1]), {"x": jnp.array([2.0])})
+
+
+@examples
+@given(leaves, leaves, leaves, st.permutations(range(3)))
+def test_soup_is_the_float64_mean_in_any_order(x, y, z, order):
+    models = [tree(v) for v in (x, y, z)]
+    out = averaging.soup(models)["layers"]["kernel"]
+    close(out, np.mean([x, y, z], axis=0, dtype=np.float64), 1e-5, 2e-6)
+    turned = averaging.soup([models[i] for i in order])["layers"]["kernel"]
+    close(turned, out, 1e-5, 5e-6)
+
+
+def test_soup_of_two_is_interpolation(a, b):
+    soup = averaging.soup([a, b], [0.75, 0.25])
+    mixed = averaging.interpolate(a, b, 0.25)
+    jax.tree.map(lambda x, y: close(x, y, 1e-6, 1e-6), soup, mixed)

@@ -254,6 +254,24 @@ def test_missing_eos_names_an_unknown_mode(scores):
         rewards.missing_eos(scores, scores > 0, penalty=1.0, mode="add")
 
 
+def test_length_penalty_counts_tokens_beyond_the_free_ones():
+    mask = np.array([[1, 1, 1], [1, 0, 0], [0, 0, 0]])
+    out = rewards.length_penalty(np.ones(3), mask, weight=0.25, free=1)
+    np.testing.assert_array_equal(out, [0.5, 1.0, 1.0])
+
+
+@examples
+@given(scores_, masks, st.floats(0, 2), st.integers(0, 6))
+def test_length_penalty_is_the_loop_and_never_pays(scores, mask, weight, free):
+    lengths = [sum(int(m) for m in row) for row in mask]
+    expected = [
+        s - weight * max(n - free, 0) for s, n in zip(scores, lengths, strict=True)
+    ]
+    out = rewards.length_penalty(scores, mask, weight=weight, free=free)
+    close(out, expected, 1e-5, 1e-5)
+    assert (np.asarray(out) <= scores).all()
+
+
 def test_fit_by_hand():
     affine = rewards.fit(np.array([1.0, 3.0]))
     close(affine.gain, 1.0)
