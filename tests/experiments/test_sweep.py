@@ -270,6 +270,24 @@ def test_the_first_word_says_what_is_swept(words, subject, monkeypatch):
     assert seen == [dataclasses.replace(chosen.CONFIG, seeds=2)]
 
 
+@pytest.mark.parametrize(
+    ("changes", "worlds", "seeds"),
+    [
+        ({}, 3, 1),
+        ({"worlds": 2}, 2, 1),
+        ({"dataset": "imdb"}, 1, 3),
+        ({"dataset": "imdb", "seeds": 5}, 1, 5),
+    ],
+)
+def test_units_are_worlds_and_of_texts_seeds(changes, worlds, seeds, monkeypatch):
+    seen = []
+    monkeypatch.setattr(swept, "SUBJECT", types.SimpleNamespace(run=seen.append))
+    swept.run(dataclasses.replace(swept.CONFIG, **changes))
+    (found,) = seen
+    assert (found.worlds, found.seeds) == (worlds, seeds)
+    assert found.microworld.world == 900 and found.first_seed == 900
+
+
 # What it leaves
 
 
