@@ -227,14 +227,17 @@ def _asked(sweep, done):
 def _claim(sweep, trial):
     """Holds a trial for this process; yields False if another one holds it, or if it
     is over by now. The system releases the claim of a process that is killed."""
+    file = sweep.file(trial)
     with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.shared_lock(sweep.file(trial).parent))
-            free = True
-        except ValueError:
-            free = False
-        over = processes.broadcast_from_first(sweep.file(trial).exists)
-        yield free and not over
+
+        def take():
+            try:
+                stack.enter_context(files.lock(file.parent))
+            except ValueError:
+                return False
+            return not file.exists()
+
+        yield processes.broadcast_from_first(take)
 
 
 def _say(console, line):
