@@ -64,11 +64,12 @@ def test_the_folder_of_a_run_holds_what_is_documented(whole):
         "results.json",
         "front.png",
         "curves.png",
+        "differences.png",
         "report.md",
         "tensorboard",
         "checkpoints",
     }
-    for name in ("front.png", "curves.png"):
+    for name in ("front.png", "curves.png", "differences.png"):
         assert (whole / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in (whole / "report.md").read_text()
     kept = {path.name for path in (whole / "checkpoints").iterdir()}
@@ -262,7 +263,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_what_followed_runs_again(
     small_study.run(output=place, keep=2, resume=True)
     told = capsys.readouterr().out.splitlines()
     (line,) = [x for x in told if "damaged and passed over" in x]
-    assert "ppo-0: damaged and passed over: step_00000006 (state/packed/0 has" in line
+    assert "ppo-0-0: damaged and passed over: step_00000006 (state/packed/0 has" in line
     assert line.endswith("going on from step_00000004")
     small_study.assert_same(place, whole)
 
