@@ -7,6 +7,7 @@ averaging the means of ragged parts would not. A loss knows nothing of devices. 
 named `*_max` are maxima, all others add up.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -114,20 +115,29 @@ def apply(state, grads, tx, *, rate):
     rate: a number, or a pytree prefix of the parameters with one rate per part. Returns
     (state, metrics) with `grad_norm`, NaN if a gradient is, and `finite` (1 or 0).
     """
+    moved = functools.partial(_moved, tx=tx, rate=rate)
+    norm = trees.norm(grads)
+    finite = trees.finite((norm, moved(state, grads).params))
+    # cond, not where: with donated buffers a step is then taken in place. What is tried
+    # above is thrown away; keeping it until it is known to be finite would hold a
+    # second copy of weights and moments, and take twice as long.
+    state = jax.lax.cond(
+        finite,
+        moved,
+        lambda state, grads: state._replace(skipped=state.skipped + 1),
+        state,
+        grads,
+    )
+    return state, {"grad_norm": norm, "finite": finite.astype(jnp.float32)}
+
+
+def _moved(state, grads, *, tx, rate):
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     updates = jax.tree.map(
         lambda r, part: jax.tree.map(lambda u: -r * u, part), rate, updates
     )
     params = optax.apply_updates(state.params, updates)
-    norm = trees.norm(grads)
-    finite = trees.finite((norm, params))
-    moved = State(params, opt_state, state.updates + 1, jnp.zeros((), jnp.int32))
-    stayed = state._replace(skipped=state.skipped + 1)
-    metrics = {
-        "grad_norm": norm,
-        "finite": finite.astype(jnp.float32),
-    }
-    return trees.where(finite, moved, stayed), metrics
+    return State(params, opt_state, state.updates + 1, jnp.zeros((), jnp.int32))
 
 
 def make_step(loss, tx, *, config, count, micro_batches=1, axis_name=None):
