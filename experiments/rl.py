@@ -136,6 +136,7 @@ def make_study(config, setting):
     statics = {
         "algorithm": config.algorithm,
         "kl_in": "loss" if config.algorithm == "grpo" else "reward",
+        "keep_average": config.elastic_reset,
     }
     method = Method(
         config.label_of_method,

@@ -1,4 +1,4 @@
-"""A workload through TRL's RLOO, `transformers.generate` and a plain torch step.
+"""A workload through TRL's RLOO or GRPO, `transformers.generate` and a torch step.
 
 Run by `peers` as a separate process, in a Python that has trl and torch.
 """
@@ -68,7 +68,8 @@ def plain_step(model, spec):
         model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
     )
     model.train()
-    part = rows // spec["minibatches"]
+    parts = spec["micro_batches"]
+    part = rows // (spec["minibatches"] * parts)
 
     def step():
         for start in range(0, rows, part):
@@ -79,7 +80,9 @@ def plain_step(model, spec):
             ratio = torch.exp(logps - old[chosen])
             clipped = ratio.clamp(0.8, 1.2) * advantages[chosen]
             loss = -torch.minimum(ratio * advantages[chosen], clipped).mean()
-            loss.backward()
+            (loss / parts).backward()
+            if (start // part + 1) % parts:
+                continue
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -106,19 +109,19 @@ def rounds(channel, calls, spec):
 
 
 def trainer(model, tokenizer, spec, folder, callback):
-    """TRL's RLOO with its defaults, except for the sizes; it writes nothing."""
+    """TRL's trainer with its defaults, except for the sizes; it writes nothing."""
     import datasets
-    import transformers
     import trl
 
-    reward = transformers.AutoModelForSequenceClassification.from_pretrained(
-        spec["reward"]
-    )
-    new, updates = spec["new_tokens"], spec["minibatches"]
-    arguments = trl.RLOOConfig(
+    named = {"rloo": (trl.RLOOConfig, trl.RLOOTrainer)}
+    named["grpo"] = trl.GRPOConfig, trl.GRPOTrainer
+    config, train = named[spec["algorithm"]]
+    new, updates, parts = spec["new_tokens"], spec["minibatches"], spec["micro_batches"]
+    arguments = config(
         output_dir=str(pathlib.Path(folder) / "out"),
-        per_device_train_batch_size=spec["rows"] // updates,
-        steps_per_generation=updates,
+        per_device_train_batch_size=spec["rows"] // (updates * parts),
+        gradient_accumulation_steps=parts,
+        steps_per_generation=updates * parts,
         num_generations=spec["candidates"],
         max_completion_length=new,
         generation_kwargs={"min_new_tokens": new},
@@ -126,7 +129,7 @@ def trainer(model, tokenizer, spec, folder, callback):
         max_steps=1_000_000,
         beta=0.05,
         disable_dropout=True,
-        bf16=False,
+        bf16=spec["dtype"] == "bfloat16",
         gradient_checkpointing=False,
         use_cpu=True,
         shuffle_dataset=False,
@@ -136,14 +139,44 @@ def trainer(model, tokenizer, spec, folder, callback):
         disable_tqdm=True,
     )
     prompts = spec["prompts"][: spec["rows"] // spec["candidates"]] * 64
-    return trl.RLOOTrainer(
+    return train(
         model=model,
-        reward_funcs=[reward],
-        reward_processing_classes=[tokenizer],
+        **rewards(tokenizer, spec),
         args=arguments,
         train_dataset=datasets.Dataset.from_dict({"prompt": prompts}),
         processing_class=tokenizer,
         callbacks=[callback],
+        peft_config=adapter(spec),
+    )
+
+
+def rewards(tokenizer, spec):
+    """The reward model of a workload, or the rule of one that has none."""
+    import transformers
+
+    if spec["reward"] is None:
+        return {"reward_funcs": [rule]}
+    load = transformers.AutoModelForSequenceClassification.from_pretrained
+    model = load(spec["reward"])
+    return {"reward_funcs": [model], "reward_processing_classes": [tokenizer]}
+
+
+def rule(completion_ids, **_):
+    """How many tokens are even, as in `workloads.rule`."""
+    return [float(sum(token % 2 == 0 for token in row)) for row in completion_ids]
+
+
+def adapter(spec):
+    """PEFT's LoRA of the rank, on queries and values, None where all are trained."""
+    if not spec["rank"]:
+        return None
+    import peft
+
+    return peft.LoraConfig(
+        r=spec["rank"],
+        lora_alpha=2 * spec["rank"],
+        target_modules=["q_proj", "v_proj"],
+        task_type="CAUSAL_LM",
     )
 
 

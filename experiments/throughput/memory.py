@@ -85,8 +85,8 @@ def prepare(
 ):
     """The programs of a run and an iteration's arguments: (`programs.Programs`, dict).
 
-    The arguments "base" (() without an adapter), "state" and "frozen" are shapes with
-    shardings; "batch" and "hyper" are arrays.
+    The arguments "base", "state" and "frozen" are shapes with shardings; "batch" and
+    "hyper" are arrays.
     """
     model, judge = decoder.Decoder(shape), heads.Classifier(shape)
     frozen_type = weights or ("float32" if adapter is None else shape.dtype)
@@ -105,7 +105,7 @@ def prepare(
     tokens = np.ones((count, prompt_length), np.int32)
     batch = policy_gradient.Batch(tokens, tokens, np.arange(count, dtype=np.int32))
     return compiled, {
-        "base": () if adapter is None else layout.like(weights),
+        "base": layout.like(weights),
         "state": layout.like(state),
         "frozen": layout.like(_shapes(judge, frozen_type)),
         "batch": layout.shard_rows(batch),
@@ -122,7 +122,8 @@ def _start(model, tx, algorithm, adapter, params, key):
     policy = Trainable(params, adapter)
     params = programs.initial_params(model, policy, algorithm, key)
     hyper = policy_gradient.Hyper()
-    return policy_gradient.init(params, tx, hyper, key, config=algorithm)
+    held = {"config": algorithm, "hold_initial": adapter is not None}
+    return policy_gradient.init(params, tx, hyper, key, **held)
 
 
 def policy_shapes(shape, dtype="float32"):
@@ -140,13 +141,14 @@ def held(arguments):
     """{purpose: bytes on a device} of an iteration's arguments."""
     state = arguments["state"]
     learner, elastic = state.learner, state.elastic
+    apart = jax.tree.leaves(elastic.initial)  # of adapters, which have a base besides
     named = {
-        "frozen weights": arguments["base"],
+        "frozen weights" if apart else "initial (KL reference)": arguments["base"],
         "policy": learner.params["policy"],
         "critic": learner.params["value"],
         "optimiser": learner.opt_state,
         "average (EMA)": elastic.average,
-        "initial (KL reference)": elastic.initial,
+        **({"initial (KL reference)": elastic.initial} if apart else {}),
         "initial critic": state.initial_value,
         "reward model": arguments["frozen"],
     }

@@ -59,6 +59,8 @@ def score(work):
 
 def _over_rows(work, asked, **options):
     tokens = work.rows * work.length
+    if work.packed:  # the prompt of a group is read once
+        tokens -= work.prompt_length * (work.rows - work.rows // work.candidates)
     return forward(work.decoder, tokens, work.length / 2, asked, **options)
 
 
@@ -73,7 +75,8 @@ def iteration(work, *, critic=False, copies=1):
     copies: responses per prompt; each prompt is read once for all of them.
     """
     rollout = generate(work) - prefill(work) * (1 - 1 / copies)
-    experience = score(work) + policy(work) + (values(work) if critic else 0)
+    experience = policy(work) + (values(work) if critic else 0)
+    experience += score(work) if work.judged else 0
     return rollout + experience + update(work, critic=critic)
 
 

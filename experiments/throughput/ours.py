@@ -17,7 +17,8 @@ from rlhf_jax.runtime import checkpoint
 from rlhf_jax.studies import programs
 from rlhf_jax.studies.trainable import Trainable
 
-HYPER = policy_gradient.Hyper(learning_rate=1e-5, kl_coef=0.05, reset_every=17)
+HYPER = policy_gradient.Hyper(learning_rate=1e-5, kl_coef=0.05)
+RESETS = {"reset_every": 17}  # where an average is kept
 PARTS = ("iteration", "generate", "prefill", "train", "bookkeeping", "checkpoint")
 
 
@@ -28,23 +29,21 @@ class Ours:
         self.work, self.algorithm, self.layout = work, algorithm, layout
         self.config = work.algorithm(algorithm)
         self._model, params = workloads.policy(work)
-        judge, frozen = workloads.reward_model(work)
-
-        def score(frozen, tokens, mask):
-            return judge.apply({"params": frozen}, tokens, mask)[:, 0]
-
+        score, frozen = workloads.scorer(work)
         self._programs = programs.compile_programs(
             self._model, self.config, layout, score=score, adapter=work.adapter
         )
         self._networks, self._tx = self._programs.networks, self._programs.tx
-        self._base = () if work.adapter is None else layout.put(params)
+        self._base = layout.put(params)
         self._frozen = layout.put(frozen)
-        self._hyper = jax.tree.map(jnp.asarray, HYPER)
+        hyper = HYPER._replace(**(RESETS if self.config.keep_average else {}))
+        self._hyper = jax.tree.map(jnp.asarray, hyper)
         count = work.rows // self.config.candidates
         self._batch = layout.shard_rows(workloads.prompts(work, count))
         key, policy = jax.random.key(0), Trainable(params, work.adapter)
         params = programs.initial_params(self._model, policy, self.config, key)
-        state = policy_gradient.init(params, self._tx, HYPER, key, config=self.config)
+        apart = {"config": self.config, "hold_initial": work.adapter is not None}
+        state = policy_gradient.init(params, self._tx, hyper, key, **apart)
         self._state = layout.put(state)
         self._prefill = layout.compile(
             self._fill, rows_in=(2,), rows_out=(0,), outputs=1
@@ -53,7 +52,7 @@ class Ours:
             self._sample_rows, rows_in=(2,), rows_out=(0,), outputs=1
         )
         self._train = layout.compile(self._learn, rows_in=(3,), donate=(1,))
-        self._finish = layout.compile(self._end, rows_in=(2,), donate=(0,))
+        self._finish = layout.compile(self._end, rows_in=(3,), donate=(1,))
         self._sample = layout.put(_sample(work))
         self._every_row = layout.shard_rows(workloads.prompts(work, work.rows))
 
@@ -91,7 +90,7 @@ class Ours:
         """
 
         def end(state):
-            return self._finish(state, self._hyper, self._every_row)
+            return self._finish(self._base, state, self._hyper, self._every_row)
 
         self._advance(end)
         return self._advance(end)
@@ -140,9 +139,10 @@ class Ours:
             axis_name=axis_name,
         )
 
-    def _end(self, state, hyper, rows, *, axis_name):
+    def _end(self, base, state, hyper, rows, *, axis_name):
         del rows, axis_name
-        return policy_gradient.finish(state, hyper, tx=self._tx, config=self.config)
+        fixed = {"tx": self._tx, "config": self.config}
+        return policy_gradient.finish(state, hyper, networks=self._on(base), **fixed)
 
 
 def _sample(work, seed=0):

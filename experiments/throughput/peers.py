@@ -96,27 +96,31 @@ class Peer:
         self._process.stdout.close()
 
 
-def write_models(work, folder):
+def write_models(work, folder, algorithm=None):
     """Writes a workload's policy and reward model; returns the spec for a peer."""
     folder = pathlib.Path(folder)
     tokenizer = save_tokenizer(folder / "tokenizer", work.decoder.vocab_size)
-    for name, make in (
-        ("policy", workloads.policy),
-        ("reward", workloads.reward_model),
-    ):
+    made = {"policy": workloads.policy}
+    if work.judged:
+        made["reward"] = workloads.reward_model
+    for name, make in made.items():
         model, params = make(work)
         huggingface.save(folder / name, model, params, tokenizer)
     prompts = workloads.prompts(work, work.rows).tokens
     c = work.decoder
     return {
         "policy": str(folder / "policy"),
-        "reward": str(folder / "reward"),
+        "reward": str(folder / "reward") if work.judged else None,
         "prompts": ["".join(map(character, row)) for row in prompts.tolist()],
         "rows": work.rows,
         "prompt_length": work.prompt_length,
         "new_tokens": work.new_tokens,
         "minibatches": work.minibatches,
-        "candidates": workloads.CANDIDATES,
+        "micro_batches": work.micro_batches,
+        "candidates": work.candidates,
+        "algorithm": algorithm,
+        "dtype": work.decoder.dtype,
+        "rank": work.rank,
         "eos": workloads.EOS,
         "pad": workloads.PAD,
         "first": character(0),

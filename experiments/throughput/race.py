@@ -53,9 +53,11 @@ def against(peer, work, layout, *, python, rounds, report=lambda line: None):
     busy machine distorts less. The algorithm is the peer's. report(line) receives the
     progress.
     """
-    algorithm, parts = peers.PEERS[peer][1], RACED[peer]
+    algorithm, parts = work.raced or peers.PEERS[peer][1], RACED[peer]
+    if work.rank or work.decoder.dtype != "float32":  # the plain step knows neither
+        parts = tuple(part for part in parts if part != "train")
     with tempfile.TemporaryDirectory() as folder:
-        spec = peers.write_models(work, folder)
+        spec = peers.write_models(work, folder, algorithm)
         with peers.Peer(peer, python, spec, folder) as other:
             about = other.ask("")
             subject = ours.Ours(work, algorithm, layout)

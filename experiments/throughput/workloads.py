@@ -16,7 +16,6 @@ from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads, lora
 
 EOS, PAD = 0, 1  # a peer's end token, which it never draws, and padding
-CANDIDATES = 2  # samples per prompt, for rloo and grpo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +29,11 @@ class Workload:
     new_tokens: int
     minibatches: int = 1  # updates per iteration
     micro_batches: int = 1
+    candidates: int = 2  # samples per prompt, for rloo and grpo
+    packed: bool = False  # their prompt is read once in updates too
+    raced: str | None = None  # what is raced against a peer; None: the peer's usual
+    judged: bool = True  # by a reward model of the policy's size; else by a rule
+    keep_average: bool = True
     weights: str = "float32"  # storage type
     rank: int = 0  # of LoRA adapters; 0: all weights are trained
     cpu_devices: int | None = None  # None: as many cores as divide the rows
@@ -56,7 +60,9 @@ class Workload:
                 pad_id=PAD,
             ),
             algorithm=name,
-            candidates=CANDIDATES if grouped else 1,
+            candidates=self.candidates if grouped else 1,
+            packed=self.packed and grouped,
+            keep_average=self.keep_average,
             epochs=1,
             minibatches=self.minibatches,
             micro_batches=self.micro_batches,
@@ -92,8 +98,41 @@ _LARGE = Workload(
     micro_batches=8,
     accelerator=True,
 )
+_SMOLLM2 = Workload(
+    "GRPO on SmolLM2-135M, all weights, 16 × (40 + 64) tokens in groups of 4, 1 update",
+    model_config.llama(
+        vocab_size=49152,
+        width=576,
+        layers=30,
+        heads=9,
+        kv_heads=3,
+        hidden=1536,
+        max_length=104,
+        rope_theta=100000.0,
+        tied=True,
+    ),
+    rows=16,
+    prompt_length=40,
+    new_tokens=64,
+    micro_batches=4,
+    candidates=4,
+    packed=True,
+    raced="grpo",
+    judged=False,
+    keep_average=False,
+    cpu_devices=1,  # the products of a model of this size share the cores themselves
+)
 WORKLOADS = {
     "reference": _REFERENCE,
+    "smollm2": _SMOLLM2,
+    "smollm2-lora": dataclasses.replace(
+        _SMOLLM2, summary="smollm2 with LoRA of rank 8", rank=8
+    ),
+    "smollm2-bf16": dataclasses.replace(
+        _SMOLLM2,
+        summary="smollm2, computed in bf16",
+        decoder=dataclasses.replace(_SMOLLM2.decoder, dtype="bfloat16"),
+    ),
     "reference-llama": dataclasses.replace(
         _REFERENCE,
         summary="reference, as a Llama of equal size",
@@ -167,6 +206,24 @@ def policy(work):
     """(module, parameters) of the policy."""
     module = decoder.Decoder(work.decoder)
     return module, random_params(module, 0, work.weights)
+
+
+def rule(tokens):
+    """A reward without a model: how many tokens are even. [b, T] → [b]."""
+    return (tokens % 2 == 0).sum(-1)
+
+
+def scorer(work):
+    """(score(frozen, tokens, mask) -> [b], frozen) of a workload's reward."""
+    if not work.judged:
+        start = work.prompt_length
+        return lambda frozen, tokens, mask: rule(tokens[:, start:]), ()
+    judge, params = reward_model(work)
+
+    def score(frozen, tokens, mask):
+        return judge.apply({"params": frozen}, tokens, mask)[:, 0]
+
+    return score, params
 
 
 def reward_model(work):

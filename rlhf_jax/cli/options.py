@@ -18,8 +18,8 @@ from rlhf_jax.models import lora
 _RL = {
     policy_gradient.Config: (
         "epochs", "minibatches", "minibatch_of", "transitions", "micro_batches",
-        "value", "value_bias", "whiten_advantages", "missing_eos", "mask_top_p",
-        "mask_least",
+        "packed", "value", "value_bias", "whiten_advantages", "missing_eos",
+        "mask_top_p", "mask_least",
     ),
     policy_gradient.Hyper: (
         "learning_rate", "kl_coef", "kl_target", "kl_horizon", "value_coef",

@@ -55,10 +55,18 @@ def make_compare(model, *, config):
 
     def compare(params, initial, rollout):
         valid = rollout.response_mask
-        policy = responses.logits(model, params, rollout)
-        reference = responses.logits(model, initial, rollout)
-        divergence = logprobs.divergence(policy, reference, temperature=temperature)
-        entropy = logprobs.entropy(policy, temperature=temperature)
+        states = [responses.states(model, p, rollout) for p in (params, initial)]
+
+        def measure(here, there):
+            policy = responses.unembed(model, params, here)
+            reference = responses.unembed(model, initial, there)
+            return (
+                logprobs.divergence(policy, reference, temperature=temperature),
+                logprobs.entropy(policy, temperature=temperature),
+            )
+
+        size = 2 * responses.vocabulary(model, params, states[0])  # two of them
+        divergence, entropy = responses.in_parts(measure, states, size)
         return (
             masking.zero(divergence, valid).sum(-1),
             masking.zero(entropy, valid).sum(-1),
@@ -72,8 +80,7 @@ def make_text_nll(model):
     the tokens in `target_mask`."""
 
     def text_nll(params, text: Tokens):
-        logits = model.apply({"params": params}, text.tokens, text.mask)
-        logps = logprobs.of_tokens(logits[:, :-1], text.tokens[:, 1:])
+        logps = _logps(model, params, text.tokens, text.mask)
         targets = text.target_mask[:, 1:]
         return -masking.zero(logps, targets).sum(-1), targets.sum(-1)
 
@@ -86,11 +93,15 @@ def make_logps(model):
 
     def logps(params, rows):
         tokens, mask = rows
-        logits = model.apply({"params": params}, tokens, mask)
-        token_logps = logprobs.of_tokens(logits[:, :-1], tokens[:, 1:])
-        return jnp.pad(token_logps, ((0, 0), (1, 0)))
+        return jnp.pad(_logps(model, params, tokens, mask), ((0, 0), (1, 0)))
 
     return logps
+
+
+def _logps(model, params, tokens, mask):
+    """The log-prob of each token but the first, given its prefix: [B, T − 1]."""
+    hidden = model.apply({"params": params}, tokens, mask, method="hidden")
+    return responses.logps_of_states(model, params, hidden[:, :-1], tokens[:, 1:])
 
 
 def make_answer(model, *, config):

@@ -23,6 +23,7 @@ class Cache(NamedTuple):
     values: tuple[jax.Array, ...]  # L × [B, K, S, d]
     mask: jax.Array  # [B, S] bool, the slots with a valid token
     index: jax.Array  # [] int32, the slot to write next
+    head: Any = ()  # [D, V], a tied unembedding in a half type; (): as it is
 
 
 def from_prompt(layers, keys, values, mask, length):

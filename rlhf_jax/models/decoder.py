@@ -9,6 +9,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from rlhf_jax import masking
@@ -36,14 +37,17 @@ class Decoder(nn.Module):
     def __call__(self, tokens, mask=None):
         return self.unembed(self.hidden(tokens, mask))
 
-    def hidden(self, tokens, mask=None, at=None):
+    def hidden(self, tokens, mask=None, at=None, segments=None):
         """The normalised hidden states of the last layer: [B, T, D], compute type.
 
         at: a slice of positions, or an index [B], one per row: only these states, as
         [B, n, D]. In a shallow model the last layer computes no others.
+
+        segments: a numpy array [T] of 0, 1, ... n: segment 0 is common to the others,
+        which do not see each other, and each of which follows it directly.
         """
         mask = jnp.ones_like(tokens) if mask is None else mask
-        return self._forward(tokens, mask, at=at)[0]
+        return self._forward(tokens, mask, at=at, segments=segments)[0]
 
     def unembed(self, hidden):
         """Logits [..., V] float32 of hidden states [..., D], all or some of them."""
@@ -72,6 +76,11 @@ class Decoder(nn.Module):
         )
         each = cache.unstack(self.layers, self.config.dtype)
         memory = cache.from_prompt(each, keys, values, mask, length)
+        c = self.config
+        if c.tied and c.dtype != "float32":
+            # Few rows times a transposed table take 7 times as long in bf16 on CPU.
+            table = self.embedding.token.astype(c.dtype)
+            memory = memory._replace(head=table.T)
         return self.unembed(hidden[:, -1]), memory
 
     def repeat(self, copies, memory):
@@ -108,37 +117,52 @@ class Decoder(nn.Module):
         memory = memory._replace(
             keys=tuple(keys), values=tuple(values), mask=mask, index=memory.index + 1
         )
-        return self.unembed(self.final_norm(x)[:, 0]), memory
+        x = self.final_norm(x)[:, 0]
+        if isinstance(memory.head, tuple):
+            return self.unembed(x), memory
+        logits = layers.product(x, memory.head, c.dtype, jnp.float32)
+        return layers.capped(logits, c.logit_cap), memory
 
-    def _forward(self, tokens, mask, remember=False, at=None):
+    def _forward(self, tokens, mask, remember=False, at=None, segments=None):
         c = self.config
         length = tokens.shape[1]
+        if segments is not None:
+            common, *others = np.bincount(segments)
+            length = int(common) + int(max(others))
         if length > c.max_length:
             raise ValueError(
                 f"{length} tokens exceed the context of {c.max_length}: shorten them"
             )
+        visible = _visible(mask, segments)
         positions = masking.positions(mask)
+        if segments is not None:
+            positions = jnp.maximum(visible.sum(-1) - 1, 0)
         x = self.embedding(masking.zero(tokens, mask), positions)
-        context, in_window = _context(c, positions, mask)
+        context, in_window = _context(c, positions, visible)
         body = functools.partial(_apply_block, c, context, remember)
         x, memory = stacks.scan(body, x, (self.layers, in_window), c, at)
         return self.final_norm(x), memory
 
 
-def _context(c, positions, mask):
+def _visible(mask, segments):
+    """[B, T, T] bool: which tokens each one sees, whatever the layer."""
+    causal = jnp.tril(jnp.ones((mask.shape[1],) * 2, bool))
+    if segments is not None:
+        causal &= (segments == 0)[None] | (segments[:, None] == segments[None])
+    return causal[None] & (mask != 0)[:, None]
+
+
+def _context(c, positions, visible):
     """(rotary angles, attention mask [B, T, T] bool), and which layers have a window.
 
     If only some layers have one: a pair of contexts, without and with it, and bools
     [L]. Otherwise the context of all layers, and None.
     """
-    length = mask.shape[1]
-    causal = jnp.tril(jnp.ones((length, length), bool))
-    visible = causal[None] & (mask != 0)[:, None]
     full_angles, window_angles = _angles(c, positions)
     full, window = (full_angles, visible), (window_angles, visible)
     if c.window is None:
         return full, None
-    if length > c.window:
+    if positions.shape[1] > c.window:
         near = positions[:, :, None] - positions[:, None] < c.window
         window = window_angles, visible & near
     if all(c.in_window()):

@@ -144,9 +144,10 @@ def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None, co
         task.model, config, layout, score=reward.score, adapter=adapter
     )
     learned = Trainable(task.params, adapter)
-    base, prompts = learned.base, rows // config.candidates
+    base, prompts = layout.put(task.params), rows // config.candidates
     order = batching.Epochs(task.prompts.tokens.shape[0], prompts, seed)
-    traced = jax.tree.map(jnp.asarray, hyper._replace(**_NEVER))
+    hyper = hyper._replace(**_NEVER)
+    traced = jax.tree.map(jnp.asarray, hyper)
 
     def start():
         key = jax.random.key(seed)
@@ -154,8 +155,10 @@ def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None, co
         if copy:
             key = jax.random.fold_in(key, 10_000 + copy)
         params = programs.initial_params(task.model, learned, config, fresh)
-        state = policy_gradient.init(params, compiled.tx, hyper, key, config=config)
-        return layout.put(state)
+        apart = {"config": config, "hold_initial": adapter is not None}
+        return layout.put(
+            policy_gradient.init(params, compiled.tx, hyper, key, **apart)
+        )
 
     def advance(state, iteration):
         index = order.indices(iteration)
@@ -180,8 +183,8 @@ def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None, co
         policy=lambda state: state.learner.params["policy"],
         weights=learned.weights,
         mix=learned.mix,
-        reset=lambda state: compiled.reset(state, traced),
-        average=lambda state: state.elastic.average,
+        reset=lambda state: compiled.reset(base, state, traced),
+        average=(lambda state: state.elastic.average) if config.keep_average else None,
     )
 
 

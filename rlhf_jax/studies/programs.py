@@ -1,8 +1,9 @@
 """The compiled programs of policy-gradient runs, and what they start from.
 
 Programs depend on a static configuration alone: methods, seeds and studies that share
-it share them. Their first argument is the base of a `Trainable`: the weights beside
-which adapters are trained, or () where all weights are.
+it share them. Their first argument is the base, the weights a task starts from, held
+once for all who read them: adapters are trained beside it; where all weights are
+trained, it is the KL reference and where a reset leads back to.
 """
 
 import functools
@@ -19,7 +20,7 @@ from rlhf_jax.studies import trainable
 
 
 class Programs(NamedTuple):
-    """Compiled once for a static configuration; all but `reset` take the base first."""
+    """Compiled once for a static configuration; each takes the base first."""
 
     networks: Any
     tx: Any
@@ -28,7 +29,7 @@ class Programs(NamedTuple):
     )  # (base, state, frozen, batch, hyper); None: no JAX score
     rollout: Callable  # (base, state, batch)
     learn: Callable  # (base, state, rollout, scores, hyper)
-    reset: Callable  # (state, hyper)
+    reset: Callable  # (base, state, hyper)
 
 
 @functools.lru_cache(maxsize=32)
@@ -44,25 +45,24 @@ def compile_programs(model, config, layout, *, score=None, adapter=None):
     networks = policy_gradient.Networks(model, value)
     tx = optim.transformation(config.optimizer)
     bind = functools.partial(networks_on, networks, config, adapter)
-    iteration, draw, learn = _steps(bind, tx, config, score)
+    iteration, draw, learn, reset = _steps(bind, tx, config, score)
     fused = None
     if score is not None:
         fused = layout.compile(
             iteration, rows_in=(3,), rows_out=(1,), outputs=3, donate=(1,)
         )
-    reset = functools.partial(policy_gradient.reset, tx=tx, config=config)
     return Programs(
         networks=networks,
         tx=tx,
         iteration=fused,
         rollout=layout.compile(draw, rows_in=(2,), rows_out=(0,), outputs=1),
         learn=layout.compile(learn, rows_in=(2, 3), outputs=2, donate=(1,)),
-        reset=jax.jit(reset, donate_argnums=0),
+        reset=jax.jit(reset, donate_argnums=1),
     )
 
 
 def _steps(bind, tx, config, score):
-    """(iteration, rollout, learn) of `policy_gradient`, the base as their first
+    """(iteration, rollout, learn, reset) of `policy_gradient`, the base as their first
     argument; bind(base) -> Networks."""
     fixed = {"tx": tx, "config": config}
 
@@ -78,14 +78,17 @@ def _steps(bind, tx, config, score):
         given = {"networks": bind(base), "axis_name": axis_name}
         return policy_gradient.learn(state, rollout, scores, hyper, **given, **fixed)
 
-    return iteration, draw, learn
+    def reset(base, state, hyper):
+        return policy_gradient.reset(state, hyper, networks=bind(base), **fixed)
+
+    return iteration, draw, learn, reset
 
 
 def networks_on(networks, config, adapter, base):
-    """The networks of adapters on a base; the critic's trunk is the base as well."""
+    """The networks on a base: π₀, or what adapters and the critic's are beside."""
     if adapter is None:
-        return networks
-    policy, value = networks
+        return networks._replace(initial=base)
+    policy, value = networks.policy, networks.value
     if config.value == "separate":
         value = lora.Bound(value, {"trunk": _trunk(base)}, adapter.scale)
     policy = trainable.bind(policy, base, adapter)

@@ -196,8 +196,7 @@ def test_the_optimiser_is_reset_when_asked():
 
 @functools.cache
 def reset_program():
-    tx = tiny.fixed(PPO)["tx"]
-    return jax.jit(functools.partial(policy_gradient.reset, tx=tx, config=PPO))
+    return jax.jit(functools.partial(policy_gradient.reset, **tiny.fixed(PPO)))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +214,10 @@ def test_a_held_reset_done_after_is_the_reset_inside_bit_for_bit(changes):
     hyper = EVERY_2._replace(**changes)
     held, _ = after(hyper._replace(reset_every=0))
     outside = reset_program()(held, tiny.traced(hyper))
-    checks.same(plain(outside), plain(after(hyper)[0]))
+    # All but a mixture is copied; of that a compiler may fuse product and sum.
+    mixed = functools.partial(jax.tree.map, checks.close)
+    equal = mixed if "reset_weight" in changes else checks.same
+    equal(plain(outside), plain(after(hyper)[0]))
 
 
 def test_the_iteration_after_a_reset_is_one_from_the_average():

@@ -172,7 +172,7 @@ def test_what_rounds_say_is_arithmetic():
     assert facts["train_tokens_per_second"] == 8 * 9
     assert facts["decode_tokens_per_second"] == 8 * 4
     assert facts["decode_bandwidth_share"] == operations.decode_bytes(TINY) / 1e5
-    done = operations.iteration(TINY, copies=workloads.CANDIDATES)
+    done = operations.iteration(TINY, copies=TINY.candidates)
     assert facts["iteration_utilisation"] == done / 3.0 / 1e6
     assert facts["bookkeeping_share"] == pytest.approx(0.01)
 

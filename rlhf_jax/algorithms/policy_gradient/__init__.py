@@ -27,6 +27,7 @@ from rlhf_jax.algorithms.policy_gradient.state import (
     Networks,
     State,
     Targets,
+    elastic,
     init,
 )
 from rlhf_jax.algorithms.policy_gradient.update import Sample, updates
@@ -40,6 +41,7 @@ __all__ = [
     "Networks",
     "State",
     "Targets",
+    "elastic",
     "experience",
     "finish",
     "init",
@@ -104,7 +106,7 @@ def learn(state, rollout, scores, hyper, *, networks, tx, config, axis_name=None
     )
     controller = _controlled(state.controller, metrics, data.tokens.shape[0], hyper)
     state = state._replace(controller=controller)
-    state, ending = finish(state, hyper, tx=tx, config=config)
+    state, ending = finish(state, hyper, networks=networks, tx=tx, config=config)
     described = _describe_updates(steps, state, early_stop=config.early_stop)
     return state, {**metrics, **described, **ending}
 
@@ -124,12 +126,15 @@ def _controlled(controller, metrics, rows, hyper):
     return trees.where(hyper.kl_proportional, proportional, adaptive)
 
 
-def finish(state, hyper, *, tx, config):
+def finish(state, hyper, *, networks, tx, config):
     """Ends an iteration: EMA tick, reset if one is due, iteration counter.
 
     The reset comes last: between a rollout and its updates it would leave old log-probs
     that belong to another policy.
     """
+    if not config.keep_average:
+        state = state._replace(iteration=state.iteration + 1)
+        return state, {"reset/reset": jnp.zeros(())}
     if config.tick == "iteration":
         every = hyper.tick_every
         now = elastic_reset.due(state.iteration, every=every, at_zero=every == 1)
@@ -145,7 +150,7 @@ def finish(state, hyper, *, tx, config):
     # cond, not where: an iteration without a reset need not copy weights and moments.
     state = jax.lax.cond(
         due,
-        lambda state: reset(state, hyper, tx=tx, config=config),
+        lambda state: reset(state, hyper, networks=networks, tx=tx, config=config),
         lambda state: state,
         state,
     )
@@ -155,16 +160,16 @@ def finish(state, hyper, *, tx, config):
     return state, {"reset/reset": due.astype(jnp.float32)}
 
 
-def reset(state, hyper, *, tx, config):
+def reset(state, hyper, *, networks, tx, config):
     """Resets now, whatever the calendar says: Noukhovitch et al. 2023.
 
     Policy and EMA are reset by `elastic_reset.apply`. The critic and the optimiser's
     moments are kept, as published, unless `hyper` says otherwise; β is never reset.
     """
     learner = state.learner
-    policy, elastic = elastic_reset.apply(
+    policy, moved = elastic_reset.apply(
         learner.params["policy"],
-        state.elastic,
+        elastic(state, networks),
         target=hyper.reset_target,
         weight=hyper.reset_weight,
         reset_average=hyper.reset_average,
@@ -175,7 +180,8 @@ def reset(state, hyper, *, tx, config):
     params = {"policy": policy, "value": value}
     opt_state = trees.where(hyper.reset_optimizer, tx.init(params), learner.opt_state)
     return state._replace(
-        learner=learner._replace(params=params, opt_state=opt_state), elastic=elastic
+        learner=learner._replace(params=params, opt_state=opt_state),
+        elastic=state.elastic._replace(average=moved.average),
     )
 
 

@@ -14,6 +14,7 @@ from rlhf_jax import (
     sharding,
     trees,
 )
+from rlhf_jax.algorithms.policy_gradient import state as held
 from rlhf_jax.algorithms.policy_gradient import token_mask
 from rlhf_jax.algorithms.policy_gradient.state import Experience, Targets
 from rlhf_jax.models import responses
@@ -59,12 +60,14 @@ def experience(state, rollout, scores, hyper, *, networks, config, axis_name=Non
     Args: rollout and scores [b] of this device. Returns Experience of N global rows,
     the same on every device.
     """
-    reference = trees.where(
-        hyper.reference_average, state.elastic.average, state.elastic.initial
-    )
+    elastic = held.elastic(state, networks)
+    reference = elastic.initial
+    if config.keep_average:
+        average = elastic.average
+        reference = trees.where(hyper.reference_average, average, reference)
 
     def reference_pass(part):
-        return response_logits(networks.policy, reference, part, config)[0]
+        return response_logps(networks.policy, reference, part, config)
 
     def value_pass(part):
         return response_values(networks, state.learner.params, part, config)
@@ -73,8 +76,8 @@ def experience(state, rollout, scores, hyper, *, networks, config, axis_name=Non
     logps, masks = _policy_logps(state, rollout, networks.policy, config)
     values = jnp.zeros_like(logps)
     if config.learns_value:
-        values = _in_parts(value_pass, rollout, config.micro_batches)
-    references = _in_parts(reference_pass, rollout, config.micro_batches)
+        values = _in_parts(value_pass, rollout, config)
+    references = _in_parts(reference_pass, rollout, config)
     data = Experience(
         tokens=rollout.tokens,
         mask=rollout.mask,
@@ -98,16 +101,16 @@ def _policy_logps(state, rollout, model, config):
     params, valid = state.learner.params["policy"], rollout.response_mask
 
     def full_pass(part):
-        return response_logits(model, params, part, config)[0]
+        return response_logps(model, params, part, config)
 
     def masked_pass(part):
         return _masked(model, params, state.masking, part, config)
 
     if config.masked:
-        logps, free, bits = _in_parts(masked_pass, rollout, config.micro_batches)
+        logps, free, bits = _in_parts(masked_pass, rollout, config)
         return logps, {"free_logps": masking.zero(free, valid), "allowed": bits}
     if config.recompute_logps:
-        return _in_parts(full_pass, rollout, config.micro_batches), {}
+        return _in_parts(full_pass, rollout, config), {}
     return rollout.logps, {}  # from the logits that sampled (N+ 19)
 
 
@@ -120,6 +123,22 @@ def _masked(model, params, masking_params, data, config):
     logits = token_mask.apply(logits, token_mask.unpack(bits, logits.shape[-1]))
     logps = responses.logps(logits, data, temperature=temperature(config))
     return logps, free, bits
+
+
+def response_states(model, params, data, config):
+    """The policy's states [b, T, D] before the response tokens."""
+    return responses.states(model, params, data, copies=config.together)
+
+
+def response_logps(model, params, data, config, *, hidden=None):
+    """Log-probs [b, T] float32 of the response tokens, as `response_logits` has them,
+    where nobody reads the logits."""
+    if hidden is None:
+        hidden = response_states(model, params, data, config)
+    given = {"temperature": temperature(config)}
+    return responses.logps_of_states(
+        model, params, hidden, responses.tokens(data), **given
+    )
 
 
 def response_logits(model, params, data, config, *, hidden=None, allowed=()):
@@ -148,7 +167,7 @@ def response_values(networks, params, data, config, *, hidden=None):
         at = responses.positions(data)
         return networks.value.apply(variables, data.tokens, data.mask, at=at)
     if hidden is None:
-        hidden = responses.states(networks.policy, params["policy"], data)
+        hidden = response_states(networks.policy, params["policy"], data, config)
     return networks.value.apply(variables, hidden)
 
 
@@ -206,10 +225,11 @@ def _missing_eos(scores, ended, hyper, config):
     )
 
 
-def _in_parts(fn, data, parts):
-    """fn over `parts` slices of the rows, one after another, to save memory."""
+def _in_parts(fn, data, config):
+    """fn over slices of the rows, one after another, to save memory."""
+    parts, together = config.micro_batches, config.together
     rows = data.tokens.shape[0]
-    if parts == 1 or rows % parts:
+    if parts == 1 or rows % (parts * together):
         return fn(data)
     cut = jax.tree.map(lambda x: x.reshape(parts, rows // parts, *x.shape[1:]), data)
     out = jax.lax.map(lambda part: fn(sharding.shard_rows(part)), cut)

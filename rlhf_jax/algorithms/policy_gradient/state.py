@@ -60,6 +60,11 @@ class Config:
     """Leave out the passes after one that moved the policy too far."""
     keep_initial_value: bool = False
     """Hold the critic's initial weights, to reset to them."""
+    keep_average: bool = True
+    """Hold the policy's EMA; without it there are no resets, nor a KL to it."""
+    packed: bool = False
+    """Learn from the candidates of a prompt as one row, which reads the prompt once;
+    updates then take whole groups. Saves time where prompts are long."""
     masked: bool = False
     """Draw only what a masking policy allows (NLPO)."""
     mask_top_p: Annotated[float, ranges.Range(above=0, at_most=1)] = 0.9
@@ -88,6 +93,11 @@ class Config:
                 'reference\'s; set kl_in="reward"'
             )
             yield ("masked", "kl_in"), reason
+
+    @property
+    def together(self):
+        """How many adjacent rows are read as one: K where candidates are packed."""
+        return self.candidates if self.packed else 1
 
     @property
     def learns_value(self):
@@ -171,17 +181,22 @@ class Hyper(NamedTuple):
 
 class Networks(NamedTuple):
     """The modules an iteration applies; `value` reads tokens, or the policy's hidden
-    states when the trunk is shared."""
+    states when the trunk is shared.
+
+    initial: π₀'s weights, where the state does not hold them. A state is donated, so it
+    cannot share the buffers of weights that others read as well.
+    """
 
     policy: Any
     value: Any = None
+    initial: Any = None
 
 
 class State(NamedTuple):
     """Everything an iteration carries; no field has a device axis."""
 
     learner: training.State  # params {"policy": ..., "value": ...}
-    elastic: elastic_reset.State  # EMA and initial weights of the policy
+    elastic: elastic_reset.State  # EMA and π₀ of the policy; () for what is not held
     initial_value: Any  # the critic's start, {} when not kept
     controller: kl.Controller  # β
     key: jax.Array  # [] typed, constant: every iteration folds its number in
@@ -224,29 +239,55 @@ class Targets(NamedTuple):
     returns: jax.Array  # [N, T] float32
 
 
-def init(params, tx, hyper, key, *, config):
+def elastic(state, networks):
+    """EMA and π₀ of a `State`, wherever π₀ is held: `elastic_reset.State`."""
+    if networks.initial is None:
+        return state.elastic
+    return state.elastic._replace(initial=networks.initial)
+
+
+def init(params, tx, hyper, key, *, config, hold_initial=True):
     """The state before the first iteration; shares no buffer with its arguments.
 
     Args: params {"policy": pytree, "value": pytree} float32 (no value is kept where
-    none is learned); tx from `optim.transformation(config.optimizer)`; key [] typed.
-    Raises ValueError for scalars that are out of their range.
+    none is learned); tx from `optim.transformation(config.optimizer)`; key [] typed;
+    hold_initial: False where `Networks.initial` has π₀.
+    Raises ValueError for scalars that are out of their range, or that need weights
+    which are not held.
     """
     ranges.check(hyper)
-    asked = hyper.reset_value
-    if not config.keep_initial_value and not isinstance(asked, jax.core.Tracer):
-        if np.any(asked):
-            raise ValueError(
-                "reset_value=True resets the critic to its start, which "
-                "keep_initial_value=False throws away; set keep_initial_value=True"
-            )
+    _check_held(hyper, config)
     value = params["value"] if config.learns_value else {}
     params = trees.copy({"policy": params["policy"], "value": value})
     return State(
         learner=training.init(params, tx),
-        elastic=elastic_reset.init(params["policy"]),
+        elastic=_elastic(params["policy"], config.keep_average, hold_initial),
         initial_value=trees.copy(value) if config.keep_initial_value else {},
         controller=kl.init(hyper.kl_coef),
         key=jnp.array(key, copy=True),
         iteration=jnp.zeros((), jnp.int32),
         masking=trees.copy(params["policy"]) if config.masked else (),
     )
+
+
+def _elastic(policy, average, initial):
+    held = elastic_reset.init(policy)
+    held = held if average else held._replace(average=())
+    return held if initial else held._replace(initial=())
+
+
+def _check_held(hyper, config):
+    def asks(value):
+        return not isinstance(value, jax.core.Tracer) and np.any(value)
+
+    if not config.keep_initial_value and asks(hyper.reset_value):
+        raise ValueError(
+            "reset_value=True resets the critic to its start, which "
+            "keep_initial_value=False throws away; set keep_initial_value=True"
+        )
+    for name in ("reset_every", "reset_first", "reference_average"):
+        if not config.keep_average and asks(getattr(hyper, name)):
+            raise ValueError(
+                f"{name}={getattr(hyper, name)} needs the EMA, which "
+                "keep_average=False does not hold; set keep_average=True"
+            )

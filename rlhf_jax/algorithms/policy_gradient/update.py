@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from rlhf_jax import elastic_reset, kl, logprobs, losses, masking, optim, training
 from rlhf_jax.algorithms.policy_gradient import collect
 from rlhf_jax.algorithms.policy_gradient.state import Experience, Targets
-from rlhf_jax.models import responses
 
 
 class Sample(NamedTuple):
@@ -37,15 +36,13 @@ def make_loss(*, networks, config, scale):
     def loss(params, sample, count):
         data, targets = sample
         valid = data.response_mask
-        hidden = responses.states(networks.policy, params["policy"], data)
-        logps, logits = collect.response_logits(
-            networks.policy,
-            params["policy"],
-            data,
-            config,
-            hidden=hidden,
-            allowed=data.allowed,
-        )
+        policy = networks.policy, params["policy"], data, config
+        hidden = collect.response_states(*policy)
+        if config.entropy_bonus or config.masked:
+            options = {"hidden": hidden, "allowed": data.allowed}
+            logps, logits = collect.response_logits(*policy, **options)
+        else:
+            logps = collect.response_logps(*policy, hidden=hidden)
         total, metrics = _policy_loss(logps, data, targets, hyper, config, count)
         metrics = {"policy_loss": total, **metrics}
         if config.kl_in == "loss":
@@ -117,7 +114,7 @@ def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
 
     def epoch(carry, order):
         (learner, elastic), metrics = jax.lax.scan(minibatch, carry, order)
-        elastic = _tick(learner, elastic, hyper, config.tick == "epoch")
+        elastic = _tick(learner, elastic, hyper, config, config.tick == "epoch")
         return (learner, elastic), metrics
 
     carry = state.learner, state.elastic
@@ -145,10 +142,13 @@ def _minibatches(state, sample, *, config, axis_name):
     shares = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     by_rows = config.minibatch_of == "rows"
     parts = config.minibatches if by_rows else 1  # each sees all rows, some tokens
-    if rows % (parts * shares):
+    together = config.together * (config.micro_batches if config.packed else 1)
+    if rows % (parts * shares * together):
+        packed = f", {config.candidates} of a prompt together" * config.packed
         raise ValueError(
             f"{rows} rows do not divide into {parts} minibatches on "
-            f"{shares} devices; change the batch size, the minibatches or --devices"
+            f"{shares} devices{packed}; change the batch size, the minibatches or "
+            "--devices"
         )
     if by_rows:
         return orders(state, rows, config=config)
@@ -176,14 +176,18 @@ def _stoppable(epoch, carry, order, *, limit, axis_name):
 def orders(state, rows, *, config):
     """The global rows of each minibatch: [epochs, minibatches, rows per minibatch].
 
-    One permutation per epoch, from fold_in(key, epoch) (N 16: reshuffled every epoch).
+    One permutation per epoch, from fold_in(key, epoch) (N 16: reshuffled every epoch);
+    where candidates are packed, one of groups.
     """
     _, shuffle_key = collect.keys(state)
+    groups = rows // config.together
     permutations = [
-        jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), rows)
+        jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), groups)
         for epoch in range(config.epochs)
     ]
-    return jnp.stack(permutations).reshape(config.epochs, config.minibatches, -1)
+    first = jnp.stack(permutations)[..., None] * config.together
+    every = first + jnp.arange(config.together)[None, None]
+    return every.reshape(config.epochs, config.minibatches, -1)
 
 
 def deals(state, valid, *, config):
@@ -234,7 +238,7 @@ def _minibatch(carry, order, *, sample, loss, hyper, tx, config, axis_name):
         total=hyper.total_updates,
     )
     learner, extra = training.apply(learner, grads, tx, rate=rate)
-    elastic = _tick(learner, elastic, hyper, config.tick == "update")
+    elastic = _tick(learner, elastic, hyper, config, config.tick == "update")
     return (learner, elastic), (metrics, {**extra, "rate": rate})
 
 
@@ -261,7 +265,7 @@ def share(sample, order, *, config, axis_name):
     return part, valid.sum()
 
 
-def _tick(learner, elastic, hyper, now):
-    if not now:
+def _tick(learner, elastic, hyper, config, now):
+    if not (now and config.keep_average):
         return elastic
     return elastic_reset.tick(learner.params["policy"], elastic, decay=hyper.decay)
