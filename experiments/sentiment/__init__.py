@@ -7,6 +7,8 @@ on three drift axes at once: NLL of human text, exact KL to the initial model, s
     python -m experiments.sentiment                      # microworld, minutes, offline
     python -m experiments.sentiment --methods all --seeds 10
     python -m experiments.sentiment --preset paper       # IMDB as published, on a GPU
+    python -m experiments.sentiment --preset smollm2 \\
+        --policy path/to/smollm2 --dataset path/to/imdb  # an instruct model
     python -m experiments.sentiment --policy lvwerra/gpt2-imdb \\
         --reward lvwerra/distilbert-imdb --dataset stanfordnlp/imdb
 
@@ -17,7 +19,7 @@ stays near the initial policy.
 
 import dataclasses
 
-from experiments.sentiment import ablations, controls, imdb
+from experiments.sentiment import ablations, controls, imdb, instruct
 from rlhf_jax import elastic_reset, ranges, trees
 from rlhf_jax.cli import experiment, language, options, presets
 from rlhf_jax.evaluation import axes
@@ -89,13 +91,18 @@ class Config(options.Language):
         default_factory=small_world.Config
     )
     text: text_task.Config = dataclasses.field(default_factory=text_task.Config)
+    suites: tuple[str, ...] = ()
+    """Multiple-choice questions to measure the tax by: PATH or PATH:SPLIT each."""
+    suite_questions: ranges.Count = 200
+    other_text: ranges.Text | None = None
+    """PATH or PATH:SPLIT of human text of another kind, whose NLL is measured too."""
     distributed: options.Distributed = dataclasses.field(
         default_factory=options.Distributed
     )
 
 
 CONFIG = Config()
-PRESETS = imdb.PRESETS
+PRESETS = imdb.PRESETS | instruct.PRESETS
 
 
 def check(config):
@@ -151,10 +158,10 @@ def make_study(config, setting):
     """The study of that task, and what its report lists."""
     study = language.study(config, make_tasks(config, setting), say=setting.report)
     measured = axes_of(config, study.task)
+    study = instruct.extend(config, dataclasses.replace(study, axes=measured))
     return dataclasses.replace(
         study,
-        axes=measured,
-        claims=claims.possible(CLAIMS, study.methods, measured),
+        claims=claims.possible(CLAIMS, study.methods, study.axes),
         sections=SECTIONS,
     )
 

@@ -21,6 +21,7 @@ from rlhf_jax.types import Labelled, Prompts
 CLASSIFIER = optim.Config(schedule="linear", warmup=20, weight_decay=0.01)
 WHOLE_PROMPT = "whole_prompt"  # a column: the texts that prompts were cut from
 _ROWS = 64  # per batch of a loaded classifier
+_JUDGE = "small"  # the judging classifier's preset
 
 
 def shuffled(rows, count):
@@ -32,23 +33,21 @@ def shuffled(rows, count):
 def trained(config, dataset, task, layout, report, signals):
     """Two classifiers, each on half of the labelled text: (rewards, truth).
 
-    The reward of a seed is P(label) under a classifier that starts from the policy's
-    trunk, scaled to mean 0 and standard deviation 1 on samples of π₀. A second one, of
-    another architecture, stands in for gold: it judges policies and never trains them.
+    The reward of a seed is P(label) under a classifier, by default one that starts from
+    the policy's trunk, scaled to mean 0 and standard deviation 1 on samples of π₀. A
+    second one, of another architecture, stands in for gold: it judges policies and
+    never trains them.
     """
     data, test = _labelled(config, dataset, task.tokenizer)
     labels = int(data.labels.max()) + 1
     halves = [Labelled(*(x[half::2] for x in data)) for half in (0, 1)]
-    proxy = Classification(config, heads.Classifier(task.model.config, labels), layout)
-    shape = task.model.config
-    shape = model_config.preset(
-        "small", vocab_size=shape.vocab_size, max_length=shape.max_length
-    )
+    shape = _shape(config.classifier, task.model.config)
+    proxy = Classification(config, heads.Classifier(shape, labels), layout)
+    shape = _shape(_JUDGE, task.model.config)
     judge = Classification(config, heads.Classifier(shape, labels), layout)
 
     def make(seed):
-        head = heads.init_head(proxy.model, jax.random.key(seed))
-        start = heads.from_decoder(task.params, head)
+        start = _start(config, proxy.model, task.params, seed)
         params = proxy.fit(start, halves[0], seed, "reward classifier", report, signals)
         affine = _scale(task, proxy.probability, params, layout, raw=config.raw_reward)
         return Reward(
@@ -57,8 +56,7 @@ def trained(config, dataset, task, layout, report, signals):
             facts={"accuracy": proxy.accuracy(params, test), "labels": labels},
         )
 
-    sample = jnp.zeros((1, 4), jnp.int32)
-    start = jax.jit(judge.model.init)(jax.random.key(1), sample)["params"]
+    start = _from_scratch(judge.model, 1)
     gold = judge.fit(start, halves[1], 0, "judging classifier", report, signals)
     accuracy = judge.accuracy(gold, test)
     report(
@@ -66,11 +64,11 @@ def trained(config, dataset, task, layout, report, signals):
     )
 
     def truth(rollout):
-        return {"eval/gold": judge.predict(gold, (rollout.tokens, rollout.mask))}
+        rows = rollout.tokens[:, judge.first :], rollout.mask[:, judge.first :]
+        return {"eval/gold": judge.predict(gold, rows)}
 
     def random(seed):
-        head = heads.init_head(proxy.model, jax.random.key(5000 + seed))
-        params = heads.from_decoder(task.params, head)
+        params = _start(config, proxy.model, task.params, 5000 + seed)
         affine = _scale(task, proxy.probability, params, layout, raw=config.raw_reward)
         score = functools.partial(_scaled, proxy.probability)
         return Reward(score=score, frozen=(params, affine), facts={"random": True})
@@ -78,6 +76,26 @@ def trained(config, dataset, task, layout, report, signals):
     judged = Reward(arrays=lambda rollout: truth(rollout)["eval/gold"])
     named = {"proxy": functools.cache(make), "random": functools.cache(random)}
     return {**named, "gold": lambda seed: judged}, truth
+
+
+def _shape(name, policy):
+    """The trunk of a classifier: the policy's, or a preset for its vocabulary."""
+    if name == "policy":
+        return policy
+    sizes = {"vocab_size": policy.vocab_size, "max_length": policy.max_length}
+    return model_config.preset(name, **sizes)
+
+
+def _start(config, model, policy, seed):
+    """Untrained parameters of the rewarding classifier of a seed."""
+    if config.classifier != "policy":
+        return _from_scratch(model, seed)
+    return heads.from_decoder(policy, heads.init_head(model, jax.random.key(seed)))
+
+
+def _from_scratch(model, seed):
+    sample = jnp.zeros((1, 4), jnp.int32)
+    return jax.jit(model.init)(jax.random.key(seed), sample)["params"]
 
 
 def _labelled(config, dataset, tokenizer):
@@ -105,9 +123,11 @@ class Classification:
         self._objective = supervised.Objective(
             model, reward_model.make_label_loss, reward_model.count, CLASSIFIER
         )
-        self.probability = reward_model.probability(model, label=config.label)
+        self.first = config.prompt_length if config.chat else 0  # token of a rollout
+        probability = reward_model.probability(model, label=config.label)
+        self.probability = functools.partial(_from, self.first, probability)
         self.predict = layout.over_rows(
-            lambda params, rows: self.probability(params, *rows), replicated=1
+            lambda params, rows: probability(params, *rows), replicated=1
         )
 
     def fit(self, start, data, seed, text, report, signals):
@@ -135,6 +155,11 @@ class Classification:
         """Share of test rows whose probability is on the right side of ½."""
         predicted = self.predict(params, (test.tokens, test.mask)) > 0.5
         return float(np.mean(predicted == (test.labels == self._config.label)))
+
+
+def _from(first, score, params, tokens, mask):
+    """The score of what begins at token `first` of a rollout: 0, or the answer's."""
+    return score(params, tokens[:, first:], mask[:, first:])
 
 
 def _scaled(score, frozen, tokens, mask):

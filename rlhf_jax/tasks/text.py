@@ -16,7 +16,7 @@ from rlhf_jax.data import bpe, sources, tokenization
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
 from rlhf_jax.studies.task import Joined, Reward, Task
-from rlhf_jax.tasks import classifiers, pretraining
+from rlhf_jax.tasks import chat, classifiers, pretraining
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,10 @@ class Config:
     prompt_from: str = "half"
     """start: the first prompt_length tokens of a text; half: the last prompt_length
     tokens of its first half, counted in words (the IMDB task)."""
+    chat: str = ""
+    """An instruction to ask for a text with, {text} its first words: prompts are then a
+    user's turn in the policy's chat template, and rewards read the answer alone."""
+    chat_words: ranges.Count = 12
     prompt_length: ranges.Count = 64
     response_length: ranges.Count = 48
     min_response_length: ranges.Natural = 0
@@ -66,6 +70,8 @@ class Config:
     labelled_eval_split: ranges.Text = "test"
     label: ranges.Natural = 1
     """The class that is rewarded."""
+    classifier: ranges.Text = "policy"
+    """The rewarding classifier: on the policy's trunk, or a preset from scratch."""
     classifier_steps: ranges.Count = 600
     classifier_rows: ranges.Count = 32
     classifier_learning_rate: ranges.Positive = 5e-4
@@ -143,9 +149,6 @@ def _given(config, reward, task, layout):
     )
 
 
-# The policy
-
-
 def _policy(config, dataset, policy, layout, cache, report, signals):
     if not policy.startswith("scratch:"):
         report(f"loading {policy} ...")
@@ -164,7 +167,7 @@ def _from_scratch(config, dataset, preset, layout, cache, report, signals):
         config.pretrain_length, config.prompt_length + config.response_length,
         config.heldout_length,
     )  # fmt: skip
-    asked = [keep, preset, length, _identity(dataset), repr(PRETRAINING)]
+    asked = [keep, preset, length, pretraining.identity(dataset), repr(PRETRAINING)]
     name = f"text-{pathlib.Path(dataset).name}-{preset}-{pretraining.digest(asked)}"
     folder = pathlib.Path(cache) / name
     texts = sources.load(dataset, split=config.pretrain_split, columns=["text"])["text"]
@@ -197,16 +200,6 @@ def _from_scratch(config, dataset, preset, layout, cache, report, signals):
         signals=signals,
     )
     return model, params, tokenizer
-
-
-def _identity(dataset):
-    """A dataset in a cache key: its name, and the sizes of local files."""
-    path = pathlib.Path(dataset)
-    files = sorted(path.glob("*")) if path.is_dir() else [path]
-    return [dataset, [(f.name, f.stat().st_size) for f in files if f.is_file()]]
-
-
-# Text
 
 
 def _splits(config, dataset, policy):
@@ -314,6 +307,10 @@ def _half(words):
 
 
 def _prompts(config, tokenizer, texts):
+    if config.chat:
+        chat.check(config.chat, tokenizer)
+        sizes = {"words": config.chat_words, "length": config.prompt_length}
+        return chat.prompts(config.chat, texts, tokenizer, **sizes)
     truncate = "right" if config.prompt_from == "start" else "left"
     length = config.prompt_length
     texts = _starts(config, list(texts))
@@ -331,14 +328,17 @@ def _best(config, tokenizer, train):
 
 def _sampling(config, model, tokenizer):
     limit = len(tokenizer) if len(tokenizer) < model.config.vocab_size else None
+    ends, pad = (tokenization.eos_id(tokenizer),), tokenization.pad_id(tokenizer)
+    if config.chat:
+        ends, pad = chat.ends(tokenizer)
     return sampling.Config(
         max_new_tokens=config.response_length,
         min_new_tokens=config.min_response_length,
         temperature=config.temperature,
         top_k=config.top_k,
         top_p=config.top_p,
-        eos_ids=(tokenization.eos_id(tokenizer),),
-        pad_id=tokenization.pad_id(tokenizer),
+        eos_ids=ends,
+        pad_id=pad,
         vocab_limit=limit,
     )
 
