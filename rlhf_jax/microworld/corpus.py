@@ -13,8 +13,8 @@ from rlhf_jax.microworld import judging, padding, reviews, skills
 class Mixture:
     """Shares of the kinds of text; a kind too long for a row has none."""
 
-    reviews: float = 0.45
-    skills: float = 0.35
+    reviews: float = 0.49
+    skills: float = 0.31
     judging: float = 0.20
 
 

@@ -20,7 +20,7 @@ from rlhf_jax.microworld import splits
 KINDS = ("fact", "hop", "addition", "translation", "reversal")
 KNOWN = ("fact", "hop", "addition")
 # Each kind's share of the corpus, larger for those that are harder to learn.
-SHARES = (0.12, 0.13, 0.20, 0.19, 0.36)
+SHARES = (0.10, 0.11, 0.22, 0.16, 0.41)
 WIDTH = 8  # tokens of a question
 ANSWER = 6  # tokens of an answer, with the end word
 ADDEND = 8  # the second operand of an addition is below this

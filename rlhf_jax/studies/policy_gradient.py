@@ -152,13 +152,11 @@ def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None, co
     def start():
         key = jax.random.key(seed)
         fresh = jax.random.fold_in(key, 1)
-        if copy:
-            key = jax.random.fold_in(key, 10_000 + copy)
         params = programs.initial_params(task.model, learned, config, fresh)
+        key = jax.random.fold_in(key, 10_000 + copy) if copy else key
         apart = {"config": config, "hold_initial": adapter is not None}
-        return layout.put(
-            policy_gradient.init(params, compiled.tx, hyper, key, **apart)
-        )
+        state = policy_gradient.init(params, compiled.tx, hyper, key, **apart)
+        return layout.put(state)
 
     def advance(state, iteration):
         index = order.indices(iteration)
@@ -166,9 +164,8 @@ def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None, co
         tokens, mask = task.prompts.tokens[index], task.prompts.mask[index]
         batch = layout.shard_rows(policy_gradient.Batch(tokens, mask, ids))
         if reward.score is not None:
-            state, drawn, metrics = compiled.iteration(
-                base, state, reward.frozen, batch, traced
-            )
+            given = state, reward.frozen, batch, traced
+            state, drawn, metrics = compiled.iteration(base, *given)
             return state, metrics, drawn
         rollout = compiled.rollout(base, state, batch)
         scores = _host_scores(task, reward, layout.gather(rollout), index, config)
