@@ -43,7 +43,7 @@ def disagreement(summary, report):
     """Which method leads on each axis, and whether that is the same one."""
     leaders = _leaders(summary, report)
     if not leaders:
-        return "No front could be read."
+        return "No fronts were measured as often as each other, so none is ranked."
     lines = [
         f"- {axis.title}: {report.name(method)} ({how})"
         for axis, method, how in leaders
@@ -272,21 +272,21 @@ def headline(summary, report):
         for name, titles in parts.items()
     )
     if not listed:
-        return "no front could be read"
+        return "no fronts can be ranked"
     return listed + (", so the axes disagree" if len(parts) > 1 else ", on every axis")
 
 
 def _leaders(summary, report):
-    """[(drift axis, method with the largest mean hypervolume, how large)], among those
-    methods that were looked at as often as most."""
-    counts = [m["checkpoints"] for m in summary["methods"].values() if m["hypervolume"]]
-    usual = max(counts, key=counts.count, default=None)
+    """[(drift axis, method with the largest mean hypervolume, how large)]; [] where
+    fronts are of unequally many looks."""
+    counts = {m["checkpoints"] for m in summary["methods"].values() if m["hypervolume"]}
     result = []
+    if len(counts) > 1:
+        return result
     for axis in report.drifts:
         means = {
             method: m["hypervolume"][axis.key]["mean"]
             for method, m in summary["methods"].items()
-            if m["checkpoints"] == usual
             if m["hypervolume"].get(axis.key, {}).get("mean") is not None
         }
         if means:

@@ -20,7 +20,11 @@ def at_multiples(schedule):
 
 
 def alike(steps, every, *, reset_every=0, reset_first=False):
-    """`Schedule.evaluations` of a study that measures every method at the same steps.
+    """`Schedule.evaluations` of a study that measures every method alike: at the same
+    steps, and as often.
+
+    Both sides of a reset are measured; a method with fewer resets than another is
+    measured in the middle of the widest gaps besides.
 
     Args: as of `regular`; reset_every, reset_first: the study's resets, around which
     all are measured whether or not a method of it is reset.
@@ -28,8 +32,11 @@ def alike(steps, every, *, reset_every=0, reset_first=False):
     shared = elastic_reset.calendar(steps, reset_every, at_zero=reset_first)
 
     def evaluations(resets, every_method):
-        del resets
-        return regular(steps, {*shared, *sum(map(tuple, every_method), ())}, every)
+        calendars = [set(calendar) for calendar in every_method]
+        asked = set(regular(steps, set(shared).union(*calendars), every))
+        for _ in range(max(map(len, calendars), default=0) - len(set(resets))):
+            asked.add(_middle_of_widest(sorted(asked)))
+        return frozenset(asked)
 
     return evaluations
 

@@ -172,6 +172,12 @@ def test_disagreeing_axes_are_in_the_headline(few):
     assert text.endswith("so the axes disagree.")
 
 
+def test_fronts_of_unequally_many_looks_are_not_ranked(few):
+    judged = _judged(few)._replace(findings=[])
+    assert report.answer(judged).endswith("so without a test, no fronts can be ranked.")
+    assert "so none is ranked." in report.render(judged)
+
+
 def test_a_final_policy_after_a_reset_is_said_so():
     records = reporting_records.make(3, steps=10)
     records = [r for r in records if r.get("eval/phase") != "final"]

@@ -118,12 +118,16 @@ def test_what_is_checked_is_what_is_evaluated(calendar, count):
     assert refused(eval_steps.check, steps, {"a": resets}, count) == spaced
 
 
-def test_by_default_all_methods_are_evaluated_at_the_same_steps():
+def test_by_default_all_methods_are_evaluated_alike_and_as_often():
     """Around the resets of any of them, whether or not they are reset themselves."""
     alike = eval_steps.alike(20, 5, reset_every=6)
     every = [[6, 12, 18], [7, 14]]
     expected = eval_steps.regular(20, {6, 7, 12, 14, 18}, 5)
-    assert alike([], every) == alike([7, 14], every) == expected
+    assert alike([6, 12, 18], every) == expected
+    assert alike([], every) > alike([7, 14], every) > expected
+    # Both sides of a reset are two looks: all methods have as many.
+    looks = {len(alike(r, every)) + len(r) for r in ([], [7, 14], [6, 12, 18])}
+    assert looks == {len(expected) + 3}
     counted = eval_steps.by_count(20, 7)
     assert counted([], every) == eval_steps.spaced(20, [], 7)
     assert counted([7, 14], every) == eval_steps.spaced(20, [7, 14], 7)
