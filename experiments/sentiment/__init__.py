@@ -159,9 +159,12 @@ def make_study(config, setting):
     study = language.study(config, make_tasks(config, setting), say=setting.report)
     measured = axes_of(config, study.task)
     study = instruct.extend(config, dataclasses.replace(study, axes=measured))
+    # A smallest effect on a reward is declared in deviations, not in its own units.
+    own = study.task.facts["own units"]
+    declared = [c for c in CLAIMS if not (own and c.endpoint.startswith("reward_at/"))]
     return dataclasses.replace(
         study,
-        claims=claims.possible(CLAIMS, study.methods, study.axes),
+        claims=claims.possible(declared, study.methods, study.axes),
         sections=SECTIONS,
     )
 
