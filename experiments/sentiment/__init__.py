@@ -159,13 +159,19 @@ def make_study(config, setting):
     study = language.study(config, make_tasks(config, setting), say=setting.report)
     measured = axes_of(config, study.task)
     study = instruct.extend(config, dataclasses.replace(study, axes=measured))
-    # A smallest effect on a reward is declared in deviations, not in its own units.
-    own = study.task.facts["own units"]
-    declared = [c for c in CLAIMS if not (own and c.endpoint.startswith("reward_at/"))]
+    asked = declared(study.task.facts["own units"])
     return dataclasses.replace(
         study,
-        claims=claims.possible(declared, study.methods, study.axes),
+        claims=claims.possible(asked, study.methods, study.axes),
         sections=SECTIONS,
+    )
+
+
+def declared(own_units):
+    """The claims about a run: a smallest effect on a reward is in deviations of π₀'s
+    samples, and says nothing about one in its own units."""
+    return tuple(
+        c for c in CLAIMS if not (own_units and c.endpoint.startswith("reward"))
     )
 
 
