@@ -36,6 +36,7 @@ def texts():
         "game_tuned.finals": lambda: ends("game_tuned", _GAME, _game(), test=True),
         "files": files,
         "speed": speed,
+        "smollm2": smollm2,
     }
     numbers = {
         f"measured.{name}": text for name, text in results.measured()["texts"].items()
@@ -123,7 +124,29 @@ def speed():
         cells[0] += f" ({ours:g} s against {theirs:g} s)"
         rows.append([row["workload"], row["against"], *cells])
     header = ["workload", "against", "iteration", "generation", "updates"]
-    return f"{markdown.table(header, rows)}\n\n{measured['about'].capitalize()}."
+    return f"{markdown.table(header, rows)}\n\n{_sentence(measured['about'])}."
+
+
+def smollm2():
+    """What an iteration of a real model of 135M parameters takes."""
+    measured = results.measured()["smollm2"]
+    ours, trl, before = (measured[name] for name in ("ours", "trl", "before"))
+    others = (f"{n} {measured[k]['seconds']:g}" for k, n in _VARIANTS.items())
+    return (
+        f"{_sentence(measured['about'])}: {ours['seconds']:g} s against TRL's "
+        f"{trl['seconds']:g} s ({trl['seconds'] / ours['seconds']:.1f} times as fast); "
+        f"{', '.join(others)}. Peak memory {ours['peak_gib']:g} GiB "
+        f"({ours['peak_while_compiling_gib']:g} where programs are compiled) against "
+        f"{trl['peak_gib']:g} GiB; it was {before['peak_gib']:g} GiB and "
+        f"{before['seconds']:g} s when π₀ was held twice and logits whole."
+    )
+
+
+def _sentence(text):
+    return text[0].upper() + text[1:]
+
+
+_VARIANTS = {"lora": "with adapters of rank 8", "bf16": "in bf16"}
 
 
 def _ratio(numbers):
