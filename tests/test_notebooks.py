@@ -36,7 +36,7 @@ EXPECTED = {
     "fronts": (
         2,
         (
-            r"elastic_reset +3 seeds, 14 checkpoints each",
+            r"elastic_reset +3 seeds, 14 looks each",
             r"resets after iterations 15 29 43",
             r"by hand (\d\.\d{6}), in the table \1",
             r"ppo +same half \d\.\d+ +other half",

@@ -128,7 +128,10 @@ def test_a_preset_that_is_not_there(monkeypatch, capsys):
         sentiment.main()
     (line,) = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2
-    assert line == "error: --preset papr: unknown; choose from paper, paper_nlpo5"
+    assert line == (
+        "error: --preset papr: unknown; choose from paper, paper_nlpo5, smollm2, "
+        "smollm2_lora"
+    )
 
 
 # Folders
