@@ -137,8 +137,8 @@ def run(config):
     )
     summary = report.write(output, records, about, rows=rows)
     report.show(summary, about, console=console)
-    for name in ("front.png", "curves.png", "report.md", "results.json"):
-        console.print(str(output / name), highlight=False, soft_wrap=True)
+    for path in report.written(output):
+        console.print(path, highlight=False, soft_wrap=True)
     return output
 
 

@@ -91,16 +91,6 @@ class Config:
 CONFIG = Config()
 
 
-def main():
-    config = command.parse(CONFIG, description=__doc__)
-    command.main(lambda: run(config))
-
-
-def run(config):
-    """Measures every world; returns the folder of the run."""
-    return experiment.run(config, EXPERIMENT)
-
-
 def announce(config, worlds, layout):
     """Lines that describe the run before it starts."""
     del layout
@@ -309,6 +299,7 @@ EXPERIMENT = experiment.Experiment(
     finish=finish,
     run=measure_all,
 )
+main, run = experiment.entry_points(EXPERIMENT, CONFIG, __doc__)
 
 if __name__ == "__main__":
     main()

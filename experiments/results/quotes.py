@@ -7,7 +7,6 @@ from experiments.pivot_translation import methods as game
 from rlhf_jax.evaluation import units
 from rlhf_jax.reporting import markdown
 from rlhf_jax.reporting import results as estimates
-from rlhf_jax.reporting.report import Report
 from rlhf_jax.studies import methods
 
 _FINALS = {
@@ -28,20 +27,17 @@ _POINTS = {"tax/skills": 100.0}
 
 def texts():
     """{name: text} of everything that a README may quote."""
-    made = {
-        "sentiment.finals": lambda: finals("sentiment", _FINALS),
-        "stories.finals": lambda: ends("stories", _judged(), methods.LABELS),
-        "imdb.finals": lambda: ends("imdb", _judged(), methods.LABELS),
-        "game_study.finals": lambda: ends("game_study", _GAME, _game(), test=True),
-        "game_tuned.finals": lambda: ends("game_tuned", _GAME, _game(), test=True),
-        "files": files,
-        "speed": speed,
-        "smollm2": smollm2,
+    return {
+        "sentiment.finals": finals("sentiment", _FINALS),
+        "stories.finals": ends("stories", _judged(), methods.LABELS),
+        "imdb.finals": ends("imdb", _judged(), methods.LABELS),
+        "game_study.finals": ends("game_study", _GAME, game.LABELS, test=True),
+        "game_tuned.finals": ends("game_tuned", _GAME, game.LABELS, test=True),
+        "files": files(),
+        "speed": speed(),
+        "smollm2": smollm2(),
+        **{f"measured.{k}": text for k, text in results.measured()["texts"].items()},
     }
-    numbers = {
-        f"measured.{name}": text for name, text in results.measured()["texts"].items()
-    }
-    return {**{name: make() for name, make in made.items()}, **numbers}
 
 
 def finals(name, columns):
@@ -71,26 +67,6 @@ def ends(name, columns, labels, *, test=False):
             cells.append(", ".join(f"{np.mean(list(v)):.1f}" for v in pair))
         rows.append([labels.get(method, method), *cells])
     header = ["method", *columns.values(), *["test BLEU-De, -En"] * test]
-    return markdown.table(header, rows)
-
-
-def verdicts(name):
-    """The primary comparisons of a kept result, and what came of them."""
-    kept = results.load(name)
-    about = Report("", axes=kept.axes, labels=methods.LABELS)
-    rows = []
-    for found in kept.summary["verdicts"]:
-        if found["secondary"]:
-            continue
-        scale = about.endpoint(found["endpoint"]).scale
-        word = found["word"]
-        gap = markdown.interval(found, scale) if word != "none" else found["reason"]
-        rows.append(
-            [found["family"], about.name(found["other"]), gap, found["p_holm"], word]
-        )
-    for row in rows:
-        row[3] = "" if isinstance(row[3], str) else markdown.number(row[3])
-    header = ["Elastic Reset is", "than", "difference", "Holm p", "verdict"]
     return markdown.table(header, rows)
 
 
@@ -172,7 +148,3 @@ def _brackets(summary):
 
 def _judged():
     return {k: v for k, v in _FINALS.items() if k != "tax/skills"} | {"gold": "judge"}
-
-
-def _game():
-    return game.LABELS

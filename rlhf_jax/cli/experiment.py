@@ -148,9 +148,7 @@ def report(config, done, *, title, question, scope, notes, panels=plots.PANELS):
     final = [row for row in rows if row["phase"] == "final"]
     samples.show(samples.unselected(final, 4), console=console)
     reports.show(results, about, console=console)
-    names = ("front.png", "curves.png", "report.md", "results.json")
-    say(console, [str(folder / name) for name in names])
-    say(console, [f"done in {progress.duration(done.wall)}"])
+    say(console, [*reports.written(folder), f"done in {progress.duration(done.wall)}"])
     return results
 
 

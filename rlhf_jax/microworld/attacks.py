@@ -48,10 +48,7 @@ def mutate(world, rng, texts):
     """
     changed, length = texts.copy(), (texts != world.pad_id).sum(1)
     for row, n in zip(changed, length, strict=True):
-        at, kind = (
-            rng.integers(max(n - 1, 1)),
-            rng.choice(("role", "any", "add", "drop")),
-        )
+        at, kind = rng.integers(max(n - 1, 1)), rng.choice(_CHANGES)
         word = rng.integers(1, len(world.vocabulary))
         if kind == "role":
             alike = np.flatnonzero(world.lexicon.role == world.lexicon.role[row[at]])

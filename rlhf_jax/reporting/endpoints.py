@@ -109,7 +109,7 @@ def pair(one, other, name, axes):
     if any(run.diverged(_measured(axes)) for run in (one, other)):
         return np.nan, np.nan
     if endpoint.reading not in OF_A_FRONT:
-        numbers = [_of_run(run, axes).get(name) for run in (one, other)]
+        numbers = [_whole(run, endpoint) for run in (one, other)]
         return None if None in numbers else tuple(numbers)
     axis, measured = endpoint.axis, endpoint.measure or REWARD
     if not all(run.has_front(axis) and run.has(measured) for run in (one, other)):
@@ -124,6 +124,15 @@ def pair(one, other, name, axes):
         )
     values = one.gains(measured), other.gains(measured)
     return fronts.matched(one.paths(axis), other.paths(axis), values)
+
+
+def _whole(run, endpoint):
+    """A run's final measure, or its last look where it has resets; None without one."""
+    if endpoint.axis.key not in run.rows[-1]:
+        return None
+    if endpoint.reading == "final":
+        return run.final(endpoint.axis)
+    return float(run.values(endpoint.axis)[-1]) if run.cycle[-1] else None
 
 
 def _at_own_drift(one, other, axis, measure):

@@ -186,13 +186,21 @@ def _attained(panel, group, axis, reward, style, *, band=True, **line):
     drifts = np.linspace(0.0, min(reach), _POINTS)
     best = np.stack([run.attained(reward, axis, drifts) for run in group])
     panel.plot(drifts, best.mean(0), **line)
-    names = [run.unit.world for run in group]
-    worlds = np.stack([best[np.equal(names, w)].mean(0) for w in sorted(set(names))])
-    if band and len(worlds) >= statistics.MIN_WORLDS:
-        bounds = [statistics.t_interval(column) for column in worlds.T]
-        low, high = [b.low for b in bounds], [b.high for b in bounds]
+    if band:
+        _band(panel, drifts, best, [run.unit for run in group], style)
+
+
+def _band(panel, x, table, rows, style):
+    """The 95% t-interval over worlds of a mean curve, where there are enough of them.
+
+    Args: table [U, N]; rows: the unit of each row.
+    """
+    names = [unit.world for unit in rows]
+    worlds = np.stack([table[np.equal(names, w)].mean(0) for w in sorted(set(names))])
+    if len(worlds) >= statistics.MIN_WORLDS:
+        bounds = np.array([statistics.t_interval(column) for column in worlds.T])
         shade = {"color": style["color"], "alpha": 0.16, "lw": 0, "zorder": 1}
-        panel.fill_between(drifts, low, high, **shade)
+        panel.fill_between(x, bounds[:, 1], bounds[:, 2], **shade)
 
 
 def _after_reset(row):
@@ -272,12 +280,7 @@ def _curve(panel, by_unit, style):
         return
     single = {} if len(steps) == 1 else {"marker": None}
     panel.plot(steps, table.mean(0), **{**style, **single}, lw=1.9, zorder=4)
-    names = [unit.world for unit in by_unit]
-    worlds = np.stack([table[np.equal(names, w)].mean(0) for w in sorted(set(names))])
-    if len(worlds) >= statistics.MIN_WORLDS:
-        bounds = np.array([statistics.t_interval(column) for column in worlds.T])
-        shade = {"color": style["color"], "alpha": 0.16, "lw": 0, "zorder": 1}
-        panel.fill_between(steps, bounds[:, 1], bounds[:, 2], **shade)
+    _band(panel, steps, table, list(by_unit), style)
 
 
 def _aligned(by_unit):

@@ -112,6 +112,13 @@ def write(run_dir, records, report, *, rows=(), budget=None, wall=None):
     return summary
 
 
+def written(run_dir):
+    """What `write` left there for a reader: pictures, the page, the numbers."""
+    names = ("front.png", "curves.png", "differences.png", "report.md", "results.json")
+    paths = (pathlib.Path(run_dir) / name for name in names)
+    return [str(path) for path in paths if path.exists()]
+
+
 def draw(run_dir, records, report):
     """Writes front.png and curves.png."""
     front, curves = (pathlib.Path(run_dir) / f"{n}.png" for n in ("front", "curves"))

@@ -27,6 +27,11 @@ class Run(NamedTuple):
     layout: Any = None
 
     @property
+    def origin(self):
+        """As in records: {"method", "world", "seed"}."""
+        return {"method": self.method, **self.unit._asdict()}
+
+    @property
     def name(self):
         """As in file names: "elastic_reset-0-2", of world 0 and seed 2."""
         return f"{self.method}-{self.unit.world}-{self.unit.seed}"

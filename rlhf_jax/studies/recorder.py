@@ -96,7 +96,7 @@ class Recorder:
         if not self._is_listed(run):
             return metrics
         self._write(run, metrics, step)
-        origin = {"method": run.method, **run.unit._asdict(), "step": step}
+        origin = {**run.origin, "step": step}
         for row in samples[: self._study.schedule.logged_samples]:
             self._files.samples.append({**origin, "phase": phase, **row})
         return metrics
@@ -112,7 +112,7 @@ class Recorder:
 
     def _write(self, run, metrics, step):
         log, bar = self._files.log, self._files.bar
-        log.write(metrics, method=run.method, **run.unit._asdict(), step=step)
+        log.write(metrics, **run.origin, step=step)
         shown = self._study.shown.items()
         live = {name: metrics[key] for name, key in shown if key in metrics}
         bar.update(None if self._before is None else self._before + step, **live)
@@ -168,9 +168,7 @@ class Recorder:
             return
         weights = self._trainer.weights(self._best_policy)
         metrics, _ = _ask(self._study.of_best, weights, self._run)
-        run = self._run
-        origin = {"method": run.method, **run.unit._asdict()}
-        self._files.log.write(metrics, **origin, step=step)
+        self._files.log.write(metrics, **self._run.origin, step=step)
 
 
 def restore(study, run, trainer, checkpoints):
