@@ -5,7 +5,7 @@ prefers. Methods share prompts, rewards, seeds and compiled programs, and are co
 on three drift axes at once: NLL of human text, exact KL to the initial model, skills.
 
     python -m experiments.sentiment                      # microworld, minutes, offline
-    python -m experiments.sentiment --methods all --seeds 10
+    python -m experiments.sentiment --methods all --worlds 15 --seeds 2 --num-evals 14
     python -m experiments.sentiment --preset paper       # IMDB as published, on a GPU
     python -m experiments.sentiment --preset smollm2 \\
         --policy path/to/smollm2 --dataset path/to/imdb  # an instruct model
