@@ -28,6 +28,7 @@ from rlhf_jax.runtime import processes
 PREFIX = ".unfinished-"
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+_POLL = 1.0  # seconds between attempts to take a lock
 _PATIENCE = 30  # seconds for a new folder to appear on all hosts, as over NFS
 
 
@@ -175,32 +176,43 @@ def sync(path):
 
 
 @contextlib.contextmanager
-def lock(path):
+def lock(path, wait=None):
     """Holds the folder `path`, created if missing, for this process.
 
-    Raises ValueError if another process holds it. The system releases the lock of a
-    process that is killed; the file `LOCK` that it leaves behind locks nothing. A file
-    system without locks is used without one.
+    If another process holds it, raises ValueError; with `wait`, calls wait() about once
+    a second, which may raise, until the folder is free. The system releases the lock of
+    a process that is killed; the file `LOCK` that it leaves behind locks nothing. A
+    file system without locks is used without one.
     """
     path = pathlib.Path(path)
-    path.mkdir(parents=True, exist_ok=True)
-    file = path / LOCK
-    held = filelock.FileLock(file, blocking=False, fallback_to_soft=False)
-    try:
-        held.acquire()
-    except filelock.Timeout:
-        raise ValueError(
-            f"another process is at work in {path}: wait for it, stop it, or choose "
-            "another folder"
-        ) from None
-    except OSError:
-        pass
+    while not (held := _try_to_lock(path)):
+        if wait is None:
+            raise ValueError(
+                f"another process is at work in {path}: wait for it, stop it, or "
+                "choose another folder"
+            )
+        wait()
+        time.sleep(_POLL)
     try:
         yield
     finally:
         if held.is_locked:
-            file.unlink(missing_ok=True)  # first: no other process can hold it yet
+            # first: no other process can hold it yet
+            pathlib.Path(held.lock_file).unlink(missing_ok=True)
             held.release()
+
+
+def _try_to_lock(path):
+    """The lock of the folder `path`, or None if another process holds it."""
+    path.mkdir(parents=True, exist_ok=True)
+    held = filelock.FileLock(path / LOCK, blocking=False, fallback_to_soft=False)
+    try:
+        held.acquire()
+    except filelock.Timeout:
+        return None
+    except OSError:  # a file system without locks
+        pass
+    return held
 
 
 def is_locked(path):

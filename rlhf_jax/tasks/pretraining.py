@@ -1,5 +1,6 @@
 """Pretraining that runs once: its weights are cached."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax.algorithms import sft
-from rlhf_jax.runtime import checkpoint
+from rlhf_jax.runtime import checkpoint, files, loop, processes
 from rlhf_jax.studies import supervised
 from rlhf_jax.studies.trainable import Trainable
 
@@ -33,34 +34,65 @@ def cached(
     params = checkpoint.load_params(folder, target)
     if params is not None:
         return params
-    name = folder.with_name(f"{folder.name}.unfinished")
-    unfinished = checkpoint.Checkpointer(name, keep=1, config_digest="pretraining")
-    trainer = supervised.trainer(
-        Trainable(init()),
-        data(),
-        supervised.Objective(model, sft.make_loss, sft.count, config),
-        rows=rows,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        layout=layout,
-    )
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    with _alone(unfinished, report, signals):
+        params = checkpoint.load_params(folder, target)  # another's, perhaps, by now
+        checkpoints = checkpoint.Checkpointer(
+            unfinished, keep=1, config_digest="pretraining"
+        )
+        if params is None:
+            trainer = supervised.trainer(
+                Trainable(init()),
+                data(),
+                supervised.Objective(model, sft.make_loss, sft.count, config),
+                rows=rows,
+                steps=steps,
+                learning_rate=learning_rate,
+                seed=seed,
+                layout=layout,
+            )
+            params = supervised.fit(
+                trainer,
+                steps=steps,
+                layout=layout,
+                report=_told(report, steps),
+                checkpoints=checkpoints,
+                save_every=save_every,
+                signals=signals,
+            )
+            checkpoint.save_params(folder, params)
+        checkpoints.clear()
+    return params
 
+
+def _told(report, steps):
     def log(step, metrics):
         report("pretraining", done=step, total=steps, nll=metrics["nll"])
 
-    params = supervised.fit(
-        trainer,
-        steps=steps,
-        layout=layout,
-        report=log,
-        checkpoints=unfinished,
-        save_every=save_every,
-        signals=signals,
-    )
-    checkpoint.save_params(folder, params)
-    unfinished.clear()
-    return params
+    return log
+
+
+@contextlib.contextmanager
+def _alone(folder, report, signals):
+    """Waits while another process pretrains in `folder`, then holds it.
+
+    The first host of a run waits; the others meet it at the next thing they share.
+    """
+    if not processes.first():
+        yield
+        return
+    said = False
+
+    def wait():
+        nonlocal said
+        if not said:
+            report("waiting for another process that pretrains the same model ...")
+        said = True
+        if signals is not None and signals.received:
+            raise loop.Interrupted(f"{signals.received} while another pretrains")
+
+    with files.lock(folder, wait):
+        yield
 
 
 @functools.lru_cache(maxsize=8)

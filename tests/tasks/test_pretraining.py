@@ -1,5 +1,6 @@
 """Pretraining: done once, kept in the cache, and resumed where it was stopped."""
 
+import contextlib
 import shutil
 
 import jax
@@ -9,7 +10,7 @@ import small_study
 import tiny
 
 from rlhf_jax import optim
-from rlhf_jax.runtime import loop, parallel
+from rlhf_jax.runtime import files, loop, parallel
 from rlhf_jax.tasks import pretraining
 from rlhf_jax.types import Tokens
 
@@ -21,10 +22,13 @@ def data():
     return Tokens(tokens, np.ones_like(tokens), np.ones_like(tokens))
 
 
-def pretrained(folder, signals=None, data=data, told=None):
-    """The weights at `folder`; `told` collects the steps done."""
+def pretrained(folder, signals=None, data=data, told=None, waiting=None):
+    """The weights at `folder`; `told` collects the steps done; waiting() is called
+    when another process pretrains them."""
 
-    def report(text, done, total, nll):
+    def report(text, done=None, total=None, nll=None):
+        if text.startswith("waiting"):
+            return waiting()
         assert (text, total) == ("pretraining", STEPS) and np.isfinite(nll)
         if told is not None:
             told.append(done)
@@ -72,6 +76,28 @@ def test_a_stopped_pretraining_goes_on_bit_for_bit(whole, tmp_path):
     assert len(first) >= SAVE_EVERY and first + rest == [1, 2, 3, 4, 5, 6, 7]
     jax.tree.map(np.testing.assert_array_equal, params, pretrained(whole, data=unused))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_two_processes_pretrain_once(whole, tmp_path):
+    folder = tmp_path / "model"
+    other = contextlib.ExitStack()
+    other.enter_context(files.lock(tmp_path / "model.unfinished"))
+
+    def waiting():
+        shutil.copytree(whole, folder)
+        other.close()
+
+    params = pretrained(folder, data=unused, waiting=waiting)
+    jax.tree.map(np.testing.assert_array_equal, params, pretrained(whole, data=unused))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_who_waits_can_be_stopped(tmp_path):
+    signals, said = small_study.StopAfter(0), []
+    with files.lock(tmp_path / "model.unfinished"):
+        with pytest.raises(loop.Interrupted, match="while another pretrains"):
+            pretrained(tmp_path / "model", signals, waiting=lambda: said.append(1))
+    assert said == [1]
 
 
 def test_damaged_weights_are_one_error(whole, tmp_path):
