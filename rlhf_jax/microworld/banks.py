@@ -99,13 +99,10 @@ FIXED = {
     "link": _words("given despite"),  # to an opening of the same, of another sentiment
     **{"stop": (".",), "comma": (",",), "bang": ("!",), "colon": (":",), "ask": ("?",)},
     "relation": _words("director star genre year home friend"),
-    "form": _words("review question translate reverse compare rate"),
+    "form": _words("review question translate compare rate"),
     "skill": _words("of 's plus better score"),
     "label": ("A", "B"),
 }
 
-# Onsets and rhymes of the two toy languages.
-TOY = (
-    (_words("ka lo mi su te ro na vi"), _words("ki lu mo pa ta")),
-    (_words("bre dro gla spe tri sko fle kru"), _words("n sk lm x rt")),
-)
+# Onsets and endings of the toy language.
+TOY = _words("ka lo mi su te ro na vi"), _words("ki lu mo pa ta")

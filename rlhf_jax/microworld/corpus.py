@@ -13,8 +13,8 @@ from rlhf_jax.microworld import judging, padding, reviews, skills
 class Mixture:
     """Shares of the kinds of text; a kind too long for a row has none."""
 
-    reviews: float = 0.49
-    skills: float = 0.31
+    reviews: float = 0.60
+    skills: float = 0.20
     judging: float = 0.20
 
 
@@ -24,6 +24,9 @@ class Text(NamedTuple):
     tokens: np.ndarray  # [N, L] int32, right-padded
     mask: np.ndarray  # [N, L] int32
     target_mask: np.ndarray  # [N, L] int32: all words but the first
+
+
+_SHORTEST = 8  # words of a skill's question and answer
 
 
 def sample(world, rng, rows, *, length=64, mixture=Mixture(), split="train"):
@@ -71,9 +74,9 @@ def _judging(world, rng, n, *, split, length):
 
 
 def _skills(world, rng, n, *, split, length):
-    """Questions with their answers, several per row."""
-    per_row = length // (skills.WIDTH + skills.ANSWER)
-    counts = rng.multinomial(n * per_row, skills.SHARES)
+    """Questions with their answers, as many in a row as fit."""
+    count = n * length // _SHORTEST
+    counts = rng.multinomial(count, skills.SHARES)
     parts = [
         skills.items(world, kind, split, count, rng=rng)
         for kind, count in zip(skills.KINDS, counts, strict=True)
@@ -81,9 +84,6 @@ def _skills(world, rng, n, *, split, length):
     question, question_mask, answer, answer_mask = (
         np.concatenate(fields) for fields in zip(*parts, strict=True)
     )
-    order = rng.permutation(n * per_row)
-    rows = [
-        np.concatenate(pair, axis=1)[order].reshape(n, -1)
-        for pair in ((question, answer), (question_mask, answer_mask))
-    ]
-    return padding.join(tuple(rows))
+    texts = padding.join((question, question_mask), (answer, answer_mask))
+    order = rng.permutation(count)
+    return padding.pack(*(x[order] for x in texts), rows=n, width=length)

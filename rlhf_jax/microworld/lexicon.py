@@ -47,7 +47,7 @@ def create(rng: np.random.Generator) -> Lexicon:
     valued, drawn = _draw_valued(rng), _draw_plain(rng)
     drawn |= {role: [word for word, *_ in words] for role, words in valued.items()}
     drawn |= {role: list(words) for role, words in banks.FIXED.items()}
-    drawn["source"], drawn["target"] = _toy_words(rng, drawn)
+    drawn["source"] = _toy_words(rng, drawn)
     role_names = ("special", *drawn)
     vocabulary = SPECIALS + tuple(word for words in drawn.values() for word in words)
     index = {word: position for position, word in enumerate(vocabulary)}
@@ -110,13 +110,11 @@ def _draw_valued(rng):
 
 
 def _toy_words(rng, drawn):
-    """Two vocabularies of 32 made-up words each, with different sounds."""
+    """32 made-up words of a toy language."""
     taken = {word for words in drawn.values() for word in words}
-    languages = []
-    for onsets, endings in banks.TOY:
-        made = [a + b for a in onsets for b in endings]
-        languages.append(_pick(rng, [word for word in made if word not in taken], 32))
-    return languages
+    onsets, endings = banks.TOY
+    made = [first + last for first in onsets for last in endings]
+    return _pick(rng, [word for word in made if word not in taken], 32)
 
 
 def _topics(rng, roles, size):

@@ -27,6 +27,33 @@ def join(*pieces, pad="right", width=None):
     return tokens.astype(np.int32), mask
 
 
+def pack(tokens, mask, *, rows, width):
+    """Fills rows with texts one after the other, each text whole in one row.
+
+    tokens, mask [N, L], padded on the right. Texts go into a row until one does not
+    fit, which begins the next. Returns tokens and mask, [rows, width] int32, of the
+    texts that these rows hold. Raises ValueError if there are too few texts, or one is
+    longer than a row.
+    """
+    lengths = np.asarray(mask).sum(1)
+    if lengths.max() > width:
+        raise ValueError(f"a text of {lengths.max()} tokens does not fit {width}")
+    row, start = np.zeros((2, len(lengths)), int)
+    number = used = 0
+    for text, length in enumerate(lengths.tolist()):
+        if used + length > width:
+            number, used = number + 1, 0
+        row[text], start[text] = number, used
+        used += length
+    if number < rows:
+        raise ValueError(f"{len(lengths)} texts fill {number} rows, not {rows}")
+    text, place = np.nonzero(np.asarray(mask) * (row < rows)[:, None])
+    packed, packed_mask = np.zeros((2, rows, width), np.int32)
+    where = row[text], start[text] + place
+    packed[where], packed_mask[where] = np.asarray(tokens)[text, place], 1
+    return packed, packed_mask
+
+
 def _columns(piece, rows):
     if isinstance(piece, tuple):
         return np.asarray(piece[0]), (np.asarray(piece[1]) != 0).astype(np.int8)

@@ -3,27 +3,31 @@
     fact         question director of moonfall ? -> karin
     hop          question home of director of moonfall ? -> bergen
     addition     question 23 plus 5 ? -> 28 (mod 100)
-    translation  translate kaki lopa mimo suta roki ? -> spelm bren drox krun glart
-    reversal     reverse kaki spelm lopa bren mimo ? -> mimo bren lopa spelm kaki
+    translation  translate kaki lopa mimo suta roki ? -> warm plot slow crew cast
+    rating       the slow crew , the warm mood , the dull cast . question score ? -> 1
 
-Translation is word by word with neighbours swapped, in the order 2 1 4 3 5. Facts, hops
-and the 800 additions are knowledge: all splits share them and test recall (models this
-small memorise addition). Items of the other kinds are split by a hash.
+Translation is from a toy language into the words of reviews, word by word with
+neighbours swapped, in the order 2 1 4 3 5. Facts, hops and the 800 additions are
+knowledge: all splits share them and test recall (models this small memorise addition).
+Items of the other kinds are split by a hash. A rating is how many of the phrases
+praise. Translation writes, and rating reads, the words of reviews: alignment on
+reviews moves what these skills need, as it does in real models.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from rlhf_jax.microworld import splits
+from rlhf_jax.microworld import draws, splits
 
-KINDS = ("fact", "hop", "addition", "translation", "reversal")
+KINDS = ("fact", "hop", "addition", "translation", "rating")
 KNOWN = ("fact", "hop", "addition")
 # Each kind's share of the corpus, larger for those that are harder to learn.
-SHARES = (0.10, 0.11, 0.22, 0.16, 0.41)
-WIDTH = 8  # tokens of a question
+SHARES = (0.13, 0.16, 0.34, 0.22, 0.15)
+WIDTH = 16  # tokens of the longest question
 ANSWER = 6  # tokens of an answer, with the end word
 ADDEND = 8  # the second operand of an addition is below this
+PHRASES = 3  # of a passage to read
 
 
 class Items(NamedTuple):
@@ -85,23 +89,38 @@ def _choose_made(world, kind, rng, n, split, fixed):
 
 
 def _operands(world, kind, rng, n):
-    words = world.lexicon
     if kind == "translation":
-        return words["source"][rng.integers(32, size=(n, 5))]
-    return np.concatenate([words["source"], words["target"]])[
-        rng.integers(64, size=(n, 5))
-    ]
+        return world.lexicon["source"][rng.integers(32, size=(n, 5))]
+    return _passages(world.lexicon, rng, n)
+
+
+def _passages(words, rng, n):
+    """[N, 2 · PHRASES]: each phrase's adjective and aspect.
+
+    Aspects differ; adjectives are any that fit, all equally often.
+    """
+    order = rng.random((n, len(words["aspect"]))).argsort(1)[:, :PHRASES]
+    adjectives = np.concatenate([words["praise_adjective"], words["blame_adjective"]])
+    fitting = words.fits[adjectives].T[words.topic[words["aspect"]]]  # [A, adjectives]
+    chosen = draws.Draws.of_rows(fitting.astype(float))(rng, order.ravel())
+    phrases = adjectives[chosen].reshape(n, -1), words["aspect"][order]
+    return np.stack(phrases, axis=2).reshape(n, -1)
 
 
 def _solve(world, kind, operands):
     """Questions and answers of made-up operands, [N, any] word ids."""
     words = world.lexicon
     if kind == "translation":
-        answers = world.translation[operands[:, [1, 0, 3, 2, 4]]]
-    else:
-        answers = operands[:, ::-1]
-    form = words.id("translate" if kind == "translation" else "reverse")
-    return np.insert(operands, 0, form, axis=1), answers
+        question = np.insert(operands, 0, words.id("translate"), axis=1)
+        return question, world.translation[operands[:, [1, 0, 3, 2, 4]]]
+    phrases = operands.reshape(-1, PHRASES, 2)
+    praised = (words.polarity[phrases[..., 0]] > 0).sum(1, keepdims=True)
+    before, after = np.full((2, *phrases.shape[:2], 1), words.id("the"))
+    after[:], after[:, -1] = words.id(","), words.id(".")
+    passage = np.concatenate([before, phrases, after], axis=2)
+    asked = np.tile(words.ids("question score"), (len(operands), 1))
+    question = np.hstack([passage.reshape(len(operands), -1), asked])
+    return question, words["number"][praised]
 
 
 def _sums(world, kind):

@@ -29,7 +29,7 @@ class World:
     lexicon: lexicon.Lexicon
     films: Films
     grammar: grammar.Grammar
-    translation: np.ndarray  # [V] int32: the target word of each source word, else 0
+    translation: np.ndarray  # [V] int32: what a toy word means in reviews, else 0
 
     pad_id, eos_id, bos_id, unk_id = 0, 1, 2, 3
 
@@ -53,7 +53,9 @@ def create(seed: int = 0) -> World:
     streams = np.random.default_rng([seed, 20312]).spawn(4)
     words = lexicon.create(streams[0])
     translation = np.zeros(len(words.vocabulary), np.int32)
-    translation[words["source"]] = streams[3].permutation(words["target"])
+    roles = "aspect", "praise_adjective", "blame_adjective"
+    meanings = np.concatenate([words[role] for role in roles])
+    translation[words["source"]] = streams[3].permutation(meanings)[:32]
     return World(
         seed,
         words,

@@ -20,7 +20,7 @@ from rlhf_jax.tasks import pretraining, world_rewards
 from rlhf_jax.types import Prompts, Tokens
 
 CONTEXT = 64  # of the policy
-LENGTH = 56  # of a row of its corpus: a review, or four skills
+LENGTH = 56  # of a row of its corpus: a review, or about five skills
 
 
 @dataclasses.dataclass(frozen=True)

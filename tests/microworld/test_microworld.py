@@ -72,7 +72,7 @@ def test_vocabulary_is_as_large_as_promised(world):
     assert sizes["title"] == 48 and sizes["name"] == 32 and sizes["genre"] == 4
     assert sizes["aspect"] == 30 and sizes["number"] == 100
     assert sizes["praise_adjective"] == sizes["blame_adjective"] == 24
-    assert sizes["source"] == sizes["target"] == 32
+    assert sizes["source"] == 32
     assert (world.pad_id, world.eos_id, world.bos_id, world.unk_id) == (0, 1, 2, 3)
 
 
@@ -167,7 +167,8 @@ def test_reviews_have_the_promised_shape(world, sampled):
     assert (valid.sum(1) <= reviews.RESPONSE).mean() > 0.98
     sober = flaws[:, 0]
     count = np.isin(words, world.lexicon["aspect"]).sum(1)
-    assert count[sober].max() <= 5 and count.mean() > 1.5
+    assert (count[sober] <= 5).mean() > 0.995  # but for the noise of single words
+    assert count.mean() > 1.5
 
 
 def test_fifteen_percent_are_flawed_and_gold_dislikes_it(world):
@@ -223,13 +224,13 @@ def test_corpus_documents_begin_and_end(world):
             np.isin(begins, [world.lexicon.id(word) for word in words]).mean()
             for words in (["review"], ["compare", "rate"])
         ]
-        expected = (0.49, 0.20) if length == 96 else (0.6125, 0.0)
+        expected = (0.60, 0.20) if length == 96 else (0.75, 0.0)
         np.testing.assert_allclose(share, expected, atol=4 * 0.0112)
 
 
 def test_corpus_order_is_shuffled(world, rng):
     text = corpus.sample(world, rng, 4000, length=64)
-    form = text.tokens[:, 1] == world.lexicon.id("reverse")
+    form = text.tokens[:, 1] == world.lexicon.id("translate")
     halves = form[:2000].mean(), form[2000:].mean()
     share = form.mean()
     assert abs(halves[0] - halves[1]) < 4 * np.sqrt(share * (1 - share) / 1000)
@@ -259,6 +260,17 @@ def test_join_squeezes_padding_out():
     tokens, mask = padding.join(left, 2, right, pad="left", width=5)
     np.testing.assert_array_equal(tokens, [[0, 7, 8, 2, 3], [6, 7, 2, 4, 4]])
     np.testing.assert_array_equal(mask, tokens != 0)
+
+
+def test_pack_puts_whole_texts_one_after_the_other():
+    tokens = np.array([[1, 2, 3], [4, 5, 0], [6, 0, 0], [7, 8, 9], [1, 1, 0]])
+    packed, mask = padding.pack(tokens, tokens != 0, rows=2, width=5)
+    np.testing.assert_array_equal(packed, [[1, 2, 3, 4, 5], [6, 7, 8, 9, 0]])
+    np.testing.assert_array_equal(mask, packed != 0)
+    with pytest.raises(ValueError, match="5 texts fill 2 rows, not 3"):
+        padding.pack(tokens, tokens != 0, rows=3, width=5)
+    with pytest.raises(ValueError, match="a text of 3 tokens does not fit 2"):
+        padding.pack(tokens, tokens != 0, rows=1, width=2)
 
 
 def test_splits_are_80_10_10(rng):

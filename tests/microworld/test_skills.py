@@ -76,14 +76,28 @@ def test_translations_swap_neighbours(world):
         assert answer == [meant[i] for i in (1, 0, 3, 2, 4)]
 
 
-def test_translation_is_one_to_one(world):
-    meaning = world.translation[world.lexicon["source"]]
-    assert set(meaning) == set(world.lexicon["target"])
+def test_translation_is_one_to_one_into_words_of_reviews(world):
+    words = world.lexicon
+    meaning = world.translation[words["source"]]
+    used = {*words["aspect"], *words["praise_adjective"], *words["blame_adjective"]}
+    assert len(set(meaning)) == len(words["source"]) == 32 and set(meaning) <= used
+    assert (world.translation > 0).sum() == 32
 
 
-def test_reversals_are_backwards(world):
-    for (_, *words, _), answer in rows(world, "reversal"):
-        assert answer == words[::-1]
+def test_a_rating_counts_the_phrases_that_praise(world):
+    words, counts = world.lexicon, []
+    praised = {world.vocabulary[i] for i in words["praise_adjective"]}
+    for (*passage, form, score, ask), (answer,) in rows(world, "rating"):
+        assert (form, score, ask) == ("question", "score", "?")
+        passage = np.reshape(passage, (skills.PHRASES, 4))
+        assert [*passage[:, 3]] == [",", ",", "."] and {*passage[:, 0]} == {"the"}
+        for adjective, aspect in passage[:, 1:3]:
+            assert words.fits[words.id(adjective), words.topic[words.id(aspect)]]
+        assert len({*passage[:, 2]}) == skills.PHRASES
+        counts.append(sum(word in praised for word in passage[:, 1]))
+        assert int(answer) == counts[-1]
+    expected = 300 * np.array([1, 3, 3, 1]) / 8
+    np.testing.assert_allclose(np.bincount(counts), expected, atol=35)
 
 
 @pytest.mark.parametrize("kind", skills.KINDS)
@@ -101,7 +115,7 @@ def test_items_are_padded_fixed_and_distinct(world, kind):
     assert len(np.unique(items.questions, axis=0)) == 300
 
 
-@pytest.mark.parametrize("kind", ["translation", "reversal"])
+@pytest.mark.parametrize("kind", ["translation", "rating"])
 def test_made_items_of_the_splits_are_disjoint(world, kind):
     seen = [
         {tuple(row) for row in skills.items(world, kind, split, 2000).questions}
@@ -111,7 +125,7 @@ def test_made_items_of_the_splits_are_disjoint(world, kind):
 
 
 def test_correct_wants_the_answer_and_its_end(world):
-    items = skills.items(world, "reversal", "test", 4)
+    items = skills.items(world, "translation", "test", 4)
     right, mask = items.answers.copy(), items.answer_mask.copy()
     assert skills.correct(items.answers, right, mask).all()
     wide = [np.pad(x, [(0, 0), (0, 3)], constant_values=1) for x in (right, mask)]
@@ -173,4 +187,6 @@ def test_looking_at_a_world_prints_all_its_texts():
         "2",
     ]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert all(word in shown for word in ("reviews", "reversal", "judging", "nats"))
+    assert all(
+        word in shown for word in ("reviews", "translate", "rating", "judging", "nats")
+    )
