@@ -1,5 +1,7 @@
 """Negative controls: what should not happen, and whether it did."""
 
+import numpy as np
+
 from rlhf_jax.evaluation import units
 from rlhf_jax.evaluation.axes import GOLD, STANDARD
 from rlhf_jax.reporting import claims, evaluations, markdown
@@ -7,29 +9,45 @@ from rlhf_jax.reporting import claims, evaluations, markdown
 COPIES = "elastic_reset", "elastic_reset_copy"  # one arm, and under another key
 
 
+# Method: the control, what should happen, and whether the gold of a unit (at the
+# start, at its peak, at the end) shows it.
+GOLD_CONTROLS = {
+    "ppo_gold": (
+        "proxy = gold",
+        "gold rises and stays",
+        lambda start, peak, last: last - start >= 0.8 * (peak - start) > 0,
+    ),
+    "ppo_random": (
+        "random reward model",
+        "gold does not rise",
+        lambda start, peak, last: last <= start + 0.05,
+    ),
+    "sft_placebo": (
+        "SFT on own samples",
+        "gold stays",
+        lambda start, peak, last: abs(last - start) <= 0.1,
+    ),
+}
+_ENOUGH = 0.9  # of the units
+
+
 def judge(records):
     """(name, what should happen, what happened, passed) of controls that were run."""
-    series = {}
-    for record in records:
-        if GOLD.key in record:
-            key = record["method"], units.of(record)
-            series.setdefault(key, []).append(record[GOLD.key])
     rows = []
-    for (method, unit), golds in series.items():
-        start, last, peak = golds[0], golds[-1], max(golds)
-        what = f"gold {start:.3f} → peak {peak:.3f} → {last:.3f}"
-        if method == "ppo_gold":
-            fine = last - start >= 0.8 * (peak - start) and peak > start
-            text = f"proxy = gold, world/seed {unit}"
-            rows.append((text, "gold rises and stays", what, fine))
-        if method == "ppo_random":
-            fine = last <= start + 0.05
-            text = f"random reward model, world/seed {unit}"
-            rows.append((text, "gold does not rise", what, fine))
-        if method == "sft_placebo":
-            fine = abs(last - start) <= 0.1
-            text = f"SFT on own samples, world/seed {unit}"
-            rows.append((text, "gold stays", what, fine))
+    for method, (name, should, holds) in GOLD_CONTROLS.items():
+        found = {}
+        for record in records:
+            if record["method"] == method and GOLD.key in record:
+                found.setdefault(units.of(record), []).append(record[GOLD.key])
+        if found:
+            golds = [(series[0], max(series), series[-1]) for series in found.values()]
+            held = sum(holds(*gold) for gold in golds)
+            start, peak, last = np.mean(golds, axis=0)
+            what = (
+                f"in {held} of {len(golds)} runs; in the mean {start:.3f} → peak "
+                f"{peak:.3f} → {last:.3f}"
+            )
+            rows.append((name, should, what, held >= _ENOUGH * len(golds)))
     return [*rows, *_copies(records)]
 
 

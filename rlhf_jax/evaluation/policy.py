@@ -104,20 +104,29 @@ def _logps(model, params, tokens, mask):
     return responses.logps_of_states(model, params, hidden[:, :-1], tokens[:, 1:])
 
 
-def make_answer(model, *, config):
-    """`answer(params, (tokens, mask)) -> (tokens [B, T], mask [B, T])`, by greedy
-    decoding."""
+def make_answers(model):
+    """`answers(params, data) -> (right [B] bool, logps [B] in nats)` of given answers.
 
-    def answer(params, rows):
-        tokens, mask = rows
-        keys = jax.vmap(jax.random.key)(jnp.zeros(tokens.shape[0], jnp.uint32))
-        out = sampling.generate(
-            model, params, Prompts(tokens, mask), keys, config=config
-        )
-        length = out.response_mask.shape[1]
-        return out.tokens[:, -length:], out.response_mask
+    data: tokens and mask [B, P + T] of questions, padded on the left, each with its
+    answer, padded on the right; response_mask [B, T]. An answer is right if each of its
+    tokens, the end included, is the likeliest after those before it: greedy decoding
+    would write exactly this. Its log-prob is the sum over its tokens.
+    """
 
-    return answer
+    def answers(params, data):
+        hidden = responses.states(model, params, data)
+        tokens = responses.tokens(data)
+
+        def read(hidden, tokens):
+            logits = responses.unembed(model, params, hidden)
+            return logits.argmax(-1) == tokens, logprobs.of_tokens(logits, tokens)
+
+        size = responses.vocabulary(model, params, hidden)
+        best, logps = responses.in_parts(read, (hidden, tokens), size)
+        valid = data.response_mask != 0
+        return (best | ~valid).all(-1), masking.zero(logps, valid).sum(-1)
+
+    return answers
 
 
 def halves(values, weights=None):

@@ -94,16 +94,18 @@ def human_text(task):
 
 
 def skills(task):
-    """Accuracy on questions with one right answer, in all and by kind: `tax/...`."""
+    """Exact match of greedy answers, in all and by kind, and what the right answers'
+    log-prob is, in nats: `tax/...` and `skills/logp/...`."""
     asked = task.skills
 
     def evaluate(params, run):
-        answer = _answering(task.model, asked.sampling, run.layout)
-        tokens, mask = answer(params, tuple(asked.prompts))
-        hits = np.asarray(asked.correct(tokens, mask), np.float64)
+        right, logps = _answering(task.model, run.layout)(params, asked.answers)
+        hits = np.asarray(right, np.float64)
         metrics = halves("tax/skills", hits)
         for kind in np.unique(asked.kinds):
-            metrics[f"tax/{kind}"] = float(hits[asked.kinds == kind].mean())
+            of_kind = asked.kinds == kind
+            metrics[f"tax/{kind}"] = float(hits[of_kind].mean())
+            metrics[f"skills/logp/{kind}"] = float(np.mean(logps[of_kind]))
         return metrics, []
 
     return evaluate
@@ -195,5 +197,5 @@ def _text_logps(model, layout):
 
 
 @functools.lru_cache(maxsize=8)
-def _answering(model, config, layout):
-    return layout.over_rows(policy.make_answer(model, config=config), replicated=1)
+def _answering(model, layout):
+    return layout.over_rows(policy.make_answers(model), replicated=1)

@@ -6,7 +6,7 @@ of a user.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,14 +30,20 @@ class Reward:
     facts: dict = dataclasses.field(default_factory=dict)  # for the report
 
 
+class Answers(NamedTuple):
+    """Questions and their right answers, as the policy would have written them."""
+
+    tokens: np.ndarray  # [N, P + T] int32, padded on the left and on the right
+    mask: np.ndarray  # [N, P + T] int32
+    response_mask: np.ndarray  # [N, T] int32: the answer, its end included
+
+
 @dataclasses.dataclass(frozen=True)
 class Skills:
     """Questions with one right answer each, by kind: what alignment may tax."""
 
-    prompts: Prompts  # [N, P], left-padded
-    correct: Callable  # (tokens [N, T], mask [N, T]) -> [N] of 0 and 1
+    answers: Answers
     kinds: np.ndarray  # [N] of str
-    sampling: sampling.Config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from rlhf_jax.microworld import people, reviews, skills
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder
 from rlhf_jax.runtime import processes
-from rlhf_jax.studies.task import Skills, Task
+from rlhf_jax.studies.task import Answers, Skills, Task
 from rlhf_jax.tasks import pretraining, world_rewards
 from rlhf_jax.types import Prompts, Tokens
 
@@ -189,19 +189,9 @@ def _skills(world, config):
         skills.items(world, kind, config.eval_split, config.skill_items)
         for kind in skills.KINDS
     ]
-    questions, mask, answers, _ = map(np.concatenate, zip(*parts, strict=True))
-    draw = sampling.Config(
-        max_new_tokens=skills.ANSWER,
-        temperature=0.0,
-        eos_ids=(world.eos_id,),
-        pad_id=world.pad_id,
-    )
-    return Skills(
-        prompts=Prompts(questions, mask),
-        correct=functools.partial(skills.correct, answers),
-        kinds=np.repeat(skills.KINDS, config.skill_items),
-        sampling=draw,
-    )
+    questions, mask, words, valid = map(np.concatenate, zip(*parts, strict=True))
+    both = np.hstack([questions, words]), np.hstack([mask, valid])
+    return Skills(Answers(*both, valid), np.repeat(skills.KINDS, config.skill_items))
 
 
 def _decode(world, tokens, mask):
