@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from rlhf_jax.evaluation import units
 from rlhf_jax.reporting import recorded
+from rlhf_jax.runtime import files
 
 FOLDER = pathlib.Path(__file__).parent
 READMES = (
@@ -49,6 +50,19 @@ def load(name):
         for method, ends in data["ends"].items()
     }
     return Ends(data["about"], data["initial"], methods)
+
+
+def keep_report(path, folders, note=""):
+    """Keeps finished runs whose results.json is all there is: worlds, a sweep."""
+    about = recorded.about(folders) | ({"note": note} if note else {})
+    made = json.loads((folders[0] / "results.json").read_text())
+    kept = recorded.rounded({"about": about, **made})
+    files.write(path, json.dumps(kept, indent=1) + "\n")
+
+
+def report(name):
+    """A kept results.json, with "about" besides."""
+    return json.loads((FOLDER / f"{name}.json").read_text())
 
 
 def measured():

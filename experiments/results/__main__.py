@@ -1,6 +1,7 @@
 """Keeps a finished run, and writes the numbers of the READMEs."""
 
 import dataclasses
+import pathlib
 
 from experiments import results
 from experiments.results import quotes
@@ -32,9 +33,7 @@ def run(config):
     if bool(config.keep) != bool(config.name):
         raise ValueError("--keep and --name belong together: give both, or neither")
     if config.keep:
-        path = results.FOLDER / f"{config.name}.json"
-        recorded.save(path, config.keep, note=config.note)
-        print(path)
+        print(_keep(config))
     made = quotes.texts()
     for path in results.READMES:
         before = path.read_text()
@@ -42,6 +41,17 @@ def run(config):
         if after != before:
             files.write(path, after)
             print(path)
+
+
+def _keep(config):
+    """The path of the file that holds the runs from now on."""
+    folders = [pathlib.Path(folder) for folder in config.keep]
+    path = results.FOLDER / f"{config.name}.json"
+    if (folders[0] / "metrics.jsonl").exists():
+        recorded.save(path, folders, note=config.note)
+    else:  # nothing was trained and measured step by step: worlds, a sweep
+        results.keep_report(path, folders, note=config.note)
+    return path
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import numpy as np
 from experiments import results
 from experiments.pivot_translation import methods as game
 from rlhf_jax.evaluation import units
+from rlhf_jax.microworld import skills
 from rlhf_jax.reporting import markdown
 from rlhf_jax.reporting import results as estimates
 from rlhf_jax.studies import methods
@@ -33,6 +34,7 @@ def texts():
         "imdb.finals": ends("imdb", _judged(), methods.LABELS),
         "game_study.finals": ends("game_study", _GAME, game.LABELS, test=True),
         "game_tuned.finals": ends("game_tuned", _GAME, game.LABELS, test=True),
+        "worlds": worlds(),
         "files": files(),
         "speed": speed(),
         "smollm2": smollm2(),
@@ -70,11 +72,90 @@ def ends(name, columns, labels, *, test=False):
     return markdown.table(header, rows)
 
 
+def worlds():
+    """How fit for use the worlds are: a row a world, and the contract."""
+    kept = results.report("worlds")
+    rows = []
+    for r in kept["worlds"]:
+        starts = [markdown.number(r[f"skill/{kind}"]) for kind in skills.KINDS]
+        golds = (max(x["gold"] for x in r["ppo"]), r["ppo"][-1]["gold"])
+        numbers = (r["kl"], r["accuracy"], r["constant"], r["corpus_gold_90"], *golds)
+        cells = [markdown.number(x) for x in (r["skills"], *numbers)]
+        rows.append([r["world"], cells[0], ", ".join(starts), *cells[1:]])
+    kinds = ", ".join(skills.KINDS)
+    header = [
+        "world",
+        "skills of π₀",
+        kinds,
+        "KL(corpus‖π₀)",
+        "RM accuracy",
+        "best constant text",
+        "90th percentile of the corpus",
+        "gold of PPO, at its peak",
+        "at the end",
+    ]
+    count = len(kept["worlds"])
+    fit = [f"- {name}: {n} of {count} worlds" for name, n in kept["fit"].items()]
+    return "\n".join([markdown.table(header, rows), "", *fit])
+
+
+def verdicts(name):
+    """What a study declared, and what its worlds say: the primary comparisons."""
+    kept, rows = results.load(name).summary, []
+    for row in kept["verdicts"]:
+        if row["secondary"]:
+            continue
+        rival = methods.LABELS[row["other"]]
+        cells = [rival, markdown.number(row["smallest_effect"]), *[""] * 3]
+        if row["mean"] is not None:
+            cells[2] = markdown.interval(row)
+            cells[3:] = [markdown.number(row[k]) for k in ("p_holm", "intraclass")]
+        needed = row["needed"] if row["word"] == "undecided" else None
+        word = f"{row['word']} ({needed} worlds would decide)" if needed else None
+        rows.append([*cells, word or row["word"] or row["reason"]])
+    header = ["rival", "smallest effect", "difference", "Holm p", "ICC", "verdict"]
+    return f"{markdown.table(header, rows)}\n\n{_brackets(kept, 'Paired differences')}"
+
+
+def hypervolumes(name):
+    """{reward within drift} of every method of a study, on each axis."""
+    kept = results.load(name).summary
+    axes = {"drift/text_nll": "human-text NLL", "drift/kl_initial": "KL from π₀"}
+    axes["tax/skills"] = "skills lost (points)"
+    rows = []
+    for method, m in kept["methods"].items():
+        found = m.get("hypervolume") or {}
+        cells = [markdown.interval(found.get(k), _POINTS.get(k, 1)) for k in axes]
+        rows.append([methods.LABELS[method], *cells])
+    return markdown.table(["method", *axes.values()], rows)
+
+
+def recovery(name):
+    """How soon Elastic Reset and a reset to π₀ regain what a reset costs."""
+    compared = results.load(name).summary["recovery"]
+    arms = {key: methods.LABELS[compared[key]] for key in ("method", "other")}
+    rows = [
+        [
+            f"{row['iteration'] + 1}, watched for {row['watched']}",
+            *(markdown.interval(row[arm]["below"]) for arm in arms),
+            " and ".join(str(row[arm]["regained"]) for arm in arms),
+        ]
+        for row in compared["resets"]
+    ]
+    count = compared["resets"][0]["units"]
+    header = ["reset after iteration", *arms.values(), f"regained, of {count} units"]
+    gap = markdown.interval(compared["estimate"])
+    return (
+        f"{markdown.table(header, rows)}\n\nIterations below the level before the "
+        f"reset, a mean over resets: {arms['other']} − {arms['method']} = {gap}."
+    )
+
+
 def files():
     """The table of the files beside the README."""
     rows = []
     for path in sorted(results.FOLDER.glob("*.json")):
-        if path.stem in ("measured", "game_sweep"):
+        if path.stem in ("measured", "worlds") or path.stem.endswith("sweep"):
             continue
         kept = results.load(path.stem)
         about = kept.about
@@ -142,8 +223,8 @@ def _size(kept):
     return markdown.units({"worlds": len(worlds), "seeds": len(seeds)})
 
 
-def _brackets(summary):
-    return f"Mean over {markdown.units(summary)}; {markdown.brackets(summary)}."
+def _brackets(summary, what="Mean"):
+    return f"{what} over {markdown.units(summary)}; {markdown.brackets(summary)}."
 
 
 def _judged():

@@ -43,14 +43,14 @@ def save(path, folders, *, note=""):
     axes = tuple(Axis(**axis) for axis in made["axes"])
     records = _joined(folders)
     data = {
-        "about": {**_about(folders), **({"note": note} if note else {})},
+        "about": {**about(folders), **({"note": note} if note else {})},
         "axes": [dataclasses.asdict(axis) for axis in axes],
         "runs": _packed(records, axes, _pair(made)),
     }
     kept = _unpacked(data["runs"])
     summary = _summarized(kept, axes, made)
     summary["budget"] = made.get("budget", {}) if len(folders) == 1 else {}
-    data["summary"] = _rounded(summary)
+    data["summary"] = rounded(summary)
     files.write(path, _text(data))
     return Recorded(data["about"], axes, kept, data["summary"])
 
@@ -66,7 +66,7 @@ def load(path):
 def recompute(recorded):
     """The summary of a kept result, made again from its evaluation points."""
     summary = _summarized(recorded.records, recorded.axes, recorded.summary)
-    return _rounded({**summary, "budget": recorded.summary["budget"]})
+    return rounded({**summary, "budget": recorded.summary["budget"]})
 
 
 def declared(row):
@@ -100,7 +100,7 @@ def _pair(made):
     return (compared["method"], compared["other"]) if compared else ()
 
 
-def _about(folders):
+def about(folders):
     """What made the runs, from their config.json."""
     made = [json.loads((folder / "config.json").read_text()) for folder in folders]
     names = ("commit", "machine", "date", "versions")
@@ -174,11 +174,12 @@ def _spelled(value):
     return float(value) if value in ("nan", "inf", "-inf") else value
 
 
-def _rounded(value):
+def rounded(value):
+    """Numbers of a JSON value at the digits that are kept."""
     if isinstance(value, dict):
-        return {str(k): _rounded(v) for k, v in value.items()}
+        return {str(k): rounded(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(v) for v in value]
+        return [rounded(v) for v in value]
     return _number(value.item() if hasattr(value, "item") else value)
 
 
