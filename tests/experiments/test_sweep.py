@@ -1,37 +1,42 @@
-"""Sweeps: equal grids, failures told, the choice by the proxy, resumed and shared.
+"""Sweeps: equal grids, failures told, the choice by the proxy, a report.
 
 A runner that trains nothing stands in for the real one; `test_sweep_for_real` sweeps
 with that.
 """
 
-import collections
-import contextlib
 import dataclasses
 import importlib
-import json
-import pathlib
-import shutil
 import sys
-import threading
 import types
-from typing import NamedTuple
 
 import numpy as np
 import pytest
-import rich.console
+from fake_sweep import (
+    BEST,
+    CONFIG,
+    METHODS,
+    RATE,
+    done,
+    draw_fronts,
+    fakes,
+    grid,
+    made,
+    nothing_ran,
+    of,
+    read,
+    rows_of,
+    run,
+    tuned,
+)
 
 from experiments import sentiment, sweep
 from experiments.sweep import sentiment as swept
-from rlhf_jax import elastic_reset, sampling
-from rlhf_jax.cli import command
+from rlhf_jax import elastic_reset
 from rlhf_jax.evaluation import axes
-from rlhf_jax.reporting import endpoints, evaluations, plots
-from rlhf_jax.runtime import files, loop, metrics_log, parallel
+from rlhf_jax.reporting import endpoints, evaluations
+from rlhf_jax.runtime import metrics_log
 from rlhf_jax.studies import (
-    evaluators,
-    interfaces,
     methods,
-    runner,
     search,
     tables,
     values,
@@ -39,162 +44,10 @@ from rlhf_jax.studies import (
 from rlhf_jax.studies import sweep as trials
 from rlhf_jax.studies.interfaces import Unit
 
-METHODS = ("ppo", "ppo_kl", "elastic_reset", "ppo_average", "ppo_ma50")
-RATE = 5e-4  # of the flags
-CONFIG = dataclasses.replace(swept.CONFIG, methods=METHODS, worlds=2, num_evals=16)
-BEST = {"ppo_ma50": 32 * RATE, "ppo_average": 2 * RATE}  # others: 2 * RATE
-NOT_FINITE = 0.05  # rates beyond this one
-
-
-class Ran(NamedTuple):
-    """A trial that was handed to the runner."""
-
-    study: interfaces.Study
-    folder: pathlib.Path
-    starts: dict
-
-
-ran = []
-
-
-def tuned(study):
-    """(the method that a trial trains, its `Values`)."""
-    ((name, row),) = [(n, m) for n, m in study.methods.items() if m.train]
-    return name, row.train.values
-
-
-def fake_run(study, folder, layout, *, console, signals, starts):
-    """Rewards that a setting decides."""
-    ran.append(Ran(study, folder, starts))
-    _, setting = tuned(study)
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    if stop := loop.stopped(signals):
-        raise loop.Interrupted(f"{stop} in a trial")
-    with metrics_log.Lines(folder / "metrics.jsonl", resume_offset=0) as log:
-        for unit in study.units:
-            if setting.learning_rate > NOT_FINITE:
-                raise loop.NotFinite("step 3: updates were skipped")
-            for name in study.methods:
-                for row in _rows(name, unit, setting, study.schedule.steps):
-                    log.append(row)
-
-
-def _peak(name, setting):
-    """The reward at the end: best at a rate, a β, a w and an interval."""
-    off = [np.log2(setting.learning_rate / BEST.get(name, 2 * RATE))]
-    if setting.kl_coef is not None:
-        off.append(np.log2(setting.kl_coef / 0.3) / 4)
-    if name == "ppo_average":
-        off.append((setting.weight or 0.638) - 0.9)
-    elif name == "elastic_reset":
-        off.append(setting.weight)
-    if setting.every is not None:
-        off.append(np.log2(setting.every / 10))
-    return 6 - sum(map(abs, off))
-
-
-def _rows(name, unit, setting, steps):
-    place = {"method": name, **unit._asdict()}
-    peak = max(_peak(name, setting), 0.0) + 0.01 * (unit.world % 100)
-    for step in range(0, steps + 1, 10):
-        x = step / steps
-        yield {
-            **place,
-            "step": step,
-            "eval/phase": "start" if step == 0 else "train",
-            "eval/reward": peak * x,
-            "eval/reward_a": peak * x,
-            "eval/reward_b": 0.5 * peak * x,
-            "eval/gold": 0.1 + x,
-            "drift/text_nll": 2 + x,
-            "drift/text_nll_a": 2 + x,
-            "drift/text_nll_b": 2 + x,
-            "drift/kl_initial": 9 * x,
-            "tax/skills": 0.5 - x / 4,
-        }
-        if name in ("ppo", "ppo_kl", "elastic_reset"):
-            yield {**place, "step": step + 1, "budget/tokens": 10.0 * step}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fakes():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        _fake(monkeypatch)
-        yield
-
-
-def _fake(monkeypatch):
-    draw = sampling.Config(max_new_tokens=4, eos_ids=(1,), pad_id=0)
-    task = types.SimpleNamespace(
-        sampling=draw,
-        rewards={"proxy": None},
-        params={},
-        skills="some",
-        facts={"own units": False},
-    )
-    monkeypatch.setattr(runner, "run", fake_run)
-    monkeypatch.setattr(evaluators, "language", lambda task: ((), ("the test",)))
-    monkeypatch.setattr(sentiment, "make_task", lambda *_: task)
-    monkeypatch.setattr(command, "prepare_devices", lambda *_: None)
-    monkeypatch.setattr(plots, "fronts", _picture)
-    monkeypatch.setattr(parallel, "layout", lambda *_: parallel.data(1))
-
-
-def _picture(trials, axes, path, **options):
-    path.write_bytes(b"")
-
-
-draw_fronts = plots.fronts
-
-
-def run(place, **changes):
-    return swept.run(dataclasses.replace(CONFIG, output=str(place), **changes))
-
-
-@pytest.fixture(autouse=True)
-def nothing_ran():
-    ran.clear()
-
-
-def read(place):
-    return json.loads((place / "results.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """(folder, its results.json, what ran) of a whole sweep."""
-    ran.clear()
-    place = run(tmp_path_factory.mktemp("sweep") / "sweep")
-    return place, read(place), tuple(ran)
-
-
-def of(found, method):
-    """The trials of a method, by number."""
-    return {t["trial"]: t for t in found["trials"] if t["method"] == method}
-
-
-def grid(found, method, field):
-    """What a method was tried with in a field."""
-    (line,) = [x for x in found["search"][method] if x["field"] == field]
-    return [one["value"] for one in line["tried"]]
+__all__ = ["done", "fakes", "nothing_ran"]  # fixtures
 
 
 # The plan
-
-
-def made(folder, **changes):
-    """The sweep of the flags, without a study."""
-    config = dataclasses.replace(CONFIG, **changes)
-    return trials.Sweep(
-        study=None,
-        table=methods.METHODS,
-        searches=swept.SUBJECT.plan(config),
-        folder=folder,
-        layout=None,
-        units=(Unit(900, 900),),
-        axes=sentiment.AXES,
-        axis=axes.TEXT_NLL.key,
-    )
 
 
 def test_the_first_rate_of_every_method_comes_first(tmp_path):
@@ -450,7 +303,7 @@ def test_worlds_are_averaged_within_and_compared_between():
 
 @pytest.mark.parametrize("key", ["eval/reward", "drift/text_nll"])
 def test_what_is_not_finite_or_missing_reached_nothing(key):
-    rows = [*_rows("ppo", Unit(900, 0), values.Values(RATE), 30)]
+    rows = [*rows_of("ppo", Unit(900, 0), values.Values(RATE), 30)]
     asked = (Unit(900, 0), Unit(901, 0))
 
     def reached(rows):
@@ -465,7 +318,7 @@ def test_what_is_not_finite_or_missing_reached_nothing(key):
 def test_a_single_look_covers_a_rectangle_on_the_half_that_did_not_pick_it():
     start, *_, last = [
         row
-        for row in _rows("ppo", Unit(0, 0), values.Values(2 * RATE), 30)
+        for row in rows_of("ppo", Unit(0, 0), values.Values(2 * RATE), 30)
         if "eval/reward" in row
     ]
     last = {**last, "drift/text_nll_b": 2.4, "method": "ppo_early_stop"}
@@ -482,132 +335,22 @@ def test_a_single_look_covers_a_rectangle_on_the_half_that_did_not_pick_it():
     assert reached({**last, "eval/reward": np.nan}) == {"0/0": None}
 
 
-# Going on
-
-
-def test_a_sweep_goes_on_with_the_trial_it_was_stopped_in(done, tmp_path, monkeypatch):
-    place, stops = tmp_path / "sweep", iter([False] * 9 + [True] * 99)
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "stopped", lambda _: "SIGTERM" * next(stops))
-        with pytest.raises(loop.Interrupted) as stop:
-            run(place)
-    assert stop.value.folder == place
-    before = len(list(place.rglob("trial.json")))
-    assert 0 < before < 9 and not (place / "results.json").exists()
-    ran.clear()
-    run(place, resume=True)
-    assert len(ran) + before == len(done[2])
-    assert read(place)["trials"] == done[1]["trials"]
-
-
-@contextlib.contextmanager
-def held(folder, monkeypatch, *, before_release):
-    """Another process is at a trial, until the first time that this one has nothing
-    left but to wait."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(files.lock(folder))
-
-        def pause(seconds):
-            before_release()
-            stack.close()
-
-        monkeypatch.setattr(trials.time, "sleep", pause)
-        yield
-
-
-def joined(place):
-    """The flags of a process that joins the sweep of another one."""
-    config = dataclasses.replace(CONFIG, output=str(place), resume=True)
-    place.mkdir()
-    command.write_config(place, config, parallel.data(1))
-    return config
-
-
-FIRST = "trials/ppo-lr6.25e-05"
-
-
-def test_a_trial_of_a_process_that_died_is_taken(done, tmp_path, monkeypatch, capsys):
-    config, seen = joined(tmp_path / "sweep"), []
-    first = tmp_path / "sweep" / FIRST
-    with held(first, monkeypatch, before_release=lambda: seen.extend(ran)):
-        swept.run(config)
-    # What did not wait for it went on: the other methods, to their ends.
-    assert {"elastic_reset", "ppo_kl"} < {tuned(one.study)[0] for one in seen}
-    assert first / "study" not in [one.folder for one in seen]
-    assert [one.folder for one in ran].count(first / "study") == 1
-    assert len({one.folder for one in ran}) == len(ran)
-    said = "".join(capsys.readouterr())
-    assert said.count("waiting for the trials of other processes") == 1
-    assert read(tmp_path / "sweep")["trials"] == done[1]["trials"]
-
-
-def test_a_trial_that_another_process_ends_is_not_run_again(
-    done, tmp_path, monkeypatch
-):
-    whole, _, _ = done
-    config = joined(tmp_path / "sweep")
-    here, there = tmp_path / "sweep" / FIRST, whole / FIRST
-
-    def end():
-        shutil.copytree(there / "study", here / "study")
-        shutil.copy(there / "trial.json", here)
-
-    with held(here, monkeypatch, before_release=end):
-        swept.run(config)
-    assert here / "study" not in [one.folder for one in ran]
-    assert read(tmp_path / "sweep")["trials"] == read(whole)["trials"]
-
-
-def test_processes_share_a_sweep_and_run_no_trial_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr(trials, "_PAUSE", 0.01)
-    config = dataclasses.replace(CONFIG, output=str(tmp_path))
-    setting = types.SimpleNamespace(folder=tmp_path, layout=parallel.data(1))
-    shared = sweep_of(config, setting)
-    ends, console = [], rich.console.Console(quiet=True)
-
-    def process():
-        ends.append(trials.run(shared, console, None))
-
-    workers = [threading.Thread(target=process) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    counts = collections.Counter(one.folder for one in ran)
-    assert set(counts.values()) == {1} and len(counts) == len(ends[0])
-    assert ends[0] == ends[1] == ends[2]
-
-
-def sweep_of(config, setting):
-    """The sweep of the flags, with its studies."""
-    experiment = importlib.import_module("experiments.sweep.subject")._experiment
-    return experiment(swept.SUBJECT).study(config, setting)
-
-
-def test_a_finished_sweep_is_not_run_over(done):
-    place, _, _ = done
-    with pytest.raises(ValueError, match="holds a sweep already: pass --resume"):
-        run(place)
-    run(place, resume=True)
-    assert not ran
-
-
 # The picture
 
 
 def _runs(method, peak):
     setting = values.Values(learning_rate=1e-3 * 2**peak)
-    rows = [r for seed in (0, 1) for r in _rows(method, Unit(0, seed), setting, 30)]
+    rows = [r for seed in (0, 1) for r in rows_of(method, Unit(0, seed), setting, 30)]
     return evaluations.runs(rows)
 
 
 def test_pooled_trials_reach_what_the_best_of_them_does():
     one, two = _runs("ppo", 0.0), _runs("ppo", -2.0)
     drifts = np.linspace(0, 1, 7)
-    for run, best in zip(evaluations.pooled([two, one]), one, strict=True):
-        assert len(run.rows) == 2 * (1 + 3)
+    for pool, best in zip(evaluations.pooled([two, one]), one, strict=True):
+        assert len(pool.rows) == 2 * (1 + 3)
         np.testing.assert_allclose(
-            run.attained(axes.REWARD, axes.TEXT_NLL, drifts),
+            pool.attained(axes.REWARD, axes.TEXT_NLL, drifts),
             best.attained(axes.REWARD, axes.TEXT_NLL, drifts),
         )
 
