@@ -181,6 +181,13 @@ TABLE = {
         NO_MASK,
         NO_GRADIENT,
     ),
+    "trees.check_alike": Row(
+        "test_trees_with_the_same_leaves_are_alike",
+        "n/a: a check",
+        "test_trees_that_differ_are_refused_by_the_leaf",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
     "trees.paths": Row("test_paths_join_the_keys", EXACT, EXACT, NO_MASK, NO_GRADIENT),
     "trees.path_name": Row(
         "test_paths_join_the_keys", EXACT, EXACT, NO_MASK, NO_GRADIENT
