@@ -38,6 +38,7 @@ PARETO, RECOVERY = "test_pareto::", "test_recovery::"
 FRONTS, UNITS = "test_fronts::", "test_units::"
 SCALES = "test_readings_scale_with_reward_and_do_not_care_for_the_unit_of_drift"
 CHOICE = "test_multiple_choice::"
+MERGEKIT = "test_merges_are_those_of_mergekit"
 
 TABLE = {
     "masking.zero": Row(
@@ -535,6 +536,118 @@ TABLE = {
         "test_soup_by_hand",
         "test_soup_is_the_float64_mean_in_any_order",
         "test_soup_of_two_is_interpolation",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "sparsify.largest": Row(
+        "test_largest_by_hand",
+        "test_largest_is_numpys_sort",
+        "test_of_equal_magnitudes_the_first_are_kept",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "sparsify.band": Row(
+        "test_band_by_hand",
+        "test_band_is_a_slice_of_numpys_sort",
+        "test_stacked_layers_are_tensors_of_their_own",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "sparsify.by_rank": Row(
+        "test_by_rank_by_hand",
+        "test_by_rank_is_the_float64_formula_and_averages_to_the_density",
+        "test_stacked_layers_are_tensors_of_their_own",
+        NO_MASK,
+        DATA,
+    ),
+    "sparsify.draw": Row(
+        "test_draw_is_all_or_nothing_at_the_ends",
+        "test_draws_have_their_probabilities_and_no_two_leaves_share_them",
+        "test_the_expectation_of_what_is_kept_is_the_vector",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "sparsify.apply": Row(
+        "test_apply_by_hand",
+        "test_the_expectation_of_what_is_kept_is_the_vector",
+        "test_the_expectation_of_what_is_kept_is_the_vector",
+        "test_what_is_dropped_may_be_anything",
+        NUMERIC,
+    ),
+    "sparsify.match": Row(
+        "test_match_by_hand",
+        "test_match_restores_the_sum_of_magnitudes",
+        "test_match_restores_the_sum_of_magnitudes",
+        "test_match_leaves_zeros",
+        NUMERIC,
+    ),
+    "sparsify.check_density": Row(
+        "test_densities_outside_their_range_are_refused",
+        "n/a: a check",
+        "n/a: a check",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "merging.combine": Row(
+        "test_signs_are_elected_by_hand",
+        "test_combine_is_the_loop_over_elements",
+        "test_the_order_of_models_of_equal_weight_changes_nothing",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "merging.ties": Row(
+        "test_ties_by_hand",
+        MERGEKIT,
+        "test_density_1_is_task_arithmetic",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "merging.dare": Row(
+        "test_dare_by_hand",
+        MERGEKIT,
+        "test_the_expectation_of_dare_is_task_arithmetic",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "merging.della": Row(
+        "test_della_is_dare_with_probabilities_by_rank",
+        MERGEKIT,
+        "test_density_1_is_task_arithmetic",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "merging.breadcrumbs": Row(
+        "test_breadcrumbs_cut_both_tails",
+        MERGEKIT,
+        "test_density_1_is_task_arithmetic",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "merging.model_stock": Row(
+        "test_model_stock_by_hand",
+        "test_model_stock_is_the_float64_formula",
+        "test_model_stock_does_not_care_how_long_vectors_are",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "merging.slerp": Row(
+        "test_slerp_by_hand",
+        MERGEKIT,
+        "test_warp_is_slerp_then_a_step_from_the_initial_weights",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "merging.online_dare": Row(
+        "test_online_merging_by_hand",
+        "test_what_online_merging_drops_is_the_update_only",
+        "test_what_online_merging_drops_is_the_update_only",
+        NO_MASK,
+        DATA,
+    ),
+    "merging.online_ties": Row(
+        "test_online_merging_by_hand",
+        "n/a: largest and combine's election, which have their oracles",
+        "test_online_merging_by_hand",
         NO_MASK,
         NUMERIC,
     ),
