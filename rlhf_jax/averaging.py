@@ -29,13 +29,14 @@ def slerp(a, b, weight, *, stacked=0):
     zero leaves, which have no arc, are interpolated linearly. Weight 0 and 1 are exact.
 
     Args as in `interpolate`; `stacked`: how many leading axes index separate tensors,
-    an int or a pytree of ints; 1 for layers stacked as [L, ...].
+    an int or ints for a prefix of the tree; 1 for layers stacked as [L, ...].
     """
-    if not isinstance(stacked, int):
-        return jax.tree.map(
-            lambda *x: _slerp_leaf(x[0], x[1], weight, x[2]), a, b, stacked
-        )
-    return jax.tree.map(lambda x, y: _slerp_leaf(x, y, weight, stacked), a, b)
+    return jax.tree.map(
+        lambda x, y, axes: _slerp_leaf(x, y, weight, axes),
+        a,
+        b,
+        jax.tree.broadcast(stacked, a),
+    )
 
 
 def _slerp_leaf(a, b, weight, stacked):
@@ -70,19 +71,19 @@ def task_vector(initial, tuned):
 
 
 def add_vectors(initial, vectors, weights):
-    """initial + Σ_i w_i · τ_i; a negative weight unlearns a task.
+    """initial + Σ_i w_i · τ_i: task arithmetic; a negative weight unlearns a task.
 
-    Args: vectors: a list of pytrees like `initial`; weights: one number each. Raises
-    ValueError if their numbers differ.
+    Args: vectors: a list of pytrees like `initial`; weights: one number each, also
+    outside [0, 1], may be traced. Returns a pytree with the dtypes of `initial`; sums
+    are in float32 at least. Raises ValueError if the numbers or shapes differ.
     """
     if len(vectors) != len(weights):
         raise ValueError(
             f"{len(vectors)} vectors and {len(weights)} weights: give one weight each"
         )
+    trees.check_alike([initial, *vectors])
     return jax.tree.map(
-        lambda x, *ts: x + sum(w * t for w, t in zip(weights, ts, strict=True)),
-        initial,
-        *vectors,
+        lambda *leaves: _weighted_sum([1.0, *weights], leaves), initial, *vectors
     )
 
 
@@ -90,9 +91,14 @@ def soup(models, weights=None):
     """Σ_i w_i · θ_i / Σ_i w_i: the average of several models, uniform by default.
 
     Wortsman et al. 2022, "Model Soups", arXiv:2203.05482. `models`: a list of pytrees.
+    Returns a pytree with the dtypes of the first; sums are in float32 at least.
     """
     weights = [1.0] * len(models) if weights is None else list(weights)
     shares = [w / sum(weights) for w in weights]
-    return jax.tree.map(
-        lambda *xs: sum(w * x for w, x in zip(shares, xs, strict=True)), *models
-    )
+    return jax.tree.map(lambda *leaves: _weighted_sum(shares, leaves), *models)
+
+
+def _weighted_sum(weights, leaves):
+    wide = jnp.promote_types(jnp.result_type(*leaves), jnp.float32)
+    parts = (w * jnp.asarray(x, wide) for w, x in zip(weights, leaves, strict=True))
+    return sum(parts).astype(jnp.result_type(leaves[0]))

@@ -79,6 +79,22 @@ def finite(a):
     return jnp.stack(checks).all() if checks else jnp.array(True)
 
 
+def check_alike(trees):
+    """Raises ValueError unless the trees of a list have the same leaves and shapes."""
+    first, *others = [
+        dict(zip(paths(x), map(jnp.shape, jax.tree.leaves(x)), strict=True))
+        for x in trees
+    ]
+    for number, other in enumerate(others, 1):
+        for path in [*first, *other]:
+            shapes = first.get(path, "no such leaf"), other.get(path, "no such leaf")
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"{path}: {shapes[0]} in the first tree and {shapes[1]} in tree "
+                    f"{number}; trees of one structure and one set of shapes are needed"
+                )
+
+
 def paths(a):
     """The leaf paths of a pytree, "layers/attention/query" for nested dictionaries."""
     leaves = jax.tree_util.tree_leaves_with_path(a)

@@ -170,6 +170,20 @@ def test_add_vectors_wants_a_weight_each(a):
         averaging.add_vectors(a, [a], [1.0, 2.0])
 
 
+def test_add_vectors_wants_vectors_like_the_model(a):
+    with pytest.raises(ValueError, match=r"bias: \(3,\) in the first tree"):
+        averaging.add_vectors(a, [a | {"bias": jnp.zeros(4)}], [1.0])
+
+
+def test_sums_of_bf16_are_rounded_once():
+    """In bf16 each of these steps, 1/512 of the weight, would be lost."""
+    start, step = (jnp.full((1,), x, jnp.bfloat16) for x in (1.0, 2.0**-9))
+    out = averaging.add_vectors(start, [step] * 8, [1.0] * 8)
+    checks.same(out, jnp.full((1,), 1.0 + 2.0**-6, jnp.bfloat16))
+    soup = averaging.soup([start] + [step] * 8, [1.0] * 9)
+    checks.same(soup, jnp.full((1,), (1.0 + 2.0**-6) / 9, jnp.bfloat16))
+
+
 def test_soup_by_hand():
     models = [{"x": jnp.array([0.0])}, {"x": jnp.array([8.0])}]
     checks.same(averaging.soup(models), {"x": jnp.array([4.0])})

@@ -13,7 +13,8 @@ FLOORS = (
     ("types", "ranges", "masking", "logprobs", "trees", "gumbel", "sharding"),
     (
         *("kl", "rewards", "advantages", "losses", "regularizers", "labeling"),
-        *("ema", "elastic_reset", "averaging", "merging", "heterogeneous"),
+        *("ema", "elastic_reset", "averaging", "sparsify", "merging"),
+        "heterogeneous",
         *("models", "sampling", "optim", "training"),
     ),
     ("algorithms", "runtime"),

@@ -170,6 +170,20 @@ def test_finite_ignores_integers_and_nothing():
     assert trees.finite({})
 
 
+def test_trees_with_the_same_leaves_are_alike(a, b):
+    trees.check_alike([a])
+    trees.check_alike([a, b, jax.tree.map(lambda x: x.astype(jnp.bfloat16), b)])
+
+
+def test_trees_that_differ_are_refused_by_the_leaf(a, b):
+    longer = {"layers": b["layers"] | {"bias": jnp.zeros(4)}}
+    with pytest.raises(ValueError, match=r"layers/bias: \(3,\) in .* \(4,\) in tree 2"):
+        trees.check_alike([a, b, longer])
+    more = b | {"head": jnp.zeros(2)}
+    with pytest.raises(ValueError, match="head: no such leaf in the first tree and"):
+        trees.check_alike([a, more])
+
+
 def test_paths_join_the_keys(a):
     assert trees.paths(a) == ["layers/bias", "layers/kernel"]
     path, _ = jax.tree_util.tree_leaves_with_path(a)[0]

@@ -8,6 +8,7 @@ rounds alternate with ours, on the same shapes and numbers of updates and tokens
     python -m experiments.throughput
     python -m experiments.throughput --workloads reference --against trl \\
         --peer-python path/to/python
+    python -m experiments.throughput --averages 4
     python -m experiments.throughput --plan --policy path/to/model --memory 80 \\
         --devices 8 --layout fsdp
 
@@ -22,7 +23,7 @@ import jax
 import rich.console
 import rich.table
 
-from experiments.throughput import memory, peers, race, workloads
+from experiments.throughput import memory, peers, race, weights, workloads
 from rlhf_jax import ranges, sampling
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.cli import command, options
@@ -48,6 +49,8 @@ class Config:
     """The run folder; by default a new one under runs/throughput."""
     devices: ranges.Count | None = None
     """Devices that share the rows; by default all of them, or a CPU's cores."""
+    averages: ranges.Positive | None = None
+    """Measure only how fast two float32 models of so many GiB each are averaged."""
     plan: bool = False
     """Measure nothing; estimate the memory that --policy needs from its config.json."""
     policy: ranges.Text = "gpt2-base"
@@ -109,10 +112,10 @@ def run(config):
     console = rich.console.Console()
     if config.plan:
         return plan(config, console)
-    chosen = workloads.choose(config.workloads)
+    chosen = {} if config.averages else workloads.choose(config.workloads)
     check(config, chosen)
     run_dir = command.run_dir(config, "throughput")
-    prepare(config, [work.rows for work in chosen.values()])
+    prepare(config, [work.rows for work in chosen.values()] or [1])
     layout = parallel.data(config.devices)
     command.write_config(run_dir, config, layout)
     console.print(f"folder    {run_dir}", highlight=False, soft_wrap=True)
@@ -129,7 +132,12 @@ def run(config):
         for peer in config.against:
             against(peer, name, config, layout, results["workloads"], console)
         files.write_json(run_dir / "results.json", results)
-    show(results, console)
+    if config.averages:
+        results["averages"] = weights.race(config.averages, config.rounds)
+        files.write_json(run_dir / "results.json", results)
+        show_averages(results["averages"], console)
+    else:
+        show(results, console)
     console.print(str(run_dir / "results.json"), highlight=False, soft_wrap=True)
     return run_dir
 
@@ -217,6 +225,18 @@ def show(results, console):
             )
             line = f"{name}: times as fast as {peer}: {speeds}"
             console.print(line, highlight=False, soft_wrap=True)
+
+
+def show_averages(averages, console):
+    """Prints the bytes per second of each operation, and how they compare to a copy."""
+    table = rich.table.Table("operation", "seconds", "GiB/s", "of a copy's", "range")
+    for name, facts in averages.items():
+        shares = [
+            markdown.number(facts["of_copy"][k]) for k in ("median", "low", "high")
+        ]
+        numbers = [markdown.number(facts[k]) for k in ("seconds", "gib_per_second")]
+        table.add_row(name, *numbers, shares[0], f"{shares[1]} to {shares[2]}")
+    console.print(table)
 
 
 def plan(config, console):

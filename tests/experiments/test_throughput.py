@@ -17,6 +17,7 @@ from experiments.throughput import (
     ours,
     peers,
     race,
+    weights,
     worker,
     workloads,
 )
@@ -342,6 +343,39 @@ def test_a_run_writes_what_it_measured(quick, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "times as fast as trl: iteration" in said
     assert (place / "config.json").exists()
+
+
+def test_averages_are_timed_against_a_copy(quick, tmp_path, capsys):
+    config = throughput.Config(averages=1e-4, rounds=2, output=str(tmp_path / "out"))
+    place = throughput.run(config)
+    found = json.loads((place / "results.json").read_text())
+    assert found["workloads"] == {}
+    assert list(found["averages"]) == list(weights.OPERATIONS)
+    for facts in found["averages"].values():
+        assert facts["seconds"] > 0 and facts["gib_per_second"] > 0
+    assert found["averages"]["copy"]["of_copy"]["median"] == 1.0
+    assert "interpolate" in capsys.readouterr().out
+
+
+def test_a_model_of_so_many_gib_is_cut_into_leaves(monkeypatch):
+    monkeypatch.setattr(weights, "LEAF", 100)
+    sizes = [x.size for x in weights.model(1000 / 1024**3, 2.0)]
+    assert sizes == [100, 100, 50]
+
+
+SECONDS = {
+    **dict.fromkeys(weights.OPERATIONS, [6.0, 6.0]),
+    **{"copy": [2.0, 2.0], "interpolate": [3.0, 3.0]},
+}
+
+
+def test_bytes_per_second_count_every_tree_that_is_read_or_written(monkeypatch):
+    """A mixture that takes half as long again as a copy is as fast."""
+    monkeypatch.setattr(measure, "alternate", lambda *_: SECONDS)
+    found = weights.race(1e-4, 2)
+    assert found["interpolate"]["of_copy"]["median"] == pytest.approx(1.0)
+    assert found["ema"]["of_copy"]["high"] == pytest.approx(0.5)
+    assert found["interpolate"]["gib_per_second"] == pytest.approx(1e-4, rel=1e-2)
 
 
 def test_a_plan_is_printed_with_its_verdict(capsys, monkeypatch):
