@@ -3,6 +3,8 @@
 from rlhf_jax.evaluation import statistics
 from rlhf_jax.reporting import markdown
 
+_ALONE = "†"  # a pair of which one has a single look
+
 
 def paragraphs(summary, findings, report):
     """The findings as tables: the primary ones judged, family by family, then the
@@ -79,17 +81,28 @@ def _secondary(findings, report):
     if not findings:
         return
     yield "### Secondary endpoints"
-    yield "Differences with their intervals; nothing is judged."
-    yield markdown.table(
-        ["pair", "endpoint", "difference"],
-        [
-            [
-                f"{report.name(f.claim.method)} − {report.name(f.other)}",
-                title(f, report),
-                _difference(f, report) if f.verdict else f"none: {f.reason}",
-            ]
-            for f in findings
-        ],
+    yield "Differences with their intervals, a row a pair; nothing is judged."
+    for reading in dict.fromkeys(_reading(f, report) for f in findings):
+        yield _pairs([f for f in findings if _reading(f, report) == reading], report)
+    if any(f.at for f in findings):
+        yield f"{_ALONE} Both read at the drift of the one that has a single look."
+
+
+def _reading(finding, report):
+    return report.endpoint(finding.claim.endpoint).reading
+
+
+def _pairs(findings, report):
+    """A table: pairs of methods × endpoints of one reading."""
+    names = list(dict.fromkeys(f.claim.endpoint for f in findings))
+    cells = {}
+    for f in findings:
+        pair = f"{report.name(f.claim.method)} − {report.name(f.other)}"
+        text = _difference(f, report) if f.verdict else f"none: {f.reason}"
+        cells.setdefault(pair, {})[f.claim.endpoint] = text + _ALONE * bool(f.at)
+    return markdown.table(
+        ["pair", *(report.endpoint(name).title for name in names)],
+        [[pair, *(row.get(n, "") for n in names)] for pair, row in cells.items()],
     )
 
 

@@ -154,7 +154,10 @@ def test_a_secondary_endpoint_has_an_interval_in_points_and_no_verdict(many):
     judged = _judged(many)
     tax = judged.findings[2]
     text = report.render(judged).split("### Secondary endpoints")[1]
-    row = next(line for line in text.splitlines() if "| Skills lost |" in line)
+    lines = text.splitlines()
+    header = next(i for i, line in enumerate(lines) if "| Skills lost |" in line)
+    row = lines[header + 2]
+    assert row.startswith("| Elastic Reset − PPO |")
     assert markdown.interval(tax.verdict._asdict(), 100.0) in row
     assert tax.verdict.word not in row
 
