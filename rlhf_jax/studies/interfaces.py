@@ -47,7 +47,8 @@ class Trainer(NamedTuple):
 
     `policy` is what is trained of the state: all weights, or adapters. `weights` turns
     that into the parameters a model is applied to, `mix(policy, w)` moves it to
-    (1 − w)·π₀ + w·π.
+    (1 − w)·π₀ + w·π. `collected` is data that the run gathered, for others to learn
+    from.
     """
 
     start: Callable[[], Any]
@@ -57,6 +58,7 @@ class Trainer(NamedTuple):
     reset: Callable[[Any], Any] = lambda state: state
     average: Callable[[Any], Any] | None = None  # the EMA of the policy
     mix: Callable[[Any, float], Any] | None = None
+    collected: Callable[[Any], Any] | None = None
 
 
 class Source(NamedTuple):
@@ -66,12 +68,14 @@ class Source(NamedTuple):
     best: Any  # at the checkpoint that `Study.select` prefers; None before the end
     average: Any  # the EMA, None where the trainer keeps none
     mix: Callable[[Any, float], Any] | None  # as in Trainer
+    collected: Any = None  # the data that the run gathered, None where it gathers none
 
 
 def read(trainer, state, best=None):
     """A run at one of its states, as `derive` reads it."""
     average = None if trainer.average is None else trainer.average(state)
-    return Source(trainer.policy(state), best, average, trainer.mix)
+    collected = None if trainer.collected is None else trainer.collected(state)
+    return Source(trainer.policy(state), best, average, trainer.mix, collected)
 
 
 def never(schedule):
@@ -84,14 +88,16 @@ def never(schedule):
 class Method:
     """A row of a study's table: it is trained, derived from another one, or measured.
 
-    A method with neither `train`, `derive` nor `measure` is the initial policy.
+    A method with neither `train`, `derive` nor `measure` is the initial policy. One
+    that is trained and has a source learns from what that run gathered.
     """
 
     label: str  # as pictures and tables print it
     summary: str
     role: Literal["arm", "null", "ablation", "control", "relative"] = "arm"
-    train: Callable | None = None  # (study, run) -> Trainer
-    source: str | None = None  # the method that `derive` reads
+    # (study, run) -> Trainer, or (study, run, Source) where there is a source
+    train: Callable | None = None
+    source: str | None = None  # the method that `derive` or `train` reads
     derive: Callable[[Source], Any] | None = None  # -> a policy, as trained
     at_end: bool = False  # derived once, at the end, not at every evaluation
     measure: Callable | None = None  # (study, run) -> (Metrics, Samples): no weights
@@ -101,6 +107,11 @@ class Method:
     twin: str | None = None  # the same as this method unless their settings differ
     reward: str = "proxy"  # a name of the task's rewards: what it is trained on
     listed: bool = True  # False: it runs for those that read it, and is not reported
+
+    @property
+    def derived_from(self):
+        """The method whose run its policy is read off; None where it is trained."""
+        return self.source if self.train is None else None
 
     @property
     def is_reset(self):

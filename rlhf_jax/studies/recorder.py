@@ -143,7 +143,8 @@ class Recorder:
     def _derived(self):
         """(run, method) of what is derived from this run at every evaluation."""
         for name, method in self._study.methods.items():
-            if method.source == self._run.method and not method.at_end:
+            reads = method.source == self._run.method and method.derive is not None
+            if reads and not method.at_end:
                 yield self._run._replace(method=name), method
 
     def _select(self, metrics, state, step):

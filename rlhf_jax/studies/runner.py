@@ -59,12 +59,10 @@ def policy(study, folder, layout, run, *, console=None):
     adapters. `run` is an interfaces.Run without a layout, or with this one."""
     console = console or rich.console.Console()
     work = _Work(study, pathlib.Path(folder), layout, console, {})
-    run, method = run._replace(layout=layout), study.methods[run.method]
-    if method.train is not None:
-        trainer = method.train(study, run)
-        saved = recorder.restore(study, run, trainer, work.checkpoints(run))
-        return trainer.policy(saved[1]["state"])
+    run = run._replace(layout=layout)
     trainer = work.trainer(run)
+    if work.trains(run):
+        return work.end_of(run, trainer).policy
     shape = jax.eval_shape(trainer.policy, jax.eval_shape(trainer.start))
     return work.checkpoints(run).restore(layout.like({"policy": shape}))[1]["policy"]
 
@@ -89,11 +87,19 @@ class _Work:
         """The trainer of a run; of its source where it is derived from one, of the
         initial policy where it is neither."""
         method = self.study.methods[run.method]
-        if method.source is not None:
-            run = run._replace(method=method.source)
-            method = self.study.methods[run.method]
-        make = self.study.initial if method.train is None else method.train
-        return make(self.study, run)
+        if method.source is None:
+            make = self.study.initial if method.train is None else method.train
+            return make(self.study, run)
+        source = run._replace(method=method.source)
+        trainer = self.trainer(source)
+        if method.train is None:
+            return trainer
+        return method.train(self.study, run, self.end_of(source, trainer))
+
+    def end_of(self, run, trainer):
+        """The end of a run that is done: an interfaces.Source."""
+        saved = recorder.restore(self.study, run, trainer, self.checkpoints(run))[1]
+        return interfaces.read(trainer, saved["state"], saved.get("best"))
 
     def checkpoints(self, run):
         say = functools.partial(
@@ -146,8 +152,7 @@ def _run_all(work, signals, wandb, profiled):
 
 def _train(work, run, opened, before, signals, trace):
     """Trains a run to its end, from its newest checkpoint on."""
-    study = work.study
-    trainer = study.methods[run.method].train(study, run)
+    study, trainer = work.study, work.trainer(run)
     recorded = work.recorder(run, trainer, opened, before)
     state, start = recorded.restore()
     plan = loop.Plan(

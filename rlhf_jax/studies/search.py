@@ -47,7 +47,7 @@ def tuned_in(name, table):
     """The fields of `Values` that a method is searched in, in that order: its own, and
     those of the run that it is read off."""
     method = table[name]
-    trained = table[method.source or name]
+    trained = table[method.derived_from or name]
     fields = {*method.tunes, *trained.tunes}
     if "decay" in getattr(trained.train, "override", {}):
         fields.discard("weight")
@@ -75,7 +75,7 @@ def current(name, table, config):
     weight = float(elastic_reset.retained_weight(rl.decay, rl.reset_every or 1))
     if 1 - weight < _FORGOTTEN:
         fields = ["decay" if field == "weight" else field for field in fields]
-    train = table[table[name].source or name].train
+    train = table[table[name].derived_from or name].train
     settings = {
         "learning_rate": getattr(rl, train.rate),
         "weight": weight,
@@ -118,9 +118,9 @@ def trained(name, table, values, first):
     What a source is not tuned in, and is as the flags have it, is left to them: so
     methods that are read off one source share its runs.
     """
-    if table[name].source is None:
+    if table[name].derived_from is None:
         return values
-    own = table[table[name].source].tunes
+    own = table[table[name].derived_from].tunes
     kept = {
         field: value
         for field, value in values.known().items()
@@ -137,7 +137,7 @@ def flags(name, table, values, rl):
     `values` leave open.
     """
     method = table[name]
-    train = method.train or table[method.source].train
+    train = method.train or table[method.derived_from].train
     decay = values.average(decay=rl.decay, every=rl.reset_every)["decay"]
     averaged = values.weight is not None or values.decay is not None
     strength = values.kl_coef if values.strength is None else values.strength

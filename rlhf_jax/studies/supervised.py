@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax import elastic_reset, optim, training
+from rlhf_jax.algorithms import regularization
 from rlhf_jax.data import batching
 from rlhf_jax.runtime import loop
 from rlhf_jax.studies import trainable as trainables
@@ -22,7 +23,8 @@ class Objective(NamedTuple):
     """What is minimised, and by which optimiser; programs are compiled once for each.
 
     make_loss(model) -> a loss as `training` has them; count(batch) -> [], the
-    denominator of its mean.
+    denominator of its mean; make_penalty(model, π₀'s weights) -> a penalty of
+    `regularization`, or None.
     """
 
     model: Any
@@ -30,6 +32,7 @@ class Objective(NamedTuple):
     count: Callable
     optimizer: optim.Config
     micro_batches: int = 1  # parts over which an update is accumulated
+    make_penalty: Callable | None = None
 
 
 class State(NamedTuple):
@@ -45,6 +48,7 @@ class Hyper(NamedTuple):
     learning_rate: jax.Array | float
     total: jax.Array | int  # updates until the schedule reaches 0
     decay: jax.Array | float = 0.0  # of the EMA, where one is kept
+    strength: jax.Array | float = 0.0  # λ of the penalty, where there is one
 
 
 def initial(params, objective, *, average=False):
@@ -57,14 +61,19 @@ def initial(params, objective, *, average=False):
 def compile_step(objective, layout, *, adapter=None):
     """`(base, state, batch, hyper) -> (state, metrics)` on a layout, `State` donated.
 
-    base: of `Trainable`. Compiled once for all who ask for the same.
+    base: of `Trainable`, or all its weights where they anchor a penalty. Compiled once
+    for all who ask for the same.
     """
-    model, make_loss, count, optimizer, micro_batches = objective
+    model, make_loss, count, optimizer, micro_batches, make_penalty = objective
     tx = optim.transformation(optimizer)
 
     def step(base, state, batch, hyper, *, axis_name):
+        loss = make_loss(trainables.bind(model, base, adapter))
+        if make_penalty is not None:
+            penalty = make_penalty(model, base)
+            loss = regularization.regularized(loss, penalty, hyper.strength)
         update = training.make_step(
-            make_loss(trainables.bind(model, base, adapter)),
+            loss,
             tx,
             config=optimizer,
             count=count,
@@ -89,7 +98,7 @@ def _reset(state):
 
 def trainer(
     trainable, data, objective, *, rows, steps, learning_rate, seed, layout, key=None,
-    decay=None, updates=1, prefix="", prepare=None,
+    decay=None, updates=1, prefix="", prepare=None, strength=0.0,
 ):  # fmt: skip
     """An `interfaces.Trainer` of an objective on rows of data.
 
@@ -100,13 +109,25 @@ def trainer(
       decay: of an EMA to reset to; None keeps none.
       prefix: of the names of metrics.
       prepare: batch -> batch on the host, before each update; None: as it is.
+      strength: λ of the objective's penalty, if it has one.
+
+    Raises ValueError for a penalty beside adapters, which it would not reach.
     """
+    if objective.make_penalty is not None and trainable.adapter is not None:
+        raise ValueError(
+            "a penalty on the distance from the initial model needs all weights to be "
+            "trained: leave the adapter out"
+        )
     order = batching.Epochs(jax.tree.leaves(data)[0].shape[0], rows, seed)
     step = compile_step(objective, layout, adapter=trainable.adapter)
+    base = trainable.base
+    if objective.make_penalty is not None:
+        base = layout.put(trainable.params)
     hyper = Hyper(
         jnp.asarray(learning_rate),
         jnp.asarray(steps * updates),
         jnp.asarray(0.0 if decay is None else decay),
+        jnp.asarray(strength),
     )
 
     def start():
@@ -119,7 +140,7 @@ def trainer(
             if prepare is not None:
                 batch = prepare(batch)
             batch = layout.shard_rows(batch)
-            state, metrics = step(trainable.base, state, batch, hyper)
+            state, metrics = step(base, state, batch, hyper)
         metrics = {**metrics, "epoch": order.epoch((iteration + 1) * updates)}
         return state, {f"{prefix}{k}": v for k, v in metrics.items()}, None
 

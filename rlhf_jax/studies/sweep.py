@@ -68,7 +68,7 @@ class Sweep(NamedTuple):
 
     def trained(self, method):
         """The method whose run this one is, or is read off."""
-        return self.table[method].source or method
+        return self.table[method].derived_from or method
 
     def measured(self, trial):
         """The methods that a trial measures: its own, and those read off its run."""
@@ -331,6 +331,6 @@ def results(sweep, done):
             )
             paid.add(trial.name)
         chosen = path.chosen and sweep.trial(method, path.chosen).values
-        source = sweep.table[method].source
+        source = sweep.table[method].derived_from
         found[method] = sweep_report.Searched(path, tuple(compared), chosen, source)
     return found

@@ -25,7 +25,7 @@ def plan(config, table, names, schedule):
     for name in names:
         _check_method(name, table, searches)
         first = search.current(name, table, config)
-        trained = table[table[name].source or name]
+        trained = table[table[name].derived_from or name]
         lines = search.lines(
             name,
             first,

@@ -51,13 +51,16 @@ def choose(names, table, lists=None):
             f"--methods {name}: unknown; choose from {', '.join(table)}, or "
             f"{', '.join(lists)}"
         )
-    wanted |= {table[name].source for name in wanted} - {None}
-    return tuple(name for name in table if name in wanted)
+    return tuple(rows(wanted, table))
 
 
 def rows(names, table):
     """{name: its row}, in the table's order, with the sources that these rows read."""
-    wanted = {*names, *(table[name].source for name in names)}
+    wanted = set()
+    for name in names:
+        while name is not None:
+            wanted.add(name)
+            name = table[name].source
     return {name: row for name, row in table.items() if name in wanted}
 
 

@@ -79,6 +79,9 @@ class Task:
     truth: Callable | None = None  # (rollout, step's RNG) -> {name: [M]}, exact
     text_truth: Callable | None = None  # (text NLL a token) -> {name: float}
     skills: Skills | None = None
+    # seed -> (`Preferences` that reward models learn from, others, their true margins)
+    pairs: Callable | None = None
+    replay: Callable | None = None  # n -> `Tokens` of n new rows of pretraining text
     groups: np.ndarray | None = None  # [M] classes of the evaluation prompts
     joined: Joined | None = None  # what drift is read off, in place of `heldout`
     test: "Task | None" = None  # with test prompts and texts: before and after

@@ -99,7 +99,10 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
             "truth/kl_corpus_policy": float(np.mean(totals) - surprise)
         },
         skills=_skills(world, config),
+        replay=functools.partial(_replay, world),
     )
+    pairs = world_rewards.judged_pairs(world, task, config, layout)
+    task = dataclasses.replace(task, pairs=pairs)
     rewards = world_rewards.create(world, task, config, layout, reward)
     return dataclasses.replace(task, rewards=rewards)
 
@@ -192,6 +195,12 @@ def _skills(world, config):
     questions, mask, words, valid = map(np.concatenate, zip(*parts, strict=True))
     both = np.hstack([questions, words]), np.hstack([mask, valid])
     return Skills(Answers(*both, valid), np.repeat(skills.KINDS, config.skill_items))
+
+
+def _replay(world, rows):
+    """Pretraining text that π₀ has not seen."""
+    rng = np.random.default_rng([world.seed, 4])
+    return Tokens(*microworld.corpus.sample(world, rng, rows, length=LENGTH))
 
 
 def _decode(world, tokens, mask):

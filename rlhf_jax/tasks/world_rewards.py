@@ -39,17 +39,11 @@ def _trained_reward(world, task, config, layout):
     objective = supervised.Objective(
         model, reward_model.make_pair_loss, reward_model.count, REWARD_MODEL
     )
-    sample = policy.compile_draw(task.model, layout, task.sampling)
     score, evaluate = _scaled(model), _unscaled(model, layout)
 
     def make(seed):
-        rng = np.random.default_rng([config.world, seed, 2])
-        key = jax.random.key(1000 + seed)
-        pairs, gold = _pairs(world, task, config, rng, sample, key, config.pairs)
-        tests, test_gold = _pairs(
-            world, task, config, rng, sample, jax.random.fold_in(key, 1), 512
-        )
-        head = heads.init_head(model, jax.random.fold_in(key, 2))
+        pairs, tests, test_gold = task.pairs(seed)
+        head = heads.init_head(model, jax.random.fold_in(_key(seed), 2))
         trainer = supervised.trainer(
             Trainable(heads.from_decoder(task.params, head)),
             pairs,
@@ -94,6 +88,23 @@ def _unscaled(model, layout):
     """`score(params, (tokens, mask)) -> [N]` of a reward model, on host rows."""
     score = reward_model.score(model)
     return layout.over_rows(lambda params, rows: score(params, *rows), replicated=1)
+
+
+def judged_pairs(world, task, config, layout):
+    """seed -> (`Preferences` to learn from, others to test on, their gold margins)."""
+    sample = policy.compile_draw(task.model, layout, task.sampling)
+
+    def make(seed):
+        rng, key = np.random.default_rng([config.world, seed, 2]), _key(seed)
+        given = world, task, config, rng, sample
+        pairs, _ = _pairs(*given, key, config.pairs)
+        return pairs, *_pairs(*given, jax.random.fold_in(key, 1), 512)
+
+    return functools.lru_cache(maxsize=4)(make)
+
+
+def _key(seed):
+    return jax.random.key(1000 + seed)
 
 
 def _pairs(world, task, config, rng, sample, key, count):
