@@ -74,7 +74,8 @@ def read(specs, *, count, question="{question}"):
 
 def chat(questions, tokenizer):
     """The suites that `read` returned, each prompt as a user's turn in the tokenizer's
-    chat template, each option without the blank before it.
+    chat template, each option without the blank before it. Written answers end with
+    their turn, and may have several lines.
 
     Raises ValueError for a tokenizer without one.
     """
@@ -88,6 +89,8 @@ def chat(questions, tokenizer):
         if isinstance(suite, choices.Questions):
             options = [[text.lstrip() for text in texts] for texts in suite.options]
             suite = suite._replace(options=options)
+        else:
+            suite = suite._replace(kind=suite.kind._replace(stops=()))
         written[name] = suite
     return written
 

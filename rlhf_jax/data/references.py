@@ -42,7 +42,7 @@ KINDS = {
     ),
     "arithmetic": Kind(
         ("question", "answer"), ("number",),
-        "Question: {question}\nAnswer:", 256, ("\n\n", "Question:"),
+        "Question: {question}\nAnswer:", 256, ("Question:",),
     ),
     "translation": Kind(
         ("translation",), ("bleu",), "{source}: {text}\n{target}:", 96, ("\n",)

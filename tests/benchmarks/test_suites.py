@@ -229,6 +229,7 @@ def test_a_suite_may_be_asked_as_a_chat(home, tmp_path):
     start, end = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
     assert found["quiz"].prompts[0] == f"{start}{asked['quiz'].prompts[0]}{end}"
     assert found["quiz"].options[0][0] == asked["quiz"].options[0][0].lstrip()
+    assert asked["sums"].kind.stops and not found["sums"].kind.stops
     assert found["sums"].prompts[0] == f"{start}{asked['sums'].prompts[0]}{end}"
 
 
