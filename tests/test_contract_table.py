@@ -25,6 +25,7 @@ class Row(NamedTuple):
 
 
 NO_MASK = "n/a: takes no mask, every element is valid"
+READS_STRINGS = "n/a: reads strings"
 NO_GRADIENT = "n/a: integers or host values, nothing to differentiate"
 DATA = "n/a: its output is data, which no loss differentiates"
 EXACT = "n/a: asserted bit for bit, which leaves an oracle nothing to add"
@@ -873,14 +874,28 @@ TABLE = {
         "test_bleu_by_hand",
         "test_tokenized_bleu_is_what_the_command_line_says",
         "test_bleu_of_a_text_with_itself_is_100_in_any_order",
-        "n/a: reads strings",
+        READS_STRINGS,
         NO_GRADIENT,
     ),
     "evaluation.translation.sacre_bleu": Row(
         "test_bleu_of_a_text_with_itself_is_100_in_any_order",
         "test_sacre_bleu_is_what_the_command_line_says",
         "test_bleu_of_a_text_with_itself_is_100_in_any_order",
-        "n/a: reads strings",
+        READS_STRINGS,
+        NO_GRADIENT,
+    ),
+    "evaluation.translation.bleu_counts": Row(
+        "test_counts_worked_by_hand",
+        "test_summed_counts_give_the_bleu_of_any_sample_of_sentences",
+        "test_summed_counts_give_the_bleu_of_any_sample_of_sentences",
+        READS_STRINGS,
+        NO_GRADIENT,
+    ),
+    "evaluation.translation.bleu": Row(
+        "test_counts_worked_by_hand",
+        "test_summed_counts_give_the_bleu_of_any_sample_of_sentences",
+        "test_summed_counts_give_the_bleu_of_any_sample_of_sentences",
+        NO_MASK,
         NO_GRADIENT,
     ),
     "evaluation.translation.stutter": Row(
@@ -925,10 +940,73 @@ TABLE = {
         "n/a: takes no mask, a NaN is never picked",
         NO_GRADIENT,
     ),
+    "evaluation.multiple_choice.probabilities": Row(
+        CHOICE + "test_probabilities_by_hand",
+        CHOICE + "test_probabilities_are_the_loops",
+        CHOICE + "test_probabilities_are_the_loops",
+        "n/a: takes no mask, a NaN counts as impossible",
+        NO_GRADIENT,
+    ),
     "evaluation.multiple_choice.chance": Row(
         CHOICE + "test_a_blind_guess_of_2_and_4_options",
         CHOICE + "test_picks_are_the_loops",
         CHOICE + "test_a_blind_guess_of_2_and_4_options",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "evaluation.calibration.expected_calibration_error": Row(
+        "test_an_error_worked_by_hand",
+        "test_the_error_is_the_loops",
+        "test_the_order_of_items_does_not_matter_and_one_bin_is_the_bias",
+        "n/a: takes no mask, a NaN is refused",
+        NO_GRADIENT,
+    ),
+    "evaluation.answers.normalize": Row(
+        "test_texts_are_normalised",
+        "n/a: a format",
+        "test_normalising_twice_changes_nothing",
+        READS_STRINGS,
+        NO_GRADIENT,
+    ),
+    "evaluation.answers.exact_match": Row(
+        "test_an_exact_match_is_one_of_the_references_but_for_its_form",
+        "n/a: normalize, and a comparison",
+        "test_f1_is_the_loops_symmetric_and_one_for_exact_matches",
+        READS_STRINGS,
+        NO_GRADIENT,
+    ),
+    "evaluation.answers.f1": Row(
+        "test_f1_worked_by_hand",
+        "test_f1_is_the_loops_symmetric_and_one_for_exact_matches",
+        "test_f1_is_the_loops_symmetric_and_one_for_exact_matches",
+        READS_STRINGS,
+        NO_GRADIENT,
+    ),
+    "evaluation.answers.final_number": Row(
+        "test_the_final_number_of_a_text",
+        "n/a: a pattern",
+        "test_numbers_are_compared_by_their_value",
+        READS_STRINGS,
+        NO_GRADIENT,
+    ),
+    "evaluation.answers.same_number": Row(
+        "test_numbers_are_compared_by_their_value",
+        "n/a: final_number, and a comparison",
+        "test_numbers_are_compared_by_their_value",
+        READS_STRINGS,
+        NO_GRADIENT,
+    ),
+    "evaluation.paired.mcnemar": Row(
+        "test_mcnemar_by_hand",
+        "test_mcnemar_is_the_binomial_tail",
+        "test_items_on_which_models_agree_say_nothing",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "evaluation.paired.bootstrap": Row(
+        "test_a_constant_gain_is_certain_and_none_is_none",
+        "test_the_interval_is_scipys_of_the_differences",
+        "test_swapping_the_models_turns_the_interval_around",
         NO_MASK,
         NO_GRADIENT,
     ),

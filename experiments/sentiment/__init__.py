@@ -92,7 +92,7 @@ class Config(options.Language):
     )
     text: text_task.Config = dataclasses.field(default_factory=text_task.Config)
     suites: tuple[str, ...] = ()
-    """Multiple-choice questions to measure the tax by: PATH or PATH:SPLIT each."""
+    """Questions with right answers to measure the tax by: PATH or PATH:SPLIT each."""
     suite_questions: ranges.Count = 200
     other_text: ranges.Text | None = None
     """PATH or PATH:SPLIT of human text of another kind, whose NLL is measured too."""

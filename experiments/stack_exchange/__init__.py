@@ -54,7 +54,8 @@ class Config(options.Language):
     pairs, or a directory or hub name."""
     suites: tuple[str, ...] = ()
     """Multiple choice, PATH[:SPLIT] each, with columns question, choices and label, or
-    text, whose ending is to be found: the alignment tax. None: it is not measured."""
+    text, whose ending is to be found, or questions answered in writing (see
+    `rlhf_jax.data.references`): the alignment tax. None: it is not measured."""
     suite_questions: ranges.Count = 200
     """Of each suite, at most."""
     methods: tuple[str, ...] = (

@@ -11,6 +11,7 @@ import numpy as np
 from rlhf_jax.data import sources, tokenization
 from rlhf_jax.types import Tokens
 
+COLUMNS = sources.KINDS["choices"]
 _ENDINGS = 4
 _WORDS = 30  # of an ending; a prompt has twice as many
 
@@ -19,7 +20,7 @@ class Questions(NamedTuple):
     """Q questions as texts."""
 
     prompts: list[str]
-    options: list[list[str]]  # at least two each
+    options: list[list[str]]  # at least two each; blanks before them are kept
     labels: list[int]  # the index of the right one
 
 
@@ -27,7 +28,8 @@ class Options(NamedTuple):
     """All options of all questions, concatenated: R rows."""
 
     rows: Tokens  # [R, T], targets: the option's tokens
-    lengths: np.ndarray  # [R] int, characters of the option
+    lengths: np.ndarray  # [R] int, characters of the option, blanks before it aside
+    byte_lengths: np.ndarray  # [R] int, the same in bytes of UTF-8
     questions: np.ndarray  # [R] int, the question's index, ascending
     labels: np.ndarray  # [Q] int
 
@@ -40,14 +42,19 @@ def read(name, *, split, count, question="{question}"):
     """
     rows = sources.load(name, split=split)
     where = f"{name}, split {split!r}"
-    if sources.kind(rows) != "choices":
+    return of_rows(rows, where, count=count, question=question)
+
+
+def of_rows(rows, where, *, count, question="{question}"):
+    """`read` for a `datasets.Dataset`; where: what errors call it."""
+    if not set(COLUMNS) <= set(rows.column_names):
         if "text" not in rows.column_names:
             raise ValueError(
                 f"{where}: columns {', '.join(rows.column_names)}; multiple choice "
                 "needs question, choices and label, or text"
             )
-        return endings(list(_drawn(rows, count)["text"]))
-    rows = _drawn(rows, count)
+        return endings(list(drawn(rows, count)["text"]))
+    rows = drawn(rows, count)
     prompts = [question.format(question=text) for text in rows["question"]]
     choices, labels = [list(x) for x in rows["choices"]], list(rows["label"])
     for i, (options, label) in enumerate(zip(choices, labels, strict=True)):
@@ -56,7 +63,11 @@ def read(name, *, split, count, question="{question}"):
                 f"{where}: row {i} of those drawn has choices {options} and label "
                 f"{label!r}: at least two are needed, none empty, label counted from 0"
             )
-    return Questions(prompts, choices, labels)
+    options = [
+        [_after(prompt, text) for text in texts]
+        for prompt, texts in zip(prompts, choices, strict=True)
+    ]
+    return Questions(prompts, options, labels)
 
 
 def endings(texts, *, options=_ENDINGS, seed=0):
@@ -84,43 +95,38 @@ def endings(texts, *, options=_ENDINGS, seed=0):
 
 
 def tokens(tokenizer, questions, *, length):
-    """`Options` with at most `length` tokens per row; long prompts lose their start.
+    """`Options` with at most `length` tokens per row, each after its question.
 
-    EOS is not a target. Raises ValueError for an option that does not fit.
+    See `tokenization.continuations`. Raises ValueError for an option that does not fit.
     """
     counts = [len(options) for options in questions.options]
     prompts = [
         p for p, n in zip(questions.prompts, counts, strict=True) for _ in [0] * n
     ]
     flat = [option for options in questions.options for option in options]
-    rows = tokenization.sft(
-        tokenizer, flat, length=length, prompts=prompts, truncate="left"
-    )
-    last = rows.mask.sum(-1) - 1
-    each = np.arange(len(flat))
-    ended = rows.tokens[each, last] == tokenization.eos_id(tokenizer)
-    if not ended.all():
-        option = flat[int(np.argmin(ended))]
-        raise ValueError(
-            f"the option {option[:40]!r} of {len(option)} characters has more than "
-            f"{length} tokens with its question; leave the question out"
-        )
-    targets = rows.target_mask.copy()
-    targets[each, last] = 0
+    texts = [option.lstrip() or option for option in flat]
     return Options(
-        rows._replace(target_mask=targets),
-        np.array([len(option) for option in flat]),
+        tokenization.continuations(tokenizer, prompts, flat, length=length),
+        np.array([len(text) for text in texts]),
+        np.array([len(text.encode()) for text in texts]),
         np.repeat(np.arange(len(counts)), counts),
         np.array(questions.labels),
     )
+
+
+def drawn(rows, count):
+    """At most `count` rows, in their order: a random but fixed sample."""
+    order = np.random.default_rng(0).permutation(len(rows))[:count]
+    return rows.select(np.sort(order))
+
+
+def _after(prompt, option):
+    """An option as it follows a prompt: a blank lies between them."""
+    apart = prompt[-1:].isspace() or option[:1].isspace() or not prompt
+    return option if apart else f" {option}"
 
 
 def _halves(words):
     middle = len(words) // 2
     first = words[max(middle - 2 * _WORDS, 0) : middle]
     return " ".join(first), " ".join(words[middle : middle + _WORDS])
-
-
-def _drawn(rows, count):
-    order = np.random.default_rng(0).permutation(len(rows))[:count]
-    return rows.select(np.sort(order))

@@ -38,8 +38,8 @@ def load(name_or_path, *, split="train", columns=None, config=None, folder=None)
       split: one split, several ("train+unsupervised", keeping the columns they share),
         or a part ("train[:10%]"). A single file is the split "train", and that of its
         own name.
-      columns: the columns needed, or {needed: present} to rename them; by default
-        those of any of `KINDS`.
+      columns: the columns needed, or {needed: present} to rename them; () for any;
+        by default those of any of `KINDS`.
       config: of a hub data set.
       folder: the folder of the rows inside the data set.
 
@@ -68,7 +68,10 @@ def checked(rows, columns, where):
     if not len(rows):
         raise ValueError(f"{where}: no rows; choose another split or file")
     rows = _choose(rows, columns, where)
-    _refuse_empty(rows, columns or KINDS[kind(rows, where)], where)
+    if columns is None:
+        columns = KINDS[kind(rows, where)]
+    if columns:
+        _refuse_empty(rows, columns, where)
     return rows
 
 

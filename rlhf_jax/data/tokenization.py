@@ -76,6 +76,45 @@ def sft(tokenizer, completions, *, length, prompts=None, truncate="right"):
     return Tokens(tokens, mask, mask * learned.astype(np.int32))
 
 
+def continuations(tokenizer, prompts, texts, *, length):
+    """`Tokens` [N, L], right-padded: prompts with the texts that may follow them, L
+    tokens in the longest row, at most `length`.
+
+    Both are encoded as one text, as EleutherAI's harness does when it scores options,
+    and white space at the end of a prompt belongs to what follows: the targets are what
+    that has more than the prompt alone, without EOS. A long prompt loses its beginning.
+    An empty one is the tokenizer's BOS, or else EOS.
+
+    Raises ValueError for a text that adds no token or does not fit.
+    """
+    _same_length(prompts=prompts, texts=texts)
+    before, _ = _frame(tokenizer)
+    stripped = _encode(tokenizer, [prompt.rstrip() for prompt in prompts])
+    joined = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+    rows, counts = [], []
+    for i, row in enumerate(_encode(tokenizer, joined)):
+        start, count = before, len(row) - len(stripped[i])
+        if not len(start) and not len(stripped[i]):
+            start = np.array([prefix_id(tokenizer)], np.int32)
+        if not 0 < count <= length - max(len(start), 1):
+            raise ValueError(
+                f"row {i}: {texts[i][:40]!r} adds {count} tokens to its prompt, and "
+                f"length={length} has room for {length - max(len(start), 1)}"
+            )
+        rows.append(np.concatenate([start, row[-(length - len(start)) :]]))
+        counts.append(count)
+    lengths = np.array([len(row) for row in rows])
+    tokens, mask = _pad(rows, lengths.max(), pad_id(tokenizer), "right")
+    learned = np.arange(lengths.max()) >= (lengths - counts)[:, None]
+    return Tokens(tokens, mask, mask * learned.astype(np.int32))
+
+
+def prefix_id(tokenizer):
+    """The id before a text that nothing precedes: BOS, or EOS without one."""
+    first = tokenizer.bos_token_id
+    return eos_id(tokenizer) if first is None else first
+
+
 def packed(tokenizer, texts, *, length):
     """`Tokens` [N, L] without padding: documents with EOS, concatenated and cut.
 

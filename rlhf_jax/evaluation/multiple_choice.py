@@ -26,6 +26,21 @@ def pick(totals, lengths, questions):
     return np.minimum.reduceat(hits, starts)
 
 
+def probabilities(totals, questions):
+    """π(option | question) / Σ over the question's options: [R], each question's sum 1.
+
+    NaN counts as −inf; where all options are −inf they are equally likely. Arguments as
+    in `pick`.
+    """
+    totals, questions = np.asarray(totals, np.float64), np.asarray(questions)
+    starts = np.flatnonzero(np.diff(questions, prepend=-1))
+    totals = np.where(np.isnan(totals), -np.inf, totals)
+    best = np.maximum.reduceat(totals, starts)[questions]
+    hopeless = np.isneginf(best)
+    weights = np.exp(np.where(hopeless, 0.0, totals - np.where(hopeless, 0.0, best)))
+    return weights / np.add.reduceat(weights, starts)[questions]
+
+
 def chance(questions):
     """The accuracy of guessing: the mean of 1 / options over questions, a float.
 

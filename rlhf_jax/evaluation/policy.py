@@ -116,17 +116,39 @@ def make_answers(model):
     def answers(params, data):
         hidden = responses.states(model, params, data)
         tokens = responses.tokens(data)
-
-        def read(hidden, tokens):
-            logits = responses.unembed(model, params, hidden)
-            return logits.argmax(-1) == tokens, logprobs.of_tokens(logits, tokens)
-
-        size = responses.vocabulary(model, params, hidden)
-        best, logps = responses.in_parts(read, (hidden, tokens), size)
-        valid = data.response_mask != 0
-        return (best | ~valid).all(-1), masking.zero(logps, valid).sum(-1)
+        return _likeliest(model, params, hidden, tokens, data.response_mask)
 
     return answers
+
+
+def make_continuations(model):
+    """`continuations(params, Tokens) -> (right [B] bool, logps [B] in nats)` of the
+    tokens in `target_mask`, which are as in `make_answers`.
+
+    The last token of a row is only scored, never read: rows may have one token more
+    than the model's context.
+    """
+
+    def continuations(params, text: Tokens):
+        tokens, mask, targets = text
+        hidden = model.apply(
+            {"params": params}, tokens[:, :-1], mask[:, :-1], method="hidden"
+        )
+        return _likeliest(model, params, hidden, tokens[:, 1:], targets[:, 1:])
+
+    return continuations
+
+
+def _likeliest(model, params, hidden, tokens, valid):
+    """(is every valid token the likeliest [B], their summed log-probs [B])."""
+
+    def read(hidden, tokens):
+        logits = responses.unembed(model, params, hidden)
+        return logits.argmax(-1) == tokens, logprobs.of_tokens(logits, tokens)
+
+    size = responses.vocabulary(model, params, hidden)
+    best, logps = responses.in_parts(read, (hidden, tokens), size)
+    return (best | (valid == 0)).all(-1), masking.zero(logps, valid).sum(-1)
 
 
 def halves(values, weights=None):

@@ -47,6 +47,37 @@ def sacre_bleu(hypotheses, references, *, lowercase=False):
     return _bleu(hypotheses, references, lowercase=lowercase)
 
 
+def bleu_counts(hypotheses, references):
+    """What each sentence adds to a corpus's `sacre_bleu`: [N, 10] counts.
+
+    Matching 1- to 4-grams, all 1- to 4-grams, the lengths of the hypothesis and of the
+    closest reference: their sums over any sample of sentences give its `bleu`.
+
+    Args: N strings; N lists of references, at least one each.
+    """
+    from sacrebleu.metrics import BLEU
+
+    metric, rows = BLEU(force=True), []
+    for hypothesis, texts in zip(hypotheses, references, strict=True):
+        score = metric.corpus_score([hypothesis], [[text] for text in texts])
+        rows.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
+    return np.array(rows, np.int64).reshape(-1, 10)
+
+
+def bleu(counts, *, sentence=False):
+    """sacreBLEU of summed `bleu_counts` [10], 0 to 100.
+
+    sentence: of a single one, whose orders beyond its length are left out.
+    """
+    from sacrebleu.metrics import BLEU
+
+    *grams, length, reference_length = (int(count) for count in counts)
+    return BLEU.compute_bleu(
+        grams[:4], grams[4:], length, reference_length,
+        smooth_method="exp", effective_order=sentence,
+    ).score  # fmt: skip
+
+
 def _bleu(hypotheses, references, **settings):
     from sacrebleu.metrics import BLEU
 

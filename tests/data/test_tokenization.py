@@ -264,3 +264,52 @@ def test_a_real_tokenizer_and_real_stories(data_folder):
         tokenizer, list(stories["text"][:8]), length=16, truncate="right"
     )
     assert prompts.mask.all() and (prompts.tokens[:, 0] == begins).all()
+
+
+def test_a_continuation_is_encoded_with_its_prompt(plain):
+    rows = tokenization.continuations(plain, ["a b", "c"], [" d e", " f"], length=5)
+    assert rows.tokens.tolist() == [[A, B, D, E], [C, F, 0, 0]]
+    assert rows.mask.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert rows.target_mask.tolist() == [[0, 0, 1, 1], [0, 1, 0, 0]]
+
+
+def test_white_space_before_a_continuation_belongs_to_it():
+    made = letters()
+    blank, a, b = (made.convert_tokens_to_ids(x) for x in ("Ġ", "a", "b"))
+    expected = [[a, blank, b]], [[0, 1, 1]]
+    for prompt, text in (("a ", "b"), ("a", " b")):
+        rows = tokenization.continuations(made, [prompt], [text], length=3)
+        assert (rows.tokens.tolist(), rows.target_mask.tolist()) == expected
+
+
+def test_a_long_prompt_loses_its_beginning_but_no_bos():
+    framed = word_tokenizer(before="<bos>", bos_token="<bos>", pad_token="<pad>")
+    rows = tokenization.continuations(framed, ["a b c", ""], [" d", "e"], length=3)
+    assert rows.tokens.tolist() == [[2, C, D], [2, E, 0]]
+    assert rows.target_mask.tolist() == [[0, 0, 1], [0, 1, 0]]
+
+
+def test_nothing_is_preceded_by_bos_or_else_by_eos(plain):
+    rows = tokenization.continuations(plain, [""], ["e"], length=3)
+    assert rows.tokens.tolist() == [[1, E]]
+    assert rows.target_mask.tolist() == [[0, 1]]
+    assert tokenization.prefix_id(word_tokenizer(bos_token="<bos>")) == 2
+
+
+@pytest.mark.parametrize(("text", "adds"), [(" d e", 2), (" ", 0)])
+def test_a_continuation_that_does_not_fit_or_says_nothing_is_refused(plain, text, adds):
+    with pytest.raises(ValueError, match=f"row 1: '{text}' adds {adds} tokens.*for 1"):
+        tokenization.continuations(plain, ["a", "b"], [" c", text], length=2)
+
+
+def letters():
+    """A byte-level tokenizer without merges, as of GPT-2."""
+    import tokenizers
+
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    words = {x: i for i, x in enumerate(["<eos>", *alphabet])}
+    model = tokenizers.Tokenizer(tokenizers.models.BPE(words, []))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=model, eos_token="<eos>"
+    )

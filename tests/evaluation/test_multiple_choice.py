@@ -49,6 +49,26 @@ def test_a_shift_of_a_whole_question_changes_no_pick():
     assert picks[0].tolist() == picks[1].tolist() == [0, 0]
 
 
+def test_probabilities_by_hand():
+    totals = np.log([0.1, 0.3, 0.2, 0.2, 0.4])
+    found = multiple_choice.probabilities(totals, [0, 0, 1, 1, 1])
+    np.testing.assert_allclose(found, [0.25, 0.75, 0.25, 0.25, 0.5])
+    hopeless = [-np.inf, np.nan, -1e4, -np.inf]
+    found = multiple_choice.probabilities(hopeless, [0, 0, 1, 1])
+    assert found.tolist() == [0.5, 0.5, 1.0, 0.0]
+
+
+def test_probabilities_are_the_loops(rng):
+    questions = np.repeat(np.arange(20), rng.integers(2, 6, 20))
+    totals = -50 * rng.exponential(size=len(questions))
+    found = multiple_choice.probabilities(totals, questions)
+    for q in range(20):
+        each = np.exp(totals[questions == q] - totals[questions == q].max())
+        np.testing.assert_allclose(found[questions == q], each / each.sum())
+    moved = multiple_choice.probabilities(totals - 7.0 * questions, questions)
+    np.testing.assert_allclose(moved, found, rtol=1e-10)
+
+
 def test_a_blind_guess_of_2_and_4_options():
     assert multiple_choice.chance([0, 0, 1, 1, 1, 1]) == 0.375
 
@@ -63,23 +83,25 @@ def test_the_right_ending_is_at_the_label():
 
 
 def test_targets_are_the_options_tokens_and_no_end(tokenizer):
-    result = choices.Questions(["one ", "two "], [["a", "bb"], ["ccc", "d"]], [1, 0])
+    options = [[" a", " bb"], [" ccc", " é"]]
+    result = choices.Questions(["one", "two"], options, [1, 0])
     options = choices.tokens(tokenizer, result, length=12)
     assert options.lengths.tolist() == [1, 2, 3, 1]
+    assert options.byte_lengths.tolist() == [1, 2, 3, 2]
     assert options.questions.tolist() == [0, 0, 1, 1]
     for row, mask, text in zip(
-        options.rows.tokens, options.rows.target_mask, ("a", "bb", "ccc", "d"),
+        options.rows.tokens, options.rows.target_mask, (" a", " bb", " ccc", " é"),
         strict=True,
     ):  # fmt: skip
         assert tokenizer.decode(row[mask != 0]) == text
 
 
 def test_an_option_that_does_not_fit_is_refused_and_a_prompt_is_cut(tokenizer):
-    result = choices.Questions(["a long one "], [["ab", "cdefghij"]], [0])
+    result = choices.Questions(["a long one"], [[" ab", " cdefghij"]], [0])
     options = choices.tokens(tokenizer, result, length=12)
-    assert tokenizer.decode(options.rows.tokens[1][:9]).endswith("ne cdefgh")
-    with pytest.raises(ValueError, match="'cdefghij' of 8 characters.*than 8 tokens"):
-        choices.tokens(tokenizer, result, length=8)
+    assert tokenizer.decode(options.rows.tokens[1]) == "one cdefghij"
+    with pytest.raises(ValueError, match="row 1: ' cdefghij' adds 9 tokens.*for 8"):
+        choices.tokens(tokenizer, result, length=9)
 
 
 def test_files_of_questions_and_of_texts_are_read(tmp_path):
@@ -87,6 +109,9 @@ def test_files_of_questions_and_of_texts_are_read(tmp_path):
     file = small_recipes.lines(tmp_path / "asked.jsonl", rows)
     result = choices.read(file, split="train", count=9, question="Q: {question}\nA: ")
     assert result.prompts == ["Q: q0\nA: ", "Q: q1\nA: "] and result.labels == [0, 1]
+    assert result.options == [["x", "y"]] * 2  # after the blank of the prompt
+    result = choices.read(file, split="train", count=9)
+    assert result.options == [[" x", " y"]] * 2
     file = small_recipes.lines(tmp_path / "texts.jsonl", [{"text": t} for t in TEXTS])
     assert choices.read(file, split="train", count=9) == choices.endings(TEXTS)
 

@@ -90,6 +90,15 @@ def test_nll_of_text_counts_its_targets_alone(params, logps, rng):
     np.testing.assert_array_equal(count, targets[:, 1:].sum(1))
 
 
+def test_continuations_are_read_like_answers(params, written):
+    starts = np.arange(PROMPT + NEW) >= PROMPT
+    text = Tokens(written.tokens, written.mask, written.mask * starts)
+    found = policy.make_continuations(tiny.BIGRAM)(params, text)
+    expected = policy.make_answers(tiny.BIGRAM)(params, written)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+
+
 def test_divergence_and_entropy_are_exact_at_every_state(params, logps, written, rng):
     other = {"table": params["table"] + rng.normal(size=params["table"].shape)}
     compare = policy.make_compare(tiny.BIGRAM, config=GREEDY)

@@ -54,6 +54,26 @@ def test_sacre_bleu_is_what_the_command_line_says(tmp_path):
     assert alike.score > cased.score and "case:lc" in alike.signature
 
 
+def test_summed_counts_give_the_bleu_of_any_sample_of_sentences(rng):
+    counts = translation.bleu_counts(HYPOTHESES, [[text] for text in REFERENCES])
+    for sample in ([0, 1, 2, 3], [2], rng.integers(0, 4, 9).tolist()):
+        whole = translation.sacre_bleu(
+            [HYPOTHESES[i] for i in sample], [REFERENCES[i] for i in sample]
+        )
+        assert translation.bleu(counts[sample].sum(0)) == pytest.approx(whole.score)
+
+
+def test_counts_worked_by_hand():
+    counts = translation.bleu_counts(["a b c", "a b"], [["a b d"], ["x", "a b"]])
+    assert counts.tolist() == [
+        [2, 1, 0, 0, 3, 2, 1, 0, 3, 3],
+        [2, 1, 0, 0, 2, 1, 0, 0, 2, 2],
+    ]
+    # Two words have no 3-grams: their order is left out.
+    assert translation.bleu(counts[1], sentence=True) == pytest.approx(100.0)
+    assert translation.bleu(np.zeros(10)) == 0.0
+
+
 def test_tokenized_bleu_is_what_the_command_line_says(tmp_path):
     words = [moses.words(lines, "en") for lines in (HYPOTHESES, REFERENCES)]
     ours = translation.tokenized_bleu(*words)
