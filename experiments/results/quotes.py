@@ -24,6 +24,12 @@ _GAME = {
     "drift/kl_initial": "KL / message",
 }
 _POINTS = {"tax/skills": 100.0}
+_SECONDARY = {
+    "reward_at/drift/text_nll": "reward at matched human-text NLL (sd)",
+    "gold_at/drift/text_nll": "gold there",
+    "gold": "final gold",
+    "tax/skills": "skills kept at the end (points)",
+}
 
 
 def texts():
@@ -34,6 +40,11 @@ def texts():
         "imdb.finals": ends("imdb", _judged(), methods.LABELS),
         "game_study.finals": ends("game_study", _GAME, game.LABELS, test=True),
         "game_tuned.finals": ends("game_tuned", _GAME, game.LABELS, test=True),
+        "elastic_reset.finals": finals("elastic_reset", _FINALS),
+        "elastic_reset.verdicts": verdicts("elastic_reset"),
+        "elastic_reset.hypervolumes": hypervolumes("elastic_reset"),
+        "elastic_reset.differences": differences("elastic_reset"),
+        "elastic_reset.recovery": recovery("elastic_reset"),
         "worlds": worlds(),
         "files": files(),
         "speed": speed(),
@@ -128,6 +139,21 @@ def hypervolumes(name):
         cells = [markdown.interval(found.get(k), _POINTS.get(k, 1)) for k in axes]
         rows.append([methods.LABELS[method], *cells])
     return markdown.table(["method", *axes.values()], rows)
+
+
+def differences(name):
+    """Secondary endpoints of a study: the method named first − each rival."""
+    kept, cells = results.load(name).summary, {}
+    for row in kept["verdicts"]:
+        if row["endpoint"] in _SECONDARY and row["mean"] is not None:
+            scale = _POINTS.get(row["endpoint"], 1)
+            text = markdown.interval(row, scale)
+            cells.setdefault(row["other"], {})[row["endpoint"]] = text
+    rows = [
+        [methods.LABELS[other], *(found.get(e, "") for e in _SECONDARY)]
+        for other, found in cells.items()
+    ]
+    return markdown.table(["rival", *_SECONDARY.values()], rows)
 
 
 def recovery(name):

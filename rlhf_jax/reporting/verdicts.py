@@ -52,7 +52,7 @@ def answer(finding, report):
     endpoint = report.endpoint(finding.claim.endpoint)
     gap = markdown.interval(finding.verdict._asdict(), endpoint.scale)
     return (
-        f"“{sentence(finding, report)}” is {finding.verdict.word} "
+        f"“{sentence(finding, report)}” is judged {finding.verdict.word} "
         f"({title(finding, report)}: {gap})"
     )
 

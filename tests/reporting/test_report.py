@@ -147,7 +147,7 @@ def test_eight_worlds_are_judged(many):
     assert text.count("**contradicted**") == 2
     assert "better than all of PPO and PPO + KL: **contradicted**" in text
     first = judged.findings[0].verdict
-    assert f"is {first.word} (reward: {markdown.number(first.mean)}" in text
+    assert f"is judged {first.word} (reward: {markdown.number(first.mean)}" in text
 
 
 def test_a_secondary_endpoint_has_an_interval_in_points_and_no_verdict(many):
