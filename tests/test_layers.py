@@ -13,7 +13,7 @@ FLOORS = (
     ("types", "ranges", "masking", "logprobs", "trees", "gumbel", "sharding"),
     (
         *("kl", "rewards", "advantages", "losses", "regularizers", "labeling"),
-        *("ema", "elastic_reset", "averaging", "merging", "heterogeneous"),
+        *("ema", "elastic_reset", "averaging", "merging", "heterogeneous", "ratios"),
         *("models", "sampling", "optim", "training"),
     ),
     ("algorithms", "runtime"),
