@@ -9,8 +9,8 @@ import jax.numpy as jnp
 def lerp(a, b, weight):
     """(1 − weight)·a + weight·b, leaf by leaf; weight 0 and 1 are exact.
 
-    a and b: pytrees with the same structure; weight: a number, or a pytree of numbers
-    with that structure. Returns a pytree with the dtypes of `a`.
+    a and b: pytrees with the same structure; weight: a number, or a pytree with that
+    structure of what broadcasts to the leaves. Returns a pytree with the dtypes of `a`.
     """
     if jax.tree.structure(weight) != jax.tree.structure(a):
         weight = jax.tree.map(lambda _: weight, a)

@@ -204,3 +204,44 @@ def test_soup_of_two_is_interpolation(a, b):
     soup = averaging.soup([a, b], [0.75, 0.25])
     mixed = averaging.interpolate(a, b, 0.25)
     jax.tree.map(lambda x, y: close(x, y, 1e-6, 1e-6), soup, mixed)
+
+
+def test_graft_by_hand():
+    """Two of the four weights moved furthest, wherever they stand."""
+    a = {"x": jnp.array([1.0, 2.0]), "y": jnp.array([[3.0], [4.0]])}
+    b = {"x": jnp.array([1.5, -2.0]), "y": jnp.array([[3.1], [5.0]])}
+    out = averaging.graft(a, b, 0.5)
+    checks.same(out, {"x": jnp.array([1.0, -2.0]), "y": jnp.array([[3.0], [5.0]])})
+
+
+@examples
+@given(leaves, leaves, st.floats(0, 1))
+def test_graft_takes_what_a_sort_would_take(x, y, density):
+    a, b = tree(x), tree(y)
+    out = averaging.graft(a, b, density)
+    flat = [np.concatenate([np.ravel(v) for v in jax.tree.leaves(t)]) for t in (a, b)]
+    moved = np.abs(flat[1] - flat[0])
+    k = int(density * moved.size)
+    least = np.sort(moved)[::-1][k - 1] if k else np.inf
+    expected = np.where(moved >= least, flat[1], flat[0])
+    grafted = np.concatenate([np.ravel(v) for v in jax.tree.leaves(out)])
+    np.testing.assert_array_equal(grafted, expected)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_ends_of_a_graft_are_exact(a, b, jit):
+    for density, whole in ((0.0, a), (1.0, b)):
+        graft = lambda x, y, d=density: averaging.graft(x, y, d)  # noqa: E731
+        checks.same((jax.jit(graft) if jit else graft)(a, b), whole)
+
+
+def test_a_graft_hands_its_gradient_to_what_it_took():
+    a, b = jnp.array([1.0, 2.0, 3.0]), jnp.array([1.1, 5.0, 3.2])
+    slopes = jax.grad(lambda a, b: averaging.graft(a, b, 0.4).sum(), (0, 1))(a, b)
+    checks.same(slopes, (jnp.array([1.0, 0.0, 1.0]), jnp.array([0.0, 1.0, 0.0])))
+
+
+@pytest.mark.parametrize("density", [-0.1, 1.1, float("nan")])
+def test_a_graft_of_another_share_is_refused(a, b, density):
+    with pytest.raises(ValueError, match="a share of .*: choose it from 0 to 1"):
+        averaging.graft(a, b, density)

@@ -14,7 +14,7 @@ FLOORS = (
     (
         *("kl", "rewards", "advantages", "losses", "regularizers", "labeling"),
         *("ema", "elastic_reset", "averaging", "sparsify", "merging"),
-        "heterogeneous",
+        *("heterogeneous", "ratios"),
         *("models", "sampling", "optim", "training"),
     ),
     ("algorithms", "runtime"),

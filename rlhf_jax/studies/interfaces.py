@@ -69,13 +69,30 @@ class Source(NamedTuple):
     average: Any  # the EMA, None where the trainer keeps none
     mix: Callable[[Any, float], Any] | None  # as in Trainer
     collected: Any = None  # the data that the run gathered, None where it gathers none
+    study: Any = None
+    run: Run | None = None  # that of the source
 
 
-def read(trainer, state, best=None):
+class Derived(NamedTuple):
+    """A policy that was read off another run, and what is to be logged of how."""
+
+    policy: Any
+    metrics: Metrics
+
+
+def read(trainer, state, best=None, *, study=None, run=None):
     """A run at one of its states, as `derive` reads it."""
     average = None if trainer.average is None else trainer.average(state)
     collected = None if trainer.collected is None else trainer.collected(state)
-    return Source(trainer.policy(state), best, average, trainer.mix, collected)
+    return Source(
+        trainer.policy(state), best, average, trainer.mix, collected, study, run
+    )
+
+
+def derive(method, source):
+    """What a derived method makes of its source, as `Derived`."""
+    found = method.derive(source)
+    return found if isinstance(found, Derived) else Derived(found, {})
 
 
 def never(schedule):
@@ -98,7 +115,7 @@ class Method:
     # (study, run) -> Trainer, or (study, run, Source) where there is a source
     train: Callable | None = None
     source: str | None = None  # the method that `derive` or `train` reads
-    derive: Callable[[Source], Any] | None = None  # -> a policy, as trained
+    derive: Callable[[Source], Any] | None = None  # -> a policy, as trained; Derived
     at_end: bool = False  # derived once, at the end, not at every evaluation
     measure: Callable | None = None  # (study, run) -> (Metrics, Samples): no weights
     resets: Callable = never  # Schedule -> 0-based iterations that end with a reset

@@ -68,12 +68,17 @@ class Recorder:
             self._select(metrics, state, step)
         if self._is_listed(self._run) and self._is_last(step, phase):
             self._measure_best(step)
-        source = interfaces.read(self._trainer, state)
+        about = {"study": self._study, "run": self._run}
+        source = interfaces.read(self._trainer, state, **about)
         for run, method in self._derived():
-            self.measure(run, method.derive(source), step, phase)
+            policy, found = interfaces.derive(method, source)
+            self.measure(run, policy, step, phase, found)
 
-    def measure(self, run, policy, step, phase):
-        """Measures a policy and logs it as `run`'s; returns the metrics."""
+    def measure(self, run, policy, step, phase, found=None):
+        """Measures a policy and logs it as `run`'s; returns the metrics.
+
+        found: metrics of how the policy was derived.
+        """
         with self._files.bar.phase(f"{run.name}: evaluating"):
             weights = self._trainer.weights(policy)
             if phase == "start":
@@ -83,7 +88,8 @@ class Recorder:
                 if self._is_last(step, phase):
                     more = study.at_end
                 measured = _ask((*study.evaluators, *more), weights, run)
-        return self.write(run, *measured, step, phase)
+        metrics, samples = measured
+        return self.write(run, {**metrics, **(found or {})}, samples, step, phase)
 
     def initial(self, policy):
         """(metrics, samples) of the initial policy, measured once a unit."""

@@ -99,7 +99,9 @@ class _Work:
     def end_of(self, run, trainer):
         """The end of a run that is done: an interfaces.Source."""
         saved = recorder.restore(self.study, run, trainer, self.checkpoints(run))[1]
-        return interfaces.read(trainer, saved["state"], saved.get("best"))
+        return interfaces.read(
+            trainer, saved["state"], saved.get("best"), study=self.study, run=run
+        )
 
     def checkpoints(self, run):
         say = functools.partial(
@@ -182,12 +184,14 @@ def _derive(work, run, opened):
     _, saved, extra = recorder.restore(study, source, trainer, work.checkpoints(source))
     recorded = work.recorder(run, trainer, opened)
     last, best = study.schedule.steps, extra["best"]
-    read = interfaces.read(trainer, saved["state"], saved.get("best"))
-    policy, step = method.derive(read), last
+    read = interfaces.read(
+        trainer, saved["state"], saved.get("best"), study=study, run=source
+    )
+    (policy, found), step = interfaces.derive(method, read), last
     if method.at_end:
         # The best policy as it is was reached at its own step.
         step = best["step"] if policy is read.best else last
-        recorded.measure(run, policy, step, "final")
+        recorded.measure(run, policy, step, "final", found)
     extra = {**opened.offsets(), "best": best, "final": True}
     work.checkpoints(run).save(step, {"policy": policy}, extra)
 

@@ -15,16 +15,22 @@ def decode(task, rollout):
     return prompts, completions
 
 
-def score(task, reward, layout, rollout, prompts, completions, *, copies=1):
-    """The reward of evaluation rows, each prompt `copies` times: [N] float64."""
+def score(
+    task, reward, layout, rollout, prompts, completions, *, copies=1, columns=None
+):
+    """The reward of evaluation rows, each prompt `copies` times: [N] float64.
+
+    columns: {name: a value for each row}, of rows that are no evaluation rows.
+    """
     if reward.score is not None:
         program = _scoring(reward.score, layout)
         scores = program(reward.frozen, (rollout.tokens, rollout.mask))
         return np.asarray(scores, np.float64)
-    columns = {
-        k: [value for value in v for _ in range(copies)]
-        for k, v in task.eval_columns.items()
-    }
+    if columns is None:
+        columns = {
+            k: [value for value in v for _ in range(copies)]
+            for k, v in task.eval_columns.items()
+        }
     return on_host(reward, rollout, lambda: (prompts, completions), columns)
 
 
