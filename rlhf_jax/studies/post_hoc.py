@@ -132,5 +132,6 @@ def _initial(source):
 
 def _learned(source):
     """What of the source's model is trained."""
-    task = source.study.task_of(source.run)
-    return Trainable(task.params, source.study.settings.adapter)
+    study, run = source.study, source.run
+    own = getattr(study.methods[run.method].train, "adapter", None)
+    return Trainable(study.task_of(run).params, own or study.settings.adapter)
