@@ -45,6 +45,7 @@ def texts():
         "elastic_reset.hypervolumes": hypervolumes("elastic_reset"),
         "elastic_reset.differences": differences("elastic_reset"),
         "elastic_reset.recovery": recovery("elastic_reset"),
+        "elastic_reset_sweep.chosen": chosen("elastic_reset_sweep"),
         "worlds": worlds(),
         "files": files(),
         "speed": speed(),
@@ -139,6 +140,20 @@ def hypervolumes(name):
         cells = [markdown.interval(found.get(k), _POINTS.get(k, 1)) for k in axes]
         rows.append([methods.LABELS[method], *cells])
     return markdown.table(["method", *axes.values()], rows)
+
+
+def chosen(name):
+    """What a kept sweep chose for every method, and how many settings it compared."""
+    kept = results.report(name)
+    compared = {
+        method: len({one["trial"] for line in lines for one in line["tried"]})
+        for method, lines in kept["search"].items()
+    }
+    rows = [
+        [methods.LABELS[method], f"`{one['flags']}`", compared[method]]
+        for method, one in kept["chosen"].items()
+    ]
+    return markdown.table(["method", "chosen", "settings compared"], rows)
 
 
 def differences(name):
