@@ -120,7 +120,7 @@ class Method:
     measure: Callable | None = None  # (study, run) -> (Metrics, Samples): no weights
     resets: Callable = never  # Schedule -> 0-based iterations that end with a reset
     tunes: tuple[str, ...] = ()  # hyperparameters that a search may change
-    follows: str | None = None  # a control: it has what a search chose for this method
+    follows: str | None = None  # it has what a search chose for this method
     twin: str | None = None  # the same as this method unless their settings differ
     reward: str = "proxy"  # a name of the task's rewards: what it is trained on
     listed: bool = True  # False: it runs for those that read it, and is not reported

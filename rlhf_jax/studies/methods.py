@@ -112,6 +112,7 @@ METHODS = {
         {**_NO_KL, "reset_average": False},
         role="ablation",
         resets=True,
+        follows="elastic_reset",
     ),
     "reset_to_initial": trained(
         "policy ← initial, no EMA",
@@ -133,6 +134,7 @@ METHODS = {
         {**_NO_KL, "reset_value": True},
         role="ablation",
         resets=True,
+        follows="elastic_reset",
     ),
     "elastic_reset_optimizer": trained(
         "the optimiser's moments are reset too",
@@ -140,6 +142,7 @@ METHODS = {
         {**_NO_KL, "reset_optimizer": True},
         role="ablation",
         resets=True,
+        follows="elastic_reset",
     ),
     "elastic_reset_both": trained(
         "critic and moments are reset too",
@@ -147,6 +150,7 @@ METHODS = {
         {**_NO_KL, "reset_value": True, "reset_optimizer": True},
         role="ablation",
         resets=True,
+        follows="elastic_reset",
     ),
     "kl_average": trained(
         "PPO with the KL penalty to its EMA, no resets",

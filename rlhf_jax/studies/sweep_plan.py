@@ -49,8 +49,7 @@ def _check_method(name, table, before):
         )
     if method.follows is not None:
         raise ValueError(
-            f"--methods {name}: a control is run as {method.follows} is tuned; leave "
-            "it out"
+            f"--methods {name}: it is run as {method.follows} is tuned; leave it out"
         )
     if method.train is None and method.source is None:
         raise ValueError(f"--methods {name}: has nothing to tune; leave it out")

@@ -145,8 +145,8 @@ def with_values(table, values):
 
     A derived method that has other values than its source reads a run of its own: its
     source with these values, a row that is trained but not listed. Derived methods of
-    one source with equal values share it. A control has the values of the method that
-    it follows. values: {method: Values}.
+    one source with equal values share it. A control or an ablation has the values of
+    the method that it follows. values: {method: Values}.
     """
     values = {
         **{n: values[m.follows] for n, m in table.items() if m.follows in values},

@@ -94,7 +94,7 @@ def test_what_is_left_is_what_all_processes_leave():
         ),
         (
             {"methods": ("ppo_gold",)},
-            "--methods ppo_gold: a control is run as ppo is tuned",
+            "--methods ppo_gold: it is run as ppo is tuned",
         ),
         ({"methods": ("zero_shot",)}, "--methods zero_shot: has nothing to tune"),
         (

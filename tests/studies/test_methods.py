@@ -215,6 +215,17 @@ def test_what_a_search_chose_is_another_row():
     assert list(row.resets(study().schedule)) == [2, 4, 6, 8, 10]
 
 
+def test_ablations_of_one_part_and_controls_have_what_their_method_was_given():
+    values = {"elastic_reset": Values(1e-3, weight=0.5, every=20)}
+    changed = tables.with_values(methods.METHODS, values)
+    followers = [n for n, m in changed.items() if m.follows == "elastic_reset"]
+    assert {"elastic_reset_copy", "reset_policy_only"} < {*followers}
+    for name in followers:
+        assert changed[name].train.values == values["elastic_reset"]
+        assert changed[name].resets is not methods.METHODS[name].resets
+    assert changed["reset_to_initial"] is methods.METHODS["reset_to_initial"]
+
+
 def test_what_is_tuned_otherwise_than_its_source_reads_a_run_that_is_not_listed():
     values = dict.fromkeys(("ppo_early_stop", "ppo_ma25", "ppo_ma50"), Values(2e-3))
     values["ppo_ma75"] = Values(4e-3)
