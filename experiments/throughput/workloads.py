@@ -140,8 +140,8 @@ WORKLOADS = {
         twin=None,
     ),
     "microworld": Workload(
-        "the default run: micro Llama, vocabulary 423, 64 × (13 + 36), 4 updates",
-        model_config.preset("micro", vocab_size=423, max_length=64),
+        "the default run: micro Llama, vocabulary 390, 64 × (13 + 36), 4 updates",
+        model_config.preset("micro", vocab_size=390, max_length=64),
         rows=64,
         prompt_length=13,
         new_tokens=36,

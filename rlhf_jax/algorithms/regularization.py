@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax import masking, regularizers
-from rlhf_jax.algorithms import sft
 from rlhf_jax.models import responses
 
 
@@ -17,7 +16,7 @@ def l1(model, anchor):
     """Σ |θ − θ₀|, the L1 penalty. anchor: θ₀, a pytree; no gradient flows to it."""
     del model
     return lambda params, batch, count: (
-        regularizers.l1(params, anchor) * sft.count(batch) / count
+        regularizers.l1(params, anchor) * _share(batch, count)
     )
 
 
@@ -25,8 +24,13 @@ def l2(model, anchor):
     """½ Σ (θ − θ₀)², the L2 penalty (L²-SP). anchor: as in `l1`."""
     del model
     return lambda params, batch, count: (
-        regularizers.l2(params, anchor) * sft.count(batch) / count
+        regularizers.l2(params, anchor) * _share(batch, count)
     )
+
+
+def _share(batch, count):
+    """This batch's share of all the targets."""
+    return batch.target_mask[:, 1:].sum() / count
 
 
 def distillation(model, anchor):

@@ -68,9 +68,9 @@ class Source(NamedTuple):
     best: Any  # at the checkpoint that `Study.select` prefers; None before the end
     average: Any  # the EMA, None where the trainer keeps none
     mix: Callable[[Any, float], Any] | None  # as in Trainer
-    collected: Any = None  # the data that the run gathered, None where it gathers none
     study: Any = None
     run: Run | None = None  # that of the source
+    collected: Any = None  # the data that the run gathered, None where it gathers none
 
 
 class Derived(NamedTuple):
@@ -85,7 +85,7 @@ def read(trainer, state, best=None, *, study=None, run=None):
     average = None if trainer.average is None else trainer.average(state)
     collected = None if trainer.collected is None else trainer.collected(state)
     return Source(
-        trainer.policy(state), best, average, trainer.mix, collected, study, run
+        trainer.policy(state), best, average, trainer.mix, study, run, collected
     )
 
 

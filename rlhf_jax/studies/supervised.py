@@ -113,22 +113,11 @@ def trainer(
 
     Raises ValueError for a penalty beside adapters, which it would not reach.
     """
-    if objective.make_penalty is not None and trainable.adapter is not None:
-        raise ValueError(
-            "a penalty on the distance from the initial model needs all weights to be "
-            "trained: leave the adapter out"
-        )
     order = batching.Epochs(jax.tree.leaves(data)[0].shape[0], rows, seed)
     step = compile_step(objective, layout, adapter=trainable.adapter)
-    base = trainable.base
-    if objective.make_penalty is not None:
-        base = layout.put(trainable.params)
-    hyper = Hyper(
-        jnp.asarray(learning_rate),
-        jnp.asarray(steps * updates),
-        jnp.asarray(0.0 if decay is None else decay),
-        jnp.asarray(strength),
-    )
+    base = _base(trainable, objective, layout)
+    scalars = learning_rate, steps * updates, decay or 0.0, strength
+    hyper = Hyper(*map(jnp.asarray, scalars))
 
     def start():
         params = trainable.start(key)
@@ -153,6 +142,18 @@ def trainer(
         reset=_reset,
         average=None if decay is None else lambda state: state.elastic.average,
     )
+
+
+def _base(trainable, objective, layout):
+    """What a step takes first: weights beside adapters, or that anchor a penalty."""
+    if objective.make_penalty is None:
+        return trainable.base
+    if trainable.adapter is not None:
+        raise ValueError(
+            "a penalty on the distance from the initial model needs all weights to be "
+            "trained: leave the adapter out"
+        )
+    return layout.put(trainable.params)
 
 
 def fit(

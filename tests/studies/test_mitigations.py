@@ -239,7 +239,7 @@ def test_distillation_is_the_squared_distance_of_distributions(batch):
 
 def test_a_penalty_beside_adapters_is_refused(study):
     row = selected("", make_penalty=regularization.l2, adapter=lora.Config(rank=2))
-    source = runner.interfaces.Source(None, None, None, None, study.task.best)
+    source = runner.interfaces.Source(*[None] * 4, collected=study.task.best)
     run = Run("near", Unit(0, 0), LAYOUT)
     with pytest.raises(ValueError, match="needs all weights to be trained"):
         row.train(study, run, source)
