@@ -145,7 +145,9 @@ def _message_drift(task, layout, agents, message, human):
     """NLL of messages under the judge, exact KL from the pretrained sender."""
     judge, params = task.judge
     text = pretraining.begun(message.heard, message.mask)
-    metrics = _halves("drift/message_nll", *_judging(judge, layout)(params, text))
+    metrics = _halves(
+        "drift/message_nll", *policy.compile_text_nll(judge, layout)(params, text)
+    )
     first = slice(_COMPARED)
     source = human.ids["fr"]
     rows = (*source, message.heard, message.mask)
@@ -187,11 +189,6 @@ def _halves(name, values, weights=None):
     """{name: mean, name_a: of even rows, name_b: of odd rows}."""
     whole, even, odd = policy.halves(values, weights)
     return {name: whole, f"{name}_a": even, f"{name}_b": odd}
-
-
-@functools.lru_cache(maxsize=8)
-def _judging(judge, layout):
-    return layout.over_rows(policy.make_text_nll(judge), replicated=1)
 
 
 @functools.lru_cache(maxsize=8)

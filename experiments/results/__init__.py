@@ -54,9 +54,8 @@ def load(name):
 
 def keep_report(path, folders, note=""):
     """Keeps finished runs whose results.json is all there is: worlds, a sweep."""
-    about = recorded.about(folders) | ({"note": note} if note else {})
     made = json.loads((folders[0] / "results.json").read_text())
-    kept = recorded.rounded({"about": about, **made})
+    kept = recorded.rounded({"about": recorded.about(folders, note), **made})
     files.write(path, json.dumps(kept, indent=1) + "\n")
 
 

@@ -87,6 +87,12 @@ def make_text_nll(model):
     return text_nll
 
 
+@functools.lru_cache(maxsize=8)
+def compile_text_nll(model, layout):
+    """`make_text_nll` for any number of rows, compiled once for all callers."""
+    return layout.over_rows(make_text_nll(model), replicated=1)
+
+
 def make_logps(model):
     """`logps(params, (tokens, mask)) -> [B, T]`: the log-prob of each token given its
     prefix; 0 for the first."""

@@ -43,7 +43,7 @@ def save(path, folders, *, note=""):
     axes = tuple(Axis(**axis) for axis in made["axes"])
     records = _joined(folders)
     data = {
-        "about": {**about(folders), **({"note": note} if note else {})},
+        "about": about(folders, note),
         "axes": [dataclasses.asdict(axis) for axis in axes],
         "runs": _packed(records, axes, _pair(made)),
     }
@@ -100,14 +100,15 @@ def _pair(made):
     return (compared["method"], compared["other"]) if compared else ()
 
 
-def about(folders):
-    """What made the runs, from their config.json."""
+def about(folders, note=""):
+    """What made the runs, from their config.json, and a note on it."""
     made = [json.loads((folder / "config.json").read_text()) for folder in folders]
     names = ("commit", "machine", "date", "versions")
     return {
         "commands": [one["command"] for one in made],
         "digests": [one["digest"] for one in made],
         **{name: made[0][name] for name in names},
+        **({"note": note} if note else {}),
     }
 
 

@@ -168,7 +168,7 @@ def _text_totals(task, params, layout):
     """(Σ NLL, tokens) of each held-out text, or of each window of the joined one."""
     joined = task.joined
     if joined is None:
-        return _text_nll(task.model, layout)(params, task.heldout)
+        return policy.compile_text_nll(task.model, layout)(params, task.heldout)
     program = _text_logps(task.model, layout)
     return drift.strided_totals(
         lambda *windows: program(params, windows),
@@ -184,11 +184,6 @@ def _text_totals(task, params, layout):
 @functools.lru_cache(maxsize=8)
 def _comparing(model, config, layout):
     return layout.over_rows(policy.make_compare(model, config=config), replicated=2)
-
-
-@functools.lru_cache(maxsize=8)
-def _text_nll(model, layout):
-    return layout.over_rows(policy.make_text_nll(model), replicated=1)
 
 
 @functools.lru_cache(maxsize=8)

@@ -10,7 +10,7 @@ import numpy as np
 from rlhf_jax.algorithms import sft
 from rlhf_jax.evaluation import policy
 from rlhf_jax.models import lora
-from rlhf_jax.studies import supervised
+from rlhf_jax.studies import scoring, supervised
 from rlhf_jax.studies.trainable import Trainable
 from rlhf_jax.studies.values import Values
 from rlhf_jax.types import Prompts, Tokens
@@ -79,9 +79,7 @@ def own_samples(task, layout, *, rows=1024):
     prompts = Prompts(*(x[:rows] for x in task.prompts))
     draw = policy.compile_draw(task.model, layout, task.sampling)
     drawn = draw(task.params, policy.prompt_rows(prompts, jax.random.key(4242)))
-    mask = prompts.mask
-    targets = np.concatenate([np.zeros_like(mask), drawn.response_mask], axis=1)
-    return Tokens(drawn.tokens, drawn.mask, targets.astype(np.int32))
+    return scoring.to_learn(drawn)
 
 
 def replayed(texts, make_replay, ratio, rows, layout):

@@ -106,7 +106,7 @@ def fit(model, learned, first, second, texts, *, config, layout, seed=0):
     scores = supervised.fit(trainer, steps=steps, layout=layout)
     alphas, even = map(config.to_ratios(first), (scores, uniform))
     found = average(first, second, alphas, config)
-    text_nll = _text_nll(model, layout)
+    text_nll = policy.compile_text_nll(model, layout)
 
     def nll(between):
         total, tokens = text_nll(learned.weights(between), texts)
@@ -160,11 +160,6 @@ def _penalize(config, params, K):
     return share
 
 
-@functools.lru_cache(maxsize=4)
-def _text_nll(model, layout):
-    return layout.over_rows(policy.make_text_nll(model), replicated=1)
-
-
 def high_reward_samples(task, params, reward, layout, *, draws=5000, keep=2000, seed=0):
     """`Tokens` that a policy writes to training prompts, of the highest rewards.
 
@@ -180,6 +175,4 @@ def high_reward_samples(task, params, reward, layout, *, draws=5000, keep=2000, 
     texts = scoring.decode(task, drawn)
     scores = scoring.score(task, reward, layout, drawn, *texts, columns=columns)
     best = np.argsort(-scores, kind="stable")[:keep]
-    targets = np.concatenate([np.zeros_like(prompts.mask), drawn.response_mask], axis=1)
-    rows = Tokens(drawn.tokens, drawn.mask, targets.astype(np.int32))
-    return Tokens(*(np.asarray(x)[best] for x in rows))
+    return Tokens(*(np.asarray(x)[best] for x in scoring.to_learn(drawn)))

@@ -98,10 +98,15 @@ class _Work:
 
     def end_of(self, run, trainer):
         """The end of a run that is done: an interfaces.Source."""
-        saved = recorder.restore(self.study, run, trainer, self.checkpoints(run))[1]
-        return interfaces.read(
-            trainer, saved["state"], saved.get("best"), study=self.study, run=run
-        )
+        return self.done(run, trainer)[0]
+
+    def done(self, run, trainer):
+        """(the end of a run that is done, what was saved beside its state)."""
+        checkpoints = self.checkpoints(run)
+        _, saved, extra = recorder.restore(self.study, run, trainer, checkpoints)
+        about = {"study": self.study, "run": run}
+        read = interfaces.read(trainer, saved["state"], saved.get("best"), **about)
+        return read, extra
 
     def checkpoints(self, run):
         say = functools.partial(
@@ -181,12 +186,9 @@ def _derive(work, run, opened):
     study, method = work.study, work.study.methods[run.method]
     source = run._replace(method=method.source)
     trainer = work.trainer(run)
-    _, saved, extra = recorder.restore(study, source, trainer, work.checkpoints(source))
+    read, extra = work.done(source, trainer)
     recorded = work.recorder(run, trainer, opened)
     last, best = study.schedule.steps, extra["best"]
-    read = interfaces.read(
-        trainer, saved["state"], saved.get("best"), study=study, run=source
-    )
     (policy, found), step = interfaces.derive(method, read), last
     if method.at_end:
         # The best policy as it is was reached at its own step.

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from rlhf_jax.runtime import processes
+from rlhf_jax.types import Tokens
 
 
 def decode(task, rollout):
@@ -13,6 +14,14 @@ def decode(task, rollout):
     prompts = task.decode(rollout.tokens[:, :width], rollout.mask[:, :width])
     completions = task.decode(rollout.tokens[:, width:], rollout.response_mask)
     return prompts, completions
+
+
+def to_learn(rollout):
+    """A rollout as `Tokens` of the host: its responses are the targets."""
+    mask, valid = np.asarray(rollout.mask), np.asarray(rollout.response_mask)
+    targets = np.zeros_like(mask)
+    targets[:, mask.shape[1] - valid.shape[1] :] = valid
+    return Tokens(np.asarray(rollout.tokens), mask, targets)
 
 
 def score(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rlhf_jax.studies import scoring
 from rlhf_jax.studies.interfaces import Trainer
 from rlhf_jax.studies.policy_gradient import PolicyGradient
 from rlhf_jax.types import Tokens
@@ -92,10 +93,7 @@ def best_of(rollout, scores, *, prompts):
     """
     each = np.asarray(scores).reshape(prompts, -1)
     rows = np.arange(prompts) * each.shape[1] + each.argmax(1)
-    mask, valid = rollout.mask[rows], rollout.response_mask[rows]
-    targets = np.zeros_like(mask)
-    targets[:, mask.shape[1] - valid.shape[1] :] = valid
-    return Tokens(rollout.tokens[rows], mask, targets)
+    return Tokens(*(x[rows] for x in scoring.to_learn(rollout)))
 
 
 @jax.jit
