@@ -4,9 +4,11 @@ import numpy as np
 
 from experiments import results
 from experiments.pivot_translation import methods as game
+from experiments.sentiment import ablations as ablation_pairs
+from rlhf_jax.evaluation import axes as axes_
 from rlhf_jax.evaluation import units
 from rlhf_jax.microworld import skills
-from rlhf_jax.reporting import markdown
+from rlhf_jax.reporting import contrasts, markdown
 from rlhf_jax.reporting import results as estimates
 from rlhf_jax.studies import methods
 
@@ -49,6 +51,9 @@ def texts():
         "elastic_reset_tuned.differences": differences("elastic_reset_tuned"),
         "elastic_reset_tuned.hypervolumes": hypervolumes("elastic_reset_tuned"),
         "elastic_reset_tuned.finals": finals("elastic_reset_tuned", _FINALS),
+        "elastic_reset_ablations": ablations(
+            "elastic_reset_ablations", "elastic_reset_tuned"
+        ),
         "elastic_reset_sweep.chosen": chosen("elastic_reset_sweep"),
         "worlds": worlds(),
         "files": files(),
@@ -131,6 +136,38 @@ def verdicts(name):
         rows.append([*cells, word or row["word"] or row["reason"]])
     header = ["rival", "smallest effect", "difference", "Holm p", "ICC", "verdict"]
     return f"{markdown.table(header, rows)}\n\n{_brackets(kept, 'Paired differences')}"
+
+
+def ablations(name, study):
+    """What each part of Elastic Reset is worth: contrasts of a kept result with others
+    of `study`, on the worlds and seeds that both have."""
+    kept, rest = (results.load(n).summary for n in (name, study))
+    both = {**rest, "methods": {**rest["methods"], **kept["methods"]}}
+    axes = axes_.STANDARD
+    rows = []
+    for row in contrasts.table(both, ablation_pairs.CONTRASTS, axes):
+        if not {row["method"], row["other"]} & set(kept["methods"]):
+            continue
+        pair = " − ".join(methods.LABELS[row[side]] for side in ("method", "other"))
+        cells = (
+            markdown.interval(row["differences"].get(k), _POINTS.get(_key(k), 1))
+            for k in _ABLATED
+        )
+        rows.append([row["part"], pair, *cells])
+    table = markdown.table(["part", "difference", *_ABLATED.values()], rows)
+    return f"{table}\n\n{_brackets(kept, 'Paired differences')}"
+
+
+_ABLATED = {
+    "reward": "proxy reward (sd)",
+    "gold": "gold",
+    "hypervolume/drift/text_nll": "hypervolume, human-text NLL",
+    "hypervolume/tax/skills": "hypervolume, skills lost (points)",
+}
+
+
+def _key(endpoint):
+    return endpoint.removeprefix("hypervolume/")
 
 
 def hypervolumes(name):
