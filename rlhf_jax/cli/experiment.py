@@ -123,11 +123,13 @@ def entry_points(experiment, config, description, presets=None):
     return main, run_
 
 
-def report(config, done, *, title, question, scope, notes, panels=plots.PANELS):
+def report(
+    config, done, *, title, question, scope, notes, panels=plots.PANELS, **fields
+):
     """Writes the report of a study and shows what is in it; returns the results.
 
     Args: scope: what the numbers hold for; notes: what a reader must know to
-    disbelieve them; panels: of curves.png.
+    disbelieve them; panels: of curves.png; fields: of `report.Report` besides.
     """
     folder, study, console = done.folder, done.study, done.console
     rows = metrics_log.read(folder / "samples.jsonl")
@@ -143,12 +145,19 @@ def report(config, done, *, title, question, scope, notes, panels=plots.PANELS):
         provenance=provenance.summary(config),
         notes=tuple(notes),
         panels=_named(panels, study.axes),
+        **fields,
     )
     results = reports.write(folder, done.records, about, rows=rows, wall=done.wall)
     final = [row for row in rows if row["phase"] == "final"]
     samples.show(samples.unselected(final, 4), console=console)
     reports.show(results, about, console=console)
-    say(console, [*reports.written(folder), f"done in {progress.duration(done.wall)}"])
+    say(
+        console,
+        [
+            *reports.written(folder, about.pictures),
+            f"done in {progress.duration(done.wall)}",
+        ],
+    )
     return results
 
 

@@ -14,7 +14,10 @@ from rlhf_jax.reporting import evaluations
 
 
 class Family(NamedTuple):
-    """A knob: methods in the order in which they move away from the initial policy."""
+    """A knob: methods in the order in which they move away from the initial policy.
+
+    Of a single member the knob is when to stop: its looks are those of its run.
+    """
 
     label: str
     members: tuple[str, ...]
@@ -24,19 +27,23 @@ def records(rows, families):
     """Records of metrics.jsonl in which every family is a method.
 
     The initial policy is the start; look k is the last evaluation of member k. A family
-    has a unit if all of its members were run there.
+    has a unit if all of its members were run there. A single member is read as it ran.
 
     Args: rows: records; families: {name: Family}.
     """
-    starts, ends = {}, {}
+    starts, ends, alone = {}, {}, {}
     for row in rows:
         if REWARD.key in row:
             unit = units.of(row)
             if evaluations.is_start(row):
                 starts.setdefault(unit, row)
             ends[row["method"], unit] = row
+            alone.setdefault(row["method"], []).append(row)
     found = []
     for name, family in families.items():
+        if len(family.members) == 1:
+            found += [{**row, "method": name} for row in alone.get(*family.members, [])]
+            continue
         for unit in starts:
             looks = [ends.get((member, unit)) for member in family.members]
             if None not in looks:

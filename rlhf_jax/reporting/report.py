@@ -7,7 +7,8 @@ declared beforehand, what each run did and what it cost, and shows unselected sa
 import dataclasses
 import pathlib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import rich.box
 import rich.console
@@ -36,6 +37,31 @@ from rlhf_jax.runtime import files
 AXES = (axes_.TEXT_NLL, axes_.KL_INITIAL, axes_.SKILLS)
 
 
+class Picture(NamedTuple):
+    """A picture of a report."""
+
+    title: str
+    file: str
+    draw: Callable  # (records, path, report): writes the file
+
+
+def _front(records, path, report):
+    rewards = axes_.rewards(report.axes)
+    plots.front(records, report.drifts, path, rewards=rewards, labels=report.labels)
+
+
+def _curves(records, path, report):
+    known = axes_.by_key(report.axes)
+    panels = [[known.get(axis.key, axis) for axis in axes] for axes in report.panels]
+    plots.curves(records, path, labels=report.labels, panels=panels)
+
+
+PICTURES = (
+    Picture("Reward against drift", "front.png", _front),
+    Picture("Training curves", "curves.png", _curves),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What a report says besides its numbers. Claims are declared before the run."""
@@ -51,6 +77,8 @@ class Report:
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()  # deviations, cut trials, shared pretraining
     panels: tuple[tuple[Axis, ...], ...] = plots.PANELS  # of curves.png, as `axes` say
+    pictures: tuple[Picture, ...] = PICTURES
+    ends: bool = True  # False: final policies are not what methods differ in
 
     def __post_init__(self):
         axes_.by_key(self.axes)
@@ -83,7 +111,7 @@ class Report:
 def write(run_dir, records, report, *, rows=(), budget=None, wall=None):
     """Writes the pictures, results.json and report.md; returns the results.
 
-    Pictures are front.png, curves.png and, where claims were judged, differences.png.
+    Pictures are those of the report and, where claims were judged, differences.png.
 
     Args:
       run_dir: the run folder; each file is written atomically.
@@ -112,21 +140,18 @@ def write(run_dir, records, report, *, rows=(), budget=None, wall=None):
     return summary
 
 
-def written(run_dir):
+def written(run_dir, pictures=PICTURES):
     """What `write` left there for a reader: pictures, the page, the numbers."""
-    names = ("front.png", "curves.png", "differences.png", "report.md", "results.json")
+    names = [picture.file for picture in pictures]
+    names += ["differences.png", "report.md", "results.json"]
     paths = (pathlib.Path(run_dir) / name for name in names)
     return [str(path) for path in paths if path.exists()]
 
 
 def draw(run_dir, records, report):
-    """Writes front.png and curves.png."""
-    front, curves = (pathlib.Path(run_dir) / f"{n}.png" for n in ("front", "curves"))
-    labels, rewards = report.labels, axes_.rewards(report.axes)
-    plots.front(records, report.drifts, front, rewards=rewards, labels=labels)
-    known = axes_.by_key(report.axes)
-    panels = [[known.get(axis.key, axis) for axis in axes] for axes in report.panels]
-    plots.curves(records, curves, labels=labels, panels=panels)
+    """Writes the pictures of the report."""
+    for picture in report.pictures:
+        picture.draw(records, pathlib.Path(run_dir) / picture.file, report)
 
 
 def render(evidence):
@@ -136,8 +161,7 @@ def render(evidence):
         f"# {report.title}",
         f"**{answer(evidence)}**",
         report.question,
-        "![Reward against drift](front.png)",
-        "![Training curves](curves.png)",
+        *(f"![{picture.title}]({picture.file})" for picture in report.pictures),
         *sections.outcome(summary, report),
         *_after("results", evidence),
         "## Where the axes disagree",
@@ -199,7 +223,11 @@ def spent(records):
 
 
 def show(summary, report, *, console=None):
-    """Prints the results as a table: means, with their intervals below."""
+    """Prints the results as a table: means, with their intervals below.
+
+    The final policies, or what fronts cover where these are not what methods differ in.
+    """
+    what = sections.overview if report.ends else sections.areas
     table = rich.table.Table(
         title=f"{markdown.units(summary)}, {markdown.brackets(summary)}",
         box=rich.box.SIMPLE_HEAD,
@@ -207,7 +235,7 @@ def show(summary, report, *, console=None):
         title_justify="left",
         padding=(0, 0, 0, 1),
     )
-    header, body = sections.overview(summary, report)
+    header, body = what(summary, report)
     for i, column in enumerate(header):
         justify = "left" if i == 0 else "right"
         table.add_column(textwrap.fill(column, 12), justify=justify)

@@ -74,13 +74,13 @@ def overview(summary, report):
 
 def outcome(summary, report):
     """Final policies, and the areas that their fronts cover."""
-    header, body = overview(summary, report)
     yield "## Results"
-    units = "; ".join(f"{a.title} in {a.unit}" for a in report.drifts if a.unit)
-    yield f"Final policies; mean, {markdown.brackets(summary)}. {units}."
-    yield markdown.table(header, body)
+    if report.ends:
+        units = "; ".join(f"{a.title} in {a.unit}" for a in report.drifts if a.unit)
+        yield f"Final policies; mean, {markdown.brackets(summary)}. {units}."
+        yield markdown.table(*overview(summary, report))
     yield _diverged(summary, report)
-    yield from _ends(summary, report)
+    yield from _ends(summary, report) if report.ends else ()
     yield from _hypervolumes(summary, report)
     yield _checkpoints(summary, report)
 
@@ -113,24 +113,33 @@ def _ends(summary, report):
     yield _after_reset(summary, report)
 
 
+def areas(summary, report):
+    """The hypervolumes as (header, rows), one column a drift axis."""
+    axes = _of_areas(summary, report)
+    body = [
+        [
+            report.name(method),
+            *(markdown.interval(m["hypervolume"].get(a.key), a.scale) for a in axes),
+        ]
+        for method, m in summary["methods"].items()
+        if m["hypervolume"]
+    ]
+    return ["method", *(axis.title for axis in axes)], body
+
+
+def _of_areas(summary, report):
+    found = [m["hypervolume"] or {} for m in summary["methods"].values()]
+    return [a for a in report.drifts if any(a.key in each for each in found)]
+
+
 def _hypervolumes(summary, report):
     """What fronts cover, one column an axis; nothing if none was read."""
-    methods = summary["methods"]
-    methods = {k: m["hypervolume"] for k, m in methods.items() if m["hypervolume"]}
-    if not methods:
+    header, body = areas(summary, report)
+    if not body:
         return
-    axes = [a for a in report.drifts if any(a.key in m for m in methods.values())]
     yield "### Hypervolume (reward × drift, more is better)"
-    yield markdown.table(
-        ["method", *(axis.title for axis in axes)],
-        [
-            [
-                report.name(method),
-                *(markdown.interval(values.get(a.key), a.scale) for a in axes),
-            ]
-            for method, values in methods.items()
-        ],
-    )
+    yield markdown.table(header, body)
+    axes = _of_areas(summary, report)
     corners = (f"{a.title} {a.corner * a.scale:g}" for a in axes)
     yield (
         "Reward gained within each drift since the start, integrated up to a corner "

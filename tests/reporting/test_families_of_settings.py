@@ -71,3 +71,13 @@ def test_a_unit_that_lacks_a_member_is_left_out(records):
     found = evaluations.by_method(evaluations.runs(families.records(fewer, FAMILIES)))
     assert len(found["average"]) == 10
     assert [run.unit.world for run in found["penalty"]] == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+
+
+def test_a_family_of_one_is_its_run_at_every_look(records):
+    half = record("aligned", 0, 25, "train", 1.0, 0.8, (0, 0))
+    rows = [*records, half]
+    stop = {"stop": Family("early stop", ("aligned",))}
+    found = [r for r in families.records(rows, stop) if r["world"] == 0]
+    (run,) = evaluations.runs(found)
+    assert run.method == "stop" and run.looks == 2
+    assert [row["step"] for row in run.rows] == [0, 25, 50]

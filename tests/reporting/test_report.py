@@ -1,5 +1,6 @@
 """report.md and its pictures: what they hold, and what they say of poor records."""
 
+import dataclasses
 import io
 import json
 import threading
@@ -358,3 +359,21 @@ def test_methods_without_a_budget_cost_what_averaging_costs(few):
     judged.summary["budget"] = {"ppo": {"tokens": 5, "wall_seconds": 2}}
     text = report.render(judged)
     assert "PPO + KL and Elastic Reset: read off the runs of other methods" in text
+
+
+def test_a_report_may_have_pictures_of_its_own_and_no_final_policies(few, tmp_path):
+    def draw(records, path, about):
+        path.write_text(f"{about.title}: {len(records)}")
+
+    own = report.Picture("A picture", "own.svg", draw)
+    about = dataclasses.replace(REPORT, pictures=(own,), ends=False)
+    summary = report.write(tmp_path, few, about)
+    assert (tmp_path / "own.svg").read_text() == f"Sentiment: {len(few)}"
+    assert not (tmp_path / "front.png").exists()
+    text = (tmp_path / "report.md").read_text()
+    assert "![A picture](own.svg)" in text and "Final policies; mean" not in text
+    assert report.written(tmp_path, about.pictures)[0].endswith("own.svg")
+    shown = io.StringIO()
+    report.show(summary, about, console=rich.console.Console(file=shown, width=120))
+    area = summary["methods"]["ppo"]["hypervolume"]["drift/text_nll"]["mean"]
+    assert f"{area:.3g}" in shown.getvalue()
