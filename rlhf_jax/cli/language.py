@@ -127,8 +127,9 @@ def _possible(config, task, table, asked, tuned, say):
     chosen = []
     for name in tables.choose(config.methods, table):
         method = table[name]
-        if method.train is not None and method.reward not in task.rewards:
-            say(f"{name} is left out: there is no {method.reward} reward here")
+        lacking = _lacking(method, task, table)
+        if lacking:
+            say(f"{name} is left out: there {lacking} here")
         elif method.twin in chosen and all(
             settings.get(name) == settings.get(method.twin)
             for settings in (asked, tuned)
@@ -140,6 +141,17 @@ def _possible(config, task, table, asked, tuned, say):
         else:
             chosen.append(name)
     return tuple(chosen)
+
+
+def _lacking(method, task, table):
+    """What a method, or a run that it reads, needs and the task has not; or ""."""
+    missing = [field for field in method.needs if getattr(task, field) is None]
+    if missing:
+        return f"are no {missing[0]}"
+    if method.train is not None and method.reward not in task.rewards:
+        return f"is no {method.reward} reward"
+    source = table.get(method.source)
+    return "" if source is None else _lacking(source, task, table)
 
 
 def check(config, table=methods.METHODS):
@@ -156,6 +168,13 @@ def check(config, table=methods.METHODS):
     asked = tables.overrides(config.override, table)
     chosen = rows(config, chosen, table, asked, values.read(config.tuned))
     eval_steps.check_resets(schedule(config), chosen, config.num_evals)
+    rl = config.rl
+    for name, method in chosen.items():
+        if getattr(method.train, "compares", False) and rl.rows % rl.candidates:
+            raise ValueError(
+                f"--rl.candidates {rl.candidates}, --rl.rows {rl.rows}: {name} draws "
+                "as many samples of every prompt; choose a divisor"
+            )
 
 
 def notes(config, study):

@@ -115,7 +115,8 @@ def check_resets(schedule, rows, count):
                 f"--rl.reset-every {schedule.reset_every} and --steps "
                 f"{schedule.steps}: no reset of {name} would ever come"
             )
-    check(schedule.steps, calendars, count)
+    often = {k: resets for k, resets in calendars.items() if not rows[k].at_end}
+    check(schedule.steps, often, count)
 
 
 def check(steps, calendars, count):

@@ -116,7 +116,8 @@ class Method:
     train: Callable | None = None
     source: str | None = None  # the method that `derive` or `train` reads
     derive: Callable[[Source], Any] | None = None  # -> a policy, as trained; Derived
-    at_end: bool = False  # derived once, at the end, not at every evaluation
+    at_end: bool = False  # derived, or measured, once: at the end
+    needs: tuple[str, ...] = ()  # fields of the task that it reads, and some lack
     measure: Callable | None = None  # (study, run) -> (Metrics, Samples): no weights
     resets: Callable = never  # Schedule -> 0-based iterations that end with a reset
     tunes: tuple[str, ...] = ()  # hyperparameters that a search may change
@@ -201,5 +202,7 @@ class Study:
 
     def evaluations(self, method):
         """The steps after which a method is evaluated."""
+        if self.methods[method].at_end:
+            return frozenset({self.schedule.steps})
         every = [self.resets(name) for name in self.methods]
         return self.schedule.evaluations(self.resets(method), every)

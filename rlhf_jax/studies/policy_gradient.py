@@ -77,6 +77,11 @@ class PolicyGradient:
             copy=self.copy,
         )
 
+    @property
+    def compares(self):
+        """Whether it compares the candidates of a prompt."""
+        return self.static.get("algorithm") in policy_gradient.GROUPED
+
     def tuned(self, values):
         """The same method with the `Values` that a search chose for it."""
         return dataclasses.replace(self, values=values)
@@ -88,7 +93,7 @@ class PolicyGradient:
     def config(self, settings):
         """The statics of the run: the study's, with the method's changes."""
         changes = dict(self.static)
-        if changes.get("algorithm") in policy_gradient.GROUPED:
+        if self.compares:
             changes["candidates"] = settings.candidates
         return dataclasses.replace(settings.algorithm, **changes)
 

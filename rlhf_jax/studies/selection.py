@@ -31,6 +31,7 @@ class RejectionSampling:
     train: PolicyGradient
 
     rate = PolicyGradient.rate
+    compares = True
 
     def __call__(self, study, run):
         """The `Trainer` of a run."""

@@ -1,11 +1,13 @@
 """When policies are evaluated: as often for every method, both sides of each reset."""
 
+import dataclasses
+
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
 from rlhf_jax.studies import eval_steps, methods
-from rlhf_jax.studies.interfaces import Schedule
+from rlhf_jax.studies.interfaces import Method, Schedule, Study, Unit
 
 SETTINGS = hypothesis.settings(max_examples=80, deadline=None)
 
@@ -163,3 +165,14 @@ def test_resets_that_never_come_are_refused():
             eval_steps.check_resets(schedule(reset_every=every), rows, 0)
     with pytest.raises(ValueError, match="--num-evals 6: elastic_reset"):
         eval_steps.check_resets(schedule(reset_every=6), rows, 6)
+
+
+def test_a_method_measured_at_its_end_needs_no_looks_around_resets():
+    schedule = Schedule(20, eval_steps.by_count(20, 1), reset_every=4)
+    row = Method("", "", train=lambda *_: None, resets=eval_steps.at_intervals)
+    with pytest.raises(ValueError, match="--num-evals 1: often"):
+        eval_steps.check_resets(schedule, {"often": row}, 1)
+    once = dataclasses.replace(row, at_end=True)
+    eval_steps.check_resets(schedule, {"once": once}, 1)
+    study = Study({"once": once}, (Unit(0, 0),), schedule, ())
+    assert study.evaluations("once") == {20}
