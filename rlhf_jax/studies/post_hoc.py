@@ -6,9 +6,12 @@ et al. 2023, arXiv:2309.06256), an EMA that is never reset to, an early stop. We
 and ratios are on the trained policy: "20% of the starting weights" is 0.8.
 """
 
+import itertools
+
+import jax
 import numpy as np
 
-from rlhf_jax import averaging, trees
+from rlhf_jax import averaging, ratios, trees
 from rlhf_jax.models import lora
 from rlhf_jax.studies import heterogeneous as blockwise
 from rlhf_jax.studies.trainable import Trainable
@@ -39,11 +42,11 @@ def part(name, weight, *, embeddings=False):
     """
     if name not in _PARTS:
         raise ValueError(f"no part {name!r}: choose from {', '.join(_PARTS)}")
-    ratios = [weight if name == each else 1.0 for each in _PARTS]
+    alphas = [weight if name == each else 1.0 for each in _PARTS]
     embedded = 0 if embeddings else None
     config = blockwise.Config(others="rlhf", norms="layer", embeddings=embedded)
     return lambda source: blockwise.average(
-        _initial(source), source.policy, ratios, config
+        _initial(source), source.policy, alphas, config
     )
 
 
@@ -99,19 +102,65 @@ def adaptive(mean, texts, **options):
     return heterogeneous(mean, None, texts=texts, **options)
 
 
-def with_ratios(ratios, **options):
+def with_ratios(alphas, **options):
     """Averages with given ratios, such as orders of those that a run learned, or random
-    ones: controls of HMA. options: of `studies.heterogeneous.Config`."""
-    known = {"blocks": len(ratios), "mean": float(np.mean(ratios))}
-    config = blockwise.Config(**{**known, **options})
-    return lambda source: blockwise.average(
-        _initial(source), source.policy, ratios, config
-    )
+    ones: controls of HMA.
+
+    Args: alphas: [K], or source -> [K]; options: of `studies.heterogeneous.Config`.
+    """
+
+    def derive(source):
+        given = np.asarray(alphas(source) if callable(alphas) else alphas)
+        known = {"blocks": len(given), "mean": float(given.mean())}
+        config = blockwise.Config(**{**known, **options})
+        return blockwise.average(_initial(source), source.policy, given, config)
+
+    return derive
+
+
+def permuted(learned, order):
+    """source -> the ratios that `learned` found, in another order, for `with_ratios`.
+
+    Args: learned: source -> [K]; order: which block's ratio each block has.
+    """
+    return lambda source: learned(source)[np.asarray(order)]
+
+
+def redrawn(learned, number):
+    """source -> random ratios with the mean and the spread of those that `learned`
+    found, for `with_ratios`.
+
+    Args: learned: source -> [K]; number: of the draw, another one in every unit.
+    """
+
+    def draw(source):
+        key = jax.random.key(number)
+        for part in source.run.unit:
+            key = jax.random.fold_in(key, part)
+        return np.asarray(ratios.random(key, learned(source), count=1)[0])
+
+    return draw
+
+
+def learned(derive):
+    """source -> the ratios [K] that a derive of `heterogeneous` finds, kept like
+    `samples`."""
+
+    def find(source):
+        found = derive(source).metrics
+        names = (f"average/ratio_{k}" for k in itertools.count())
+        known = itertools.takewhile(found.__contains__, names)
+        return np.array([found[name] for name in known])
+
+    return _kept(find)
 
 
 def samples(**sizes):
     """source -> the samples of the trained policy that HMA learns from, scored by what
-    the policy was trained on. sizes: `draws` and `keep`."""
+    the policy was trained on. sizes: `draws` and `keep`.
+
+    The last ones are kept: averages of one run learn from the same samples.
+    """
 
     def draw(source):
         run, task = source.run, source.study.task_of(source.run)
@@ -122,7 +171,21 @@ def samples(**sizes):
             task, params, reward, run.layout, **sizes, seed=seed
         )
 
-    return draw
+    return _kept(draw)
+
+
+def _kept(fn):
+    """fn(source), whose last value is kept for sources of the same policy."""
+    last = {}
+
+    def ask(source):
+        # A policy that was read from disk again is another object with equal numbers.
+        policy = source.run, float(trees.norm(source.policy))
+        if last.get("policy") != policy:
+            last.update(policy=policy, value=fn(source))
+        return last["value"]
+
+    return ask
 
 
 def _initial(source):

@@ -376,3 +376,36 @@ def test_a_graft_takes_what_moved_furthest_of_all_weights():
     trained = adapters.start(jax.random.key(0))
     with pytest.raises(ValueError, match="train them, no --lora"):
         post_hoc.graft(0.3)(source(policy=trained, mix=adapters.mix))
+
+
+def test_ratios_that_a_run_learned_are_reordered_and_redrawn():
+    fit = post_hoc.heterogeneous(0.5, texts=lambda source: texts((2,)), **QUICK)
+    asked = []
+
+    def derive(source):
+        asked.append(source)
+        return fit(source)
+
+    known, here = post_hoc.learned(derive), source(study())
+    alphas = known(here)
+    close(alphas, learned(fit(here).metrics, 3), 1e-6)
+    turned = post_hoc.with_ratios(post_hoc.permuted(known, (2, 0, 1)), mean=0.5)(here)
+    close_trees(turned, post_hoc.with_ratios(alphas[[2, 0, 1]], mean=0.5)(here))
+    drawn = [post_hoc.redrawn(known, number)(here) for number in (0, 0, 1)]
+    checks.same(drawn[0], drawn[1])
+    assert np.abs(drawn[0] - drawn[2]).max() > 1e-3
+    for other in drawn:
+        close(other.mean(), 0.5, 1e-5)
+        close(other.std(), alphas.std(), 1e-4)
+    assert len(asked) == 1  # the run is fitted once
+
+
+def test_what_is_kept_of_a_policy_is_not_used_for_another():
+    made = post_hoc.learned(
+        post_hoc.heterogeneous(0.5, texts=lambda source: texts((2,)), **QUICK)
+    )
+    here = source(study())
+    other = source(study(), policy=tiny.shake(RLHF, 7))
+    first, second = made(here), made(other)
+    assert np.abs(first - second).max() > 1e-4
+    checks.same(made(here), first)
