@@ -44,6 +44,15 @@ def of_worlds(tasks):
     )
 
 
+def by_world(make, tasks):
+    """The evaluator that measures a run by the task of its world.
+
+    Args: make: task -> evaluator; tasks: {world: `task.Task`}.
+    """
+    made = {world: make(task) for world, task in tasks.items()}
+    return lambda params, run: made[run.unit.world](params, run)
+
+
 def own_samples(task, *, key):
     """Samples of the policy: their reward, their exact KL to π₀, their shape.
 
@@ -54,7 +63,7 @@ def own_samples(task, *, key):
 
     def evaluate(params, run):
         draw = policy.compile_draw(task.model, run.layout, task.sampling)
-        compare = _comparing(task.model, task.sampling, run.layout)
+        compare = comparing(task.model, task.sampling, run.layout)
         drawn = draw(params, inputs)
         divergence, entropy = compare(params, task.params, drawn)
         texts = scoring.decode(task, drawn)
@@ -182,7 +191,8 @@ def _text_totals(task, params, layout):
 
 
 @functools.lru_cache(maxsize=8)
-def _comparing(model, config, layout):
+def comparing(model, config, layout):
+    """`policy.make_compare` for any number of rows of samples."""
     return layout.over_rows(policy.make_compare(model, config=config), replicated=2)
 
 
