@@ -107,12 +107,17 @@ PRESETS = imdb.PRESETS | instruct.PRESETS
 
 def check(config):
     """Raises ValueError for misuse that the flags alone reveal."""
+    check_worlds(config)
+    language.check(config)
+
+
+def check_worlds(config):
+    """Raises ValueError for worlds asked of what has one."""
     if config.worlds > 1 and config.dataset != "microworld":
         raise ValueError(
             f"--worlds {config.worlds}: --dataset {config.dataset} is one world; leave "
             "the flag out, and use --seeds"
         )
-    language.check(config)
 
 
 def batches(config):

@@ -233,6 +233,7 @@ PRESETS = {
     "micro": {"width": 64, "layers": 2, "heads": 4},
     "small": {"width": 96, "layers": 3, "heads": 4},
     "large": {"width": 128, "layers": 4, "heads": 4},
+    "thin": {"width": 64, "layers": 3, "heads": 4},
     "base": {"width": 256, "layers": 4, "heads": 4},
     "gpt2-micro": {"width": 64, "layers": 2, "heads": 4},
     "gpt2-mini": {"width": 128, "layers": 4, "heads": 4},

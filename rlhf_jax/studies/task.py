@@ -82,6 +82,8 @@ class Task:
     # seed -> (`Preferences` that reward models learn from, others, their true margins)
     pairs: Callable | None = None
     replay: Callable | None = None  # n -> `Tokens` of n new rows of pretraining text
+    # (kind, n) -> `Tokens` of questions of a kind with their answers, to learn from
+    exercises: Callable | None = None
     groups: np.ndarray | None = None  # [M] classes of the evaluation prompts
     joined: Joined | None = None  # what drift is read off, in place of `heldout`
     test: "Task | None" = None  # with test prompts and texts: before and after

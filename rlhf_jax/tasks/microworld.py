@@ -68,10 +68,8 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
             f"--reward {reward}: on the microworld choose {known}, or module:function"
         )
     world = microworld.create(config.world)
-    shape = model_config.preset(
-        preset, vocab_size=len(world.vocabulary), max_length=CONTEXT
-    )
-    model = decoder.Decoder(shape)
+    size = {"vocab_size": len(world.vocabulary), "max_length": CONTEXT}
+    model = decoder.Decoder(model_config.preset(preset, **size))
     params = _pretrained(world, model, preset, config, layout, cache, report, signals)
     rng = np.random.default_rng([config.world, 1])
     prompts = reviews.prompts(world, rng, config.prompts, split="train")
@@ -100,6 +98,7 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
         },
         skills=_skills(world, config),
         replay=functools.partial(_replay, world),
+        exercises=functools.partial(_exercises, world),
     )
     pairs = world_rewards.judged_pairs(world, task, config, layout)
     task = dataclasses.replace(task, pairs=pairs)
@@ -201,6 +200,15 @@ def _replay(world, rows):
     """Pretraining text that π₀ has not seen."""
     rng = np.random.default_rng([world.seed, 4])
     return Tokens(*microworld.corpus.sample(world, rng, rows, length=LENGTH))
+
+
+def _exercises(world, kind, count):
+    """Questions of the training split with their answers, which are the targets."""
+    rng = np.random.default_rng([world.seed, 5])
+    questions, mask, words, valid = skills.items(world, kind, "train", count, rng=rng)
+    tokens, both = np.hstack([questions, words]), np.hstack([mask, valid])
+    targets = np.hstack([np.zeros_like(mask), valid])
+    return Tokens(*(x.astype(np.int32) for x in (tokens, both, targets)))
 
 
 def _decode(world, tokens, mask):

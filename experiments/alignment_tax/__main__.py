@@ -1,0 +1,3 @@
+from experiments import alignment_tax
+
+alignment_tax.main()
