@@ -73,6 +73,11 @@ def load(folder, model):
     return jax.tree.map(jnp.asarray, adapters), config
 
 
+def base(folder):
+    """The base model that a PEFT directory names, a path or hub name, or None."""
+    return _read_config(pathlib.Path(folder)).get("base_model_name_or_path")
+
+
 def _read_config(folder):
     if not (folder / CONFIG).is_file():
         raise ValueError(

@@ -4,6 +4,7 @@
 and `write_config` translate config.json, `weights` reads and writes tensors.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -39,20 +40,32 @@ def load(path, *, revision=None, dtype=None, sharding=None):
     pads with EOS, pad with `data.tokenization.pad_id`. Raises ValueError naming every
     tensor that is missing, misshapen or left over.
     """
-    folder = _resolve(path, revision)
-    described = _read_json(folder / "config.json")
     dtype = jnp.dtype("float32" if dtype is None else dtype)
+    folder = resolve(path, revision)
+    model, described = read_model(folder, dtype)
+    params = read_params(folder, model, described, sharding)
+    return model, params, load_tokenizer(folder)
+
+
+def read_model(folder, dtype="float32"):
+    """(model, config.json) of a directory, whose weights are not read."""
+    described = _read_json(folder / "config.json")
     try:
-        config = dataclasses.replace(read_config.read(described), dtype=dtype.name)
-        model = _model(config, described)
+        config = read_config.read(described)
+        config = dataclasses.replace(config, dtype=jnp.dtype(dtype).name)
+        return _model(config, described), described
     except KeyError as error:
         raise ValueError(f"{folder}/config.json has no {error}") from None
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-    shapes, kind = weights.shapes_of(model), described["model_type"]
-    put = weights.device_put(shapes, sharding)
-    params = weights.read(folder, shapes, kind, config.heads, dtype, put)
-    return model, params, load_tokenizer(folder)
+
+
+def read_params(folder, model, described, sharding=None):
+    """The parameters in a directory, of a model that `read_model` returned."""
+    shapes, config = weights.shapes_of(model), model.config
+    put, dtype = weights.device_put(shapes, sharding), jnp.dtype(config.dtype)
+    kind = described["model_type"]
+    return weights.read(folder, shapes, kind, config.heads, dtype, put)
 
 
 def _model(config, described):
@@ -72,7 +85,7 @@ def load_tokenizer(path, *, revision=None):
     """The tokenizer of a directory or hub name, unchanged."""
     import transformers
 
-    folder = _resolve(path, revision)
+    folder = resolve(path, revision)
     try:
         return transformers.AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
@@ -90,19 +103,29 @@ def save(path, model, params, tokenizer, *, max_shard_bytes=_SHARD):
     "score.bias". The directory is written atomically. It replaces an older model;
     anything else in its place raises ValueError.
     """
+    with fresh(path, model, params, tokenizer) as (folder, kind):
+        weights.write(folder, params, kind, model.config.heads, max_shard_bytes)
+
+
+@contextlib.contextmanager
+def fresh(path, model, like, tokenizer):
+    """Yields (a folder to write weights into, their family), which becomes the model
+    directory `path` when the block succeeds, as of `save`.
+
+    like: the parameters, or anything with their dtypes.
+    """
     path = pathlib.Path(path)
     if not isinstance(model, decoder.Decoder | heads.Classifier):
         raise ValueError(f"{type(model).__name__} has no file format: save a Decoder")
-    if path.exists() and not _replaceable(path):
+    if path.exists() and not replaceable(path):
         raise ValueError(f"{path} holds something other than a model: name a new path")
-    described = _describe(model, params, tokenizer)
-    kind, count = described["model_type"], model.config.heads
-    with files.folder(path) as fresh:
-        weights.write(fresh, params, kind, count, max_shard_bytes)
-        tokenizer.save_pretrained(fresh)
-        _write_json(fresh / "config.json", described)
+    described = _describe(model, like, tokenizer)
+    with files.folder(path) as folder:
+        yield folder, described["model_type"]
+        tokenizer.save_pretrained(folder)
+        _write_json(folder / "config.json", described)
         tokens = {key: described[key] for key in described if key.endswith("_token_id")}
-        _write_json(fresh / "generation_config.json", tokens)
+        _write_json(folder / "generation_config.json", tokens)
         files.remove(path)
 
 
@@ -128,15 +151,15 @@ def _describe(model, params, tokenizer):
     return described
 
 
-def _replaceable(path):
+def replaceable(path):
     """Is this an empty or a model directory? A run directory has a config.json too."""
     files = (path / weights.WEIGHTS, path / weights.INDEX)
     model = (path / "config.json").is_file() and any(map(pathlib.Path.is_file, files))
     return path.is_dir() and (model or not any(path.iterdir()))
 
 
-def _resolve(path, revision):
-    """The local directory of a path or of a hub name."""
+def resolve(path, revision=None):
+    """The local directory of a path or of a hub name, downloaded if need be."""
     folder = pathlib.Path(path).expanduser()
     if folder.is_dir():
         return folder

@@ -7,6 +7,7 @@ freed. They are written file by file.
 import contextlib
 import gc
 import json
+import math
 from typing import NamedTuple
 
 import jax
@@ -47,23 +48,40 @@ def read(folder, shapes, family, heads, dtype, put):
     array) → leaf, as `device_put` makes it. Raises ValueError naming all tensors that
     are missing, misshapen or left over.
     """
-    files = _files(folder)
     shapes_of = dict(zip(trees.paths(shapes), jax.tree.leaves(shapes), strict=True))
-    sources = {
-        path: _source(path, leaf.shape, family) for path, leaf in shapes_of.items()
-    }
-    with contextlib.ExitStack() as stack:
-        opened = {
-            file: stack.enter_context(safetensors.safe_open(folder / file, "np"))
-            for file in {file for file, _ in files.values()}
-        }
-        tensors = {name: (opened[file], full) for name, (file, full) in files.items()}
-        _check(folder, sources, tensors)
+    with opened(folder) as tensors:
+        sources = check(folder, tensors, shapes, family)
         leaves = [
             put(path, _read_leaf(tensors, sources[path], leaf.shape, dtype, heads))
             for path, leaf in shapes_of.items()
         ]
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+
+@contextlib.contextmanager
+def opened(folder):
+    """Yields {short name: (open file, full name)} of every tensor in a directory."""
+    files = _files(folder)
+    with contextlib.ExitStack() as stack:
+        contents = {
+            file: stack.enter_context(safetensors.safe_open(folder / file, "np"))
+            for file in {file for file, _ in files.values()}
+        }
+        yield {name: (contents[file], full) for name, (file, full) in files.items()}
+
+
+def check(folder, tensors, shapes, family):
+    """{path: where it comes from} of a tree of parameters, in files that are `opened`.
+
+    Raises one ValueError that names every tensor that is missing, misshapen or left
+    over; only headers are read.
+    """
+    sources = {
+        path: _source(path, leaf.shape, family)
+        for path, leaf in zip(trees.paths(shapes), jax.tree.leaves(shapes), strict=True)
+    }
+    _check(folder, sources, tensors)
+    return sources
 
 
 def shapes_of(model):
@@ -223,17 +241,31 @@ def write(folder, params, family, heads, max_shard_bytes):
     a file of its own. A decoder head's bias is omitted if it is 0.
     """
     leaves = dict(zip(trees.paths(params), jax.tree.leaves(params), strict=True))
-    shards = _shards(_plan(leaves, family), max_shard_bytes)
+    plan = _plan(leaves, family)
+    _write_files(folder, plan, lambda x: _make(leaves, x, heads), max_shard_bytes)
+
+
+def write_named(folder, shapes, family, tensor, max_shard_bytes):
+    """Writes files like those of `write`, each tensor as `tensor(short name)` has it.
+
+    No more than a file is held. shapes: a decoder's tree, of anything with a shape and
+    a dtype; tensor: name → numpy array, laid out as in the files.
+    """
+    leaves = dict(zip(trees.paths(shapes), jax.tree.leaves(shapes), strict=True))
+    plan = _plan(leaves, family)
+    _write_files(folder, plan, lambda x: tensor(names.short(x.name)), max_shard_bytes)
+
+
+def _write_files(folder, plan, make, max_shard_bytes):
+    """Writes planned tensors, `make(planned)` each, file after file, with an index."""
+    shards = _shards(plan, max_shard_bytes)
     index = {"metadata": {"total_size": 0}, "weight_map": {}}
     for number, shard in enumerate(shards, 1):
         file = WEIGHTS
         if len(shards) > 1:
             file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        tensors = {
-            # safetensors ignores strides.
-            tensor.name: np.ascontiguousarray(_make(leaves, tensor, heads))
-            for tensor in shard
-        }
+        # safetensors ignores strides.
+        tensors = {x.name: np.ascontiguousarray(make(x)) for x in shard}
         safetensors.numpy.save_file(tensors, folder / file, {"format": "pt"})
         index["metadata"]["total_size"] += sum(tensor.size for tensor in shard)
         index["weight_map"] |= dict.fromkeys(tensors, file)
@@ -253,7 +285,8 @@ def _plan(leaves, family):
         for layer in layers:
             name = tensor.name.format(layer)
             parts.setdefault(name, {})[tensor.form] = (path, layer)
-            sizes[name] = sizes.get(name, 0) + leaf.nbytes // len(layers)
+            size = math.prod(leaf.shape) * leaf.dtype.itemsize
+            sizes[name] = sizes.get(name, 0) + size // len(layers)
     return [_Written(name, sizes[name], parts[name]) for name in parts]
 
 
