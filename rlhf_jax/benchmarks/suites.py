@@ -60,7 +60,7 @@ def read(specs, *, count, question="{question}"):
     """
     suites = {}
     for spec in specs:
-        path, split = _path_and_split(spec)
+        path, split = path_and_split(spec)
         name = suite_name(spec)
         if name in suites:
             raise ValueError(
@@ -179,7 +179,7 @@ def evaluator(model, suites, *, layout=None, normalize="characters"):
             model, params, suites, layout=layout or run.layout, normalize=normalize
         )
         metrics = {f"tax/{k}": x.metrics[x.headline] for k, x in found.items()}
-        means = policy.halves(np.concatenate([_scores(x) for x in found.values()]))
+        means = policy.halves(np.concatenate([scores(x) for x in found.values()]))
         names = ("tax/skills", "tax/skills_a", "tax/skills_b")
         return {**metrics, **dict(zip(names, means, strict=True))}, []
 
@@ -188,10 +188,10 @@ def evaluator(model, suites, *, layout=None, normalize="characters"):
 
 def suite_name(spec):
     """What a suite is called: the last part of its path."""
-    return _path_and_split(spec)[0].rstrip("/").rpartition("/")[2]
+    return path_and_split(spec)[0].rstrip("/").rpartition("/")[2]
 
 
-def _path_and_split(spec):
+def path_and_split(spec):
     """("data/arc", "test[:50]") of "data/arc:test[:50]".
 
     Without a split it is test, and the one split of a single file.
@@ -201,6 +201,14 @@ def _path_and_split(spec):
     if colon:
         return path, split + bracket + part
     return spec, "train" if pathlib.Path(spec).is_file() else "test"
+
+
+def scores(measured):
+    """The headline of each question of a `Measured`: [Q] in [0, 1]."""
+    items = measured.items[measured.headline]
+    if items.ndim == 1:
+        return items
+    return np.array([translation.bleu(row, sentence=True) / 100 for row in items])
 
 
 def _read(rows, where, count, question):
@@ -237,14 +245,6 @@ def _measure(model, params, suite, layout, normalize):
     sure = np.maximum.reduceat(likely, starts)
     metrics["ece"] = calibration.expected_calibration_error(sure, items["acc"])
     return Measured(metrics, items, NORMALIZE[normalize], totals)
-
-
-def _scores(measured):
-    """The headline of each question: [Q] in [0, 1]."""
-    items = measured.items[measured.headline]
-    if items.ndim == 1:
-        return items
-    return np.array([translation.bleu(row, sentence=True) / 100 for row in items])
 
 
 def _change(before, after, metric):

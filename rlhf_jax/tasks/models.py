@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -129,10 +130,16 @@ def export(folder, model, params, tokenizer):
     """
     params = _float32(jax.device_get(params))
     huggingface.save(folder, model, params, tokenizer)
-    file = folder / "generation_config.json"
-    if isinstance(model, decoder.Decoder) and file.exists():
+    if isinstance(model, decoder.Decoder):
+        write_stops(folder, tokenizer)
+    return params
+
+
+def write_stops(folder, tokenizer):
+    """Writes all stop tokens into the generation_config.json of a model directory."""
+    file = pathlib.Path(folder) / "generation_config.json"
+    if file.exists():
         stops = list(stop_tokens.stop_ids(tokenizer))
         settings = json.loads(file.read_text(encoding="utf-8"))
         settings["eos_token_id"] = stops[0] if len(stops) == 1 else stops
         files.write_json(file, settings)
-    return params

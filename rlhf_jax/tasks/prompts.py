@@ -14,7 +14,7 @@ from rlhf_jax.studies.task import Task
 from rlhf_jax.tasks import rows as rows_of
 from rlhf_jax.types import Tokens
 
-_GIVEN = "rlhf_jax.given"  # a column: prompts as they are in the data
+GIVEN = "rlhf_jax.given"  # a column: prompts as they are in the data
 
 
 def create(
@@ -69,7 +69,7 @@ def as_given(function):
     """
 
     def host(prompts, completions, **columns):
-        prompts = columns.pop(_GIVEN, prompts)
+        prompts = columns.pop(GIVEN, prompts)
         completions = [
             text
             if isinstance(prompt, str)
@@ -92,7 +92,7 @@ def _prompts(tokenizer, texts, length):
 
 def _columns(rows):
     columns = {k: list(rows[k]) for k in rows.column_names if k != "prompt"}
-    return {**columns, _GIVEN: list(rows["prompt"])}
+    return {**columns, GIVEN: list(rows["prompt"])}
 
 
 def _human(tokenizer, held, prompts, texts, length, cue):
