@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.alignment_tax import merges
-from experiments.alignment_tax import two_models_advice as advice
-from experiments.alignment_tax import two_models_measured as measured
-from experiments.alignment_tax import two_models_page as pages
-from experiments.alignment_tax import two_models_report as reports
+from experiments.alignment_tax.two_models import advice, measured, merges
+from experiments.alignment_tax.two_models import page as pages
+from experiments.alignment_tax.two_models import report as reports
 from rlhf_jax.benchmarks import suites
 
 COUNT = 400

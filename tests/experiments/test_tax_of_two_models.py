@@ -13,7 +13,8 @@ import small_recipes
 import tiny_models
 import transformers
 
-from experiments.alignment_tax import merges, two_models, two_models_write
+from experiments.alignment_tax import two_models
+from experiments.alignment_tax.two_models import merges, write
 from rlhf_jax import averaging, huggingface, merging
 from rlhf_jax.benchmarks import suites
 from rlhf_jax.huggingface import adapters as hf_adapters
@@ -293,8 +294,8 @@ def same_files(one, two):
 def test_without_room_for_three_models_the_average_is_streamed(
     home, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(two_models_write.host, "available_memory", lambda: 1000)
-    monkeypatch.setattr(two_models_write.comparable, "load", None)
+    monkeypatch.setattr(write.host, "available_memory", lambda: 1000)
+    monkeypatch.setattr(write.comparable, "load", None)
     _, printed = run(home, write=str(tmp_path / "model"), weight=0.5)
     assert "written tensor by tensor" in printed
     assert huggingface.load(tmp_path / "model")
@@ -307,9 +308,7 @@ def test_a_run_that_is_stopped_leaves_no_half_written_directory(
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(
-        two_models_write.huggingface.directories.weights, "_write_files", stop
-    )
+    monkeypatch.setattr(write.huggingface.directories.weights, "_write_files", stop)
     with pytest.raises(KeyboardInterrupt):
         run(home, write=str(tmp_path / "model"), weight=0.5, streamed=streamed)
     assert list(tmp_path.iterdir()) == []

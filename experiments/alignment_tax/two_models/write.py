@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 
-from experiments.alignment_tax import merges
+from experiments.alignment_tax.two_models import merges
 from rlhf_jax import huggingface
 from rlhf_jax.cli import experiment
 from rlhf_jax.huggingface import comparable, directories, streamed, weights

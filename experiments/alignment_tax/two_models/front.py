@@ -4,7 +4,7 @@ import math
 
 from matplotlib import patheffects
 
-from experiments.alignment_tax import merges
+from experiments.alignment_tax.two_models import merges
 from rlhf_jax.reporting import figure_style
 
 TITLES = {

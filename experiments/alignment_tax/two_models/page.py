@@ -2,7 +2,7 @@
 
 import math
 
-from experiments.alignment_tax import merges
+from experiments.alignment_tax.two_models import merges
 from rlhf_jax.reporting import markdown
 from rlhf_jax.runtime import progress
 

@@ -26,13 +26,8 @@ import pathlib
 import time
 from typing import Annotated, Literal
 
-from experiments.alignment_tax import (
-    merges,
-    two_models_front,
-    two_models_measured,
-    two_models_report,
-)
-from experiments.alignment_tax import two_models_write as writing
+from experiments.alignment_tax.two_models import front, measured, merges, report
+from experiments.alignment_tax.two_models import write as writing
 from rlhf_jax import ranges
 from rlhf_jax.benchmarks import suites
 from rlhf_jax.cli import command, experiment, options
@@ -194,7 +189,7 @@ def run(config, *, console=None):
         writing.unmeasured(config, pair, console)
         return None
     folder = _folder(config)
-    asked = two_models_measured.read(config, pair.tokenizer)
+    asked = measured.read(config, pair.tokenizer)
     layout = parallel.layout(config.layout, config.devices)
     return _measured(config, pair, asked, folder, layout, console)
 
@@ -204,14 +199,12 @@ def _measured(config, pair, asked, folder, layout, console):
     started = time.monotonic()
     both = tuple(map(layout.put, comparable.load(pair)))
     pair = pair._replace(model=models.with_dtype(pair.model, config.dtype))
-    inputs = two_models_measured.prepare(config, asked, pair, both[0], layout)
+    inputs = measured.prepare(config, asked, pair, both[0], layout)
     points = _points(config, inputs)
     experiment.say(console, _announced(config, inputs, points, layout))
-    fitter = two_models_measured.fitter(config, pair, both, inputs, layout)
+    fitter = measured.fitter(config, pair, both, inputs, layout)
     readings, points, fitted = _readings(
-        functools.partial(
-            two_models_measured.measure, config, pair, both[0], inputs, layout
-        ),
+        functools.partial(measured.measure, config, pair, both[0], inputs, layout),
         fitter,
         both,
         points,
@@ -228,10 +221,8 @@ def _measured(config, pair, asked, folder, layout, console):
         **provenance.versions(),
     }
     facts = suites.facts(inputs.suites)
-    results = two_models_report.write(
-        folder, config, points, readings, inputs, facts, about
-    )
-    two_models_report.show(results, folder, console)
+    results = report.write(folder, config, points, readings, inputs, facts, about)
+    report.show(results, folder, console)
     if config.write is not None:
         point = writing.chosen(config, results, points)
         writing.write(config, pair, point, both, console)
@@ -290,8 +281,8 @@ def _announced(config, inputs, points, layout):
         lines.append(
             "HMA is left out: it is fitted to samples, and --prompts is not set"
         )
-    axis = two_models_report.axis(inputs)
-    lines.append(f"front     score against {two_models_front.TITLES[axis]}")
+    axis = report.axis(inputs)
+    lines.append(f"front     score against {front.TITLES[axis]}")
     devices = f"{layout.size} {layout.devices[0].platform} device(s)"
     return [*lines, f"models    2 and {len(points)} made of them: {made}; {devices}"]
 
@@ -310,12 +301,8 @@ def _folder(config):
     """A folder for the report that holds none yet."""
     now = time.strftime("%Y-%m-%d_%H-%M-%S")
     folder = pathlib.Path(config.output or f"runs/alignment_tax/{now}")
-    if (folder / two_models_report.RESULTS).exists():
+    if (folder / report.RESULTS).exists():
         raise ValueError(
             f"--output {folder} holds results already: name another folder"
         )
     return folder
-
-
-if __name__ == "__main__":
-    main()

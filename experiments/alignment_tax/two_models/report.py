@@ -5,8 +5,8 @@ Tables, picture and advice are made of results.json alone, which holds every ite
 
 import numpy as np
 
-from experiments.alignment_tax import merges, two_models_front, two_models_page
-from experiments.alignment_tax import two_models_advice as advice
+from experiments.alignment_tax.two_models import advice, front, merges
+from experiments.alignment_tax.two_models import page as pages
 from rlhf_jax.benchmarks import suites
 from rlhf_jax.cli import experiment
 from rlhf_jax.evaluation import paired
@@ -20,7 +20,7 @@ def write(folder, config, points, readings, inputs, facts, about):
     """Writes the three files and returns what results.json holds.
 
     Args: points: of `merges`, in order; readings: {name: `Reading`}, "before" and
-    "after" among them; inputs: of `two_models_measured`; facts: of `suites.facts`;
+    "after" among them; inputs: of `measured`; facts: of `suites.facts`;
     about: what the page says of the run.
     """
     results = {
@@ -31,9 +31,9 @@ def write(folder, config, points, readings, inputs, facts, about):
         "about": about,
     }
     files.write_json(folder / RESULTS, results)
-    two_models_front.draw(results, folder / FRONT)
-    page = two_models_page.page(results, config.before, config.after)
-    files.write(folder / PAGE, page)
+    front.draw(results, folder / FRONT)
+    text = pages.page(results, config.before, config.after)
+    files.write(folder / PAGE, text)
     return results
 
 
@@ -69,8 +69,8 @@ def summarize(readings, points, *, pay):
 
 def show(results, folder, console):
     """A few lines on the terminal."""
-    lines = [two_models_page.change(name, row) for name, row in results["lost"].items()]
-    lines += ["", two_models_page.sentence(results), ""]
+    lines = [pages.change(name, row) for name, row in results["lost"].items()]
+    lines += ["", pages.sentence(results), ""]
     lines += [str(folder / name) for name in (PAGE, FRONT, RESULTS)]
     experiment.say(console, lines)
 

@@ -1,0 +1,3 @@
+from experiments.alignment_tax import two_models
+
+two_models.main()
