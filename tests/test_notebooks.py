@@ -43,6 +43,16 @@ EXPECTED = {
             r"seed 0 regained 3 of 3",
         ),
     ),
+    "alignment_tax": (
+        1,
+        (
+            r"before +reward +-?0\.\d+ +capitals (9\d|100)%",
+            r"after +reward +[45]\.\d+ +capitals [1-6]\d%",
+            r"lost \d\d, gained \d, p = \de-\d+",
+            r"HMA 0\.6 = mean of 0\.\d\d, 0\.\d\d, 0\.\d\d",
+            r"MA +0\.6: returned +\d\d% of the tax for +-?\d+% of the reward",
+        ),
+    ),
     "library": (
         1,
         (
