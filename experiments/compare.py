@@ -3,6 +3,7 @@
     python -m experiments.compare runs/rl/a runs/rl/b runs/sentiment/c
     python -m experiments.compare world-0 world-1 --pool --claims sentiment
     python -m experiments.compare game-a game-b --pool --claims pivot_translation
+    python -m experiments.compare tax-a tax-b --pool --claims alignment_tax
 
 Reads metrics.jsonl of each run folder and draws a reward–drift front on every drift
 axis that all runs measured: front.png, curves.png, results.json and report.md in
@@ -135,9 +136,12 @@ def run(config):
         notes=notes(folders, config.methods),
         panels=kind.panels,
     )
+    if reread := getattr(declaring(config.claims), "in_families", None):
+        records, changes = reread(records)
+        about = dataclasses.replace(about, **changes)
     summary = report.write(output, records, about, rows=rows)
     report.show(summary, about, console=console)
-    for path in report.written(output):
+    for path in report.written(output, about.pictures):
         console.print(path, highlight=False, soft_wrap=True)
     return output
 
@@ -219,15 +223,26 @@ def check_seeds(by_run):
 
 def declared(experiment):
     """The claims that an experiment declared before its runs."""
+    return getattr(declaring(experiment), "CLAIMS", ())
+
+
+def declaring(experiment):
+    """The module of an experiment that declares claims, None for None.
+
+    One that reads the records of settings as families has `in_families`.
+    """
     if experiment is None:
-        return ()
+        return None
     try:
-        return importlib.import_module(f"experiments.{experiment}").CLAIMS
-    except (ImportError, AttributeError):
+        module = importlib.import_module(f"experiments.{experiment}")
+    except ImportError:
+        module = None
+    if not hasattr(module, "CLAIMS"):
         raise ValueError(
             f"--claims {experiment}: no experiment of that name declares claims; "
-            "sentiment, pivot_translation and stack_exchange do"
-        ) from None
+            "sentiment, alignment_tax, pivot_translation and stack_exchange do"
+        )
+    return module
 
 
 def joined(by_run, *, pool, labels):

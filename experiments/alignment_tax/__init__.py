@@ -32,13 +32,12 @@ from rlhf_jax.microworld import skills
 from rlhf_jax.reporting import claims, families
 from rlhf_jax.reporting.claims import Claim
 from rlhf_jax.studies import evaluators, forgetting, tables
-from rlhf_jax.studies.interfaces import Method
 
 KINDS = tuple(
     axes.accuracy(f"tax/{kind}", f"{kind.capitalize()}s lost", corner=0.25)
     for kind in skills.KINDS
 )
-AXES = (axes.SKILLS, axes.TEXT_NLL)
+MEASURED = (axes.SKILLS, axes.TEXT_NLL, *KINDS, *forgetting.PREDICTORS)
 # Declared before any run. The primary endpoint is the reward at matched capability,
 # over the range of skills lost that both fronts of a pair reach.
 PRIMARY = f"reward_at/{axes.SKILLS.key}"
@@ -116,48 +115,54 @@ def make_study(config, setting):
     config = _expanded(config)
     tasks = sentiment.make_tasks(config, setting)
     study = language.study(config, tasks, methods.METHODS, say=setting.report)
-    measured = axes.with_corners(
-        (*AXES, *KINDS, *forgetting.PREDICTORS), dataclasses.asdict(config.corner)
-    )
+    measured = axes.with_corners(MEASURED, dataclasses.asdict(config.corner))
     predictors = evaluators.by_world(forgetting.evaluator, tasks)
     return dataclasses.replace(
         study, axes=measured, evaluators=(*study.evaluators, predictors)
     )
 
 
-def families_of(study):
-    """{name: Family} of those whose settings were all run."""
-    return {
+def in_families(records, axes=MEASURED):
+    """(records of families, what a `Report` of them has) of the records of settings.
+
+    A family is read where all of its settings were run.
+    """
+    ran = {record["method"] for record in records}
+    found = {
         name: family
         for name, family in methods.FAMILIES.items()
-        if set(family.members) <= set(study.methods)
+        if ran.issuperset(family.members)
     }
+    about = {
+        "title": "The alignment tax: capability against reward",
+        "question": __doc__.split("\n\n")[0],
+        "axes": axes,
+        "labels": {name: family.label for name, family in found.items()},
+        "claims": claims.possible(CLAIMS, found, axes),
+        "sections": (
+            families.section(found),
+            *sections.of_settings(records, axes),
+        ),
+        "pictures": pictures.of_settings(records, axes),
+        "ends": False,
+    }
+    return families.records(records, found), about
 
 
 def finish(config, done):
     """Writes the report about families; returns the run folder."""
-    found = families_of(done.study)
-    rows = {name: Method(family.label, "") for name, family in found.items()}
-    study = dataclasses.replace(
-        done.study,
-        methods=rows,
-        claims=claims.possible(CLAIMS, rows, done.study.axes),
-        sections=sections.of_settings(done.records, done.study),
-    )
+    records, about = in_families(done.records, done.study.axes)
     experiment.report(
         config,
-        done._replace(study=study, records=families.records(done.records, found)),
-        title="The alignment tax: capability against reward",
-        question=__doc__.split("\n\n")[0],
+        done._replace(records=records),
         scope="this microworld and these models",
-        notes=(*_NOTES, *language.notes(config, done.study)),
-        pictures=pictures.of_settings(done.records, done.study),
-        ends=False,
+        notes=(*NOTES, *language.notes(config, done.study)),
+        **about,
     )
     return done.folder
 
 
-_NOTES = (
+NOTES = (
     "A family is the settings of one knob, read from the strongest to none as the "
     "looks of a run; an early stop is read along its run.",
     "Mitigations that train (penalties, replay, distillation, LoRA) learn from π₀ the "

@@ -36,13 +36,12 @@ _CLASSES = {
 }
 
 
-def of_settings(records, study):
-    """The pictures of a study's report: fronts, those of parts, predictors."""
-    known = {axis.key for axis in study.axes}
+def of_settings(records, axes):
+    """The pictures of a report: fronts, those of parts, predictors."""
+    known = {axis.key for axis in axes}
+    ran = {record["method"] for record in records}
     found = [Picture("Capability against reward", "front.png", _of(_ROWS))]
-    if any(f"{name}_ma_input" in methods.FAMILIES for name in methods.ALIGNERS) and (
-        any("_ma_input_" in name for name in study.methods)
-    ):
+    if any("_ma_input_" in name for name in ran):
         found.append(Picture("One third averaged at a time", "parts.png", _of(_PARTS)))
     if forgetting.FORWARD_KL.key in known:
         draw = functools.partial(_predictors, records)
@@ -71,12 +70,12 @@ def _fronts(rows, records, path, report):
         dict.fromkeys(_knob(name) for names in rows.values() for name in names)
     )
     styles = dict(zip(order, figure_style.styles(), strict=False))
-    for line, (label, names) in zip(panels, rows.items(), strict=False):
-        for panel, axis in zip(line, columns, strict=True):
+    for i, (label, names) in enumerate(rows.items()):
+        for panel, axis in zip(panels[i], columns, strict=True):
             for name in names:
                 _family(panel, by_method[name], axis, styles[_knob(name)])
             _start(panel, by_method[names[0]], axis)
-            _describe(panel, axis, label, line is panels[0], panel is line[0])
+            _describe(panel, axis, label, top=i == 0, left=panel is panels[i, 0])
     labels = {knob: _KNOBS.get(knob, knob) for knob in order}
     keys = [
         figure_style.key("initial policy π₀", **_STAR),
@@ -146,7 +145,7 @@ def _start(panel, group, axis):
     panel.plot(x[:1], y[:1], ls="", zorder=7, **_STAR)
 
 
-def _describe(panel, axis, label, top, left):
+def _describe(panel, axis, label, *, top, left):
     if top:
         title = axis.title.replace(" lost", "")
         unit = "points" if axis.percent else axis.unit
@@ -178,10 +177,13 @@ def _predictors(raw, records, path, report):
     for panel, axis in zip(panels[0], known, strict=True):
         for name, group in evaluations.by_method(runs).items():
             style = styles[_class_of(name)]
-            x = np.mean([run.values(axis)[1:] for run in group], axis=0)
-            y = np.mean([run.values(SKILLS)[1:] for run in group], axis=0) * 100
+            looks = min(len(run.rows) for run in group)
+            x, y = (
+                np.mean([run.values(a)[1:looks] for run in group], axis=0)
+                for a in (axis, SKILLS)
+            )
             panel.plot(
-                x, y, ls="", marker=style["marker"], color=style["color"], ms=5,
+                x, 100 * y, ls="", marker=style["marker"], color=style["color"], ms=5,
                 mec="white", mew=0.5, alpha=0.85,
             )  # fmt: skip
         rho = settings.partial(raw, predicted(raw), axis.key)
@@ -190,8 +192,8 @@ def _predictors(raw, records, path, report):
             text += f"ρ at matched reward {np.mean(list(rho.values())):.2f}"
         panel.set_title(text, fontsize=9, loc="left")
         panel.set_xlabel(axis.unit, fontsize=8)
-        if (np.asarray(panel.get_xlim()) > 0).any() and axis.key != forgetting.RANK.key:
-            panel.set_xscale("symlog", linthresh=_thresh(runs, axis))
+        if axis != forgetting.RANK:
+            panel.set_xscale("log")
     panels[0][0].set_ylabel("skills lost (points)", fontsize=9)
     handles = [
         figure_style.key(name, marker=style["marker"], color=style["color"], ms=6)
@@ -205,12 +207,6 @@ def _predictors(raw, records, path, report):
         "What predicts forgetting?",
         "means over units, every look",
     )
-
-
-def _thresh(runs, axis):
-    values = np.concatenate([run.values(axis)[1:] for run in runs])
-    positive = values[values > 0]
-    return float(np.quantile(positive, 0.1)) if len(positive) else 1.0
 
 
 def predicted(records):

@@ -10,23 +10,23 @@ from rlhf_jax.evaluation.axes import REWARD, SKILLS
 from rlhf_jax.evaluation.units import Unit, of
 from rlhf_jax.reporting import markdown, results
 from rlhf_jax.reporting.sections import Section
-from rlhf_jax.studies import forgetting
+from rlhf_jax.studies import forgetting, tables
 
 _PLACEBO = "sft_placebo"
 _KEEP = "80"  # the setting that keeps 20% of the starting weights
 _DIVERSITY = axes_.Axis("eval/distinct_2", "Distinct bigrams")
 
 
-def of_settings(records, study):
+def of_settings(records, axes):
     """The sections of a report about these records, of settings and not of families."""
     axes = (
         REWARD,
-        *(a for a in study.axes if a.from_start),
-        axes_.find(axes_.TEXT_NLL.key, study.axes),
+        *(axis for axis in axes if axis.from_start),
+        axes_.find(axes_.TEXT_NLL.key, axes),
         _DIVERSITY,
     )
     found = settings.changes(records, [axis.key for axis in axes])
-    about = {"found": found, "axes": axes, "labels": _labels(study)}
+    about = {"found": found, "axes": axes, "labels": tables.labels(methods.METHODS)}
     parts = (
         ("tax", _tax, _render_tax, "results"),
         ("way", _way, _render_way, "results"),
@@ -46,10 +46,6 @@ def of_settings(records, study):
         )
         for key, compute, render, after in parts
     )
-
-
-def _labels(study):
-    return {name: method.label for name, method in study.methods.items()}
 
 
 def _computed(compute, about, evidence):

@@ -52,8 +52,9 @@ def shares(found, setting, aligner):
         return None
     lost, gained = (found[aligner][key] for key in (SKILLS.key, REWARD.key))
     returned = minus(found[setting][SKILLS.key], lost)
+    gained = {unit: gained[unit] for unit in returned}
     paid = minus(gained, found[setting][REWARD.key])
-    tax = {unit: -value for unit, value in lost.items()}
+    tax = {unit: -lost[unit] for unit in returned}
     if np.mean(list(units.worlds(tax).values())) <= 0:
         return None
     return {"returned": _ratio(returned, tax), "paid": _ratio(paid, gained)}

@@ -3,6 +3,7 @@
 import numpy as np
 
 from experiments import results
+from experiments.results import tax
 from experiments.pivot_translation import methods as game
 from experiments.sentiment import ablations as ablation_pairs
 from rlhf_jax.evaluation import axes as axes_
@@ -56,6 +57,8 @@ def texts():
         ),
         "elastic_reset_sweep.chosen": chosen("elastic_reset_sweep"),
         "worlds": worlds(),
+        "alignment_tax.verdicts": verdicts("alignment_tax", tax.LABELS, both=True),
+        **{f"alignment_tax.{key}": text for key, text in tax.texts().items()},
         "files": files(),
         "speed": speed(),
         "smollm2": smollm2(),
@@ -120,21 +123,28 @@ def worlds():
     return "\n".join([markdown.table(header, rows), "", *fit])
 
 
-def verdicts(name):
-    """What a study declared, and what its worlds say: the primary comparisons."""
+def verdicts(name, labels=methods.LABELS, *, both=False):
+    """What a study declared, and what its worlds say: the primary comparisons.
+
+    both: whether the method that is said to be better is named in every row.
+    """
     kept, rows = results.load(name).summary, []
     for row in kept["verdicts"]:
         if row["secondary"]:
             continue
-        rival = methods.LABELS[row["other"]]
+        rival = labels[row["other"]]
+        rival = f"{labels[row['method']]} better than {rival}" if both else rival
         cells = [rival, markdown.number(row["smallest_effect"]), *[""] * 3]
         if row["mean"] is not None:
             cells[2] = markdown.interval(row)
-            cells[3:] = [markdown.number(row[k]) for k in ("p_holm", "intraclass")]
+            alike = row["intraclass"]
+            alike = None if alike in (None, "nan") or np.isnan(alike) else alike
+            cells[3:] = [markdown.number(x) for x in (row["p_holm"], alike)]
         needed = row["needed"] if row["word"] == "undecided" else None
         word = f"{row['word']} ({needed} worlds would decide)" if needed else None
         rows.append([*cells, word or row["word"] or row["reason"]])
-    header = ["rival", "smallest effect", "difference", "Holm p", "ICC", "verdict"]
+    header = ["claim" if both else "rival", "smallest effect"]
+    header += ["difference", "Holm p", "ICC", "verdict"]
     return f"{markdown.table(header, rows)}\n\n{_brackets(kept, 'Paired differences')}"
 
 

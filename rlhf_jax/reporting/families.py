@@ -11,6 +11,7 @@ from typing import NamedTuple
 from rlhf_jax.evaluation import units
 from rlhf_jax.evaluation.axes import REWARD
 from rlhf_jax.reporting import evaluations
+from rlhf_jax.reporting.sections import Section
 
 
 class Family(NamedTuple):
@@ -49,6 +50,12 @@ def records(rows, families):
             if None not in looks:
                 found += _run(name, [starts[unit], *looks])
     return found
+
+
+def section(families):
+    """The members of families as "families" of results.json; nothing on the page."""
+    members = {name: list(family.members) for name, family in families.items()}
+    return Section("families", lambda evidence: members, lambda *_: ())
 
 
 def _run(name, looks):

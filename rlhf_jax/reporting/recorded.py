@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from rlhf_jax.evaluation import units
 from rlhf_jax.evaluation.axes import REWARD, SCORES, Axis
-from rlhf_jax.reporting import claims, evaluations, recoveries, results
+from rlhf_jax.reporting import claims, evaluations, families, recoveries, results
+from rlhf_jax.reporting.families import Family
 from rlhf_jax.runtime import files, metrics_log
 
 _DIGITS = 6
@@ -85,13 +86,24 @@ def declared(row):
 
 def _summarized(records, axes, made):
     """The summary with the findings and the recovery that `made` has as well."""
+    records = _read_as(records, made)
     summary = results.summarize(records, axes=axes)
     asked = [declared(row) for row in made["verdicts"]]
     found = claims.judge(asked, evaluations.runs(records), axes=axes)
     summary["verdicts"] = [claims.row(finding) for finding in found]
     if _pair(made):
         summary["recovery"] = recoveries.compare(records, *_pair(made))
+    if "families" in made:
+        summary["families"] = made["families"]
     return summary
+
+
+def _read_as(records, made):
+    """The records of families, where the report read settings as such."""
+    if "families" not in made:
+        return records
+    found = {k: Family(k, tuple(names)) for k, names in made["families"].items()}
+    return families.records(records, found)
 
 
 def _pair(made):
@@ -136,7 +148,8 @@ def _packed(records, axes, compared):
     packed = []
     for (method, unit), rows in by_run.items():
         looks = [row for row in rows if REWARD.key in row]
-        known = [k for k in (*keys, *_BESIDE) if any(k in row for row in looks)]
+        asked = (*keys, *_BESIDE, *_of_averages(looks))
+        known = [k for k in asked if any(k in row for row in looks)]
         entry = {"method": method, **unit._asdict()}
         entry |= {k: [_number(row.get(k)) for row in looks] for k in (*_LINE, *known)}
         training = [row for row in rows if SCORES.key in row]
@@ -147,6 +160,11 @@ def _packed(records, axes, compared):
             }
         packed.append(entry)
     return packed
+
+
+def _of_averages(rows):
+    """What averages logged of how they were made."""
+    return sorted({k for row in rows for k in row if k.startswith("average/")})
 
 
 def _unpacked(packed):

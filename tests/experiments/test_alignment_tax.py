@@ -11,7 +11,7 @@ import rich.console
 import small_study
 import tyro
 
-from experiments import alignment_tax, sentiment
+from experiments import alignment_tax, compare, sentiment
 from experiments.alignment_tax import methods, sections, settings
 from rlhf_jax.evaluation import statistics
 from rlhf_jax.reporting import claims
@@ -64,8 +64,7 @@ def test_knobs_are_listed_from_the_strongest_setting_to_the_weakest():
 def test_what_is_claimed_is_about_families_and_can_be_judged():
     for first, others in alignment_tax.ORDERINGS.values():
         assert {first, *others} <= set(methods.FAMILIES)
-    axes = (*alignment_tax.AXES, *alignment_tax.KINDS)
-    claims.check(alignment_tax.CLAIMS, axes, worlds=15)
+    claims.check(alignment_tax.CLAIMS, alignment_tax.MEASURED, worlds=15)
     assert {c.endpoint for c in alignment_tax.CLAIMS if not c.secondary} == {
         alignment_tax.PRIMARY
     }
@@ -280,3 +279,25 @@ def test_what_averages_with_ratios_say_of_themselves():
     assert found["minus_ma"]["eval/reward"]["mean"] == pytest.approx(0.1)
     assert found["ratios"]["ratio_1"]["mean"] == pytest.approx(0.6)
     assert found["ratios"]["moved"]["mean"] == pytest.approx(0.2)
+
+
+def test_runs_of_some_worlds_each_are_pooled_into_one_report(tmp_path):
+    more = {"drift/text_nll": 1.3, "drift/kl_initial": 1.0, "eval/distinct_2": 0.3}
+    rows = [{**row, **more} for row in planted()]
+    for name, worlds in {"a": range(5), "b": range(5, 10)}.items():
+        (tmp_path / name).mkdir()
+        lines = [json.dumps(row) + "\n" for row in rows if row["world"] in worlds]
+        (tmp_path / name / "metrics.jsonl").write_text("".join(lines))
+        (tmp_path / name / "samples.jsonl").write_text("")
+    asked = dataclasses.replace(
+        compare.CONFIG,
+        runs=(str(tmp_path / "a"), str(tmp_path / "b")),
+        pool=True,
+        claims="alignment_tax",
+        output=str(tmp_path / "both"),
+    )
+    text = (compare.run(asked) / "report.md").read_text()
+    assert text.startswith("# The alignment tax") and "over 10 worlds" in text
+    assert "returned 4" in text or "returned 5" in text
+    results = json.loads((tmp_path / "both" / "results.json").read_text())
+    assert results["families"] == {"rsf_early": ["rsf"]}

@@ -6,7 +6,14 @@ import pytest
 import reporting_records
 
 from rlhf_jax.evaluation import axes
-from rlhf_jax.reporting import claims, plots, recorded, recoveries, report
+from rlhf_jax.reporting import (
+    claims,
+    families,
+    plots,
+    recorded,
+    recoveries,
+    report,
+)
 from rlhf_jax.runtime import files
 
 REPORT = report.Report(
@@ -104,3 +111,39 @@ def test_a_file_has_a_line_a_run(kept):
     lines = kept[1].read_text().splitlines()
     assert sum(line.startswith('  {"method"') for line in lines) == 3 * 16
     assert axes.TEXT_NLL.key in kept[1].read_text()
+
+
+def test_settings_that_were_read_as_families_are_kept_as_settings(tmp_path):
+    """Every evaluation of a setting is there, and what averages said of themselves."""
+    records = reporting_records.make(1, worlds=8)
+    for record in records:
+        if record["method"] == "ppo_kl" and record.get("eval/phase") == "final":
+            record["average/ratio_0"] = 0.25
+    knob = {"knob": families.Family("A knob", ("ppo_kl", "ppo"))}
+    claim = claims.Claim("knob", ("elastic_reset",), "reward")
+    alone = {**knob, "elastic_reset": families.Family("", ("elastic_reset",))}
+    read = families.records(records, alone)
+    about = report.Report(
+        "Kept",
+        axes=reporting_records.AXES,
+        claims=(claim,),
+        sections=(families.section(alone),),
+    )
+    run = tmp_path / "run"
+    run.mkdir()
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (run / "metrics.jsonl").write_text(lines)
+    files.write_json(run / "config.json", MADE)
+    made = report.write(run, read, about)
+    path = tmp_path / "kept.json"
+    found = recorded.save(path, [run])
+    assert recorded.recompute(recorded.load(path)) == found.summary
+    assert {row["method"] for row in found.records} == {
+        "ppo",
+        "ppo_kl",
+        "elastic_reset",
+    }
+    assert set(found.summary["methods"]) == set(made["methods"]) == set(alone)
+    assert found.summary["methods"]["knob"]["checkpoints"] == 2
+    ratios = [r["average/ratio_0"] for r in found.records if "average/ratio_0" in r]
+    assert ratios == [0.25] * 8
