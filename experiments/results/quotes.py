@@ -3,8 +3,8 @@
 import numpy as np
 
 from experiments import results
-from experiments.results import tax
 from experiments.pivot_translation import methods as game
+from experiments.results import tax
 from experiments.sentiment import ablations as ablation_pairs
 from rlhf_jax.evaluation import axes as axes_
 from rlhf_jax.evaluation import units
