@@ -133,19 +133,21 @@ def report(
     """
     folder, study, console = done.folder, done.study, done.console
     rows = metrics_log.read(folder / "samples.jsonl")
+    usual = {
+        "axes": study.axes,
+        "claims": study.claims,
+        "sections": study.sections,
+        "labels": tables.labels(study.methods),
+        "panels": _named(panels, study.axes),
+    }
     about = reports.Report(
         title=title,
         question=question,
-        axes=study.axes,
-        claims=study.claims,
-        sections=study.sections,
-        labels=tables.labels(study.methods),
         scope=scope,
         command=provenance.command(),
         provenance=provenance.summary(config),
         notes=tuple(notes),
-        panels=_named(panels, study.axes),
-        **fields,
+        **{**usual, **fields},
     )
     results = reports.write(folder, done.records, about, rows=rows, wall=done.wall)
     final = [row for row in rows if row["phase"] == "final"]
