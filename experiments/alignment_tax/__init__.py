@@ -144,7 +144,7 @@ def in_families(records, axes=MEASURED):
             *sections.of_settings(records, axes),
         ),
         "pictures": pictures.of_settings(records, axes),
-        "ends": False,
+        "final_policies": False,
     }
     return families.records(records, found), about
 

@@ -78,7 +78,7 @@ class Report:
     notes: tuple[str, ...] = ()  # deviations, cut trials, shared pretraining
     panels: tuple[tuple[Axis, ...], ...] = plots.PANELS  # of curves.png, as `axes` say
     pictures: tuple[Picture, ...] = PICTURES
-    ends: bool = True  # False: final policies are not what methods differ in
+    final_policies: bool = True  # False: methods do not differ in them
 
     def __post_init__(self):
         axes_.by_key(self.axes)
@@ -227,7 +227,7 @@ def show(summary, report, *, console=None):
 
     The final policies, or what fronts cover where these are not what methods differ in.
     """
-    what = sections.overview if report.ends else sections.areas
+    what = sections.overview if report.final_policies else sections.areas
     table = rich.table.Table(
         title=f"{markdown.units(summary)}, {markdown.brackets(summary)}",
         box=rich.box.SIMPLE_HEAD,

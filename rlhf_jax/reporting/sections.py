@@ -75,12 +75,12 @@ def overview(summary, report):
 def outcome(summary, report):
     """Final policies, and the areas that their fronts cover."""
     yield "## Results"
-    if report.ends:
+    if report.final_policies:
         units = "; ".join(f"{a.title} in {a.unit}" for a in report.drifts if a.unit)
         yield f"Final policies; mean, {markdown.brackets(summary)}. {units}."
         yield markdown.table(*overview(summary, report))
     yield _diverged(summary, report)
-    yield from _ends(summary, report) if report.ends else ()
+    yield from _ends(summary, report) if report.final_policies else ()
     yield from _hypervolumes(summary, report)
     yield _checkpoints(summary, report)
 

@@ -366,7 +366,7 @@ def test_a_report_may_have_pictures_of_its_own_and_no_final_policies(few, tmp_pa
         path.write_text(f"{about.title}: {len(records)}")
 
     own = report.Picture("A picture", "own.svg", draw)
-    about = dataclasses.replace(REPORT, pictures=(own,), ends=False)
+    about = dataclasses.replace(REPORT, pictures=(own,), final_policies=False)
     summary = report.write(tmp_path, few, about)
     assert (tmp_path / "own.svg").read_text() == f"Sentiment: {len(few)}"
     assert not (tmp_path / "front.png").exists()
