@@ -19,7 +19,6 @@ From Python, a model is a name, (model, params, tokenizer), or what a recipe ret
 import dataclasses
 import io
 import json
-import pathlib
 import sys
 from typing import Annotated, Literal
 
@@ -28,13 +27,12 @@ import rich.console
 
 from rlhf_jax import ranges, sampling
 from rlhf_jax.cli import command, library, options
-from rlhf_jax.data import conversations, sources, stop_tokens, tokenization
+from rlhf_jax.data import conversations, stop_tokens, tokenization
 from rlhf_jax.evaluation import policy
 from rlhf_jax.runtime import files, parallel
 from rlhf_jax.tasks import models
+from rlhf_jax.tasks import rows as rows_of
 from rlhf_jax.types import Prompts
-
-_TABLES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,13 +106,7 @@ def questions(config, stdin):
     """The prompts, texts or lists of messages, from flags, a file and stdin."""
     prompts = list(config.prompts)
     if config.file is not None:
-        path = pathlib.Path(config.file).expanduser()
-        if not path.is_file():
-            raise ValueError(f"--file {config.file}: there is no such file")
-        if path.suffix in _TABLES:
-            prompts += sources.load(path, columns=["prompt"])["prompt"]
-        else:
-            prompts += [t for t in path.read_text("utf-8").splitlines() if t.strip()]
+        prompts += rows_of.of_prompts("--file", config.file)["prompt"]
     elif not prompts:
         if stdin.isatty():
             print("prompts, one a line; end with Ctrl-D", file=sys.stderr)

@@ -116,7 +116,9 @@ def make_study(config, setting):
     tasks = sentiment.make_tasks(config, setting)
     study = language.study(config, tasks, methods.METHODS, say=setting.report)
     measured = axes.with_corners(MEASURED, dataclasses.asdict(config.corner))
-    predictors = evaluators.by_world(forgetting.evaluator, tasks)
+    predictors = evaluators.by_world(
+        {world: forgetting.evaluator(task) for world, task in tasks.items()}
+    )
     return dataclasses.replace(
         study, axes=measured, evaluators=(*study.evaluators, predictors)
     )

@@ -7,6 +7,7 @@ and learn the texts that rejection sampling selected, so `distilled` is their en
 with the knob at zero. Weights are on the aligned policy: 0.8 keeps 20% of the start.
 """
 
+import dataclasses
 import functools
 import itertools
 
@@ -24,6 +25,7 @@ from rlhf_jax.studies.values import Values
 WEIGHTS = (0.4, 0.6, 0.8)
 ALIGNERS = {"rsf": "RSF", "ppo": "PPO", "dpo": "DPO"}
 ENDS = {**ALIGNERS, "distilled": "SFT on RSF's texts"}
+CONTROLLED = 0.6  # the weight whose HMA has controls
 PARTS = ("input", "middle", "output")
 TUNED_ON = "rating"  # the skill whose labels the adaptive average sees
 # Of each knob from the strongest setting to the weakest; found on worlds 900 and 901.
@@ -49,16 +51,14 @@ _BLOCKWISE = {"learning_rate": 1e-2, "rows": 8, "epochs": 4}
 _samples = post_hoc.samples(draws=1024, keep=410)  # 2,000 of 5,000 in the paper
 
 
-def _selecting(**fields):
-    """Rejection sampling that keeps what it selected."""
-    return RejectionSampling(PolicyGradient(_NO_KL, {"algorithm": "rsf"}, **fields))
+def row_of(source, knob, weight):
+    """The name of the row of a knob that is turned to a weight."""
+    return f"{source}_{knob}_{round(100 * weight)}"
 
 
-def _tuned(label, summary, train, **fields):
+def _learning(label, summary, train, **fields):
     """A row that learns what RSF selected, and is measured at its end."""
-    return Method(
-        label, summary, train=train, source="rsf", at_end=True, tunes=(), **fields
-    )
+    return Method(label, summary, train=train, source="rsf", at_end=True, **fields)
 
 
 def _labelled(source):
@@ -103,12 +103,10 @@ OF = {
 
 
 def _aligners():
+    rsf = methods.METHODS["rsf"]
+    rsf = dataclasses.replace(rsf, train=RejectionSampling(rsf.train))
     return {
-        "rsf": Method(
-            "RSF",
-            "rejection sampling: likelihood of the best of K own samples, iterated",
-            train=_selecting(),
-        ),
+        "rsf": rsf,
         "ppo": methods.METHODS["ppo"],
         "dpo": Method(
             "DPO",
@@ -116,11 +114,11 @@ def _aligners():
             train=PreferenceTuning(values=Values(learning_rate=_DPO_RATE)),
             needs=("pairs",),
         ),
-        "rsf_random": Method(
-            "RSF on a random RM",
-            "the same updates on candidates that nothing worth having chose",
-            "control",
-            train=_selecting(),
+        "rsf_random": dataclasses.replace(
+            rsf,
+            label="RSF on a random RM",
+            summary="the same updates on candidates that nothing worth having chose",
+            role="control",
             reward="random",
         ),
         "sft_placebo": methods.METHODS["sft_placebo"],
@@ -141,24 +139,24 @@ def _trained():
         for i, strength in enumerate(STRENGTHS[name]):
             train = FineTuning("selected", make_penalty=make, strength=strength)
             text = f"{label}, λ = {strength:g}"
-            rows[f"{name}_{i}"] = _tuned(text, f"with a penalty: {text}", train)
+            rows[f"{name}_{i}"] = _learning(text, f"with a penalty: {text}", train)
     for i, ratio in enumerate(STRENGTHS["replay"]):
         text = f"replay, {ratio:g}×"
         train = FineTuning("selected", replay=ratio)
-        rows[f"replay_{i}"] = _tuned(
+        rows[f"replay_{i}"] = _learning(
             text, f"beside {ratio:g}× pretraining text", train, needs=("replay",)
         )
     for rank in RANKS:
         adapter = lora.Config(rank=rank, alpha=2.0 * rank)
         rate = Values(learning_rate=_LORA_RATE)
         train = FineTuning("selected", adapter=adapter, values=rate)
-        rows[f"lora_{rank}"] = _tuned(
+        rows[f"lora_{rank}"] = _learning(
             f"LoRA, rank {rank}", f"adapters of rank {rank}", train
         )
     for source, static in _SMA.items():
         for retained in STRENGTHS["sma"]:
             text = f"{ALIGNERS[source]}, SMA, w = {retained:g}"
-            rows[f"{source}_sma_{round(100 * retained)}"] = tables.trained(
+            rows[row_of(source, "sma", retained)] = tables.trained(
                 f"{text}: resets to an EMA that keeps so much of the way",
                 text,
                 PolicyGradient(_NO_KL, static, values=Values(weight=retained)),
@@ -182,7 +180,7 @@ def _averaged():
         for source in OF[name]:
             for weight in WEIGHTS:
                 text = f"{label} of {ENDS[source]}, {weight:g}"
-                rows[f"{source}_{name}_{round(100 * weight)}"] = tables.derived(
+                rows[row_of(source, name, weight)] = tables.derived(
                     text, text, source, derive(weight), at_end=True, needs=needs
                 )
     return rows
@@ -191,8 +189,7 @@ def _averaged():
 def _controls_of_hma():
     """The ratios of HMA at one mean in every other order, and random ones of equal
     spread: is it which block has which ratio that counts?"""
-    mean = WEIGHTS[1]
-    fit = post_hoc.heterogeneous(mean, texts=_samples, **_BLOCKWISE)
+    fit = post_hoc.heterogeneous(CONTROLLED, texts=_samples, **_BLOCKWISE)
     learned = post_hoc.learned(fit)
     ratios = {
         f"order_{''.join(map(str, order))}": post_hoc.permuted(learned, order)
@@ -205,7 +202,7 @@ def _controls_of_hma():
             f"MA of RSF with HMA's ratios, {name.replace('_', ' ')}",
             f"RSF, ratios {name.replace('_', ' ')}",
             "rsf",
-            post_hoc.with_ratios(found, mean=mean),
+            post_hoc.with_ratios(found, mean=CONTROLLED),
             role="control",
             at_end=True,
         )
@@ -227,7 +224,7 @@ def _families():
         found[name] = Family(f"SFT, {label}", (*settings, "distilled"))
     found["lora"] = Family("SFT, LoRA", tuple(f"lora_{rank}" for rank in RANKS))
     for source in _SMA:
-        settings = (f"{source}_sma_{round(100 * w)}" for w in STRENGTHS["sma"])
+        settings = (row_of(source, "sma", w) for w in STRENGTHS["sma"])
         found[f"{source}_sma"] = Family(
             f"{ALIGNERS[source]}, SMA (Elastic Reset)", (*settings, source)
         )
@@ -235,17 +232,18 @@ def _families():
     found["ppo_kl"] = Family("PPO + KL", (*penalised, "ppo"))
     for name, (label, _) in _averages().items():
         for source in OF[name]:
-            settings = (f"{source}_{name}_{round(100 * w)}" for w in WEIGHTS)
+            settings = (row_of(source, name, w) for w in WEIGHTS)
             text = f"{ENDS[source]}, {label}"
             found[f"{source}_{name}"] = Family(text, (*settings, source))
     return found
 
 
-METHODS = {**_aligners(), **_trained(), **_averaged(), **_controls_of_hma()}
+_CONTROLS = _controls_of_hma()
+METHODS = {**_aligners(), **_trained(), **_averaged(), **_CONTROLS}
 FAMILIES = _families()
 LISTS = {
     **{name: family.members for name, family in FAMILIES.items()},
     "controls": ("rsf_random", "sft_placebo"),
-    "hma_controls": tuple(_controls_of_hma()),
+    "hma_controls": tuple(_CONTROLS),
 }
 DEFAULT = ("rsf_early", "rsf_ma", "rsf_hma", "ppo_early", "ppo_kl", "ppo_ma")

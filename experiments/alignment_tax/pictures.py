@@ -10,8 +10,11 @@ from rlhf_jax.evaluation.axes import REWARD, SKILLS
 from rlhf_jax.reporting import evaluations, figure_style, markdown
 from rlhf_jax.reporting.report import Picture
 from rlhf_jax.studies import forgetting
+from rlhf_jax.studies.fine_tuning import FineTuning
+from rlhf_jax.studies.policy_gradient import PolicyGradient
+from rlhf_jax.studies.preference_tuning import PreferenceTuning
+from rlhf_jax.studies.selection import RejectionSampling
 
-_STAR = {"marker": "*", "ms": 12, "color": "#1A1A1A", "mec": "white", "mew": 0.9}
 _ROWS = {
     "RSF": ("rsf_early", "rsf_sma", "rsf_graft", "rsf_ma", "rsf_hma"),
     "PPO": ("ppo_early", "ppo_sma", "ppo_kl", "ppo_ma", "ppo_hma"),
@@ -27,30 +30,28 @@ _PARTS = {
     label: tuple(f"{name}_{third}" for third in _THIRDS)
     for name, label in methods.ALIGNERS.items()
 }
-# What trains, and how: the classes of the figure about predictors.
+# How a method is trained: the classes of the figure about predictors.
 _CLASSES = {
-    "on-policy RL": ("rsf", "rsf_sma_", "ppo", "ppo_sma_", "ppo_kl_"),
-    "SFT": ("distilled", "l1_", "l2_", "kd_", "replay_", "lora_"),
-    "DPO": ("dpo",),
-    "control": ("rsf_random", "sft_placebo"),
+    "on-policy RL": (PolicyGradient, RejectionSampling),
+    "SFT": (FineTuning,),
+    "DPO": (PreferenceTuning,),
 }
+_CONTROL = "control"
 
 
 def of_settings(records, axes):
     """The pictures of a report: fronts, those of parts, predictors."""
     known = {axis.key for axis in axes}
     ran = {record["method"] for record in records}
-    found = [Picture("Capability against reward", "front.png", _of(_ROWS))]
+    fronts = functools.partial(_fronts, _ROWS)
+    found = [Picture("Capability against reward", "front.png", fronts)]
     if any("_ma_input_" in name for name in ran):
-        found.append(Picture("One third averaged at a time", "parts.png", _of(_PARTS)))
+        parts = functools.partial(_fronts, _PARTS)
+        found.append(Picture("One third averaged at a time", "parts.png", parts))
     if forgetting.FORWARD_KL.key in known:
         draw = functools.partial(_predictors, records)
         found.append(Picture("What predicts forgetting", "forgetting.png", draw))
     return tuple(found)
-
-
-def _of(rows):
-    return functools.partial(_fronts, rows)
 
 
 def _fronts(rows, records, path, report):
@@ -78,12 +79,12 @@ def _fronts(rows, records, path, report):
             _describe(panel, axis, label, top=i == 0, left=panel is panels[i, 0])
     labels = {knob: _KNOBS.get(knob, knob) for knob in order}
     keys = [
-        figure_style.key("initial policy π₀", **_STAR),
+        figure_style.key("initial policy π₀", **figure_style.STAR),
         figure_style.key(
             "the policy itself, knob at zero", marker="o", ms=7, mec="white"
         ),
     ]
-    groups = [_handles(styles, labels), keys]
+    groups = [figure_style.handles(order, labels), keys]
     worlds = {run.unit.world for group in by_method.values() for run in group}
     note = f"means over {markdown.count(len(worlds), 'world')}"
     return figure_style.finish(
@@ -114,15 +115,6 @@ def _knob(family):
     return knob if source in methods.ENDS else family
 
 
-def _handles(styles, labels):
-    from matplotlib import lines
-
-    return [
-        lines.Line2D([], [], **style, lw=1.8, ms=5, mec="white", label=labels[knob])
-        for knob, style in styles.items()
-    ]
-
-
 def _points(group, axis):
     """Means over units of (reward gained, capability) at the start and every look."""
     looks = min(len(run.rows) for run in group)
@@ -142,7 +134,7 @@ def _family(panel, group, axis, style):
 
 def _start(panel, group, axis):
     x, y = _points(group, axis)
-    panel.plot(x[:1], y[:1], ls="", zorder=7, **_STAR)
+    panel.plot(x[:1], y[:1], ls="", zorder=7, **figure_style.STAR)
 
 
 def _describe(panel, axis, label, *, top, left):
@@ -158,11 +150,14 @@ def _describe(panel, axis, label, *, top, left):
 
 
 def _class_of(method):
-    for label, names in _CLASSES.items():
-        for name in names:
-            if method == name or (name.endswith("_") and method.startswith(name)):
-                return label
-    return None
+    """The class of a trained method, None of any other."""
+    row = methods.METHODS.get(method)
+    if row is None or row.train is None:
+        return None
+    if row.role == _CONTROL:
+        return _CONTROL
+    of = (label for label, kinds in _CLASSES.items() if isinstance(row.train, kinds))
+    return next(of, None)
 
 
 def _predictors(raw, records, path, report):
@@ -173,7 +168,8 @@ def _predictors(raw, records, path, report):
         axis for axis in forgetting.PREDICTORS if any(run.has(axis) for run in runs)
     ]
     sheet, panels = figure_style.sheet(1, len(known), width=3.4, height=3.2)
-    styles = dict(zip(_CLASSES, figure_style.styles(), strict=False))
+    classes = (*_CLASSES, _CONTROL)
+    styles = dict(zip(classes, figure_style.styles(), strict=False))
     for panel, axis in zip(panels[0], known, strict=True):
         for name, group in evaluations.by_method(runs).items():
             style = styles[_class_of(name)]
@@ -214,5 +210,5 @@ def predicted(records):
     return {
         record["method"]
         for record in records
-        if _class_of(record["method"]) not in (None, "control")
+        if _class_of(record["method"]) not in (None, _CONTROL)
     }

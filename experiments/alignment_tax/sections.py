@@ -13,7 +13,7 @@ from rlhf_jax.reporting.sections import Section
 from rlhf_jax.studies import forgetting, tables
 
 _PLACEBO = "sft_placebo"
-_KEEP = "80"  # the setting that keeps 20% of the starting weights
+_KEEP = 0.8  # the weight that keeps 20% of the start
 _DIVERSITY = axes_.Axis("eval/distinct_2", "Distinct bigrams")
 
 
@@ -61,14 +61,17 @@ def _keys(about):
     return [axis.key for axis in about["axes"]]
 
 
-def _row(label, by_key, about):
-    """A line of a table: what every axis changed by."""
-    cells = (markdown.interval(by_key.get(a.key), a.scale) for a in about["axes"])
-    return [label, *cells]
-
-
-def _header(first, about):
-    return [first, *(_title(axis) for axis in about["axes"])]
+def _table(first, changes, about):
+    """A line a method, a column an axis. changes: {method: {key: estimate}}."""
+    axes, labels = about["axes"], about["labels"]
+    rows = [
+        [
+            labels.get(name, name),
+            *(markdown.interval(one.get(a.key), a.scale) for a in axes),
+        ]
+        for name, one in changes.items()
+    ]
+    return markdown.table([first, *map(_title, axes)], rows)
 
 
 def _title(axis):
@@ -97,19 +100,17 @@ def _render_tax(tax, about, evidence):
         "Change from the initial policy to the end of each run; "
         f"{markdown.brackets(evidence.summary)}. Skills in points of accuracy."
     )
-    labels = about["labels"]
-    rows = [_row(labels[name], one["change"], about) for name, one in tax.items()]
-    yield markdown.table(_header("method", about), rows)
+    yield _table("method", {k: one["change"] for k, one in tax.items()}, about)
     beyond = {k: one["beyond_placebo"] for k, one in tax.items() if k != _PLACEBO}
-    if not any(beyond.values()):
+    beyond = {k: one for k, one in beyond.items() if one}
+    if not beyond:
         return
     yield "Beyond the same updates on the initial policy's own samples:"
-    rows = [_row(labels[name], one, about) for name, one in beyond.items() if one]
-    yield markdown.table(_header("method − SFT on own samples", about), rows)
+    yield _table("method − SFT on own samples", beyond, about)
     yield "\n".join(
-        f"- {labels[name]}: {_taxed(one, about)}"
+        f"- {about['labels'][name]}: {_taxed(one, about)}"
         for name, one in beyond.items()
-        if one and name in methods.ENDS
+        if name in methods.ENDS
     )
 
 
@@ -174,7 +175,7 @@ def _kept(about):
     result = {}
     for source in methods.ENDS:
         for kind in ("ma", "hma"):
-            name = f"{source}_{kind}_{_KEEP}"
+            name = methods.row_of(source, kind, _KEEP)
             given = settings.shares(found, name, source)
             difference = settings.difference(found, name, source, keys)
             if difference:
@@ -189,8 +190,7 @@ def _render_kept(kept, about, evidence):
         f"{markdown.brackets(evidence.summary)}."
     )
     labels = about["labels"]
-    rows = [_row(labels[name], one["difference"], about) for name, one in kept.items()]
-    yield markdown.table(_header("average", about), rows)
+    yield _table("average", {k: one["difference"] for k, one in kept.items()}, about)
     yield "\n".join(f"- {labels[k]}: {_bought(one)}" for k, one in kept.items())
 
 
@@ -212,14 +212,15 @@ def _hma(about):
     for source in methods.ENDS:
         for kind in ("hma", "hma_2"):
             for weight in methods.WEIGHTS:
-                end = f"_{round(100 * weight)}"
-                name = f"{source}_{kind}{end}"
-                gap = settings.difference(found, name, f"{source}_ma{end}", keys)
+                name = methods.row_of(source, kind, weight)
+                plain = methods.row_of(source, "ma", weight)
+                gap = settings.difference(found, name, plain, keys)
                 if gap:
                     ratios = _ratios(about["records"], name)
                     result[name] = {"minus_ma": gap, "ratios": ratios}
     for name in methods.LISTS["hma_controls"]:
-        gap = settings.difference(found, name, "rsf_hma_60", keys)
+        learned = methods.row_of("rsf", "hma", methods.CONTROLLED)
+        gap = settings.difference(found, name, learned, keys)
         if gap:
             result[name] = {"minus_hma": gap}
     return result
@@ -260,7 +261,10 @@ def _render_hma(hma, about, evidence):
         rows.append([*cells, text, markdown.interval(moved)])
     yield markdown.table(header, rows)
     if controls:
-        yield "Its ratios in other orders, and random ones, minus HMA of RSF at 0.6:"
+        yield (
+            "Its ratios in other orders, and random ones, minus HMA of RSF at "
+            f"{methods.CONTROLLED:g}:"
+        )
         yield markdown.table(["ratios", *(_title(a) for a in axes)], controls)
 
 
@@ -268,12 +272,10 @@ def _adaptive(about):
     """Ratios tuned with labels of one skill, minus MA at equal mean."""
     found, result = about["found"], {}
     for weight in methods.WEIGHTS:
-        end = f"_{round(100 * weight)}"
-        gap = settings.difference(
-            found, f"rsf_adaptive{end}", f"rsf_ma{end}", _keys(about)
-        )
+        name, plain = (methods.row_of("rsf", k, weight) for k in ("adaptive", "ma"))
+        gap = settings.difference(found, name, plain, _keys(about))
         if gap:
-            result[f"rsf_adaptive{end}"] = gap
+            result[name] = gap
     return result
 
 
@@ -284,8 +286,7 @@ def _render_adaptive(adaptive, about, evidence):
         f"the same mean; {markdown.brackets(evidence.summary)}. A control: it should "
         "help that skill and no other."
     )
-    rows = [_row(about["labels"][k], one, about) for k, one in adaptive.items()]
-    yield markdown.table(_header("average", about), rows)
+    yield _table("average", adaptive, about)
 
 
 # What predicts forgetting
@@ -331,6 +332,4 @@ def _render_settings(found, about, evidence):
         "Change from the initial policy to the end; "
         f"{markdown.brackets(evidence.summary)}."
     )
-    labels = about["labels"]
-    rows = [_row(labels.get(name, name), one, about) for name, one in found.items()]
-    yield markdown.table(_header("setting", about), rows)
+    yield _table("setting", found, about)

@@ -9,7 +9,7 @@ from experiments.sentiment import ablations as ablation_pairs
 from rlhf_jax.evaluation import axes as axes_
 from rlhf_jax.evaluation import units
 from rlhf_jax.microworld import skills
-from rlhf_jax.reporting import contrasts, markdown
+from rlhf_jax.reporting import contrasts, endpoints, markdown
 from rlhf_jax.reporting import results as estimates
 from rlhf_jax.studies import methods
 
@@ -153,14 +153,15 @@ def ablations(name, study):
     of `study`, on the worlds and seeds that both have."""
     kept, rest = (results.load(n).summary for n in (name, study))
     both = {**rest, "methods": {**rest["methods"], **kept["methods"]}}
-    axes = axes_.STANDARD
     rows = []
-    for row in contrasts.table(both, ablation_pairs.CONTRASTS, axes):
+    for row in contrasts.table(both, ablation_pairs.CONTRASTS, axes_.STANDARD):
         if not {row["method"], row["other"]} & set(kept["methods"]):
             continue
         pair = " − ".join(methods.LABELS[row[side]] for side in ("method", "other"))
         cells = (
-            markdown.interval(row["differences"].get(k), _POINTS.get(_key(k), 1))
+            markdown.interval(
+                row["differences"].get(k), endpoints.parse(k, axes_.STANDARD).scale
+            )
             for k in _ABLATED
         )
         rows.append([row["part"], pair, *cells])
@@ -174,10 +175,6 @@ _ABLATED = {
     "hypervolume/drift/text_nll": "hypervolume, human-text NLL",
     "hypervolume/tax/skills": "hypervolume, skills lost (points)",
 }
-
-
-def _key(endpoint):
-    return endpoint.removeprefix("hypervolume/")
 
 
 def hypervolumes(name):

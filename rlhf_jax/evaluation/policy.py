@@ -75,6 +75,16 @@ def make_compare(model, *, config):
     return compare
 
 
+@functools.lru_cache(maxsize=8)
+def compile_compare(model, layout, config, *, chunk=256):
+    """`make_compare` for any number of rows, compiled once and shared by all callers.
+
+    chunk: the most rows at a time; logits of two models are held for each.
+    """
+    program = make_compare(model, config=config)
+    return layout.over_rows(program, replicated=2, chunk=chunk)
+
+
 def make_text_nll(model):
     """`text_nll(params, Tokens) -> (Σ NLL [B] in nats, tokens [B])` of given text, over
     the tokens in `target_mask`."""

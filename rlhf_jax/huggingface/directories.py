@@ -18,7 +18,7 @@ from rlhf_jax.models import decoder, heads
 from rlhf_jax.runtime import files
 
 _DOWNLOADS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-_SHARD = 5_000_000_000  # bytes, the default of transformers
+SHARD = 5_000_000_000  # bytes, the default of transformers
 
 
 def load(path, *, revision=None, dtype=None, sharding=None):
@@ -95,7 +95,7 @@ def load_tokenizer(path, *, revision=None):
         ) from None
 
 
-def save(path, model, params, tokenizer, *, max_shard_bytes=_SHARD):
+def save(path, model, params, tokenizer, *, max_shard_bytes=SHARD):
     """Writes a decoder or a classifier as a directory that `transformers` opens.
 
     Parameters keep their dtype; above `max_shard_bytes` they are split into several

@@ -10,10 +10,8 @@ import numpy as np
 from rlhf_jax import trees
 from rlhf_jax.huggingface import directories, weights
 
-_SHARD = 5_000_000_000  # bytes, as `huggingface.save` has it
 
-
-def average(path, pair, weight, *, max_shard_bytes=_SHARD):
+def average(path, pair, weight, *, max_shard_bytes=directories.SHARD):
     """Writes (1 − w)·before + w·after as the model directory `path`, in `pair.dtype`.
 
     Every number is that of `averaging.interpolate` of the loaded models in float32,

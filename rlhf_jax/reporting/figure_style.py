@@ -33,6 +33,7 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)))  # of the first, second, third 8 
 _SHORT = re.compile(r"(ppo|sft|rloo|grpo|dpo|ipo|kl|ema|ma|hma|rsf|reinforce)\d*")
 _GRID = {"color": "#E4E4E4", "linewidth": 0.7}
 MUTED = "#555555"
+STAR = {"marker": "*", "ms": 13, "color": "#1A1A1A", "mec": "white", "mew": 0.9}
 
 PERCENT = ticker.FuncFormatter(lambda value, _: f"{100 * value:g}")
 

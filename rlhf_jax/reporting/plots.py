@@ -20,7 +20,6 @@ PANELS = (
 )
 _CROWD, _MANY = 9, 6  # with more methods or units, looks and paths are left out
 _POINTS = 60  # of a front that is drawn
-_STAR = {"marker": "*", "ms": 13, "color": "#1A1A1A", "mec": "white", "mew": 0.9}
 
 
 def front(records, axes, path, *, rewards=(REWARD, GOLD), labels=None, note=None):
@@ -55,10 +54,10 @@ def front(records, axes, path, *, rewards=(REWARD, GOLD), labels=None, note=None
                 if few:
                     _paths(panel, group, axis, reward, style)
                 _front_of(panel, group, axis, reward, style)
-            panel.plot(0, 0, ls="", zorder=7, **_STAR)
+            panel.plot(0, 0, ls="", zorder=7, **figure_style.STAR)
             _axis_labels(panel, axis, reward, runs, first=panel is row[0])
     keys = [
-        figure_style.key("initial policy π₀", **_STAR),
+        figure_style.key("initial policy π₀", **figure_style.STAR),
         figure_style.key("last look at a run", marker="o", ms=7, mec="white"),
         *[figure_style.key("look", marker="o", ms=3)] * few,
         figure_style.key(
@@ -99,10 +98,10 @@ def fronts(trials, axes, path, *, chosen, rewards=(REWARD, GOLD), labels=None, n
                     _attained(panel, runs, axis, reward, style, band=False, **line)
                 pooled = evaluations.pooled(tried)
                 _attained(panel, pooled, axis, reward, style, lw=2.6)
-            panel.plot(0, 0, ls="", zorder=7, **_STAR)
+            panel.plot(0, 0, ls="", zorder=7, **figure_style.STAR)
             _axis_labels(panel, axis, reward, every, first=panel is row[0])
     keys = [
-        figure_style.key("initial policy π₀", **_STAR),
+        figure_style.key("initial policy π₀", **figure_style.STAR),
         figure_style.key("best of all trials at drift ≤ d", ls="-", lw=2.6),
         figure_style.key("the chosen trial", ls="-", lw=1.1),
         figure_style.key("another trial", ls="-", lw=0.6, alpha=0.5),

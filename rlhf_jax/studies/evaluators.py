@@ -36,7 +36,7 @@ def of_worlds(tasks):
     made = {world: language(task) for world, task in tasks.items()}
 
     def at(group, i):
-        return lambda params, run: made[run.unit.world][group][i](params, run)
+        return by_world({world: groups[group][i] for world, groups in made.items()})
 
     counts = map(len, next(iter(made.values())))
     return tuple(
@@ -44,12 +44,8 @@ def of_worlds(tasks):
     )
 
 
-def by_world(make, tasks):
-    """The evaluator that measures a run by the task of its world.
-
-    Args: make: task -> evaluator; tasks: {world: `task.Task`}.
-    """
-    made = {world: make(task) for world, task in tasks.items()}
+def by_world(made):
+    """The evaluator that asks the one of a run's world. made: {world: evaluator}."""
     return lambda params, run: made[run.unit.world](params, run)
 
 
@@ -63,7 +59,7 @@ def own_samples(task, *, key):
 
     def evaluate(params, run):
         draw = policy.compile_draw(task.model, run.layout, task.sampling)
-        compare = comparing(task.model, task.sampling, run.layout)
+        compare = policy.compile_compare(task.model, run.layout, task.sampling)
         drawn = draw(params, inputs)
         divergence, entropy = compare(params, task.params, drawn)
         texts = scoring.decode(task, drawn)
@@ -188,12 +184,6 @@ def _text_totals(task, params, layout):
 
 
 # Programs, compiled once for all who ask for the same
-
-
-@functools.lru_cache(maxsize=8)
-def comparing(model, config, layout):
-    """`policy.make_compare` for any number of rows of samples."""
-    return layout.over_rows(policy.make_compare(model, config=config), replicated=2)
 
 
 @functools.lru_cache(maxsize=8)

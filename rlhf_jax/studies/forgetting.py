@@ -14,7 +14,6 @@ import numpy as np
 from rlhf_jax.evaluation import axes, policy, updates
 from rlhf_jax.evaluation.axes import Axis
 from rlhf_jax.models import lora
-from rlhf_jax.studies import evaluators
 
 FORWARD_KL = Axis(
     "forgetting/forward_kl", "Forward KL(π₀‖π) on new-task prompts", "nats / sample"
@@ -45,7 +44,7 @@ def evaluator(task, *, key=None):
 
     def evaluate(params, run):
         params = _plain(params)
-        compare = evaluators.comparing(task.model, task.sampling, run.layout)
+        compare = policy.compile_compare(task.model, run.layout, task.sampling)
         divergence, _ = compare(task.params, params, drawn_of(run.layout))
         return {
             FORWARD_KL.key: float(np.mean(divergence, dtype=np.float64)),

@@ -1,11 +1,14 @@
 """The rows of a recipe: from a file, the hub or Python, and some of them held out."""
 
 import os
+import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from rlhf_jax.data import sources
+
+_TABLES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
 
 
 def read(dataset, data, *, needed=()):
@@ -40,6 +43,23 @@ def load(source, *, split="train", columns=None):
             "that split themselves"
         )
     return sources.checked(_dataset(source), columns, "the rows given")
+
+
+def of_prompts(flag, name):
+    """The rows of a file of prompts: of a table with a column prompt, else one for each
+    line that is not blank.
+
+    Raises ValueError, naming the flag, where there is no such file.
+    """
+    import datasets
+
+    path = pathlib.Path(name).expanduser()
+    if not path.is_file():
+        raise ValueError(f"{flag} {name}: there is no such file")
+    if path.suffix in _TABLES:
+        return sources.load(path, columns=["prompt"])
+    lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+    return datasets.Dataset.from_dict({"prompt": lines})
 
 
 def sample(rows, count):

@@ -5,7 +5,6 @@ difference is paired item by item.
 """
 
 import functools
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 
 from experiments import rl
 from rlhf_jax.benchmarks import suites
-from rlhf_jax.data import sources, tokenization
+from rlhf_jax.data import tokenization
 from rlhf_jax.evaluation import policy
 from rlhf_jax.feedback import function
 from rlhf_jax.studies import heterogeneous, scoring
@@ -22,7 +21,6 @@ from rlhf_jax.studies.trainable import Trainable
 from rlhf_jax.tasks import models, prompts, rows
 from rlhf_jax.types import Prompts, Tokens
 
-_TABLES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
 _ROWS = 32  # compared with `before` at a time
 
 
@@ -73,7 +71,12 @@ def read(config, tokenizer):
         texts = prompts.texts(*suites.path_and_split(config.text), config.count)
     given = None
     if config.prompts is not None:
-        given = rows.sample(_prompts(config.prompts), config.prompt_count)
+        given = rows.of_prompts("--prompts", config.prompts)
+        if not len(given):
+            raise ValueError(
+                f"--prompts {config.prompts}: it has no lines; write a prompt in each"
+            )
+        given = rows.sample(given, config.prompt_count)
     reward = config.reward or None
     if reward is not None and ":" in reward:
         function.load(reward)
@@ -156,19 +159,6 @@ def _hma_samples(config, after, inputs, layout):
     return models.narrow(texts, [texts.mask])
 
 
-def _prompts(name):
-    """Rows with a column prompt: of a table, or the lines of a text."""
-    path = pathlib.Path(name).expanduser()
-    if not path.is_file():
-        raise ValueError(f"--prompts {name}: there is no such file")
-    if path.suffix in _TABLES:
-        return sources.load(path, columns=["prompt"])
-    lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
-    if not lines:
-        raise ValueError(f"--prompts {name}: it has no lines; write a prompt in each")
-    return rows.load([{"prompt": line} for line in lines], columns=["prompt"])
-
-
 def _task(config, given, model, before, tokenizer):
     asked = given
     if config.chat:
@@ -197,7 +187,8 @@ def _own_samples(config, before, inputs, layout, params):
     repeated = Prompts(*(np.repeat(x, copies, axis=0) for x in task.prompts))
     keyed = policy.prompt_rows(repeated, jax.random.key(config.seed))
     drawn = policy.compile_draw(task.model, layout, task.sampling)(params, keyed)
-    divergence, _ = _comparing(task.model, task.sampling, layout)(params, before, drawn)
+    compare = policy.compile_compare(task.model, layout, task.sampling, chunk=_ROWS)
+    divergence, _ = compare(params, before, drawn)
     values = None
     if inputs.reward is not None:
         texts = scoring.decode(task, drawn)
@@ -206,9 +197,3 @@ def _own_samples(config, before, inputs, layout, params):
         )
         values = values.reshape(count, copies).mean(-1)
     return values, np.asarray(divergence, np.float64).reshape(count, copies).mean(-1)
-
-
-@functools.lru_cache(maxsize=2)
-def _comparing(model, config, layout):
-    program = policy.make_compare(model, config=config)
-    return layout.over_rows(program, replicated=2, chunk=_ROWS)

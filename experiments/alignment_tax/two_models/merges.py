@@ -127,7 +127,7 @@ def points(families, *, weights, beyond, densities):
     """The rows of some families, in the order of the table, by weight within each."""
     along = {"weights": weights, "beyond": beyond, "densities": densities}
     return [
-        _point(name, weight)
+        point(name, weight)
         for name in FAMILIES
         if name in families
         for weight in sorted(along[FAMILIES[name].by])
@@ -151,11 +151,12 @@ def named(name):
             f"--method {name}: name a family of {', '.join(FAMILIES)} and a weight or "
             "density above 0, as in ma_0.8 or ties_0.2"
         )
-    return _point(family, weight)
+    return point(family, weight)
 
 
 @functools.cache
-def _point(name, weight):
+def point(name, weight):
+    """The row of a family, by its key, at a weight."""
     family = FAMILIES[name]
     text = f"{weight:g}"
     make = None if family.make is None else family.make(weight)

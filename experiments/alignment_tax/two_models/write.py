@@ -1,13 +1,12 @@
 """The chosen average as a model directory, in memory or tensor by tensor."""
 
 import pathlib
-import resource
-import sys
 
 import jax
 import numpy as np
 
 from experiments.alignment_tax.two_models import merges
+from experiments.throughput import measure
 from rlhf_jax import huggingface
 from rlhf_jax.cli import experiment
 from rlhf_jax.huggingface import comparable, directories, streamed, weights
@@ -86,23 +85,18 @@ def held(params):
     peak_mib: the largest resident memory of the process, everything in it included.
     """
     size = sum(x.nbytes for x in jax.tree.leaves(params))
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     used = jax.tree.leaves(params)[0].devices().pop().memory_stats() or {}
     device = used.get("peak_bytes_in_use")
     return {
         "model_mib": size / _MIB,
-        "peak_mib": peak / _MIB,
+        "peak_mib": measure.peak_bytes() / _MIB,
         "device_peak_mib": None if device is None else device / _MIB,
     }
 
 
 def _line(weight):
     """The plain average with any weight in [0, 2]."""
-    family = "ma" if weight <= 1 else "beyond"
-    label = f"{merges.FAMILIES[family].label} {weight:g}"
-    make = merges.interpolate(weight)
-    return merges.Point(f"{family}_{weight:g}", label, family, weight, make)
+    return merges.point("ma" if weight <= 1 else "beyond", weight)
 
 
 def _is_line(point):
