@@ -37,7 +37,11 @@ KINDS = tuple(
     axes.accuracy(f"tax/{kind}", f"{kind.capitalize()}s lost", corner=0.25)
     for kind in skills.KINDS
 )
-MEASURED = (axes.SKILLS, axes.TEXT_NLL, *KINDS, *forgetting.PREDICTORS)
+CORNER = options.Corner(skills=0.15)  # about twice what PPO loses
+MEASURED = axes.with_corners(
+    (axes.SKILLS, axes.TEXT_NLL, *KINDS, *forgetting.PREDICTORS),
+    dataclasses.asdict(CORNER),
+)
 # Declared before any run. The primary endpoint is the reward at matched capability,
 # over the range of skills lost that both fronts of a pair reach.
 PRIMARY = f"reward_at/{axes.SKILLS.key}"
@@ -92,10 +96,7 @@ class Config(sentiment.Config):
     """Looks at every run that is read along its way, as many as a knob has settings."""
 
 
-CONFIG = Config(
-    rl=options.RL(candidates=8),
-    corner=options.Corner(skills=0.15),
-)
+CONFIG = Config(rl=options.RL(candidates=8), corner=CORNER)
 
 
 def check(config):

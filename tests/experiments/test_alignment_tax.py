@@ -301,3 +301,5 @@ def test_runs_of_some_worlds_each_are_pooled_into_one_report(tmp_path):
     assert "returned 4" in text or "returned 5" in text
     results = json.loads((tmp_path / "both" / "results.json").read_text())
     assert results["families"] == {"rsf_early": ["rsf"]}
+    # Read up to the corner that a run of the experiment has.
+    assert results["corners"]["tax/skills"] == alignment_tax.CONFIG.corner.skills
