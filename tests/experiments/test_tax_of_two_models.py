@@ -386,3 +386,10 @@ def test_misuse_is_one_line_before_weights_are_read(home, monkeypatch, changes, 
         run(home, **asked)
     assert says in str(error.value) and "\n" not in str(error.value)
     assert not (home / "new").exists()
+
+
+def test_reading_how_much_memory_is_held_leaves_arrays_as_they_are():
+    params = parallel.data(1).put({"kernel": np.ones((2, 3), np.float32)})
+    found = write.held(params)
+    assert found["model_mib"] == 24 / 2**20 and found["peak_mib"] > 1
+    assert params["kernel"].devices() == {jax.local_devices()[0]}

@@ -32,20 +32,8 @@ def free_port():
 
 def together(job, folder):
     """What each process found out about a job."""
-    for _ in range(2):  # a free port may be taken before it is used
-        codes, said = start(job, folder, str(free_port()))
-        if codes == [0] * worker.PROCESSES:
-            break
-    assert codes == [0] * worker.PROCESSES, "\n".join(said)
-    return [
-        json.loads((folder / f"{me}.json").read_text())
-        for me in range(worker.PROCESSES)
-    ]
-
-
-def start(job, folder, port):
-    """(exit codes, what was printed) of the processes of a job that meet at a port."""
     command = [sys.executable, str(HERE / "distributed_worker.py"), job]
+    port = str(free_port())
     started = [
         subprocess.Popen(
             [*command, port, str(me), str(folder)],
@@ -61,7 +49,11 @@ def start(job, folder, port):
     finally:
         for process in started:
             process.kill()
-    return [process.returncode for process in started], said
+    assert [p.returncode for p in started] == [0, 0], "\n".join(said)
+    return [
+        json.loads((folder / f"{me}.json").read_text())
+        for me in range(worker.PROCESSES)
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -84,8 +84,10 @@ def held(params):
 
     peak_mib: the largest resident memory of the process, everything in it included.
     """
-    size = sum(x.nbytes for x in jax.tree.leaves(params))
-    used = jax.tree.leaves(params)[0].devices().pop().memory_stats() or {}
+    leaves = jax.tree.leaves(params)
+    size = sum(x.nbytes for x in leaves)
+    # The set is the sharding's own, which all arrays of it share: nothing is taken out.
+    used = next(iter(leaves[0].devices())).memory_stats() or {}
     device = used.get("peak_bytes_in_use")
     return {
         "model_mib": size / _MIB,
