@@ -92,6 +92,7 @@ def test_a_chain_of_thought_takes_two_calls(own):
     assert asked == "Which?\n\n{a {post}}\nA: one\nB: two\n\nThink.\n\nThoughts:"
     answered = prompts.render(own(), rationale=" two is {longer}\n", **PAIR)
     assert answered == f"{asked} two is {{longer}}\n\nAnswer:"
+    assert prompts.render(own(), rationale="\n", **PAIR) == f"{asked}\n\nAnswer:"
 
 
 def test_exemplars_show_their_thoughts_where_thoughts_are_asked_for(own):
@@ -326,6 +327,12 @@ def test_the_label_may_follow_its_ending_in_the_assistants_turn(own):
     text = prompts.render(template, **PAIR)
     turns = prompts.chat(text, Chatty(), opening=template.ending)
     assert turns == "<user>Which?\n\n{a {post}}\nA: one\nB: two</><assistant>Answer:"
+    both = (template.ending, template.rationale_cue)
+    assert prompts.chat(text, Chatty(), opening=both) == turns
+    asked = prompts.chat(
+        prompts.ask_rationale(template, **PAIR), Chatty(), opening=both
+    )
+    assert asked.endswith("Think.</><assistant>Thoughts:")
     with pytest.raises(ValueError, match="not with 'Result:'"):
         prompts.chat(text, Chatty(), opening="Result:")
     with pytest.raises(ValueError, match="no chat template"):

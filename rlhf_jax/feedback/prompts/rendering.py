@@ -44,17 +44,20 @@ def chat(text, tokenizer, *, opening=""):
     """A rendered prompt as a user's turn, by the tokenizer's chat template.
 
     opening: what the assistant's turn begins with, moved there from the end of the
-    text. With `template.ending` (or its `rationale_cue`) the label follows what it
-    follows in the text, and not the mark of a turn. Raises ValueError without a chat
-    template, or for an opening that the text does not end with.
+    text; or several, of which the text ends with one. With
+    `(template.ending, template.rationale_cue)` a label follows what it follows in the
+    text, and not the mark of a turn. Raises ValueError without a chat template, and
+    where the text ends otherwise.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError("the tokenizer has no chat template; give labelers the text")
-    if not text.endswith(opening):
-        raise ValueError(f"the text ends with {text[-40:]!r}, not with {opening!r}")
-    asked = text.removesuffix(opening).rstrip("\n")
-    turns = [{"role": "user", "content": asked}]
-    return conversations.prompt(turns, tokenizer) + opening
+    openings = (opening,) if isinstance(opening, str) else tuple(opening)
+    start = next((x for x in openings if text.endswith(x)), None)
+    if start is None:
+        said = " or ".join(map(repr, openings))
+        raise ValueError(f"the text ends with {text[-40:]!r}, not with {said}")
+    turns = [{"role": "user", "content": text.removesuffix(start).rstrip("\n")}]
+    return conversations.prompt(turns, tokenizer) + start
 
 
 def _question(template, values, shots, thinks):
@@ -99,7 +102,7 @@ def _request(template):
 
 
 def _continued(text, rationale):
-    return f"{text} {rationale.strip()}"
+    return f"{text} {rationale.strip()}".rstrip()
 
 
 def _join(*parts):
