@@ -1158,6 +1158,27 @@ TABLE = {
         READS_STRINGS,
         NO_GRADIENT,
     ),
+    "evaluation.position_bias.measure": Row(
+        "test_a_bias_by_hand",
+        "test_measures_are_those_of_the_loop",
+        "test_exchanging_the_slots_turns_fairness_around",
+        "test_unanswered_rows_are_left_out",
+        NO_GRADIENT,
+    ),
+    "evaluation.position_bias.repetition_stability": Row(
+        "test_stability_by_hand",
+        "test_stability_does_not_know_which_answer_is_which",
+        "test_stability_does_not_know_which_answer_is_which",
+        "test_stability_by_hand",
+        NO_GRADIENT,
+    ),
+    "evaluation.agreement.agreement": Row(
+        "test_agreement_by_hand",
+        "test_the_interval_is_scipys",
+        "test_agreement_is_symmetric_and_knows_no_first",
+        "test_agreement_by_hand",
+        NO_GRADIENT,
+    ),
     "evaluation.paired.mcnemar": Row(
         "test_mcnemar_by_hand",
         "test_mcnemar_is_the_binomial_tail",

@@ -80,29 +80,19 @@ def prefer(
 
     Args:
       labeler: a `labelers.Labeler`. template: a `prompts.Template` of kind "pair".
-      pairs: of (context, first, second).
-      shots: exemplars that are shown.
+      pairs: of (context, first, second). shots: exemplars that are shown.
       chain_of_thought: a rationale is written for each order before its label is read.
       decoding: a `labelers.Decoding` for rationales; by default greedy. They end where
         the template's ending begins.
       samples: rationales for each order, with the seeds from `decoding.seed` on.
-      orders: "both", or one of them ("ab", "ba") for half of the calls and with all of
-        the labeler's liking for a position.
+      orders: "both", or one of them ("ab", "ba"): half of the calls, all of the bias.
       wrap: text → text, for every prompt, such as `prompts.chat`.
     Returns `Preferences`. Raises ValueError for arguments that do not fit together.
     """
     _check_kind(template, "pair")
-    if orders not in ORDERS:
-        raise ValueError(f"orders={orders!r}: must be {', '.join(ORDERS)}")
-    form = _Form(template, shots, wrap)
     decoding = _decoding(template, chain_of_thought, decoding, samples)
-    pairs = [Pair(*pair) for pair in pairs]
-    questions = [
-        _Question((row, order, sample), _values(pair, order))
-        for row, pair in enumerate(pairs)
-        for order in ORDERS[orders]
-        for sample in range(samples)
-    ]
+    form, pairs = _Form(template, shots, wrap), [Pair(*pair) for pair in pairs]
+    questions = _both_ways(pairs, orders, samples)
     written = [None] * len(questions)
     if chain_of_thought:
         written = _write(labeler, form, questions, decoding)
@@ -153,9 +143,17 @@ class _Question(NamedTuple):
     values: dict
 
 
-def _values(pair, order):
-    first, second = (pair.first, pair.second)[:: 1 - 2 * order]
-    return {"context": pair.context, "first": first, "second": second}
+def _both_ways(pairs, orders, samples):
+    """The questions about pairs."""
+    if orders not in ORDERS:
+        raise ValueError(f"orders={orders!r}: must be {', '.join(ORDERS)}")
+    swapped = [Pair(pair.context, pair.second, pair.first) for pair in pairs]
+    return [
+        _Question((row, order, sample), (pairs, swapped)[order][row]._asdict())
+        for row in range(len(pairs))
+        for order in ORDERS[orders]
+        for sample in range(samples)
+    ]
 
 
 def _check_kind(template, kind):
