@@ -28,7 +28,7 @@ from rlhf_jax import masking
 from rlhf_jax.algorithms import sft
 from rlhf_jax.cli import options, recipe
 from rlhf_jax.data import examples, stop_tokens, tokenization
-from rlhf_jax.models import lora
+from rlhf_jax.models import lora, responses
 from rlhf_jax.tasks import models, rows
 from rlhf_jax.types import Tokens
 
@@ -120,7 +120,7 @@ def packed(part, tokenizer, length):
 
 def sums(model, params, rows):
     """(Σ NLL, Σ hits, tokens) of each row, over its targets: [B] each."""
-    logps, hits, learned = sft.of_targets(model, params, rows)
+    logps, hits, learned = responses.of_targets(model, params, rows)
     nll, hits = (masking.zero(x, learned).sum(-1) for x in (-logps, hits))
     return nll, hits, learned.sum(-1)
 

@@ -1,8 +1,7 @@
 """Supervised fine-tuning and language-model pretraining: next-token likelihood."""
 
-import jax.numpy as jnp
-
-from rlhf_jax import logprobs, losses, masking
+from rlhf_jax import losses, masking
+from rlhf_jax.models import responses
 
 
 def make_loss(model):
@@ -14,7 +13,7 @@ def make_loss(model):
     """
 
     def loss(params, batch, count):
-        logps, hits, learned = of_targets(model, params, batch)
+        logps, hits, learned = responses.of_targets(model, params, batch)
         value, _ = losses.nll(logps, learned, count=count)
         return value, {
             "nll": value,
@@ -22,20 +21,6 @@ def make_loss(model):
         }
 
     return loss
-
-
-def of_targets(model, params, batch):
-    """(log-probs, hits, mask) of tokens 1 to T − 1 of `Tokens`, [B, T − 1] each.
-
-    A hit is 1 where no token is likelier than the target, else 0; both are float32.
-    """
-    variables, targets = {"params": params}, batch.tokens[:, 1:]
-    hidden = model.apply(variables, batch.tokens, batch.mask, method="hidden")
-    logits = model.apply(variables, hidden[:, :-1], method="unembed")
-    logps = logprobs.of_tokens(logits, targets)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    hits = (chosen >= logits.max(-1)).astype(jnp.float32)
-    return logps, hits, batch.target_mask[:, 1:]
 
 
 def count(batch):

@@ -8,6 +8,7 @@ intensifiers, the verdict) and favour what they read first. N rows.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -107,24 +108,37 @@ def scores(world):
     return world.lexicon["number"][1:11]
 
 
-def documents(world, rng, n, *, split="train"):
-    """n judging texts with answers, two thirds of them comparisons.
+class Judgments(NamedTuple):
+    """Questions to critics, and their answers."""
 
-    Returns right-padded tokens and mask [N, WIDTH].
-    """
+    tokens: np.ndarray  # [N, COMPARISON] int32, left-padded
+    mask: np.ndarray  # [N, COMPARISON] int32
+    labels: np.ndarray  # [N] int32: the word that answers
+
+
+def judgments(world, rng, n, *, split="train", taste=TASTE):
+    """n questions with a critic's answers, two thirds of them comparisons."""
     prompt, mask, _ = reviews.prompts(world, rng, n, split=split)
     one = reviews.sample(world, rng, prompt, mask, length=REVIEW)
     two = reviews.sample(world, rng, prompt, mask, length=REVIEW)
-    wins = prefer(world, rng, prompt, *one, *two)
-    stars = scores(world)[rating(world, rng, prompt, *one) - 1]
-    label = labels(world)[np.where(wins, 0, 1)]
-    question = compare(world, prompt, mask, *one, *two)
+    wins = prefer(world, rng, prompt, *one, *two, taste=taste)
+    stars = rating(world, rng, prompt, *one, taste=taste)
+    tokens, valid = compare(world, prompt, mask, *one, *two)
     rated = rate(world, prompt, mask, *one)
     rows = rng.random(n) < 1 / 3
-    for whole, part in zip(question, rated, strict=True):
+    for whole, part in zip((tokens, valid), rated, strict=True):
         whole[rows] = np.pad(part[rows], [(0, 0), (whole.shape[1] - part.shape[1], 0)])
-    answer = np.where(rows, stars, label)[:, None]
-    return padding.join(question, (answer, np.ones_like(answer)), world.eos_id)
+    answers = np.where(
+        rows, scores(world)[stars - 1], labels(world)[np.where(wins, 0, 1)]
+    )
+    return Judgments(tokens, valid, answers.astype(np.int32))
+
+
+def documents(world, rng, n, *, split="train"):
+    """n judging texts with answers: right-padded tokens and mask [N, WIDTH]."""
+    tokens, mask, answers = judgments(world, rng, n, split=split)
+    answer = answers[:, None]
+    return padding.join((tokens, mask), (answer, np.ones_like(answer)), world.eos_id)
 
 
 def _renamed(world, prompts, form):

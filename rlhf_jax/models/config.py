@@ -230,6 +230,7 @@ def _head_dim(width, heads):
 # Small models to train from scratch, Llamas unless the name says GPT-2. Embeddings are
 # tied.
 PRESETS = {
+    "tiny": {"width": 32, "layers": 1, "heads": 4},
     "micro": {"width": 64, "layers": 2, "heads": 4},
     "small": {"width": 96, "layers": 3, "heads": 4},
     "large": {"width": 128, "layers": 4, "heads": 4},

@@ -67,6 +67,21 @@ def _packed_states(model, params, data, copies):
     return moved.reshape(-1, length, hidden.shape[-1])
 
 
+def of_targets(model, params, batch):
+    """(log-probs, hits, mask) of tokens 1 to T − 1 of `Tokens`, [B, T − 1] each.
+
+    The mask is that of targets. A hit is 1 where no token is likelier than the target,
+    else 0; both are float32.
+    """
+    variables, targets = {"params": params}, batch.tokens[:, 1:]
+    hidden = model.apply(variables, batch.tokens, batch.mask, method="hidden")
+    logits = model.apply(variables, hidden[:, :-1], method="unembed")
+    logps = logprobs.of_tokens(logits, targets)
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    hits = (chosen >= logits.max(-1)).astype(jnp.float32)
+    return logps, hits, batch.target_mask[:, 1:]
+
+
 def logits(model, params, data, *, hidden=None):
     """Logits [B, T, V] of the response tokens; nothing else reaches the vocabulary.
 

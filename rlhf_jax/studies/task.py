@@ -84,6 +84,10 @@ class Task:
     replay: Callable | None = None  # n -> `Tokens` of n new rows of pretraining text
     # (kind, n) -> `Tokens` of questions of a kind with their answers, to learn from
     exercises: Callable | None = None
+    labelers: Mapping[str, Any] | None = None  # language models that judge responses
+    # {name: (rollout, another on the same prompts) -> [M], the probability that the
+    # first one's response is better}
+    judges: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     groups: np.ndarray | None = None  # [M] classes of the evaluation prompts
     joined: Joined | None = None  # what drift is read off, in place of `heldout`
     test: "Task | None" = None  # with test prompts and texts: before and after

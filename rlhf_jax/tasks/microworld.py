@@ -68,9 +68,10 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
             f"--reward {reward}: on the microworld choose {known}, or module:function"
         )
     world = microworld.create(config.world)
-    size = {"vocab_size": len(world.vocabulary), "max_length": CONTEXT}
-    model = decoder.Decoder(model_config.preset(preset, **size))
-    params = _pretrained(world, model, preset, config, layout, cache, report, signals)
+    model, params = pretrained(
+        world, preset, config, layout=layout, cache=cache, report=report,
+        signals=signals,
+    )  # fmt: skip
     rng = np.random.default_rng([config.world, 1])
     prompts = reviews.prompts(world, rng, config.prompts, split="train")
     split = config.eval_split
@@ -118,7 +119,13 @@ def _sampling(world, config):
 # The policy
 
 
-def _pretrained(world, model, preset, config, layout, cache, report, signals):
+def pretrained(world, preset, config, *, layout, cache, report, signals=None):
+    """(model, params) of a preset that has learned a world's corpus.
+
+    Args: config: `Config`; the others as of `create`.
+    """
+    size = {"vocab_size": len(world.vocabulary), "max_length": CONTEXT}
+    model = decoder.Decoder(model_config.preset(preset, **size))
     keep = {k: v for k, v in vars(config).items() if k.startswith("pretrain")}
     words = microworld.corpus.digest(world)
     name = f"microworld-{config.world}-{preset}"
@@ -132,7 +139,7 @@ def _pretrained(world, model, preset, config, layout, cache, report, signals):
         rows = config.pretrain_steps * config.pretrain_rows // 2
         return Tokens(*microworld.corpus.sample(world, rng, rows, length=LENGTH))
 
-    return pretraining.cached(
+    params = pretraining.cached(
         model,
         data,
         folder,
@@ -145,6 +152,7 @@ def _pretrained(world, model, preset, config, layout, cache, report, signals):
         signals=signals,
         seed=config.world,
     )
+    return model, params
 
 
 # Truth

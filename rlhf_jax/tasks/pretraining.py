@@ -22,12 +22,15 @@ def digest(value):
 
 def cached(
     model, data, folder, *, config, steps, rows, learning_rate, layout, report,
-    signals=None, seed=0, save_every=250,
+    signals=None, seed=0, save_every=250, start=None, make_loss=sft.make_loss,
+    count=sft.count, what="pretraining",
 ):  # fmt: skip
     """The language model at `folder`, pretrained if it is not there yet.
 
-    Args: data() -> `Tokens`, called only when there is something to train; report as
-    in `tasks.microworld`. A run that was stopped resumes from its checkpoint.
+    Args: data() -> rows of the loss, called only when there is something to train;
+    report as in `tasks.microworld`; start: weights to go on from, new ones by default;
+    make_loss, count: of `supervised.Objective`; what: how the progress is called. A run
+    that was stopped resumes from its checkpoint.
     """
     init = functools.partial(_init(model), jax.random.key(seed))
     target = layout.like(jax.eval_shape(init))
@@ -42,9 +45,9 @@ def cached(
         )
         if params is None:
             trainer = supervised.trainer(
-                Trainable(init()),
+                Trainable(init() if start is None else jax.device_get(start)),
                 data(),
-                supervised.Objective(model, sft.make_loss, sft.count, config),
+                supervised.Objective(model, make_loss, count, config),
                 rows=rows,
                 steps=steps,
                 learning_rate=learning_rate,
@@ -55,7 +58,7 @@ def cached(
                 trainer,
                 steps=steps,
                 layout=layout,
-                report=_told(report, steps),
+                report=_told(report, steps, what),
                 checkpoints=checkpoints,
                 save_every=save_every,
                 signals=signals,
@@ -65,9 +68,9 @@ def cached(
     return params
 
 
-def _told(report, steps):
+def _told(report, steps, what):
     def log(step, metrics):
-        report("pretraining", done=step, total=steps, nll=metrics["nll"])
+        report(what, done=step, total=steps, nll=metrics["nll"])
 
     return log
 
@@ -86,7 +89,7 @@ def _alone(folder, report, signals):
     def wait():
         nonlocal said
         if not said:
-            report("waiting for another process that pretrains the same model ...")
+            report("waiting for another process that trains the same model ...")
         said = True
         if signals is not None and signals.received:
             raise loop.Interrupted(f"{signals.received} while another pretrains")

@@ -35,6 +35,18 @@ def create(world, task, config, layout, reward):
 
 def _trained_reward(world, task, config, layout):
     """A reward model per seed: pairs of π₀'s samples, human labels, Bradley–Terry."""
+    del world
+    return learned(task, config, layout, task.pairs)
+
+
+def learned(task, config, layout, pairs):
+    """seed -> `Reward`: a reward model of the policy's size, learned from pairs.
+
+    Its facts are how often it orders pairs as people do that it has not seen, and as
+    the gold reward does.
+
+    Args: config: `tasks.microworld.Config`; pairs: as `Task.pairs`, with any labels.
+    """
     model = heads.Classifier(task.model.config, labels=1)
     objective = supervised.Objective(
         model, reward_model.make_pair_loss, reward_model.count, REWARD_MODEL
@@ -42,11 +54,11 @@ def _trained_reward(world, task, config, layout):
     score, evaluate = _scaled(model), _unscaled(model, layout)
 
     def make(seed):
-        pairs, tests, test_gold = task.pairs(seed)
+        train, tests, test_gold = pairs(seed)
         head = heads.init_head(model, jax.random.fold_in(_key(seed), 2))
         trainer = supervised.trainer(
             Trainable(heads.from_decoder(task.params, head)),
-            pairs,
+            train,
             objective,
             rows=config.reward_rows,
             steps=config.reward_steps,
@@ -61,7 +73,7 @@ def _trained_reward(world, task, config, layout):
         facts = {
             "accuracy": float(np.mean(chosen > rejected)),
             "gold_accuracy": float(np.mean((chosen > rejected) == (test_gold > 0))),
-            "pairs": config.pairs,
+            "pairs": len(train.chosen),
         }
         return Reward(score=score, frozen=(params, affine), facts=facts)
 
