@@ -1115,6 +1115,48 @@ TABLE = {
         NO_MASK,
         NO_GRADIENT,
     ),
+    "evaluation.win_rate.verdicts": Row(
+        "test_verdicts_by_hand",
+        EXACT,
+        "test_swapping_the_policies_turns_the_win_rate_around",
+        "test_verdicts_by_hand",
+        NO_GRADIENT,
+    ),
+    "evaluation.win_rate.both_orders": Row(
+        "test_both_orders_must_agree_or_it_is_a_tie",
+        EXACT,
+        "test_the_adjusted_win_rate_of_mt_bench",
+        "test_both_orders_must_agree_or_it_is_a_tie",
+        NO_GRADIENT,
+    ),
+    "evaluation.win_rate.hard": Row(
+        "test_a_win_counts_one_and_ties_and_failures_a_half",
+        "test_without_ties_hard_is_scipys_binomial_test_and_wilsons_interval",
+        "test_swapping_the_policies_turns_the_win_rate_around",
+        "test_ties_have_no_say_in_the_sign_test",
+        NO_GRADIENT,
+    ),
+    "evaluation.win_rate.soft": Row(
+        "test_a_win_counts_one_and_ties_and_failures_a_half",
+        "test_soft_is_scipys_t_test_over_rows",
+        "test_swapping_the_policies_turns_the_win_rate_around",
+        "test_a_win_counts_one_and_ties_and_failures_a_half",
+        NO_GRADIENT,
+    ),
+    "evaluation.win_rate.harmless": Row(
+        "test_the_harmless_rate_leaves_failures_out_and_counts_them",
+        "test_the_harmless_rate_leaves_failures_out_and_counts_them",
+        "n/a: a share of one policy's answers, with nothing to exchange",
+        "test_the_harmless_rate_leaves_failures_out_and_counts_them",
+        NO_GRADIENT,
+    ),
+    "evaluation.win_rate.matrix": Row(
+        "test_the_matrix_is_one_at_opposite_corners",
+        "n/a: win rates of pairs, in their places",
+        "test_the_matrix_is_one_at_opposite_corners",
+        "test_the_matrix_is_one_at_opposite_corners",
+        NO_GRADIENT,
+    ),
 }
 
 MODULES = sorted({name.rpartition(".")[0] for name in TABLE})
