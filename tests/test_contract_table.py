@@ -1157,6 +1157,48 @@ TABLE = {
         "test_the_matrix_is_one_at_opposite_corners",
         NO_GRADIENT,
     ),
+    "evaluation.length_control.by_ratio": Row(
+        "test_by_ratio_by_hand",
+        "test_a_judge_of_length_alone_says_one_half",
+        "test_the_unit_of_length_and_the_order_of_pairs_do_not_matter",
+        "test_failures_are_left_out_and_counted",
+        NO_GRADIENT,
+    ),
+    "evaluation.length_control.by_difference": Row(
+        "test_by_difference_by_hand",
+        "test_exact_is_alpaca_eval_to_four_decimals",
+        "test_swapping_the_policies_turns_the_controlled_rate_around",
+        "test_failures_are_left_out_and_counted",
+        NO_GRADIENT,
+    ),
+    "evaluation.length_control.predicted": Row(
+        "test_predicted_by_hand",
+        "test_published_win_rates_follow_from_the_published_coefficients",
+        "n/a: a logistic function of one line",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "evaluation.length_control.exact": Row(
+        "test_exact_meets_the_conditions_of_an_l1_minimum",
+        "test_without_a_penalty_exact_is_newtons_maximum",
+        "test_both_solvers_have_the_same_minimum",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "evaluation.length_control.liblinear": Row(
+        "n/a: scikit-learn's",
+        "test_liblinear_is_alpaca_eval_to_the_last_digits",
+        "test_both_solvers_have_the_same_minimum",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "evaluation.constant_answer.win_rates": Row(
+        "test_a_constant_answer_wins_nothing_from_a_careful_judge",
+        "n/a: win_rate and length_control of a judge's answers",
+        "test_length_control_does_not_unmask_an_answer_that_fools_the_judge",
+        "test_answers_of_ones_own_are_tried_and_failures_counted",
+        NO_GRADIENT,
+    ),
 }
 
 MODULES = sorted({name.rpartition(".")[0] for name in TABLE})
