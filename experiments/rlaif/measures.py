@@ -132,7 +132,7 @@ def decided(probabilities):
 
 
 def _lengths(task, rollout):
-    """Characters of the responses [M]."""
+    """Characters of the responses [M]; 1 of an empty one, as ratios need."""
     width = rollout.tokens.shape[1] - rollout.response_mask.shape[1]
     texts = task.decode(rollout.tokens[:, width:], rollout.response_mask)
-    return np.array([len(text) for text in texts])
+    return np.array([max(len(text), 1) for text in texts])
