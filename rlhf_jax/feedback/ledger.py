@@ -307,7 +307,7 @@ def records(ledger, *, calls=False):
         query = f"SELECT {columns} FROM calls ORDER BY id"
     with _connection(ledger) as connection:
         rows = connection.execute(query).fetchall()
-    parsed = {"identity", "asked", "prompt", "logps", "told", "text"}
+    parsed = ("identity", "asked", "prompt", "logps", "told", "text")
     return [
         {
             name: json.loads(value) if name in parsed and value is not None else value
@@ -340,12 +340,11 @@ def _parquet(rows, columns):
     import pyarrow as pa
     from pyarrow import parquet
 
-    kinds = {"INTEGER": pa.int64(), "REAL": pa.float64()}
-    types = {name: kinds.get(_NUMBERS.get(name), pa.string()) for name in columns}
+    kinds = {"TEXT": pa.string(), "INTEGER": pa.int64(), "REAL": pa.float64()}
+    types = {name: kinds[_NUMBERS.get(name, "TEXT")] for name in columns}
     types |= {"logps": pa.list_(pa.float64()), "told": pa.list_(pa.bool_())}
-    texts = ("identity", "asked")
-    rows = [row | {name: _json(row[name]) for name in texts} for row in rows]
+    rows = [row | {x: _json(row[x]) for x in ("identity", "asked")} for row in rows]
     buffer = io.BytesIO()
-    schema = pa.schema(list(types.items()))
-    parquet.write_table(pa.Table.from_pylist(rows, schema), buffer)
+    table = pa.Table.from_pylist(rows, pa.schema(list(types.items())))
+    parquet.write_table(table, buffer)
     return buffer.getvalue()
