@@ -19,6 +19,15 @@ def tokens(text):
     return re.findall(r" ?[0-9]|\s?[^\W\d]+|\s|.", text)
 
 
+def number(token):
+    """The id of a token: its bytes as an integer."""
+    return int.from_bytes(token.encode(), "big")
+
+
+def spelled(token_id):
+    return token_id.to_bytes((token_id.bit_length() + 7) // 8, "big").decode()
+
+
 def table(context):
     """{token: log-prob}: a distribution that the whole context determines."""
     weights = {}
@@ -50,13 +59,16 @@ class Fake:
     """What the server does, and what it was asked.
 
     Args: echo: True, False (ignored), or "shifted"; logprobs: the most that are told,
-    0: none; chat, completions: whether there is such a route; faults: (prompt, how
+    0: none; named: whether `logprob_token_ids` is known, and a tokenizer's route;
+    chat, completions: whether there is such a route; faults: (prompt, how
     often it was asked before) -> the name of a fault or None.
     """
 
     def __init__(self, *, echo=True, logprobs=5, chat=True, completions=True, **more):
         self.echo, self.logprobs = echo, logprobs
         self.routes = {"/v1/chat/completions": chat, "/v1/completions": completions}
+        self.named = more.pop("named", False)
+        self.routes["/tokenize"] = self.named
         self.faults = more.pop("faults", lambda prompt, before: None)
         self.delay = more.pop("delay", 0.0)
         self.usage, self.samples = more.pop("usage", True), more.pop("samples", ())
@@ -76,6 +88,8 @@ class Fake:
 
     def answer(self, path, body):
         """The JSON of an answer."""
+        if path == "/tokenize":
+            return {"tokens": [number(x) for x in tokens(body["prompt"])]}
         if path.startswith("/v1/chat"):
             prompt = "".join(turn["content"] for turn in body["messages"])
         else:
@@ -105,6 +119,9 @@ class Fake:
         contexts = contexts[shift:] + [past] * shift
         logps = [logp(c, n) for c, n in zip(contexts, names, strict=True)]
         tops = [_best(context, count) for context in contexts]
+        if self.named and not echo:
+            ids = body.get("logprob_token_ids") or ()
+            tops[0] |= {spelled(x): logp(prompt, spelled(x)) for x in ids}
         if echo:
             logps[0] = tops[0] = None
         found = {"tokens": names, "token_logprobs": logps, "top_logprobs": tops}
@@ -168,7 +185,7 @@ def _serve(handler, fake, body, prompt, fault, key):
 
 
 def _spoiled(data, fault, key):
-    first = data["choices"][0]
+    first = data.get("choices", [{}])[0]
     if fault == "no log-probs":
         first["logprobs"] = None
     if fault == "short" and first["logprobs"]:

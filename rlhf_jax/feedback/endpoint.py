@@ -5,6 +5,8 @@
 
 Servers differ in what they tell of a label. A probe asks once, and takes the first of
 
+  ids     vLLM's log-probs of tokens that are named: exact, one request for all labels
+          of one token;
   echo    log-probs of prompt + label, echoed: exact, also for a label of many tokens;
           as many requests a prompt as there are labels;
   top     the likeliest next tokens: a label that is not among them is not told, and one
@@ -70,30 +72,37 @@ def labeler(
     server = ways.Server(send, model, system)
     if facts is None:
         facts = probing.probe(server, kind, example)
-    way = facts["way"]
-    identity = {"endpoint": facts["kind"], "base_url": url, "model": model, "way": way}
+    kind, way = facts["kind"], facts["way"]
+    identity = {"endpoint": kind, "base_url": url, "model": model, "way": way}
     identity |= {"revision": revision, "system": system}
     identity |= {"top": facts["top"]} if way == "top" else {}
     identity |= {"votes": votes} if way == "votes" else {}
-    pieces = {}  # label -> its tokens, where the server's counts have told
+    reader = _reader(facts, votes)
 
     def read(prompts, labels):
-        def answer(ask, prompt):
-            if way == "echo":
-                return ways.by_echo(ask, prompt, labels)
-            if way == "top":
-                return ways.by_top(ask, facts, prompt, labels, pieces)
-            return ways.by_votes(ask, facts, prompt, labels, votes)
+        def answer(asker, prompt):
+            return reader(asker, prompt, labels)
 
         return _each(server, facts, answer, prompts, limits.concurrency)
 
     def write(prompts, decoding):
-        def answer(ask, prompt):
-            return ways.write(ask, prompt, decoding)
+        def answer(asker, prompt):
+            return ways.write(asker.ask, prompt, decoding)
 
         return _each(server, facts, answer, prompts, limits.concurrency)
 
-    return Labeler(f"{model} ({facts['kind']}, {way})", identity, read, write)
+    return Labeler(f"{model} ({kind}, {way})", identity, read, write)
+
+
+def _reader(facts, votes):
+    """The way that was chosen, as a function of (asker, prompt, labels)."""
+    known = {}  # how labels are spelled, filled in by what the server tells
+    return {
+        "echo": lambda asker, *x: ways.by_echo(asker.ask, *x),
+        "ids": lambda asker, *x: ways.by_ids(asker, facts, *x, known),
+        "top": lambda asker, *x: ways.by_top(asker.ask, facts, *x, known),
+        "votes": lambda asker, *x: ways.by_votes(asker.ask, facts, *x, votes),
+    }[facts["way"]]
 
 
 def probe(model, *, base_url=None, key_env="OPENAI_API_KEY", kind="auto", **options):
@@ -140,9 +149,9 @@ def _each(server, facts, answer, prompts, concurrency):
     closing = threading.Event()
 
     def result(prompt):
-        ask, usage = ways.asker(server, facts, closing)
+        asker = ways.asker(server, facts, closing)
         try:
-            return answer(ask, prompt)(usage())
+            return answer(asker, prompt)(asker.usage())
         except (pacing.Refused, transport.Unusable) as error:
             return Failure(str(error))
 

@@ -3,12 +3,15 @@
 import threading
 
 from rlhf_jax.feedback import pacing, ways
+from rlhf_jax.feedback.transport import Unusable
 
 _TOPS = (20, 5, 1)  # how many likeliest tokens to ask for: the most that is allowed
 _LENGTHS = ("max_tokens", "max_completion_tokens")  # vendors changed its name in chat
 _SAME = 0.1  # nats by which an echo may differ from what the next token's table says
 _CHECKED = 3  # likeliest tokens on which an echo is checked
+_UNLIKELY = (" the", " A", " B", " of", " 7", "!", "?")
 _WHY = {
+    "ids": "log-probs of tokens that are named are told: one request for many labels",
     "echo": "the echo's log-probs are those of the next token: labels of any length "
     "are scored exactly",
     "top": "the likeliest next tokens are told: a label that is not among them is not",
@@ -37,10 +40,13 @@ def probe(server, kind, example):
 
 
 def _attempt(server, facts, tried, name, call):
-    """What `call(ask)` returns, or None where the server says no."""
-    ask, _ = ways.asker(server, facts, threading.Event(), retries=1)
+    """What `call(asker)` returns, or None where the server says no."""
+    asker = ways.asker(server, facts, threading.Event(), retries=1)
     try:
-        found = call(ask)
+        found = call(asker)
+    except Unusable as error:
+        tried[name] = str(error)
+        return None
     except pacing.Refused as error:
         if not error.answered:
             raise ValueError(f"the server cannot be probed: {error}") from None
@@ -57,7 +63,7 @@ def _by_log_probs(server, kind, example, tried):
             name = f"{kind}, {length}, top {top}"
             found = _attempt(
                 server, facts, tried, name,
-                lambda ask, facts=facts: ways.likeliest(ask, facts, example),
+                lambda x, facts=facts: ways.likeliest(x.ask, facts, example),
             )  # fmt: skip
             if found is None and tried[name].startswith("HTTP"):
                 continue
@@ -65,10 +71,31 @@ def _by_log_probs(server, kind, example, tried):
                 return None
             table, _ = found
             facts["told"] = len(table)
-            if kind == "completions" and _echoes(server, facts, example, table, tried):
+            if kind == "completions" and _names(server, facts, example, table, tried):
+                facts["way"] = "ids"
+            elif kind == "completions" and _echoes(
+                server, facts, example, table, tried
+            ):
                 facts["way"] = "echo"
             return facts
     return None
+
+
+def _names(server, facts, example, table, tried):
+    """Whether the server tells of tokens that are named, likely or not."""
+    unlikely = next(x for x in _UNLIKELY if x not in table)
+    likely = max(table, key=table.get)
+    name = "logprob_token_ids"
+    found = _attempt(
+        server, facts, tried, name,
+        lambda x: ways.by_ids(x, facts, example, (unlikely, likely), {})(x.usage()),
+    )  # fmt: skip
+    if found is None:
+        return False
+    if not found.told.all() or abs(found.logps[1] - table[likely]) > _SAME:
+        tried[name] = "ignored: the tokens that were named are not told"
+        return False
+    return True
 
 
 def _echoes(server, facts, example, table, tried):
@@ -79,7 +106,7 @@ def _echoes(server, facts, example, table, tried):
         name = f"echo of {token!r}"
         scored = _attempt(
             server, facts, tried, name,
-            lambda ask, token=token: ways.echo(ask, example, token),
+            lambda asker, token=token: ways.echo(asker.ask, example, token),
         )  # fmt: skip
         if scored is None or scored.tokens != (token,):
             continue  # perhaps the tokenizer joins it to the prompt
@@ -99,7 +126,7 @@ def _by_samples(server, kind, example, tried):
             name = f"{kind}, {length}, {'n samples' if many else 'a sample'}"
             found = _attempt(
                 server, facts, tried, name,
-                lambda ask, many=many: ways.sampled(ask, example, 2, many),
+                lambda asker, many=many: ways.sampled(asker.ask, example, 2, many),
             )  # fmt: skip
             if found is not None:
                 return facts

@@ -67,6 +67,14 @@ def next_tokens(data):
     return {token: float(logp) for token, logp in table.items()}
 
 
+def ids(data):
+    """The ids that a tokenizer's route tells."""
+    found = data["tokens"]
+    if not all(isinstance(x, int) for x in found):
+        raise Unusable("ids that are no integers")
+    return list(found)
+
+
 def _logp(value):
     """A log-prob; servers write −9999 or so for what is impossible."""
     if isinstance(value, bool) or not isinstance(value, int | float):

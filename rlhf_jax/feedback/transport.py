@@ -123,16 +123,20 @@ def _client(base_url, key_env, timeout):
     client = openai.OpenAI(
         api_key=key, base_url=base_url, max_retries=0, timeout=timeout
     )
+    url = _checked(str(client.base_url).rstrip("/"))
     routes = {"completions": client.completions, "chat": client.chat.completions}
 
     def hide(text):
         return text if key == _NO_KEY else text.replace(key, "[key]")
 
     def post(route, body):
-        asked = {name: body[name] for name in body if name in _NAMED}
-        extra = {name: body[name] for name in body if name not in _NAMED}
-        create = routes[route].with_streaming_response.create
         try:
+            if route == "tokenize":  # of vLLM and others, which have it above /v1
+                path = url.removesuffix("/v1") + "/tokenize"
+                return json.dumps(client.post(path, cast_to=object, body=body)), None
+            asked = {name: body[name] for name in body if name in _NAMED}
+            extra = {name: body[name] for name in body if name not in _NAMED}
+            create = routes[route].with_streaming_response.create
             with create(**asked, extra_body=extra) as response:
                 return _received(response, timeout, hide)
         except openai.APITimeoutError:
@@ -142,8 +146,10 @@ def _client(base_url, key_env, timeout):
             return None, _Failed(f"no connection ({cause})")
         except openai.APIStatusError as error:
             return None, _refusal(error, hide)
+        except openai.OpenAIError as error:
+            return None, _Failed(f"the client raised {type(error).__name__}")
 
-    return post, _checked(str(client.base_url).rstrip("/"))
+    return post, url
 
 
 _NAMED = ("model", "prompt", "messages")  # parameters that `create` insists on

@@ -6,11 +6,14 @@ requests of one prompt are counted together.
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 from rlhf_jax.feedback import pacing, replies
 from rlhf_jax.feedback.labelers import Written
+from rlhf_jax.feedback.transport import Unusable
 
 VOTE_TOKENS = 8  # of a sample, which is to begin with its label
+_ENDING = 16  # characters of a prompt that decide how a label behind it is spelled
 _ECHO_TOP = 5  # likeliest tokens to compare the echoes of labels by
 
 
@@ -23,9 +26,16 @@ class Server:
     system: str | None = None  # a system message, in chat
 
 
+class Asker(NamedTuple):
+    """One prompt's requests."""
+
+    ask: Callable  # (prompt, read, new, **body): a request for at most `new` tokens
+    tokenize: Callable  # text -> ids, where a server has such a route
+    usage: Callable  # () -> the Usage of all requests
+
+
 def asker(server, facts, closing, retries=None):
-    """(ask, usage): `ask(prompt, read, new, **body)` is one request for at most `new`
-    tokens, `read` by a function of `replies`; `usage()` sums what all of them used."""
+    """An `Asker`; what a request returns is `read` by a function of `replies`."""
     used = [pacing.Usage(0, 0)]
 
     def ask(prompt, read, new, samples=1, **body):
@@ -45,10 +55,15 @@ def asker(server, facts, closing, retries=None):
         used.append(usage)
         return answer
 
+    def tokenize(text):
+        body = {"model": server.model, "prompt": text, "add_special_tokens": False}
+        free = pacing.Usage(0, 0)
+        return server.send("tokenize", body, free, replies.ids, closing, retries)[0]
+
     def usage():
         return pacing.Usage(*map(sum, zip(*used, strict=True)))
 
-    return ask, usage
+    return Asker(ask, tokenize, usage)
 
 
 def write(ask, prompt, decoding):
@@ -89,7 +104,7 @@ def by_top(ask, facts, prompt, labels, pieces):
     """
     tables = {}
 
-    def after(consumed):
+    def after(consumed, level):
         """({token: log-prob}, tokens read) after the prompt and a part of a label."""
         if consumed not in tables:
             tables[consumed] = likeliest(ask, facts, prompt + consumed)
@@ -100,7 +115,43 @@ def by_top(ask, facts, prompt, labels, pieces):
     return lambda usage: replies.reading(scored, usage)
 
 
-def likeliest(ask, facts, prompt):
+def by_ids(asker, facts, prompt, labels, spellings):
+    """log p(label | prompt) by vLLM's `logprob_token_ids`: one request for all labels,
+    and one more for each token after which a label goes on.
+
+    Args: spellings: {(end of a prompt, label): its ids}, filled in as they are known.
+    """
+    spelled = {x: _spelling(asker.tokenize, prompt, x, spellings) for x in labels}
+    pieces, tables = {label: len(ids) for label, ids in spelled.items()}, {}
+
+    def after(consumed, level):
+        if consumed not in tables:
+            wanted = {
+                ids[level]
+                for label, ids in spelled.items()
+                if label.startswith(consumed) and len(ids) > level
+            }
+            tables[consumed] = likeliest(
+                asker.ask, facts, prompt + consumed, logprob_token_ids=sorted(wanted)
+            )
+        return tables[consumed]
+
+    scored = [_walk(after, label, pieces, True) for label in labels]
+    return lambda usage: replies.reading(scored, usage)
+
+
+def _spelling(tokenize, prompt, label, spellings):
+    """The ids of a label behind a prompt; prompts that end alike share them."""
+    key = prompt[-_ENDING:], label
+    if key not in spellings:
+        before, whole = tokenize(prompt), tokenize(prompt + label)
+        if whole[: len(before)] != before:
+            raise Unusable(f"the label {label!r} and the prompt's end are one token")
+        spellings[key] = whole[len(before) :]
+    return spellings[key]
+
+
+def likeliest(ask, facts, prompt, **more):
     """({token: log-prob} of the next token, tokens that the server read or None)."""
 
     def read(data):
@@ -110,17 +161,17 @@ def likeliest(ask, facts, prompt):
     body = {"logprobs": facts["top"]}
     if facts["kind"] == "chat":
         body = {"logprobs": True, "top_logprobs": facts["top"]}
-    return ask(prompt, read, 1, temperature=0, **body)
+    return ask(prompt, read, 1, temperature=0, **body, **more)
 
 
 def _walk(after, label, pieces, forced):
     """The label's `Scored`, or None where the server does not tell it."""
-    (table, size), rest, tokens, logp = after(""), label, (), 0.0
+    (table, size), rest, tokens, logp = after("", 0), label, (), 0.0
     if label not in table:
         if not forced or not _beginnings(table, label):
             return None
         if label not in pieces:
-            whole = after(label)[1]
+            whole = after(label, 1)[1]
             pieces[label] = 1 if None in (size, whole) else whole - size
         if pieces[label] < 2:
             return None
@@ -130,7 +181,7 @@ def _walk(after, label, pieces, forced):
             return None
         token = max(begun, key=len)
         tokens, logp, rest = (*tokens, token), logp + table[token], rest[len(token) :]
-        table, _ = after(label[: len(label) - len(rest)])
+        table, _ = after(label[: len(label) - len(rest)], len(tokens))
     tokens = (*tokens, rest)
     if len(tokens) != pieces.get(label, len(tokens)):
         return None  # spelled otherwise than the server's tokenizer does

@@ -21,6 +21,7 @@ PROMPTS = [f"Question {number}: which of them?" for number in range(6)]
 QUICK = {"retries": 3, "backoff": 0.01, "timeout": 0.5}
 FACTS = {
     "echo": {"kind": "completions", "way": "echo"},
+    "ids": {"kind": "completions", "way": "ids", "top": 1},
     "top": {"kind": "completions", "way": "top", "top": 5},
     "chat": {"kind": "chat", "way": "top", "top": 5},
     "votes": {"kind": "chat", "way": "votes", "many": True},
@@ -45,6 +46,7 @@ def read(labeler, prompts=PROMPTS, labels=LABELS):
     [
         ({}, "completions", "echo"),
         ({"logprobs": 20}, "completions", "echo"),
+        ({"named": True}, "completions", "ids"),
         ({"echo": False}, "completions", "top"),
         ({"echo": "shifted"}, "completions", "top"),
         ({"completions": False}, "chat", "top"),
@@ -105,6 +107,28 @@ def test_an_echo_scores_whole_labels_exactly():
         assert reading.outside == pytest.approx(1 - np.exp(wanted[:3]).sum())
         size = len(fake.tokens(prompt))
         assert reading.prompt_tokens == 4 * size + 5 and reading.completion_tokens == 4
+
+
+def test_named_tokens_score_whole_labels_exactly_in_fewer_requests():
+    """One request for " A", " B" and "1", and one for the "0" of "10"; how labels are
+    spelled is asked after the first prompts alone."""
+    with fake.serving(named=True) as running:
+        readings = read(a_labeler(running, "ids", concurrency=1))
+        asked = [body for body in running.bodies if "max_tokens" in body]
+        assert len(asked) == 2 * len(PROMPTS)
+        assert len(running.bodies) == len(asked) + 2 * len(LABELS)
+    for prompt, reading in zip(PROMPTS, readings, strict=True):
+        wanted = [fake.label_logp(prompt, label) for label in LABELS]
+        np.testing.assert_allclose(reading.logps, wanted, rtol=1e-12)
+        assert reading.prompt_tokens == 2 * len(fake.tokens(prompt)) + 1
+
+
+def test_a_server_that_ignores_the_names_of_tokens_is_noticed():
+    with fake.serving() as running:
+        running.routes["/tokenize"] = True
+        facts = endpoint.probe("m", base_url=running.url, **QUICK)
+    assert facts["way"] == "echo"
+    assert facts["tried"]["logprob_token_ids"].startswith("ignored")
 
 
 def test_a_shifted_echo_is_refused_even_without_a_probe():
@@ -187,11 +211,11 @@ def test_the_identity_tells_apart_what_answers_differently_and_nothing_else():
     with fake.serving() as running:
         plain = a_labeler(running).identity
         assert plain == a_labeler(running, concurrency=2, retries=1).identity
-        others = [a_labeler(running, way).identity for way in ("top", "chat", "votes")]
+        others = [a_labeler(running, way).identity for way in FACTS if way != "echo"]
         others += [a_labeler(running, revision="r2").identity]
         others += [a_labeler(running, "votes", votes=4).identity]
     names = {ledger.request(x, "read", "a", LABELS) for x in (plain, *others)}
-    assert len(names) == 6
+    assert len(names) == 7
 
 
 # Limits.
