@@ -39,6 +39,7 @@ PARETO, RECOVERY = "test_pareto::", "test_recovery::"
 FRONTS, UNITS = "test_fronts::", "test_units::"
 SCALES = "test_readings_scale_with_reward_and_do_not_care_for_the_unit_of_drift"
 CHOICE = "test_multiple_choice::"
+NOT_TOLD = "test_a_label_that_was_not_told_has_no_probability"
 MERGEKIT = "test_merges_are_those_of_mergekit"
 
 TABLE = {
@@ -769,6 +770,55 @@ TABLE = {
         "test_penalties_are_the_float64_sums",
         "test_there_is_no_penalty_and_no_pull_at_the_anchor",
         NO_MASK,
+        NUMERIC,
+    ),
+    "labeling.distribution": Row(
+        "test_a_preference_by_hand",
+        "test_preferences_are_the_float64_loop",
+        "test_logits_and_whole_labels_say_the_same",
+        NOT_TOLD,
+        NUMERIC,
+    ),
+    "labeling.outside": Row(
+        "test_what_is_outside_by_hand",
+        "test_what_is_outside_keeps_its_digits",
+        "test_what_is_outside_by_hand",
+        "test_what_is_outside_by_hand",
+        NUMERIC,
+    ),
+    "labeling.first_slot": Row(
+        "test_a_preference_by_hand",
+        "test_preferences_are_the_float64_loop",
+        "test_logits_and_whole_labels_say_the_same",
+        NOT_TOLD,
+        NUMERIC,
+    ),
+    "labeling.preference": Row(
+        "test_a_preference_by_hand",
+        "test_preferences_are_the_float64_loop",
+        "test_swapping_the_orders_gives_exactly_one_minus",
+        NOT_TOLD,
+        NUMERIC,
+    ),
+    "labeling.average": Row(
+        "test_a_preference_by_hand",
+        "test_preferences_are_the_float64_loop",
+        "test_swapping_the_orders_gives_exactly_one_minus",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "labeling.oriented": Row(
+        "test_polarity_turns_a_preference_around",
+        EXACT,
+        "test_polarity_turns_a_preference_around",
+        NO_MASK,
+        NUMERIC,
+    ),
+    "labeling.expected_score": Row(
+        "test_scores_by_hand",
+        "test_scores_are_the_float64_expectation",
+        "test_reversed_scores_are_opposite_and_bounded",
+        "test_scores_leave_out_what_was_not_told",
         NUMERIC,
     ),
     "models.seq2seq.cell": Row(
