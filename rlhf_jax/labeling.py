@@ -6,10 +6,11 @@ L labels.
 
 Every function takes the logits [B, V] at the answer's position with the token ids
 `tokens` [L] of the labels, the same for all rows; or, with `tokens=None`, the
-log-probabilities [B, L] of whole labels, which is the way for labels of several tokens:
-where "10" is "1" and "0", the next token alone takes a 10 for a 1. A label at −inf has
-probability 0; a row with every label at −inf, or with an id beyond the vocabulary, is
-NaN. Results are float32 and differentiable in the logits.
+log-probabilities [B, L] of whole labels, for labels of several tokens. Where "10" is
+"1" and "0", the next token alone takes a 10 for a 1, and so does the whole label "1"
+until `exclusive` has taken the 10 out of it. A label at −inf has probability 0; a row
+with every label at −inf, or with an id beyond the vocabulary, is NaN. Results are
+float32 and differentiable in the logits.
 """
 
 import jax
@@ -28,12 +29,33 @@ def distribution(logits, tokens):
     return jax.nn.softmax(_of_labels(logits, tokens), axis=-1)
 
 
+def exclusive(logps, ids):
+    """log(p_i − Σ_j p_j) over the labels j that continue label i: [B, L].
+
+    The log-probability of a whole label counts every text that begins with its tokens.
+    Where "10" is "1" and "0", that of "1" holds all of "10"; what is left is a 1 that
+    something else follows. Where "10" is a token of its own, nothing changes.
+
+    Args: logps: [B, L] of whole labels; ids: the token ids of each, L static tuples.
+    """
+    logps = _of_labels(logps, None)
+    share = jnp.zeros_like(logps)
+    for i, j in _continuations([tuple(label) for label in ids]):
+        known = jnp.isfinite(logps[:, i]) & jnp.isfinite(logps[:, j])
+        gap = jnp.where(known, logps[:, j], 0.0) - jnp.where(known, logps[:, i], 0.0)
+        share = share.at[:, i].add(jnp.where(known, jnp.exp(gap), 0.0))
+    # Rounding may leave a share of a little over 1.
+    some = (share > 0) & (share < 1)
+    rest = jnp.where(some, jnp.log1p(-jnp.where(some, share, 0.0)), 0.0)
+    return jnp.where(share >= 1, -jnp.inf, logps + rest)
+
+
 def outside(logits, tokens):
     """1 − Σ p(label): the probability of anything but a label, [B] in [0, 1].
 
     Labels of no probability tell little where nearly all of it lies elsewhere: the
     prompt did not make the labeler answer. Whole labels that are not told (−inf) count
-    as outside. The labels must exclude each other, or their sum exceeds 1 (then 0).
+    as outside. Labels that continue each other are counted twice: see `exclusive`.
     """
     logits = jnp.asarray(logits)
     if tokens is None:
@@ -110,6 +132,18 @@ def _of_labels(logits, tokens):
     if tokens is None:
         return logits
     return jnp.take(logits, jnp.asarray(tokens), axis=-1, mode="fill")
+
+
+def _continuations(ids):
+    """(i, j) where label j continues label i, with no other label between."""
+    longer = {
+        (i, j)
+        for i, one in enumerate(ids)
+        for j, other in enumerate(ids)
+        if len(other) > len(one) and other[: len(one)] == one
+    }
+    between = {(i, j) for i, k in longer for m, j in longer if k == m}
+    return sorted(longer - between)
 
 
 def _rounded(p):

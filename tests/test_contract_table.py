@@ -779,6 +779,13 @@ TABLE = {
         NOT_TOLD,
         NUMERIC,
     ),
+    "labeling.exclusive": Row(
+        "test_a_ten_is_taken_out_of_the_one_that_begins_it",
+        "test_exclusive_labels_are_those_of_a_model_that_writes_digits",
+        "test_nested_labels_are_counted_once",
+        "test_exclusive_labels_may_not_be_told",
+        NUMERIC,
+    ),
     "labeling.outside": Row(
         "test_what_is_outside_by_hand",
         "test_what_is_outside_keeps_its_digits",

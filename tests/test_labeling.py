@@ -141,6 +141,45 @@ def test_scores_leave_out_what_was_not_told():
     assert np.isnan(labeling.expected_score(log(np.zeros(10)), None)).all()
 
 
+# Labels that continue each other.
+
+
+def test_a_ten_is_taken_out_of_the_one_that_begins_it():
+    # "1" and then "0" with probability 0.4, or "1" and something else.
+    inclusive = log([0.5, 0.3, 0.5 * 0.4])
+    exclusive = labeling.exclusive(inclusive, [(7,), (8,), (7, 9)])
+    close(jnp.exp(exclusive), [[0.3, 0.3, 0.2]])
+    close(labeling.outside(exclusive, None), [0.2], 1e-6, 1e-6)
+    np.testing.assert_array_equal(
+        labeling.exclusive(inclusive, [(7,), (8,), (4, 9)]), inclusive
+    )
+
+
+def test_nested_labels_are_counted_once():
+    # p(a) = 0.6 holds p(ab) = 0.5, which holds p(abc) = 0.2, and p(ad) = 0.05.
+    labels, inclusive = [(1,), (1, 2), (1, 2, 3), (1, 4)], log([0.6, 0.5, 0.2, 0.05])
+    exclusive = labeling.exclusive(inclusive, labels)
+    close(jnp.exp(exclusive), [[0.05, 0.3, 0.2, 0.05]], 1e-5, 1e-7)
+
+
+def test_exclusive_labels_are_those_of_a_model_that_writes_digits(rng):
+    """Every text of a digit and what follows it, counted one by one in float64."""
+    first, second = softmax(rng.normal(size=(3, 11))), softmax(rng.normal(size=(3, 11)))
+    inclusive = np.concatenate([first[:, 1:10], first[:, 1:2] * second[:, :1]], 1)
+    counted = inclusive.copy()
+    counted[:, 0] = first[:, 1] * second[:, 1:].sum(1)
+    ids = [(i,) for i in range(1, 10)] + [(1, 0)]
+    exclusive = labeling.exclusive(np.log(inclusive), ids)
+    close(jnp.exp(exclusive), counted, 1e-5, 1e-7)
+
+
+def test_exclusive_labels_may_not_be_told():
+    inclusive = log([0.0, 0.5], [0.5, 0.0], [0.5, 0.5])
+    exclusive = np.asarray(labeling.exclusive(inclusive, [(1,), (1, 2)]))
+    np.testing.assert_array_equal(exclusive[:2], inclusive[:2])
+    np.testing.assert_array_equal(exclusive[2], log([0.0, 0.5])[0])
+
+
 # What lies outside, misuse, gradients.
 
 
@@ -182,6 +221,10 @@ def test_gradients_are_the_numerical_ones(logits):
     p = softmax(logits[:, :, PAIR])[..., 0]
     checks.assert_gradients(labeling.average, *p)
     checks.assert_gradients(lambda p: labeling.oriented(p, "worse"), p[0])
+    logps = np.log([[0.5, 0.3, 0.2]])
+    checks.assert_gradients(
+        lambda x: labeling.exclusive(x, [(1,), (2,), (1, 0)]), logps
+    )
 
 
 def test_an_even_preference_can_still_be_learned():
