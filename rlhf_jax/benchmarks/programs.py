@@ -9,6 +9,7 @@ import functools
 import jax
 import numpy as np
 
+from rlhf_jax import sampling
 from rlhf_jax.data import batching
 from rlhf_jax.evaluation import policy
 from rlhf_jax.types import Prompts
@@ -30,16 +31,19 @@ def score(model, params, rows, *, layout):
     return right, totals
 
 
-def complete(model, params, prompts, *, config, layout, seed=0):
+def complete(model, params, prompts, *, config, layout, seed=0, ids=None):
     """(tokens [R, T], mask [R, T]) that follow prompts, sampled as `config` says.
 
     prompts: `Prompts` [R, P] on the host, padded on the right, unlike elsewhere. A row
-    has a key of its own, so that its sample does not depend on the rows beside it.
+    has a key of its own, from the seed and its number among `ids` [R], by default its
+    index, so that its sample does not depend on the rows beside it.
     """
     program = _draws(model, layout, config)
     shape = len(prompts.tokens), config.max_new_tokens
     tokens, mask = np.empty(shape, np.int32), np.empty(shape, np.int32)
-    _, _, keys = policy.prompt_rows(prompts, jax.random.key(seed))
+    ids = np.arange(len(tokens)) if ids is None else ids
+    keys = sampling.row_keys(jax.random.key(seed), ids)
+    keys = np.asarray(jax.random.key_data(keys))
     for indices, group in batching.by_width(prompts):
         rows = (*_left_padded(group), keys[indices])
         rollout = _rounded(program, params, rows)

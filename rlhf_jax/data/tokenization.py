@@ -42,8 +42,8 @@ def prompts(tokenizer, texts, *, length, side="left", truncate="left"):
     truncate: "left" cuts the beginning of a prompt that is too long, "right" its end,
     "error" raises.
     """
-    before, _ = _frame(tokenizer)
-    rows = _encode(tokenizer, texts)
+    before, _ = frame(tokenizer)
+    rows = encode(tokenizer, texts)
     if not len(before) and not min(map(len, rows)):
         row = [len(row) for row in rows].index(0)
         raise ValueError(f"row {row}: the prompt has no tokens; give it some text")
@@ -58,14 +58,14 @@ def sft(tokenizer, completions, *, length, prompts=None, truncate="right"):
     generation, and only it is learned. truncate: "right" cuts the end and with it EOS,
     "left" the beginning (of the prompt, if any), "error" raises.
     """
-    before, _ = _frame(tokenizer)
+    before, _ = frame(tokenizer)
     answers = _with_eos(tokenizer, completions)
     if prompts is None:
         rows = _fit(answers, before, before[:0], length, truncate, "text")
         starts = [0] * len(rows)
     else:
         _same_length(prompts=prompts, completions=completions)
-        questions = _encode(tokenizer, prompts)
+        questions = encode(tokenizer, prompts)
         rows, starts = [], []
         for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
             (row,), start = _join(before, question, [answer], length, truncate, i)
@@ -88,11 +88,11 @@ def continuations(tokenizer, prompts, texts, *, length):
     Raises ValueError for a text that adds no token or does not fit.
     """
     _same_length(prompts=prompts, texts=texts)
-    before, _ = _frame(tokenizer)
-    stripped = _encode(tokenizer, [prompt.rstrip() for prompt in prompts])
+    before, _ = frame(tokenizer)
+    stripped = encode(tokenizer, [prompt.rstrip() for prompt in prompts])
     joined = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
     rows, counts = [], []
-    for i, row in enumerate(_encode(tokenizer, joined)):
+    for i, row in enumerate(encode(tokenizer, joined)):
         start, count = before, len(row) - len(stripped[i])
         if not len(start) and not len(stripped[i]):
             start = np.array([prefix_id(tokenizer)], np.int32)
@@ -120,7 +120,7 @@ def packed(tokenizer, texts, *, length):
 
     The incomplete row at the end is dropped. Raises ValueError if there is no other.
     """
-    before, _ = _frame(tokenizer)
+    before, _ = frame(tokenizer)
     end = np.array([eos_id(tokenizer)], np.int32)
     stream = []
     for chunk in chunks(texts):
@@ -147,8 +147,8 @@ def classification(tokenizer, texts, labels, *, length, truncate="right"):
     if labels.min() < 0:
         row = int(labels.argmin())
         raise ValueError(f"row {row}: label {labels[row]}; classes are counted from 0")
-    before, after = _frame(tokenizer)
-    rows = _encode(tokenizer, texts)
+    before, after = frame(tokenizer)
+    rows = encode(tokenizer, texts)
     rows = _fit(rows, before, after, length, truncate, "text")
     tokens, mask = _pad(rows, length, pad_id(tokenizer), "right")
     return Labelled(tokens, mask, labels.astype(np.int32))
@@ -163,9 +163,9 @@ def spans(tokenizer, rows, *, length, truncate="right", end=None):
 
     Args: rows: one list [(text, is it learned?), ...] per row.
     """
-    before, _ = _frame(tokenizer)
+    before, _ = frame(tokenizer)
     end = np.array([eos_id(tokenizer) if end is None else end], np.int32)
-    pieces = iter(_encode(tokenizer, [text for row in rows for text, _ in row]))
+    pieces = iter(encode(tokenizer, [text for row in rows for text, _ in row]))
     room, tokens, targets = length - len(before), [], []
     for i, row in enumerate(rows):
         parts = [next(pieces) for _ in row] + [end]
@@ -195,8 +195,8 @@ def pairs(
     raises. end: ids that end an answer, by default EOS; () for none.
     """
     _same_length(prompts=prompts, chosen=chosen, rejected=rejected)
-    before, _ = _frame(tokenizer)
-    questions = _encode(tokenizer, prompts)
+    before, _ = frame(tokenizer)
+    questions = encode(tokenizer, prompts)
     answers = [_with_eos(tokenizer, texts, end) for texts in (chosen, rejected)]
     joined = [
         _join(before, question, both, length, truncate, i)
@@ -234,7 +234,7 @@ def _ids(tokenizer, texts):
     return [np.array(row, np.int32) for row in encoded["input_ids"]]
 
 
-def _encode(tokenizer, texts):
+def encode(tokenizer, texts):
     """Token ids of all texts, without special tokens: a list of int32 arrays."""
     if isinstance(texts, str):
         raise ValueError(f"a list of texts is needed, not one: {texts[:40]!r}")
@@ -243,8 +243,8 @@ def _encode(tokenizer, texts):
     return [row for chunk in chunks(texts) for row in _ids(tokenizer, chunk)]
 
 
-def _frame(tokenizer):
-    """The special tokens that the tokenizer puts before and after a text."""
+def frame(tokenizer):
+    """(before, after): the special tokens that the tokenizer puts around a text."""
     whole = tokenizer("a")["input_ids"]
     text = tokenizer("a", add_special_tokens=False)["input_ids"]
     starts = range(len(whole) - len(text) + 1)
@@ -257,7 +257,7 @@ def _frame(tokenizer):
 
 def _with_eos(tokenizer, texts, end=None):
     end = np.array(eos_id(tokenizer) if end is None else end, np.int32).reshape(-1)
-    return [np.concatenate([row, end]) for row in _encode(tokenizer, texts)]
+    return [np.concatenate([row, end]) for row in encode(tokenizer, texts)]
 
 
 def _same_length(**columns):

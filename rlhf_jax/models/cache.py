@@ -1,4 +1,4 @@
-"""The decoder's cache during generation: keys and values of every layer.
+"""What a decoder remembers of tokens it has read: keys and values of every layer.
 
 Legend: B rows, P prompt tokens, S slots, K key-value heads, d head width, L layers.
 """
@@ -24,6 +24,31 @@ class Cache(NamedTuple):
     mask: jax.Array  # [B, S] bool, the slots with a valid token
     index: jax.Array  # [] int32, the slot to write next
     head: Any = ()  # [D, V], a tied unembedding in a half type; (): as it is
+
+
+class Prefix(NamedTuple):
+    """A text read once, to be continued by many rows: see `Decoder.hidden`."""
+
+    keys: jax.Array  # [B, L, S, K, d]
+    values: jax.Array  # [B, L, S, K, d]
+    mask: jax.Array  # [B, S], 1 at valid tokens
+
+    @property
+    def by_layer(self):
+        """(keys, values), [L, B, S, K, d] each."""
+        return self.keys.swapaxes(0, 1), self.values.swapaxes(0, 1)
+
+
+def join(before, new):
+    """(keys, values) of what comes before, which may have one row for all, and of new
+    tokens [B, T, K, d]: [B, S + T, K, d] each. before: None if nothing does."""
+    if before is None:
+        return tuple(new)
+    rows = new[0].shape[0]
+    return tuple(
+        jnp.concatenate([jnp.broadcast_to(old, (rows, *old.shape[1:])), x], axis=1)
+        for old, x in zip(before, new, strict=True)
+    )
 
 
 def from_prompt(layers, keys, values, mask, length):

@@ -37,7 +37,7 @@ class Decoder(nn.Module):
     def __call__(self, tokens, mask=None):
         return self.unembed(self.hidden(tokens, mask))
 
-    def hidden(self, tokens, mask=None, at=None, segments=None):
+    def hidden(self, tokens, mask=None, at=None, segments=None, after=None):
         """The normalised hidden states of the last layer: [B, T, D], compute type.
 
         at: a slice of positions, or an index [B], one per row: only these states, as
@@ -45,9 +45,20 @@ class Decoder(nn.Module):
 
         segments: a numpy array [T] of 0, 1, ... n: segment 0 is common to the others,
         which do not see each other, and each of which follows it directly.
+
+        after: the `prefix` of a text that the tokens continue, of one row for all or of
+        as many. The states are those of the whole text, but for rounding, and so are
+        gradients.
         """
         mask = jnp.ones_like(tokens) if mask is None else mask
-        return self._forward(tokens, mask, at=at, segments=segments)[0]
+        return self._forward(tokens, mask, at=at, segments=segments, after=after)[0]
+
+    def prefix(self, tokens, mask=None):
+        """Reads a text [B, S] to be continued: a `cache.Prefix`."""
+        mask = jnp.ones_like(tokens) if mask is None else mask
+        # Of the last layer only keys and values are needed.
+        _, memory = self._forward(tokens, mask, remember=True, at=slice(-1, None))
+        return cache.Prefix(*(x.swapaxes(0, 1) for x in memory), mask)
 
     def unembed(self, hidden):
         """Logits [..., V] float32 of hidden states [..., D], all or some of them."""
@@ -123,37 +134,55 @@ class Decoder(nn.Module):
         logits = layers.product(x, memory.head, c.dtype, jnp.float32)
         return layers.capped(logits, c.logit_cap), memory
 
-    def _forward(self, tokens, mask, remember=False, at=None, segments=None):
+    def _forward(
+        self, tokens, mask, remember=False, at=None, segments=None, after=None
+    ):
         c = self.config
-        length = tokens.shape[1]
-        if segments is not None:
-            common, *others = np.bincount(segments)
-            length = int(common) + int(max(others))
-        if length > c.max_length:
-            raise ValueError(
-                f"{length} tokens exceed the context of {c.max_length}: shorten them"
-            )
-        visible = _visible(mask, segments)
+        _check_length(c, tokens, segments, after)
+        visible = _visible(mask, segments, after)
         positions = masking.positions(mask)
-        if segments is not None:
+        if segments is not None or after is not None:
             positions = jnp.maximum(visible.sum(-1) - 1, 0)
         x = self.embedding(masking.zero(tokens, mask), positions)
-        context, in_window = _context(c, positions, visible)
+        context, in_window = _context(c, positions, visible, after)
+        before = None if after is None else after.by_layer
         body = functools.partial(_apply_block, c, context, remember)
-        x, memory = stacks.scan(body, x, (self.layers, in_window), c, at)
+        x, memory = stacks.scan(body, x, (self.layers, in_window, before), c, at)
         return self.final_norm(x), memory
 
 
-def _visible(mask, segments):
-    """[B, T, T] bool: which tokens each one sees, whatever the layer."""
+def _check_length(c, tokens, segments, after):
+    length = tokens.shape[1]
+    if segments is not None:
+        common, *others = np.bincount(segments)
+        length = int(common) + int(max(others))
+    if after is not None:
+        length += after.mask.shape[1]
+    if length > c.max_length:
+        raise ValueError(
+            f"{length} tokens exceed the context of {c.max_length}: shorten them"
+        )
+
+
+def _visible(mask, segments, after):
+    """[B, T, S] bool: which tokens each one sees, whatever the layer.
+
+    The S tokens are those before, if any, and the T of the mask.
+    """
     causal = jnp.tril(jnp.ones((mask.shape[1],) * 2, bool))
     if segments is not None:
         causal &= (segments == 0)[None] | (segments[:, None] == segments[None])
-    return causal[None] & (mask != 0)[:, None]
+    visible = causal[None] & (mask != 0)[:, None]
+    if after is None:
+        return visible
+    earlier = jnp.broadcast_to(
+        (after.mask != 0)[:, None], (*mask.shape, after.mask.shape[1])
+    )
+    return jnp.concatenate([earlier, visible], axis=-1)
 
 
-def _context(c, positions, visible):
-    """(rotary angles, attention mask [B, T, T] bool), and which layers have a window.
+def _context(c, positions, visible, after):
+    """(rotary angles, attention mask [B, T, S] bool), and which layers have a window.
 
     If only some layers have one: a pair of contexts, without and with it, and bools
     [L]. Otherwise the context of all layers, and None.
@@ -162,8 +191,13 @@ def _context(c, positions, visible):
     full, window = (full_angles, visible), (window_angles, visible)
     if c.window is None:
         return full, None
-    if positions.shape[1] > c.window:
-        near = positions[:, :, None] - positions[:, None] < c.window
+    if visible.shape[2] > c.window:
+        read = positions
+        if after is not None:
+            earlier = masking.positions(after.mask)
+            earlier = jnp.broadcast_to(earlier, (len(read), earlier.shape[1]))
+            read = jnp.concatenate([earlier, read], axis=1)
+        near = positions[:, :, None] - read[:, None] < c.window
         window = window_angles, visible & near
     if all(c.in_window()):
         return window, None
@@ -179,13 +213,13 @@ def _angles(c, positions):
 
 
 def _apply_block(c, context, remember, x, layer, at):
-    params, in_window = layer
+    params, in_window, before = layer
     if in_window is not None:
         full, window = context
         context = jax.tree.map(functools.partial(jnp.where, in_window), window, full)
     angles, visible = context
     block = layers.Block(c, parent=None)
-    x, memory = block.apply({"params": params}, x, angles, visible, at)
+    x, memory = block.apply({"params": params}, x, angles, visible, at, before)
     return x, memory if remember else None
 
 

@@ -241,27 +241,29 @@ class Attention(nn.Module):
         if c.head_norm:
             self.query_norm, self.key_norm = Norm(c), Norm(c)
 
-    def __call__(self, x_BTD, angles, mask_BTT, at=None):
+    def __call__(self, x_BTD, angles, mask_BTS, at=None, before=None):
         """Returns the update [B, T, D] and (keys, values), [B, T, K, d] each.
 
-        mask [B, T, T], or [B, 1, T] if all queries share it; at: the positions of the
-        queries, as in `stacks.pick`; only they get an update.
+        mask [B, T, S], or [B, 1, S] if all queries share it; at: the positions of the
+        queries, as in `stacks.pick`; only they get an update; before: (keys, values) of
+        the S − T tokens before x, [B or 1, S − T, K, d].
         """
-        q, k, v = self._project(x_BTD, angles, at)
-        if mask_BTT.shape[1] > 1:
-            mask_BTT = stacks.pick(mask_BTT, at)
+        q, *new = self._project(x_BTD, angles, at)
+        k, v = cache.join(before, new)
+        if mask_BTS.shape[1] > 1:
+            mask_BTS = stacks.pick(mask_BTS, at)
         c, scale = self.config, self._scale
         if c.score_cap is None and (
             c.attention == "cudnn" or jax.default_backend() != "cpu"
         ):
             flash = "cudnn" if c.attention == "cudnn" else None
             out = jax.nn.dot_product_attention(
-                q, k, v, mask=mask_BTT[:, None], scale=scale, implementation=flash
+                q, k, v, mask=mask_BTS[:, None], scale=scale, implementation=flash
             )
         else:
-            keys, values = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            out = attend(q, keys, values, mask_BTT, scale=scale, cap=c.score_cap)
-        return self._merge(out), (k, v)
+            k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+            out = attend(q, k, v, mask_BTS, scale=scale, cap=c.score_cap)
+        return self._merge(out), tuple(new)
 
     def step(self, x_B1D, angles, memory, index, mask_BS):
         """One token against the cache. Returns its update and new (keys, values)."""
@@ -326,10 +328,10 @@ class Block(nn.Module):
             self.attention_post_norm = Norm(self.config)
             self.mlp_post_norm = Norm(self.config)
 
-    def __call__(self, x_BTD, angles, mask_BTT, at=None):
-        """Returns x at positions `at` (see `stacks.pick`), and all (keys, values)."""
+    def __call__(self, x_BTD, angles, mask_BTS, at=None, before=None):
+        """Returns x at positions `at` (see `stacks.pick`), and new (keys, values)."""
         normed = self.attention_norm(x_BTD)
-        update, memory = self.attention(normed, angles, mask_BTT, at)
+        update, memory = self.attention(normed, angles, mask_BTS, at, before)
         return self._feed(stacks.pick(x_BTD, at), update), memory
 
     def step(self, x_B1D, angles, memory, index, mask_BS):

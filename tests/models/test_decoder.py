@@ -121,6 +121,121 @@ def test_what_nobody_asks_for_is_not_computed_in_the_last_layer(llama, batch):
     assert half < operations(jnp.zeros(B, int)) < 1.35 * half
 
 
+SHARED = 4
+GEMMA = config.llama(
+    **{**SHAPE, "layers": 3}, kv_heads=1, window=3, windowed=(True, False, True)
+)
+CONTINUED = {
+    **CONFIGS,
+    "window": config.llama(**SHAPE, window=5),
+    "some windows": dataclasses.replace(GEMMA, window_theta=100.0, head_norm=True),
+}
+
+
+def reading(module):
+    """(params, before, its mask, tokens, mask) → states that continue a prefix."""
+    apply = module.apply
+
+    def states(params, before, earlier, tokens, mask, **options):
+        variables = {"params": params}
+        prefix = apply(variables, before, earlier, method="prefix")
+        return apply(variables, tokens, mask, after=prefix, method="hidden", **options)
+
+    return states
+
+
+@pytest.fixture(params=CONTINUED)
+def continued(request):
+    module = decoder.Decoder(CONTINUED[request.param])
+    return module, tiny_models.draw(module)
+
+
+def joined(tokens, mask):
+    """Rows with the first `SHARED` tokens of the first row before them."""
+    before = jnp.broadcast_to(tokens[:1, :SHARED], (B, SHARED))
+    ones = jnp.ones((B, SHARED), jnp.int32)
+    return jnp.concatenate([before, tokens], 1), jnp.concatenate([ones, mask], 1)
+
+
+@pytest.mark.parametrize("depth", ["shallow", "deep"])
+def test_rows_that_continue_one_prefix_have_the_states_of_the_whole_text(
+    continued, batch, depth, monkeypatch
+):
+    if depth == "deep":
+        monkeypatch.setattr(stacks, "_SHALLOW", 0)
+    (module, params), (tokens, mask) = continued, batch
+    full = tiny_models.compiled(module, "hidden")(params, *joined(tokens, mask))
+    shown = np.array(mask, bool)
+    for padding in (0, 2):  # on the right of the prefix
+        earlier = jnp.arange(SHARED + padding)[None] < SHARED
+        before = jnp.pad(tokens[:1, :SHARED], ((0, 0), (0, padding)), mode="edge")
+        states = jax.jit(reading(module))(params, before, earlier, tokens, mask)
+        np.testing.assert_allclose(
+            states[shown], full[:, SHARED:][shown], atol=1e-5, rtol=0
+        )
+
+
+def test_each_row_may_continue_a_prefix_of_its_own(continued, batch):
+    (module, params), (tokens, mask) = continued, batch
+    full = tiny_models.compiled(module, "hidden")(params, tokens, mask)
+    start = 6
+    states = jax.jit(reading(module))(
+        params, tokens[:, :start], mask[:, :start], tokens[:, start:], mask[:, start:]
+    )
+    np.testing.assert_allclose(states, full[:, start:], atol=1e-5, rtol=0)
+
+
+def test_segments_that_continue_a_prefix_follow_their_common_part(llama, batch):
+    tokens, mask = batch
+    segments = np.array([0] * 6 + [1, 1, 2, 2])
+    before, earlier = tokens[:1, :SHARED], jnp.ones((1, SHARED), int)
+    states = jax.jit(functools.partial(reading(llama.module), segments=segments))(
+        llama.params, before, earlier, tokens, mask
+    )
+    run = tiny_models.compiled(llama.module, "hidden")
+    for kept in (slice(6, 8), slice(8, 10)):
+        row = jnp.concatenate([tokens[:, :6], tokens[:, kept]], 1)
+        full = run(llama.params, *joined(row, mask[:, :8]))
+        np.testing.assert_allclose(states[:, kept], full[:, -2:], atol=1e-5, rtol=0)
+
+
+def test_gradients_flow_through_a_prefix_as_through_the_whole_text(llama, batch):
+    tokens, mask = batch
+    last = jnp.full(B, T - 1)
+
+    def shared(params):
+        before = tokens[:1, :SHARED], jnp.ones((1, SHARED), int)
+        states = reading(llama.module)(params, *before, tokens, mask, at=last)
+        return jnp.sin(states).sum()
+
+    def whole(params):
+        states = llama.module.apply(
+            {"params": params}, *joined(tokens, mask), last + SHARED, method="hidden"
+        )
+        return jnp.sin(states).sum()
+
+    result, expected = (jax.jit(jax.grad(f))(llama.params) for f in (shared, whole))
+    chex.assert_trees_all_close(result, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_ids_under_the_masks_of_prefix_and_rows_reach_nothing(llama, batch):
+    tokens, mask = batch
+    earlier = jnp.array([[0, 1, 1, 0]])
+    run = jax.jit(reading(llama.module))
+    clean = run(llama.params, tokens[:1, :4], earlier, tokens, mask)
+    junk = jnp.where(mask == 0, V + 1000, tokens)
+    before = jnp.where(earlier == 0, V + 1000, tokens[:1, :4])
+    dirty = run(llama.params, before, earlier, junk, mask)
+    shown = np.array(mask, bool)
+    np.testing.assert_array_equal(clean[shown], dirty[shown])
+
+
+def test_a_prefix_and_its_rows_share_the_context(llama, batch):
+    before, ones = jnp.zeros((1, 7), int), jnp.ones((1, 7), int)
+    with pytest.raises(ValueError, match="17 tokens exceed the context of 16"):
+        jax.eval_shape(reading(llama.module), llama.params, before, ones, *batch)
+
+
 def test_padding_on_either_side_changes_nothing_where_tokens_are_valid(model, batch):
     tokens, mask = batch
     left = model.forward(model.params, tokens, mask)
