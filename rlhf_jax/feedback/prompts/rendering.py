@@ -46,8 +46,9 @@ def chat(text, tokenizer, *, opening=""):
     opening: what the assistant's turn begins with, moved there from the end of the
     text; or several, of which the text ends with one. With
     `(template.ending, template.rationale_cue)` a label follows what it follows in the
-    text, and not the mark of a turn. Raises ValueError without a chat template, and
-    where the text ends otherwise.
+    text. Without it a label begins the turn, where models write no blank before it: use
+    labels without one then. Raises ValueError without a chat template, and where the
+    text ends otherwise.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError("the tokenizer has no chat template; give labelers the text")
