@@ -1,4 +1,4 @@
-"""Reinforcement learning on your own prompts: PPO, REINFORCE, RLOO or GRPO.
+"""Reinforcement learning on your own prompts: PPO, REINFORCE, RLOO, GRPO, online DPO.
 
 Rows hold a column `prompt`, a text or a list of messages; other columns reach a reward
 function by name. The reward is a reward model's directory (one label, or the
@@ -57,7 +57,9 @@ class Config(options.Base):
     """A hub name, a folder, or a file."""
     reward: str = ""
     """A reward model's directory or hub name, or module:function."""
-    algorithm: Literal["ppo", "reinforce", "rloo", "grpo"] = "ppo"
+    algorithm: Literal["ppo", "reinforce", "rloo", "grpo", "online_dpo"] = "ppo"
+    """online_dpo: DPO on two fresh samples a prompt, the one that pays more is chosen.
+    """
     elastic_reset: bool = False
     """Every --rl.reset-every iterations policy ← EMA, then EMA ← initial."""
     steps: ranges.Count = 100
@@ -82,14 +84,24 @@ class Config(options.Base):
     @property
     def method(self):
         """Its name in metrics.jsonl."""
-        kl = "_kl" * (self.rl.kl_coef > 0)
+        kl = "_kl" * (self.rl.kl_coef > 0 and self.algorithm != "online_dpo")
         return self.algorithm + kl + "_elastic_reset" * self.elastic_reset
 
     @property
     def label_of_method(self):
         """Its name as pictures and tables print it."""
-        kl = " + KL" * (self.rl.kl_coef > 0)
-        return self.algorithm.upper() + kl + " + Elastic Reset" * self.elastic_reset
+        if self.algorithm == "online_dpo":
+            name = "online DPO"  # whose β is the KL penalty's
+        else:
+            name = self.algorithm.upper() + " + KL" * (self.rl.kl_coef > 0)
+        return name + " + Elastic Reset" * self.elastic_reset
+
+    @property
+    def candidates(self):
+        """Samples a prompt."""
+        if self.algorithm == "online_dpo":
+            return 2
+        return self.rl.candidates if self.algorithm in GROUPED else 1
 
     @property
     def calendar(self):
@@ -99,13 +111,15 @@ class Config(options.Base):
 
     def conflicts(self):
         """Flags that contradict each other, and why."""
-        grouped = self.algorithm in GROUPED
-        if grouped and self.rl.candidates < 2:
+        if self.algorithm in GROUPED and self.rl.candidates < 2:
             reason = "it compares the candidates of a prompt: ask for 2 or more"
             yield ("algorithm", "rl.candidates"), reason
-        if grouped and self.rl.rows % self.rl.candidates:
+        if self.rl.rows % max(self.candidates, 1):
             reason = "every prompt has as many samples; choose a divisor"
             yield ("algorithm", "rl.rows", "rl.candidates"), reason
+        if self.algorithm == "online_dpo" and not self.rl.kl_coef:
+            reason = "β of DPO is --rl.kl-coef, and above 0"
+            yield ("algorithm", "rl.kl_coef"), reason
         if self.elastic_reset and not self.calendar:
             names = ("elastic_reset", "rl.reset_every", "steps")
             yield names, "no reset would ever come"
@@ -118,8 +132,8 @@ CONFIG = Config()
 def batches(config):
     """The row counts that devices share out."""
     rl = config.rl
-    candidates = rl.candidates if config.algorithm in GROUPED else 1
-    return rl.rows // (rl.minibatches * rl.micro_batches), rl.rows // candidates
+    parts = rl.minibatches * rl.micro_batches
+    return rl.rows // parts, rl.rows // max(config.candidates, 1)
 
 
 def make_study(config, setting):
@@ -129,7 +143,7 @@ def make_study(config, setting):
         algorithm=options.algorithm(rl, sampling=task.sampling),
         hyper=options.hyper(rl, config.steps),
         rows=rl.rows,
-        candidates=rl.candidates,
+        candidates=config.candidates,
         decay=rl.decay,
         adapter=lora.adapter(config.lora, task.params),
     )
@@ -252,6 +266,8 @@ def penalty(config):
     rl = config.rl
     if not rl.kl_coef:
         return "no KL penalty (--rl.kl-coef 0)"
+    if config.algorithm == "online_dpo":
+        return f"DPO's β {rl.kl_coef:g} (--rl.kl-coef)"
     where = "loss" if config.algorithm == "grpo" else "reward"
     text = f"KL penalty in the {where}, β {rl.kl_coef:g} (--rl.kl-coef)"
     if rl.kl_controller == "proportional" or math.isfinite(rl.kl_horizon):

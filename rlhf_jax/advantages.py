@@ -87,6 +87,17 @@ def best(scores):
     return size * jax.nn.one_hot(scores.argmax(-1), size, dtype=jnp.float32)
 
 
+def wins(scores):
+    """The share of a prompt's other responses that each one beats, a tie counting ½.
+
+    Of a pair 1, ½ or 0: the label of online DPO, Guo et al. 2024, arXiv:2402.04792, for
+    which they are no advantages but preferences. [N, K] → [N, K].
+    """
+    size = _group_size(scores)
+    ahead = jnp.sign(scores[:, :, None] - scores[:, None])
+    return (ahead.sum(-1) / (size - 1) + 1) / 2
+
+
 def baseline(scores):
     """A_i = s_i − mean of the prompt's K scores. [N, K] → [N, K].
 

@@ -267,6 +267,27 @@ def test_best_by_hand():
         advantages.best(scores[:, :1])
 
 
+def test_wins_by_hand():
+    scores = np.array([[1.0, 3.0, 2.0], [5.0, 4.0, 5.0]])
+    np.testing.assert_allclose(
+        advantages.wins(scores), [[0, 1, 0.5], [0.75, 0, 0.75]], atol=1e-7
+    )
+    with pytest.raises(ValueError, match="2 responses or more"):
+        advantages.wins(scores[:, :1])
+
+
+@examples
+@given(groups)
+def test_wins_are_counted_pair_by_pair_and_ignore_a_rising_change(scores):
+    out = np.asarray(advantages.wins(scores))
+    for row, shares in zip(scores, out, strict=True):
+        for i, share in enumerate(shares):
+            others = np.delete(row, i)
+            won = (row[i] > others).sum() + 0.5 * (row[i] == others).sum()
+            assert abs(share - won / 3) < 1e-6
+    checks.same(advantages.wins(2 * scores), advantages.wins(scores))
+
+
 @examples
 @given(groups)
 def test_best_is_one_response_a_prompt_and_ignores_a_rising_change(scores):

@@ -359,6 +359,13 @@ TABLE = {
         NO_MASK,
         DATA,
     ),
+    "advantages.wins": Row(
+        "test_wins_by_hand",
+        "test_wins_are_counted_pair_by_pair_and_ignore_a_rising_change",
+        "test_wins_are_counted_pair_by_pair_and_ignore_a_rising_change",
+        NO_MASK,
+        DATA,
+    ),
     "advantages.baseline": Row(
         "test_group_advantages_by_hand",
         "test_group_advantages_are_the_loops",

@@ -67,7 +67,7 @@ def sampler(**changes):
 def config(algorithm="ppo", sampler_changes=(), **changes):
     """A static policy_gradient.Config; few, small updates unless told otherwise."""
     plain = {"epochs": 2, "minibatches": 2, "candidates": 1, "keep_initial_value": True}
-    if algorithm in ("rloo", "grpo", "rsf"):
+    if algorithm in policy_gradient.GROUPED:
         plain["candidates"] = 2
     return policy_gradient.Config(
         sampling=sampler(**dict(sampler_changes)),

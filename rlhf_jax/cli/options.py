@@ -179,7 +179,7 @@ class RL(fields.group(_RL)):
     rows: ranges.Count = 64
     """Samples per iteration, over all devices."""
     candidates: ranges.Count = 4
-    """Samples per prompt, for rloo, grpo and rsf."""
+    """Samples per prompt, for rloo, grpo and rsf; online DPO has 2."""
     kl_controller: Literal["horizon", "proportional"] = "horizon"
     """proportional: β moves by a tenth of the error, 2% an iteration at most (RL4LMs).
     """

@@ -65,6 +65,12 @@ METHODS = {
         _NO_KL,
         {"algorithm": "rsf"},
     ),
+    "online_dpo": trained(
+        "DPO on two fresh samples a prompt, the better one by the reward "
+        "(arXiv:2402.04792)",
+        "online DPO",
+        static={"algorithm": "online_dpo", "candidates": 2},
+    ),
     "ppo": trained("PPO without a KL penalty", "PPO", _NO_KL),
     "ppo_kl": trained("PPO with a KL penalty to the initial model", "PPO + KL"),
     "ppo_kl_matched": trained(

@@ -94,7 +94,7 @@ class PolicyGradient:
         """The statics of the run: the study's, with the method's changes."""
         changes = dict(self.static)
         if self.compares:
-            changes["candidates"] = settings.candidates
+            changes.setdefault("candidates", settings.candidates)
         return dataclasses.replace(settings.algorithm, **changes)
 
     def scalars(self, study, method):

@@ -105,7 +105,9 @@ def test_log_probs_are_taken_at_response_positions_alone():
     close(logps, every[:, tiny.PROMPT - 1 :])
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "reinforce", "rloo", "grpo", "rsf"])
+@pytest.mark.parametrize(
+    "algorithm", ["ppo", "reinforce", "rloo", "grpo", "rsf", "online_dpo"]
+)
 def test_learning_raises_the_reward(algorithm):
     """Count one token: from what chance gives to most of what there is to get."""
     changes = {"kl_in": "loss"} if algorithm == "grpo" else {}

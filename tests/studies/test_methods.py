@@ -116,6 +116,7 @@ def test_programs_are_few():
         (("algorithm", "rloo"),),
         (("algorithm", "grpo"), ("kl_in", "loss")),
         (("algorithm", "rsf"),),
+        (("algorithm", "online_dpo"), ("candidates", 2)),
         (("masked", True),),
     }
 

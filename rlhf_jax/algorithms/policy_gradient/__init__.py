@@ -1,4 +1,4 @@
-"""PPO, REINFORCE, RLOO, GRPO and RSF with resets: one iteration as one pure function.
+"""PPO and its like, RSF and online DPO with resets: one iteration, a pure function.
 
     prompts → rollout → score → KL-regularised reward → advantages
             → minibatch updates → EMA and reset → metrics
@@ -231,6 +231,9 @@ def _describe_updates(steps, state, *, early_stop):
         "optim/finite": steps["finite"].mean(),
         "optim/skipped": state.learner.skipped.astype(jnp.float32),
     }
+    if "margins" in steps:
+        named["policy/margin_avg"] = steps["margins"].mean()
+        named["policy/accuracy_avg"] = steps["accuracies"].mean()
     if "value_loss" in steps:
         named["loss/value_avg"] = steps["value_loss"].mean()
         named["val/clipfrac_avg"] = steps["value_clipfrac"].mean()

@@ -185,7 +185,7 @@ def targets(data, coef, hyper, *, config):
     Every device holds every row, so statistics over rows need no axis name.
     """
     valid = data.response_mask
-    beta = coef if config.kl_in == "reward" else 0.0
+    beta = coef if config.penalty_in == "reward" else 0.0
     shaped = rewards.chi2_regularized(
         rewards.bounded(data.scores, bound=hyper.reward_bound),
         data.unmasked,
@@ -208,6 +208,7 @@ def targets(data, coef, hyper, *, config):
             "rloo": advantages.leave_one_out,
             "grpo": advantages.group_normalized,
             "rsf": advantages.best,
+            "online_dpo": advantages.wins,
         }[config.algorithm]
         advantage = rule(groups).reshape(-1, 1) * valid.astype(jnp.float32)
         returns = jnp.zeros_like(advantage)
@@ -227,7 +228,7 @@ def _missing_eos(scores, ended, hyper, config):
 
 def _in_parts(fn, data, config):
     """fn over slices of the rows, one after another, to save memory."""
-    parts, together = config.micro_batches, config.together
+    parts, together = config.micro_batches, config.block
     rows = data.tokens.shape[0]
     if parts == 1 or rows % (parts * together):
         return fn(data)

@@ -15,7 +15,7 @@ import numpy as np
 
 from rlhf_jax import elastic_reset, kl, optim, ranges, sampling, training, trees
 
-GROUPED = ("rloo", "grpo", "rsf")  # compare the candidates of a prompt
+GROUPED = ("rloo", "grpo", "rsf", "online_dpo")  # compare the candidates of a prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Config:
     """The statics of an iteration: shapes and branches."""
 
     sampling: sampling.Config
-    algorithm: Literal["ppo", "reinforce", "rloo", "grpo", "rsf"] = "ppo"
+    algorithm: Literal["ppo", "reinforce", "rloo", "grpo", "rsf", "online_dpo"] = "ppo"
     candidates: ranges.Count = 1
-    """K samples a prompt; rloo, grpo and rsf need at least 2."""
+    """K samples a prompt; rloo, grpo and rsf need at least 2, online_dpo exactly 2."""
     epochs: ranges.Count = 1  # N 16
     """Passes over a rollout."""
     minibatches: ranges.Count = 4  # N 16, N+ 18
@@ -84,6 +84,17 @@ class Config:
                 "it compares the candidates of a prompt; set candidates to 2 or more"
             )
             yield ("algorithm", "candidates"), reason
+        if self.pairs and self.candidates != 2:
+            yield (
+                ("algorithm", "candidates"),
+                "it learns from pairs; set candidates to 2",
+            )
+        if self.pairs and self.minibatch_of == "tokens":
+            reason = "it learns from whole responses; deal out rows"
+            yield ("algorithm", "minibatch_of"), reason
+        if self.pairs and self.early_stop:
+            reason = "it learns from a rollout without a ratio that could go too far"
+            yield ("algorithm", "early_stop"), reason
         if self.transitions and self.minibatch_of == "rows":
             reason = "only where tokens are dealt out can some be left out"
             yield ("transitions", "minibatch_of"), reason
@@ -100,6 +111,22 @@ class Config:
         return self.candidates if self.packed else 1
 
     @property
+    def block(self):
+        """How many adjacent rows an update takes together: the candidates of a prompt
+        where they are packed, or are a pair."""
+        return self.candidates if self.packed or self.pairs else 1
+
+    @property
+    def pairs(self):
+        """Whether the loss compares two samples of a prompt: online DPO."""
+        return self.algorithm == "online_dpo"
+
+    @property
+    def penalty_in(self):
+        """Where β enters: `kl_in`, or the objective itself, as that of online DPO."""
+        return "objective" if self.pairs else self.kl_in
+
+    @property
     def learns_value(self):
         """Whether a critic is trained: PPO's, or REINFORCE's learned baseline."""
         return self.algorithm in ("ppo", "reinforce")
@@ -107,7 +134,9 @@ class Config:
     @property
     def whitening(self):
         """Over which rows advantages are whitened; PPO's default is the rollout."""
-        if self.algorithm == "rsf":  # a likelihood, whose weights have no mean
+        if (
+            self.pairs or self.algorithm == "rsf"
+        ):  # likelihoods, whose weights are theirs
             return "none"
         if self.whiten_advantages is not None:
             return self.whiten_advantages

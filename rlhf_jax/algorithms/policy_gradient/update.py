@@ -28,8 +28,9 @@ class Scale(NamedTuple):
 def make_loss(*, networks, config, scale):
     """`loss(params, sample, count) -> ([], metrics)`: shares, as `training` wants them.
 
-    Policy loss (clipped surrogate or REINFORCE) + value_coef · value loss
-    − entropy_coef · entropy, + β·k3 when the KL penalty is in the loss.
+    Policy loss (clipped surrogate, REINFORCE, or DPO of pairs) + value_coef · value
+    loss − entropy_coef · entropy, + β·k3 when the KL penalty is in the loss. `count` is
+    of valid tokens, or of pairs.
     """
     hyper, coef = scale
 
@@ -43,9 +44,12 @@ def make_loss(*, networks, config, scale):
             logps, logits = collect.response_logits(*policy, **options)
         else:
             logps = collect.response_logps(*policy, hidden=hidden)
-        total, metrics = _policy_loss(logps, data, targets, hyper, config, count)
+        if config.pairs:
+            total, metrics = _pair_loss(logps, data, targets, coef, count)
+        else:
+            total, metrics = _policy_loss(logps, data, targets, hyper, config, count)
         metrics = {"policy_loss": total, **metrics}
-        if config.kl_in == "loss":
+        if config.penalty_in == "loss":
             penalty = kl.k3(logps, data.reference_logps, mask=valid)
             total += coef * masking.mean(penalty, valid, count=count)
         if config.entropy_bonus:
@@ -92,6 +96,35 @@ def _policy_loss(logps, data, targets, hyper, config, count):
         moved = jax.lax.stop_gradient(data.logps - logps)
         kept["moved"] = masking.mean(moved, valid, count=count)
     return value, kept
+
+
+def _pair_loss(logps, data, targets, coef, count):
+    """DPO on two samples of a prompt, adjacent rows, labelled as they were drawn.
+
+    Guo et al. 2024, "Direct Language Model Alignment from Online AI Feedback",
+    arXiv:2402.04792. The KL penalty's β is DPO's. The other metrics are means over rows
+    of their tokens' mean.
+    """
+    valid = data.response_mask
+    policy, reference = (
+        masking.zero(x, valid).sum(-1).reshape(-1, 2).T
+        for x in (logps, data.reference_logps)
+    )
+    label = targets.advantages[::2, 0]  # a response has at least one token
+    value, metrics = losses.dpo(
+        *policy, *reference, beta=coef, preference=label, count=count
+    )
+    moved = jax.lax.stop_gradient(masking.zero(logps - data.logps, valid))
+    ratio = masking.zero(jnp.exp(moved), valid)
+    weights = 1.0 / (2.0 * count * jnp.maximum(valid.sum(-1), 1))
+    means = {"approxkl": jnp.square(moved) / 2, "ratio": ratio}
+    return value, {
+        **{name: (x.sum(-1) * weights).sum() for name, x in means.items()},
+        "clipfrac": jnp.zeros(()),
+        "ratio_error_max": jnp.abs(jnp.expm1(moved)).max(),
+        "margins": metrics["margins"],
+        "accuracies": metrics["accuracies"],
+    }
 
 
 def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
@@ -142,9 +175,10 @@ def _minibatches(state, sample, *, config, axis_name):
     shares = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     by_rows = config.minibatch_of == "rows"
     parts = config.minibatches if by_rows else 1  # each sees all rows, some tokens
-    together = config.together * (config.micro_batches if config.packed else 1)
+    kept = config.block > 1
+    together = config.block * (config.micro_batches if kept else 1)
     if rows % (parts * shares * together):
-        packed = f", {config.candidates} of a prompt together" * config.packed
+        packed = f", {config.candidates} of a prompt together" * kept
         raise ValueError(
             f"{rows} rows do not divide into {parts} minibatches on "
             f"{shares} devices{packed}; change the batch size, the minibatches or "
@@ -177,16 +211,16 @@ def orders(state, rows, *, config):
     """The global rows of each minibatch: [epochs, minibatches, rows per minibatch].
 
     One permutation per epoch, from fold_in(key, epoch) (N 16: reshuffled every epoch);
-    where candidates are packed, one of groups.
+    where candidates of a prompt are taken together, one of groups.
     """
     _, shuffle_key = collect.keys(state)
-    groups = rows // config.together
+    groups = rows // config.block
     permutations = [
         jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), groups)
         for epoch in range(config.epochs)
     ]
-    first = jnp.stack(permutations)[..., None] * config.together
-    every = first + jnp.arange(config.together)[None, None]
+    first = jnp.stack(permutations)[..., None] * config.block
+    every = first + jnp.arange(config.block)[None, None]
     return every.reshape(config.epochs, config.minibatches, -1)
 
 
@@ -243,7 +277,8 @@ def _minibatch(carry, order, *, sample, loss, hyper, tx, config, axis_name):
 
 
 def share(sample, order, *, config, axis_name):
-    """This device's rows of a minibatch, and the valid tokens of the whole minibatch.
+    """This device's rows of a minibatch, and how many valid tokens, or pairs, the whole
+    minibatch has.
 
     order: rows from `orders`, or a token mask from `deals`.
     """
@@ -262,7 +297,7 @@ def share(sample, order, *, config, axis_name):
         part = jax.tree.map(
             lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), part
         )
-    return part, valid.sum()
+    return part, valid.shape[0] // 2 if config.pairs else valid.sum()
 
 
 def _tick(learner, elastic, hyper, config, now):
