@@ -58,6 +58,7 @@ _SECONDARY = (
 _PAIRS = (
     ("rlaif", ("rlhf", "rlaif_same", "rlaif_one_order", "rlhf_many")),
     ("d_rlaif", ("rlaif_same", "rlhf", "d_rlaif_large")),
+    ("online_dpo", ("rlaif_same", "d_rlaif")),
 )
 CLAIMS = (
     *(

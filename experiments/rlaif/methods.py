@@ -81,6 +81,14 @@ def table(algorithm="reinforce"):
     for name, (reward, label, summary, role) in ARMS.items():
         train = PolicyGradient({"kl_coef": KL}, static)
         rows[name] = tables.trained(summary, label, train, role=role, reward=reward)
+    rows["online_dpo"] = tables.trained(
+        "online AI feedback: DPO on two fresh samples a prompt, of which π₀ itself "
+        "prefers one (arXiv:2402.04792)",
+        "online DPO",
+        PolicyGradient(static={"algorithm": "online_dpo", "candidates": 2}),
+        role="relative",
+        reward="pairs_same",
+    )
     rows["rlhf_copy"] = tables.trained(
         "RLHF with another sampling key: nothing may tell them apart",
         "RLHF, another key",

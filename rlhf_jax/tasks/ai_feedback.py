@@ -14,7 +14,7 @@ from rlhf_jax import labeling, microworld, rewards
 from rlhf_jax.evaluation import policy
 from rlhf_jax.microworld import gold, reviews
 from rlhf_jax.studies.task import Reward
-from rlhf_jax.tasks import labelers, world_rewards
+from rlhf_jax.tasks import labelers, questions, world_rewards
 from rlhf_jax.tasks import microworld as small_world
 from rlhf_jax.types import Prompts
 
@@ -58,7 +58,8 @@ def feedback(world, task, config, found, layout):
     ai_<labeler>: a reward model learned from a labeler's soft labels of the pairs that
     people labelled; ai_<labeler>_one_order: of labels in one order alone; ai_human: of
     people's labels and as many of the labeler's; d_<labeler>: the labeler's own rating,
-    scaled on π₀'s samples; human_many: a reward model of as many human pairs as a
+    scaled on π₀'s samples; pairs_<labeler>: its preference between two samples of a
+    prompt, for online DPO; human_many: a reward model of as many human pairs as a
     labeler has seen comparisons.
 
     Args: config: `tasks.microworld.Config`; found: what `labelers.create` returned.
@@ -68,6 +69,7 @@ def feedback(world, task, config, found, layout):
     for name in (labelers.SAME, *labelers.SIZES):
         made[f"ai_{name}"] = learned(_labelled(task, found[name]))
         made[f"d_{name}"] = _rating_reward(world, task, found[name], layout)
+        made[f"pairs_{name}"] = _pair_reward(world, found[name])
     largest = found["large"]
     made["ai_one_order"] = learned(_labelled(task, largest, both=False))
     made["ai_human"] = learned(_both(task, largest))
@@ -163,7 +165,7 @@ def _rating_reward(world, task, labeler, layout):
 
     @functools.cache
     def reward():
-        frozen = labeler.params, labelers.words(world)
+        frozen = labeler.params, questions.words(world)
         prompts = Prompts(*(x[:1024] for x in task.prompts))
         drawn = sample(task.params, policy.prompt_rows(prompts, jax.random.key(998)))
         ratings = _ratings(labeler.model, layout)(frozen, (drawn.tokens, drawn.mask))
@@ -173,10 +175,17 @@ def _rating_reward(world, task, labeler, layout):
     return lambda seed: reward()
 
 
+def _pair_reward(world, labeler):
+    """The labeler's preference between adjacent rows."""
+    frozen = labeler.params, questions.words(world)
+    score = questions.preferred(labeler.model)
+    return lambda seed: Reward(score=score, frozen=frozen)
+
+
 @functools.lru_cache(maxsize=8)
 def _scaled(model):
     """`score((frozen, Affine), tokens, mask) -> [B]`, one function a model."""
-    score = labelers.scored(model)
+    score = questions.rated(model)
 
     def scaled(frozen, tokens, mask):
         asked, scale = frozen
@@ -188,5 +197,5 @@ def _scaled(model):
 @functools.lru_cache(maxsize=8)
 def _ratings(model, layout):
     """`ratings(frozen, (tokens, mask)) -> [N]`, on host rows."""
-    score = labelers.scored(model)
+    score = questions.rated(model)
     return layout.over_rows(lambda frozen, rows: score(frozen, *rows), replicated=1)

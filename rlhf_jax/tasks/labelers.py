@@ -18,7 +18,7 @@ import numpy as np
 
 from rlhf_jax import labeling, microworld, optim, ranges
 from rlhf_jax.algorithms import judging as learning
-from rlhf_jax.microworld import judging, reviews
+from rlhf_jax.microworld import judging
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder
 from rlhf_jax.tasks import pretraining
@@ -106,67 +106,6 @@ def preferences(world, model, params, layout):
         return tuple(np.asarray(labeling.first_slot(x, labels)) for x in logits)
 
     return prefer
-
-
-class Words(NamedTuple):
-    """The words of a question for a rating, as ids: data, so that worlds whose words
-    differ share their programs."""
-
-    review: np.ndarray  # [] int32, as the others: in the place of which is `rate`
-    rate: np.ndarray
-    colon: np.ndarray
-    score: np.ndarray
-    ask: np.ndarray
-    end: np.ndarray
-    numbers: np.ndarray  # [10] int32: 1 to 10
-
-
-def words(world):
-    """The `Words` of a world."""
-    names = ("review", "rate", ":", "score", "?")
-    ids = [np.int32(world.lexicon.id(name)) for name in names]
-    return Words(*ids, np.int32(world.eos_id), judging.scores(world).astype(np.int32))
-
-
-@functools.lru_cache(maxsize=8)
-def scored(model):
-    """`score((params, Words), tokens [B, P + T], mask) -> [B]`: d-RLAIF's reward.
-
-    The expected rating 1 to 10 of a response, mapped to [−1, 1]: arXiv:2309.00267,
-    section 2.2.2. The labeler is asked in the program that samples.
-    """
-
-    def score(frozen, tokens, mask):
-        params, known = frozen
-        questions = as_rating(known, tokens, mask)
-        logits = learning.label_logits(model, params, questions)
-        return labeling.expected_score(logits, known.numbers)
-
-    return score
-
-
-def as_rating(known, tokens, mask):
-    """`Prompts` that ask for a rating of responses [B, P + T], in JAX.
-
-    Padding stays where it is, which neither positions nor attention notice: the answer
-    is that to `microworld.judging.rate`. known: `Words`.
-    """
-    prompt, body = jnp.split(tokens, [reviews.WIDTH], axis=1)
-    asked, valid = jnp.split(mask, [reviews.WIDTH], axis=1)
-    body, valid = (x[:, : judging.REVIEW] for x in (body, valid))
-    prompt = jnp.where(prompt == known.review, known.rate, prompt)
-
-    def column(word):
-        return jnp.broadcast_to(word, (len(tokens), 1)).astype(tokens.dtype)
-
-    ones = jnp.ones((len(tokens), 1), mask.dtype)
-    valid = jnp.where(body == known.end, 0, valid)
-    question = [prompt, column(known.colon), body]
-    question += [column(known.score), column(known.ask)]
-    return Prompts(
-        jnp.concatenate(question, axis=1),
-        jnp.concatenate([asked, ones, valid, ones, ones], axis=1),
-    )
 
 
 @functools.lru_cache(maxsize=16)

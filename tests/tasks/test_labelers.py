@@ -15,7 +15,7 @@ from rlhf_jax.microworld import judging, reviews
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder
 from rlhf_jax.runtime import parallel
-from rlhf_jax.tasks import ai_feedback, labelers
+from rlhf_jax.tasks import ai_feedback, labelers, questions
 from rlhf_jax.types import Preferences, Prompts
 
 ROWS = 6
@@ -52,15 +52,39 @@ def test_a_rating_in_jax_is_the_answer_to_the_question_in_words(
     question = Prompts(*judging.rate(world, *prompts, *responses))
     logits = learning.label_logits(model, params, question)
     expected = labeling.expected_score(logits, judging.scores(world))
-    known = labelers.words(world)
+    known = questions.words(world)
     both = (np.concatenate(x, axis=1) for x in zip(prompts, responses, strict=True))
-    found = labelers.scored(model)((params, known), *map(jnp.asarray, both))
+    found = questions.rated(model)((params, known), *map(jnp.asarray, both))
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_comparison_in_jax_is_the_answer_in_words_in_both_orders(
+    world, model, params, asked
+):
+    """±½ the log-odds of a pair of adjacent rows."""
+    prompts, first, second = asked
+    prefer = labelers.preferences(world, model, params, parallel.layout())
+    p = labeling.average(*prefer(prompts, first, second))
+    known = questions.words(world)
+
+    def rows(i):
+        both = zip(prompts, first, second, strict=True)
+        parts = [
+            np.stack([np.hstack([x, a]), np.hstack([x, b])], 1) for x, a, b in both
+        ]
+        return jnp.asarray(parts[i].reshape(2 * ROWS, -1))
+
+    scores = questions.preferred(model)((params, known), rows(0), rows(1))
+    pairs = np.asarray(scores).reshape(-1, 2)
+    np.testing.assert_allclose(pairs[:, 0], -pairs[:, 1])
+    np.testing.assert_allclose(
+        1 / (1 + np.exp(pairs[:, 1] - pairs[:, 0])), p, atol=1e-5
+    )
 
 
 def test_what_follows_the_end_of_a_response_is_not_rated(world, model, params, asked):
     prompts, (words, valid), _ = asked
-    score, known = labelers.scored(model), labelers.words(world)
+    score, known = questions.rated(model), questions.words(world)
     junk = np.where(valid == 0, 7, words)
 
     def rated(body):
@@ -72,7 +96,7 @@ def test_what_follows_the_end_of_a_response_is_not_rated(world, model, params, a
 
 
 def test_worlds_of_one_shape_share_the_program_of_ratings(model):
-    assert labelers.scored(model) is labelers.scored(model.clone())
+    assert questions.rated(model) is questions.rated(model.clone())
 
 
 def test_swapping_the_candidates_turns_a_preference_round(world, model, params, asked):
