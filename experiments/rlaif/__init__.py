@@ -18,7 +18,7 @@ import dataclasses
 from typing import Literal
 
 from experiments import sentiment
-from experiments.rlaif import measures, methods, pictures, sections
+from experiments.rlaif import measures, methods, orderings, pictures, sections
 from rlhf_jax import ranges
 from rlhf_jax.cli import experiment, language, options
 from rlhf_jax.evaluation import axes
@@ -29,7 +29,13 @@ from rlhf_jax.tasks import ai_feedback, labelers
 
 # Rewards differ between methods: that of people's labels is drawn for all of them.
 REWARD = dataclasses.replace(axes.REWARD, title="Reward of people's labels")
-MEASURED = (REWARD, *sentiment.AXES, *sentiment.KINDS, *measures.POLICY)
+MEASURED = (
+    REWARD,
+    *sentiment.AXES,
+    *sentiment.KINDS,
+    *measures.POLICY,
+    *orderings.AXES,
+)
 # Declared before any run. The primary endpoint is the final win rate against the
 # initial policy, by the people's verdict; every family is an item of the checklist.
 PRIMARY = measures.PRIMARY_KEY

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.rlaif import measures, methods
 from rlhf_jax.evaluation import statistics, units
+from rlhf_jax.evaluation.axes import Axis
 from rlhf_jax.reporting import markdown, results
 from rlhf_jax.reporting.sections import Section
 
@@ -29,6 +30,14 @@ _COLUMNS = {
     "bias": "mean |p_ab − (1 − p_ba)|",
     "beyond": "beyond 0.1",
 }
+
+
+# What is measured of them, so that kept results hold it; no axis of a front.
+AXES = tuple(
+    Axis(f"labeler/{name}/{key}", f"{label}: {title}")
+    for name, label in LABELERS.items()
+    for key, title in _COLUMNS.items()
+)
 
 
 class Ordering(NamedTuple):
