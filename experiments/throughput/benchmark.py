@@ -9,6 +9,7 @@ rounds alternate with ours, on the same shapes and numbers of updates and tokens
     python -m experiments.throughput --workloads reference --against trl \\
         --peer-python path/to/python
     python -m experiments.throughput --averages 4
+    python -m experiments.throughput --label path/to/model --rows 32 --prompt-length 200
     python -m experiments.throughput --plan --policy path/to/model --memory 80 \\
         --devices 8 --layout fsdp
 
@@ -23,7 +24,14 @@ import jax
 import rich.console
 import rich.table
 
-from experiments.throughput import memory, peers, race, weights, workloads
+from experiments.throughput import (
+    labelling,
+    memory,
+    peers,
+    race,
+    weights,
+    workloads,
+)
 from rlhf_jax import ranges, sampling
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.cli import command, options
@@ -51,6 +59,9 @@ class Config:
     """Devices that share the rows; by default all of them, or a CPU's cores."""
     averages: ranges.Positive | None = None
     """Measure only how fast two float32 models of so many GiB each are averaged."""
+    label: ranges.Text | None = None
+    """Measure only how fast this model labels --rows prompts of up to --prompt-length
+    words, against a plain prefill."""
     plan: bool = False
     """Measure nothing; estimate the memory that --policy needs from its config.json."""
     policy: ranges.Text = "gpt2-base"
@@ -112,7 +123,8 @@ def run(config):
     console = rich.console.Console()
     if config.plan:
         return plan(config, console)
-    chosen = {} if config.averages else workloads.choose(config.workloads)
+    other = config.averages or config.label
+    chosen = {} if other else workloads.choose(config.workloads)
     check(config, chosen)
     run_dir = command.run_dir(config, "throughput")
     prepare(config, [work.rows for work in chosen.values()] or [1])
@@ -134,8 +146,15 @@ def run(config):
         files.write_json(run_dir / "results.json", results)
     if config.averages:
         results["averages"] = weights.race(config.averages, config.rounds)
+        show_rates(results["averages"], console, "gib_per_second", "copy")
+    if config.label:
+        results["labels"] = labelling.race(
+            config.label, config.rounds,
+            prompts=config.rows, words=config.prompt_length,
+        )  # fmt: skip
+        show_rates(results["labels"], console, "tokens_per_second", "prefill")
+    if other:
         files.write_json(run_dir / "results.json", results)
-        show_averages(results["averages"], console)
     else:
         show(results, console)
     console.print(str(run_dir / "results.json"), highlight=False, soft_wrap=True)
@@ -227,14 +246,15 @@ def show(results, console):
             console.print(line, highlight=False, soft_wrap=True)
 
 
-def show_averages(averages, console):
-    """Prints the bytes per second of each operation, and how they compare to a copy."""
-    table = rich.table.Table("operation", "seconds", "GiB/s", "of a copy's", "range")
-    for name, facts in averages.items():
+def show_rates(entries, console, rate, base):
+    """Prints the rate of each operation, and how it compares to that of `base`."""
+    unit = {"gib_per_second": "GiB/s", "tokens_per_second": "tokens/s"}[rate]
+    table = rich.table.Table("operation", "seconds", unit, f"of a {base}'s", "range")
+    for name, facts in entries.items():
         shares = [
-            markdown.number(facts["of_copy"][k]) for k in ("median", "low", "high")
+            markdown.number(facts[f"of_{base}"][k]) for k in ("median", "low", "high")
         ]
-        numbers = [markdown.number(facts[k]) for k in ("seconds", "gib_per_second")]
+        numbers = [markdown.number(facts[k]) for k in ("seconds", rate)]
         table.add_row(name, *numbers, shares[0], f"{shares[1]} to {shares[2]}")
     console.print(table)
 

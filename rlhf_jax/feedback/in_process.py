@@ -19,7 +19,7 @@ from rlhf_jax.feedback import label_tokens, labelers, scores
 from rlhf_jax.runtime import checkpoint, parallel
 from rlhf_jax.types import Prompts
 
-_BATCH = 8192  # tokens, with those of the common beginning counted in each row
+_BATCH = {"cpu": 1024}  # tokens read at a time; a common beginning counts in each row
 _LEAST = 32  # tokens worth reading once
 _STEP = 64  # what a common beginning is padded to
 _ROWS = 32  # texts written at a time
@@ -27,7 +27,7 @@ _ROWS = 32  # texts written at a time
 
 def labeler(
     model, params, tokenizer, *, name="in-process", layout=None, chat=False,
-    batch=_BATCH,
+    batch=None,
 ):  # fmt: skip
     """A `Labeler` by a decoder's own log-probs.
 
@@ -44,13 +44,16 @@ def labeler(
     Args:
       layout: the devices, by default all of this host; rows are divided among them.
       chat: a prompt is a user's turn, and labels begin the assistant's.
-      batch: how many tokens are read at a time.
+      batch: how many tokens are read at a time, by default 1024 on a CPU, where more
+        are no faster, else 16384.
     Raises ValueError for a chat without a template.
     """
     if chat and not getattr(tokenizer, "chat_template", None):
         raise ValueError("chat=True: the tokenizer has no chat template")
     identity = _identity(model, params, tokenizer, chat)
     layout = parallel.layout() if layout is None else layout
+    if batch is None:
+        batch = _BATCH.get(layout.devices[0].platform, 16384)
     reader = _Reader(model, layout.put(params), tokenizer, layout, batch)
 
     def texts(prompts):
@@ -133,10 +136,12 @@ def _batches(reader, contexts, labels):
     order, start = np.argsort(-rests, kind="stable"), 0
     while start < len(order):
         width = min(_width(rests[order[start]]), room)
-        count = max(_power(reader.batch // (common + width)), 1)
-        picked = order[start : start + count]
-        start += count
-        filled = np.resize(picked, min(_power(2 * len(picked) - 1), count))
+        most = max(reader.batch // (common + width), 1)
+        picked = order[start : start + most]
+        # Few rows may differ much in length: the rest of these get another batch.
+        picked = picked[rests[picked] > min(0.75 * width, rests[picked[0]] - 1)]
+        start += len(picked)
+        filled = np.resize(picked, min(_rounded(len(picked)), most))
         rows = [contexts[i][common:] for i in filled]
         yield picked, prefix, _left_padded(rows, width)
 
@@ -150,14 +155,14 @@ def _left_padded(rows, width):
 
 
 def _width(length):
-    """A length rounded up by less than a quarter: four widths from n to 2 n."""
-    step = max(_power(max(int(length) - 1, 1)) // 4, 16)
-    return -(-int(length) // step) * step
+    return _rounded(int(length), least=8)
 
 
-def _power(number):
-    """The largest power of two up to a number; 0 below one."""
-    return 1 << (int(number).bit_length() - 1) if number >= 1 else 0
+def _rounded(number, least=1):
+    """A number rounded up by less than a quarter: four steps from n to 2 n."""
+    power = 1 << max(number - 1, 1).bit_length() - 1
+    step = max(power // 4, least)
+    return -(-number // step) * step
 
 
 def _prefix(reader, tokens, room):

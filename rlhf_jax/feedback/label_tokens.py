@@ -12,7 +12,7 @@ import numpy as np
 from rlhf_jax.data import tokenization
 from rlhf_jax.feedback.labelers import Failure
 
-_NEAR = 64  # characters before a label on which its tokens depend
+_NEAR = 32  # characters before a label on which its tokens depend
 
 
 class Encoded(NamedTuple):

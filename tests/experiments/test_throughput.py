@@ -9,6 +9,7 @@ import types
 
 import numpy as np
 import pytest
+import small_recipes
 
 from experiments.throughput import benchmark as throughput
 from experiments.throughput import (
@@ -355,6 +356,25 @@ def test_averages_are_timed_against_a_copy(quick, tmp_path, capsys):
         assert facts["seconds"] > 0 and facts["gib_per_second"] > 0
     assert found["averages"]["copy"]["of_copy"]["median"] == 1.0
     assert "interpolate" in capsys.readouterr().out
+
+
+def test_labels_are_timed_against_a_prefill(quick, tmp_path, capsys):
+    config = throughput.Config(
+        label=small_recipes.model(tmp_path), rows=4, prompt_length=4, rounds=2,
+        output=str(tmp_path / "out"),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="shorter --prompt-length"):
+        throughput.run(dataclasses.replace(config, prompt_length=64))
+    found = json.loads((throughput.run(config) / "results.json").read_text())
+    labels = found["labels"]
+    assert list(labels) == ["prefill", "pair", "rating", "pair, common beginning"]
+    assert labels["pair"]["tokens"] == labels["rating"]["tokens"]
+    assert labels["pair, common beginning"]["tokens"] > labels["pair"]["tokens"]
+    assert labels["prefill"]["of_prefill"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    for facts in labels.values():
+        rate = facts["tokens_per_second"]
+        assert rate == pytest.approx(facts["tokens"] / facts["seconds"])
+    assert "of a prefill's" in capsys.readouterr().out
 
 
 def test_a_model_of_so_many_gib_is_cut_into_leaves(monkeypatch):

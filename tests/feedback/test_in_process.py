@@ -114,6 +114,7 @@ class Counted:
 
     def __init__(self):
         self.layout, self.tokens = parallel.data(1), []
+        self.devices = self.layout.devices
 
     def put(self, tree):
         return self.layout.put(tree)
@@ -135,7 +136,7 @@ def test_what_all_prompts_begin_with_is_read_once(
     common = Counted()
     labeler = in_process.labeler(model, params, tokenizer, layout=common)
     shared = read(labeler, prompts, ("1", "2"))
-    assert common.tokens == [64, 8 * 16]  # the task, and what is each one's own
+    assert common.tokens == [64, 8 * 8]  # the task, and what is each one's own
     monkeypatch.setattr(in_process, "_LEAST", LENGTH)
     assert_same(shared, read(made, prompts, ("1", "2")))
 
