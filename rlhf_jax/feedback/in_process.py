@@ -239,7 +239,7 @@ def _identity(model, params, tokenizer, chat):
     return {
         "kind": "in-process",
         "weights": checkpoint.digest(params),
-        "model": dataclasses.asdict(model.config),
+        "architecture": dataclasses.asdict(model.config),
         "tokenizer": hashlib.sha256(
             json.dumps(words, sort_keys=True).encode()
         ).hexdigest(),
