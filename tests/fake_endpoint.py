@@ -75,6 +75,7 @@ class Fake:
         assert not more, more
         self.lock = threading.Lock()
         self.asked, self.answered, self.bodies, self.times = [], [], [], []
+        self.open = self.most = 0  # requests at once
         self.url = None
 
     def refusal(self, path, body):
@@ -144,7 +145,11 @@ def _handler(fake):
                 fake.asked.append(prompt)
                 fake.bodies.append(body)
                 fake.times.append(time.monotonic())
+                fake.open += 1
+                fake.most = max(fake.most, fake.open)
             time.sleep(fake.delay)
+            with fake.lock:
+                fake.open -= 1
             key = self.headers.get("Authorization", "")
             with contextlib.suppress(OSError):
                 _serve(self, fake, body, prompt, fake.faults(prompt, before), key)
@@ -163,7 +168,7 @@ def _serve(handler, fake, body, prompt, fault, key):
     if fault == "quota":
         return _send(handler, 429, _error("pay", "insufficient_quota"))
     if fault == "timeout":
-        time.sleep(2.0)
+        time.sleep(2.0)  # longer than the client waits
     if fault == "reset":
         linger = struct.pack("ii", 1, 0)
         handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

@@ -16,10 +16,18 @@ Servers differ in what they tell of a label. A probe asks once, and takes the fi
 The client is an extra, pip install 'rlhf_jax[feedback]'. A server of one's own:
 
     pip install 'llama-cpp-python[server]'
-    python -m llama_cpp.server --model model.gguf --logits_all true
+    python -m llama_cpp.server --model model.gguf --logits_all true --n_ctx 2048
+
+That one (0.3.36) echoes log-probs that are right only where the prompt begins with BOS;
+other prompts' are shifted by a token, which the probe notices on its `example`, and
+every reading once more. It tells likely tokens by their text, so that two of one text
+are one; the written token is told beyond those asked for. It sorts the vocabulary for
+each token that it echoes: `top` is faster there by far, and for labels that are likely
+it says the same.
 """
 
 import dataclasses
+import functools
 import threading
 from concurrent import futures
 from typing import NamedTuple
@@ -47,6 +55,7 @@ def labeler(
     key_env="OPENAI_API_KEY",
     kind="auto",
     facts=None,
+    server=None,
     revision=None,
     system=None,
     votes=16,
@@ -61,6 +70,8 @@ def labeler(
       key_env: the *name* of an environment variable with the key; None: no key.
       kind: "completions", "chat", or "auto".
       facts: what an earlier `probe` found; by default the server is probed now.
+      server: a lasting name for a server whose address changes, so that a ledger finds
+        its answers again; by default the address.
       system: a system message, in chat.
       votes: samples a prompt, where there are no log-probs.
       example: a prompt like those to come, for the probe.
@@ -69,29 +80,28 @@ def labeler(
     """
     limits = pacing.Limits(**limits)
     send, url = transport.sender(base_url, key_env, limits)
-    server = ways.Server(send, model, system)
+    behind = ways.Server(send, model, system)
     if facts is None:
-        facts = probing.probe(server, kind, example)
-    kind, way = facts["kind"], facts["way"]
-    identity = {"endpoint": kind, "base_url": url, "model": model, "way": way}
-    identity |= {"revision": revision, "system": system}
-    identity |= {"top": facts["top"]} if way == "top" else {}
-    identity |= {"votes": votes} if way == "votes" else {}
+        facts = probing.probe(behind, kind, example)
+    identity = {"server": server or url, "model": model, "revision": revision}
+    identity |= {"system": system} | _way(facts, votes)
+    name = f"{model} ({facts['kind']}, {facts['way']})"
+    each = functools.partial(_each, behind, facts, limits.concurrency)
     reader = _reader(facts, votes)
 
     def read(prompts, labels):
-        def answer(asker, prompt):
-            return reader(asker, prompt, labels)
-
-        return _each(server, facts, answer, prompts, limits.concurrency)
+        return each(prompts, lambda asker, prompt: reader(asker, prompt, labels))
 
     def write(prompts, decoding):
-        def answer(asker, prompt):
-            return ways.write(asker.ask, prompt, decoding)
+        return each(prompts, lambda x, prompt: ways.write(x.ask, prompt, decoding))
 
-        return _each(server, facts, answer, prompts, limits.concurrency)
+    return Labeler(name, identity, read, write)
 
-    return Labeler(f"{model} ({kind}, {way})", identity, read, write)
+
+def _way(facts, votes):
+    """What of the facts an answer depends on."""
+    more = {"top": {"top": facts.get("top")}, "votes": {"votes": votes}}
+    return {"kind": facts["kind"], "way": facts["way"]} | more.get(facts["way"], {})
 
 
 def _reader(facts, votes):
@@ -143,7 +153,7 @@ def estimate(prompts, asked, *, way="echo", votes=16, prices=None, count=None):
     return Estimate(calls, read, written, money.cost(prices, read, written))
 
 
-def _each(server, facts, answer, prompts, concurrency):
+def _each(server, facts, concurrency, prompts, answer):
     """Yields (index, result) as results arrive. When the caller stops, so do requests
     that wait; answers of those in flight are lost."""
     closing = threading.Event()

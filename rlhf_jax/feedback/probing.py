@@ -83,16 +83,16 @@ def _by_log_probs(server, kind, example, tried):
 
 def _names(server, facts, example, table, tried):
     """Whether the server tells of tokens that are named, likely or not."""
-    unlikely = next(x for x in _UNLIKELY if x not in table)
-    likely = max(table, key=table.get)
-    name = "logprob_token_ids"
+    unlikely = [token for token in _UNLIKELY if token not in table][:1]
+    likely, name = max(table, key=table.get), "logprob_token_ids"
     found = _attempt(
         server, facts, tried, name,
-        lambda x: ways.by_ids(x, facts, example, (unlikely, likely), {})(x.usage()),
+        lambda x: ways.by_ids(x, facts, example, (likely, *unlikely), {})(x.usage()),
     )  # fmt: skip
     if found is None:
         return False
-    if not found.told.all() or abs(found.logps[1] - table[likely]) > _SAME:
+    right = abs(found.logps[0] - table[likely]) <= _SAME
+    if not (unlikely and right and found.told.all()):
         tried[name] = "ignored: the tokens that were named are not told"
         return False
     return True

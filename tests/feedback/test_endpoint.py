@@ -18,7 +18,7 @@ pytest.importorskip("openai", reason="needs the extra [feedback]: the openai cli
 KEY = "sk-canary-0123456789abcdef"
 LABELS = (" A", " B", "1", "10")
 PROMPTS = [f"Question {number}: which of them?" for number in range(6)]
-QUICK = {"retries": 3, "backoff": 0.01, "timeout": 0.5}
+QUICK = {"retries": 3, "backoff": 0.01, "timeout": 10.0}
 FACTS = {
     "echo": {"kind": "completions", "way": "echo"},
     "ids": {"kind": "completions", "way": "ids", "top": 1},
@@ -28,9 +28,9 @@ FACTS = {
 }
 
 
-def a_labeler(server, way="echo", **options):
+def a_labeler(running, way="echo", **options):
     return endpoint.labeler(
-        "m", base_url=server.url, facts=FACTS[way], **(QUICK | options)
+        "m", base_url=running.url, facts=FACTS[way], **(QUICK | options)
     )
 
 
@@ -207,6 +207,13 @@ def test_a_system_message_is_for_chat():
         ]
 
 
+def test_a_server_that_moves_may_have_a_lasting_name():
+    with fake.serving() as one, fake.serving() as other:
+        assert a_labeler(one).identity["server"] == one.url
+        named = [a_labeler(x, server="ours").identity for x in (one, other)]
+    assert named[0] == named[1] and named[0] != a_labeler(one).identity
+
+
 def test_the_identity_tells_apart_what_answers_differently_and_nothing_else():
     with fake.serving() as running:
         plain = a_labeler(running).identity
@@ -234,11 +241,10 @@ def test_requests_and_tokens_a_minute_are_kept(limit):
         assert running.times[-1] - start >= 0.5
 
 
-def test_concurrency_is_what_was_asked_for():
-    with fake.serving(delay=0.2) as running:
-        start = time.monotonic()
-        read(a_labeler(running, "top", concurrency=6, timeout=5), PROMPTS, (" A",))
-        assert time.monotonic() - start < 6 * 0.2
+def test_as_many_requests_are_open_as_were_asked_for():
+    with fake.serving(delay=0.3) as running:
+        read(a_labeler(running, "top", concurrency=3), PROMPTS, (" A",))
+        assert 1 < running.most <= 3
 
 
 def test_a_budget_stops_the_job_and_says_so():
