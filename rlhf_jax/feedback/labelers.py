@@ -16,7 +16,8 @@ import numpy as np
 class Reading(NamedTuple):
     """What a labeler says of the labels that may follow one prompt.
 
-    A label is scored as a whole string, however many tokens it has.
+    A label is scored as a whole string, however many tokens it has. Labels exclude each
+    other: where "10" begins as "1" does, p("1") is that of a 1 without a 0 after it.
     """
 
     logps: np.ndarray  # [L] float64: log p(label | prompt) in nats; −inf: not told

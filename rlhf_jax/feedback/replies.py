@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlhf_jax import labeling
 from rlhf_jax.feedback.labelers import Reading
 from rlhf_jax.feedback.transport import Unusable
 
@@ -140,21 +141,16 @@ def agreed(scored):
 def reading(scored, usage):
     """The Reading of labels: a `Scored` each, or None for one that was not told.
 
-    `outside` is 1 − Σ p over labels of which none begins with another's tokens, and is
-    not known if a label was not told. Raises Unusable if the sum exceeds 1.
+    Labels exclude each other: where "10" is "1" and "0", p("1") is what is left of it
+    without a 0 after it (`labeling.exclusive`). `outside` is 1 − Σ p, and is not known
+    if a label was not told. Raises Unusable if the sum exceeds 1.
     """
     logps = np.array([-math.inf if x is None else x.logp for x in scored], np.float64)
     told = np.array([x is not None for x in scored])
-    paths = [None if x is None else x.tokens for x in scored]
-    heads = [
-        path is not None
-        and not any(
-            other is not None and len(other) < len(path) and path[: len(other)] == other
-            for other in paths
-        )
-        for path in paths
-    ]
-    inside = float(np.exp(logps[heads]).sum())
+    paths = [(i, None) if x is None else x.tokens for i, x in enumerate(scored)]
+    alone = np.asarray(labeling.exclusive(logps[None], paths)[0], np.float64)
+    logps = np.where(alone == np.float32(logps), logps, alone)  # most are as they were
+    inside = float(np.exp(logps).sum())
     if inside > 1 + 1e-2:
         raise Unusable(f"the labels' probabilities sum to {inside:.3g}")
     outside = max(0.0, 1.0 - inside) if told.all() else math.nan

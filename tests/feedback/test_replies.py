@@ -121,12 +121,14 @@ def test_a_reading_by_hand():
     assert reading[3:] == USAGE and reading.logps.dtype == np.float64
 
 
-def test_a_label_that_begins_with_another_is_inside_it():
+def test_a_label_that_begins_with_another_is_taken_out_of_it():
     """p("1") is that of "1" and whatever follows, so also of "10" where it has two
-    tokens; of one token, it is apart."""
+    tokens: what is left is no 10; of one token, it is apart."""
     one = Scored(("1",), math.log(0.5))
     within = replies.reading([one, Scored(("1", "0"), math.log(0.25))], USAGE)
     apart = replies.reading([one, Scored(("10",), math.log(0.25))], USAGE)
+    np.testing.assert_allclose(np.exp(within.logps), [0.25, 0.25], rtol=1e-6)
+    np.testing.assert_array_equal(apart.logps, np.log([0.5, 0.25]))
     assert within.outside == pytest.approx(0.5)
     assert apart.outside == pytest.approx(0.25)
 
