@@ -53,6 +53,17 @@ EXPECTED = {
             r"MA +0\.6: returned +\d\d% of the tax for +-?\d+% of the reward",
         ),
     ),
+    "rlaif": (
+        1,
+        (
+            r"shipped: harmless_base, .*summarization_rating",
+            r"<bos> compare\s+\w+ , \w+ (by|with) \w+ .* A : .* B : .*\s+better \?",
+            r"asked again: still 20 calls in the ledger",
+            r"swapping the candidates gives exactly 1 − p",
+            r"same slot in both orders \d\d%, of these the first [5-9]\d%",
+            r"learned from labeler  right on people's other pairs: [5-7]\d%",
+        ),
+    ),
     "library": (
         1,
         (
