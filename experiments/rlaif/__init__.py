@@ -100,13 +100,14 @@ CONFIG = Config(rl=options.RL(learning_rate=5e-4))
 
 def check(config):
     """Raises ValueError for misuse that the flags alone reveal."""
-    if config.dataset != "microworld" or config.reward != "train":
-        flag = "dataset" if config.dataset != "microworld" else "reward"
-        raise ValueError(
-            f"--{flag} {getattr(config, flag)}: the arms of this study are rewards of "
-            "the microworld; to train on a labeler's ratings of your own texts, use "
-            "experiments.rl --reward ai:..."
-        )
+    for flag in ("dataset", "reward", "suites", "other_text"):
+        value = getattr(config, flag)
+        if value != getattr(CONFIG, flag):
+            raise ValueError(
+                f"--{flag.replace('_', '-')} {value}: this study is of the microworld, "
+                "and its arms are rewards; to train on a labeler's ratings of your own "
+                "texts, use experiments.rl --reward ai:..."
+            )
     language.check(config, methods.table(config.algorithm))
 
 

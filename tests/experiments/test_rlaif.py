@@ -54,9 +54,10 @@ def test_what_is_claimed_is_about_rows_and_can_be_judged():
     assert {c.endpoint for c in rlaif.CLAIMS if not c.secondary} == {rlaif.PRIMARY}
 
 
-@pytest.mark.parametrize("flag", ["dataset", "reward"])
+@pytest.mark.parametrize("flag", ["dataset", "reward", "suites", "other_text"])
 def test_another_subject_is_refused_with_what_to_use(flag):
-    with pytest.raises(ValueError, match=f"--{flag} gold.*experiments.rl --reward ai:"):
+    name = flag.replace("_", "-")
+    with pytest.raises(ValueError, match=f"--{name} gold.*experiments.rl --reward ai:"):
         rlaif.check(dataclasses.replace(rlaif.CONFIG, **{flag: "gold"}))
 
 
