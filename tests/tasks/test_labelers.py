@@ -11,6 +11,8 @@ import pytest
 
 from rlhf_jax import labeling, microworld
 from rlhf_jax.algorithms import judging as learning
+from rlhf_jax.feedback import in_process, prompts
+from rlhf_jax.feedback import judging as text_judging
 from rlhf_jax.microworld import judging, reviews
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder
@@ -107,6 +109,43 @@ def test_swapping_the_candidates_turns_a_preference_round(world, model, params, 
     np.testing.assert_array_equal(one, 1 - np.asarray(other))
     same = labeling.average(*prefer(prompts, first, first))
     np.testing.assert_array_equal(same, 0.5)
+
+
+CRITIC = """
+name = "critic"
+version = 1
+summary = "Which of two reviews is better."
+kind = "pair"
+polarity = "better"
+labels = [" A", " B"]
+preamble = "<bos> compare"
+sample = "{context} A : {first} B : {second}"
+ending = "better ?"
+"""
+
+
+def test_a_prompt_in_words_to_any_labeler_has_the_same_answer(
+    tmp_path, world, model, params, asked
+):
+    """The way of users, through texts and a tokenizer, is the way of the study."""
+    (tmp_path / "critic.toml").write_text(CRITIC)
+    microworld.tokenizer.save(world, tmp_path)
+    tokenizer = microworld.tokenizer.load(tmp_path)
+    marks = ("<bos>", "<eos>", "<pad>", "review")
+
+    def words(tokens, mask):
+        rows = np.where(np.asarray(mask) != 0, tokens, world.pad_id)
+        texts = (world.decode(row).split() for row in rows)
+        return [" ".join(x for x in text if x not in marks) for text in texts]
+
+    labeler = in_process.labeler(model, params, tokenizer)
+    template = prompts.load(tmp_path / "critic.toml")
+    pairs = zip(*(words(*side) for side in asked), strict=True)
+    judged = text_judging.prefer(labeler, template, list(pairs))
+    prefer = labelers.preferences(world, model, params, parallel.layout())
+    p_ab, p_ba = prefer(*asked)
+    np.testing.assert_allclose(judged.p_ab, p_ab, atol=1e-5)
+    np.testing.assert_allclose(judged.p_ba, p_ba, atol=1e-5)
 
 
 def always_first(prompts, first, second):
