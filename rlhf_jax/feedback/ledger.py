@@ -233,13 +233,13 @@ def _append(connection, kind, call, result):
 
 def _call(labeler, kind, what, prompt, name, result, prices):
     """A row of the file."""
-    call, model = dict.fromkeys(_CALL), labeler.identity.get("model")
+    call = dict.fromkeys(_CALL)
     call |= {
         "request": name,
         "prompt_hash": _digest(prompt),
         "kind": kind,
         "labeler": labeler.name,
-        "model": model if isinstance(model, str) else labeler.name,
+        "model": str(labeler.identity.get("model", labeler.name)),
         "identity": _json(dict(labeler.identity)),
         "asked": _json(what),
         "prompt": json.dumps(prompt),  # a lone surrogate, too, can be stored

@@ -262,9 +262,9 @@ def create(spec, kind, *, source=None, dtype="float32", layout=None, flag="--rew
     if isinstance(source, Labeler):
         labeler = source
     elif spec.remote:
-        labeler = _behind(spec)
+        labeler, kind = _behind(spec)
         paid = prices.Prices(*spec.limits.prices) if spec.limits.prices else None
-        template = _for_chat(template, labeler.identity["endpoint"])
+        template = _for_chat(template) if kind == "chat" else template
     else:
         labeler, tokenizer = _here(spec, source, dtype, layout, flag)
         wrap = None if spec.raw else in_chat(template, tokenizer)
@@ -295,16 +295,17 @@ def _here(spec, source, dtype, layout, flag):
 
 
 def _behind(spec):
-    """The labeler behind a URL."""
+    """(labeler, kind of route) of a URL."""
     asked, limits = spec.endpoint, dataclasses.asdict(spec.limits)
     how = {"base_url": spec.where, "key_env": asked.key_env or None}
     how |= {"system": asked.system or None}
     facts = _facts(spec, lambda: endpoint.probe(
         asked.model, kind=asked.kind, **how, **limits
     ))  # fmt: skip
-    return endpoint.labeler(
+    made = endpoint.labeler(
         asked.model, facts=facts, votes=asked.votes, **how, **limits
     )
+    return made, facts["kind"]
 
 
 def _facts(spec, probe):
@@ -321,10 +322,8 @@ def _facts(spec, probe):
     return known[name]
 
 
-def _for_chat(template, kind):
+def _for_chat(template):
     """A template whose labels begin an assistant's turn, where none has a blank."""
-    if kind != "chat":
-        return template
     labels = tuple(label.lstrip() for label in template.labels)
     return dataclasses.replace(template, labels=labels)
 
