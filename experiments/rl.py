@@ -2,7 +2,8 @@
 
 Rows hold a column `prompt`, a text or a list of messages; other columns reach a reward
 function by name. The reward is a reward model's directory (one label, or the
-probability of --label), or a Python function of your own, TRL's signature:
+probability of --label), a language model's rating of every completion (d-RLAIF; see
+`tasks.judges`), or a Python function of your own, TRL's signature:
 
     # rewards.py
     def short(prompts, completions, **columns):
@@ -12,6 +13,8 @@ probability of --label), or a Python function of your own, TRL's signature:
         --reward rewards:short --algorithm rloo
     python -m experiments.rl --policy path/to/sft --dataset prompts.jsonl \\
         --reward runs/reward_model/<time>/model --elastic-reset --rl.reset-every 20
+    python -m experiments.rl --policy path/to/sft --dataset prompts.jsonl \\
+        --reward ai:path/to/labeler,template=helpful_rating --algorithm reinforce
 
 One method, one seed. The result is runs/rl/<time>/model, a directory that transformers
 opens; report.md says what was gained and at what drift: NLL of human text (--texts, or
@@ -25,7 +28,6 @@ a function or what `reward_model.train` returned:
 """
 
 import dataclasses
-import functools
 import math
 from typing import Literal
 
@@ -42,7 +44,7 @@ from rlhf_jax.studies import eval_steps, evaluators, policy_gradient
 from rlhf_jax.studies.interfaces import Method, Study, Unit, never
 from rlhf_jax.studies.task import Reward
 from rlhf_jax.studies.trainable import Trainable
-from rlhf_jax.tasks import classifiers, models, prompts, rows
+from rlhf_jax.tasks import classifiers, direct_feedback, judges, models, prompts, rows
 
 AXES = (axes.TEXT_NLL, axes.KL_INITIAL)
 
@@ -56,7 +58,9 @@ class Config(options.Base):
     dataset: str = ""
     """A hub name, a folder, or a file."""
     reward: str = ""
-    """A reward model's directory or hub name, or module:function."""
+    """A reward model's directory or hub name, module:function, or a labeler that rates:
+    ai:WHERE[,template=NAME][,shots=N]..., WHERE a language model, an endpoint's URL
+    (with model=NAME), or policy, the initial policy itself."""
     algorithm: Literal["ppo", "reinforce", "rloo", "grpo", "online_dpo"] = "ppo"
     """online_dpo: DPO on two fresh samples a prompt, the one that pays more is chosen.
     """
@@ -129,6 +133,13 @@ class Config(options.Base):
 CONFIG = Config()
 
 
+def check(config):
+    """Raises ValueError for misuse that the flags alone reveal."""
+    options.check(config, needed=("policy", "dataset", "reward"))
+    if judges.named(config.reward):
+        judges.of_reward(config.reward)
+
+
 def batches(config):
     """The row counts that devices share out."""
     rl = config.rl
@@ -177,7 +188,8 @@ def make_study(config, setting):
 
 def axes_of(config, task):
     """What is measured, in the units of the reward, with the corners of the flags."""
-    scaled = task.rewards["proxy"](config.seed).score is not None
+    reward = task.rewards["proxy"](config.seed)
+    scaled = reward.score is not None or reward.facts.get("scaled")
     measured = AXES if scaled else (*AXES, *axes.OWN_UNITS)
     return axes.with_corners(measured, dataclasses.asdict(config.corner))
 
@@ -203,15 +215,21 @@ def make_task(config, setting):
         texts=texts,
         temperature=config.temperature,
     )
-    reward = make_reward(config, given.reward, task, layout)
+    reward = make_reward(config, given.reward, task, layout, setting.folder)
     base = models.base(config.policy, given.policy)
     return dataclasses.replace(
         task, rewards={"proxy": lambda seed: reward}, facts={"base": base}
     )
 
 
-def make_reward(config, given, task, layout):
-    """What --reward names, or the function that was given."""
+def make_reward(config, given, task, layout, folder=None):
+    """What --reward names, or the function that was given.
+
+    folder: for the ledger of a labeler behind a URL.
+    """
+    if judges.named(given):
+        spec = judges.of_reward(given, folder)
+        return direct_feedback.create(spec, task, layout, dtype=config.dtype)
     if callable(given):
         return Reward(host=prompts.as_given(function.checked(given, config.reward)))
     if isinstance(given, str) and ":" in given:
@@ -228,6 +246,7 @@ def announce(config, study, layout):
     count, width = task.prompts.tokens.shape
     lines = [
         f"policy {config.policy}, reward {config.reward}, {config.label_of_method}",
+        *judged(task.rewards["proxy"](config.seed)),
         penalty(config),
         f"{count} prompts of up to {width} tokens, {len(task.eval_prompts.tokens)} "
         f"held out; responses of up to {config.response_length}, {rl.rows} a step",
@@ -261,6 +280,11 @@ def finish(config, done):
     return recipe.result(done, task.model, params, task.tokenizer)
 
 
+def judged(reward):
+    """Who judges, where a labeler pays."""
+    return [f"{reward.facts['judge']}"] if "judge" in reward.facts else []
+
+
 def penalty(config):
     """The KL penalty, for the reader."""
     rl = config.rl
@@ -277,7 +301,7 @@ def penalty(config):
 
 RECIPE = experiment.Experiment(
     name="rl",
-    check=functools.partial(options.check, needed=("policy", "dataset", "reward")),
+    check=check,
     study=make_study,
     announce=announce,
     finish=finish,

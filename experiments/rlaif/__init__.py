@@ -9,12 +9,18 @@ People who are no labelers judge who wins.
     python -m experiments.rlaif                       # microworld, minutes, offline
     python -m experiments.rlaif --methods all --worlds 15
 
+What a labeler was asked, what that cost and how much it looks at positions is read from
+its ledger:
+
+    python -m experiments.rlaif --ledger runs/label/<time>/ledger.sqlite
+
 Expected on the microworld: every kind of feedback beats the initial policy, the
 labelers' win rates by people's verdict stay below RLHF's, since critics like other
 things than people do.
 """
 
 import dataclasses
+import sys
 from typing import Literal
 
 from experiments import sentiment
@@ -185,4 +191,14 @@ EXPERIMENT = experiment.Experiment(
     batches=sentiment.batches,
     export=language.export,
 )
-main, run = experiment.entry_points(EXPERIMENT, CONFIG, __doc__)
+_study, run = experiment.entry_points(EXPERIMENT, CONFIG, __doc__)
+
+
+def main():
+    """The command: a study, or what a --ledger says."""
+    if "--ledger" in {word.partition("=")[0] for word in sys.argv[1:]}:
+        from experiments.rlaif import spent
+
+        spent.main()
+    else:
+        _study()

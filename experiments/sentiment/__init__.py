@@ -30,6 +30,7 @@ from rlhf_jax.reporting import claims, contrasts, held_out, recoveries
 from rlhf_jax.reporting import controls as negative_controls
 from rlhf_jax.reporting.claims import Claim
 from rlhf_jax.studies import methods, tables
+from rlhf_jax.tasks import judges
 from rlhf_jax.tasks import microworld as small_world
 from rlhf_jax.tasks import text as text_task
 
@@ -77,7 +78,8 @@ class Config(options.Language):
     policy: ranges.Text = "scratch:micro"
     """scratch:<preset> to pretrain one here, a model directory, or a hub name."""
     reward: ranges.Text = "train"
-    """train, gold, random, a model directory or hub name, or module:function."""
+    """train, gold, random, a model directory or hub name, module:function, or a labeler
+    that rates texts, ai:WHERE[,template=NAME]..., as in experiments.rl."""
     methods: tuple[str, ...] = methods.DEFAULT
     worlds: ranges.Count = 1
     """Microworlds, from --microworld.world on: each has a language, films and an
@@ -109,6 +111,7 @@ def check(config):
     """Raises ValueError for misuse that the flags alone reveal."""
     check_worlds(config)
     language.check(config)
+    check_labeler(config)
 
 
 def check_worlds(config):
@@ -117,6 +120,18 @@ def check_worlds(config):
         raise ValueError(
             f"--worlds {config.worlds}: --dataset {config.dataset} is one world; leave "
             "the flag out, and use --seeds"
+        )
+
+
+def check_labeler(config):
+    """Raises ValueError for a labeler that cannot be, or that has no text to read."""
+    if not judges.named(config.reward):
+        return
+    judges.of_reward(config.reward)
+    if config.dataset == "microworld":
+        raise ValueError(
+            f"--reward {config.reward}: labelers of the microworld are those of "
+            "experiments.rlaif; name texts with --dataset"
         )
 
 
@@ -149,7 +164,9 @@ def make_tasks(config, setting):
 def make_task(config, setting):
     """The task of one world."""
     reward = config.reward
-    if ":" in reward and not reward.startswith("scratch:"):
+    if judges.named(reward):
+        reward = judges.of_reward(reward, setting.folder)
+    elif ":" in reward and not reward.startswith("scratch:"):
         reward = function.load(reward)
     names = ("layout", "cache", "report", "signals")
     rest = {name: getattr(setting, name) for name in names}
@@ -208,6 +225,7 @@ def announce(config, study, layout):
         f"data      {task.facts['dataset']}: {prompts} prompts of up to {width} "
         f"tokens, responses of up to {task.sampling.max_new_tokens}",
         f"reward    {config.reward}",
+        *judged(task),
         f"methods   {', '.join(tables.listed(study.methods))}",
         f"run       {config.worlds} world(s) × {config.seeds} seeds × {config.steps} "
         f"iterations × {rl.rows} samples on {len(layout.devices)} "
@@ -217,6 +235,11 @@ def announce(config, study, layout):
         *(f"layout    {line}" for line in layout.describe(task.params)),
         *(f"preset    {line}" for line in presets.describe(config, PRESETS)),
     )
+
+
+def judged(task):
+    """Who judges, where a labeler pays."""
+    return [f"labeler   {task.facts['judge']}"] if "judge" in task.facts else []
 
 
 def finish(config, done):

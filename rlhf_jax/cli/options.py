@@ -254,7 +254,7 @@ _NEEDED = {
     "model": "a model directory or a name on the hub",
     "policy": "a model directory or a name on the hub",
     "dataset": "a hub name, a folder, or a .jsonl, .json, .csv or .parquet file",
-    "reward": "a reward model's directory, or module:function",
+    "reward": "a reward model's directory, module:function, or ai:LABELER",
 }
 
 

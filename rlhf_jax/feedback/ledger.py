@@ -68,7 +68,7 @@ def open_file(path):
     """
     ledger = Ledger(pathlib.Path(path))
     ledger.path.parent.mkdir(parents=True, exist_ok=True)
-    with _connection(ledger) as connection:
+    with connected(ledger) as connection:
         (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise sqlite3.DatabaseError(state)
@@ -96,7 +96,7 @@ def _create(connection):
 
 
 @contextlib.contextmanager
-def _connection(ledger):
+def connected(ledger):
     """A connection in autocommit; what SQLite cannot read is one clear ValueError."""
     try:
         opened = sqlite3.connect(
@@ -173,7 +173,7 @@ def missing(ledger, labeler, prompts, asked):
     """
     kind, what = _asked(asked)
     names = {request(labeler.identity, kind, p, what): p for p in prompts}
-    with _connection(ledger) as connection:
+    with connected(ledger) as connection:
         known = {name for name, _ in _recorded(connection, kind, names)}
     return [prompt for name, prompt in names.items() if name not in known]
 
@@ -185,7 +185,7 @@ def _answers(ledger, labeler, prompts, asked, prices, ask):
     for index, prompt in enumerate(prompts):
         name = request(labeler.identity, kind, prompt, what)
         places.setdefault(name, []).append(index)
-    with _connection(ledger) as connection:
+    with connected(ledger) as connection:
         new = set(places)
         for name, result in _recorded(connection, kind, places):
             new.discard(name)
@@ -274,7 +274,7 @@ def _result(kind, call):
 
 def summary(ledger):
     """{model: Spent} of all calls, failed and repeated ones too, models by name."""
-    with _connection(ledger) as connection:
+    with connected(ledger) as connection:
         sums = connection.execute(
             "SELECT model, count(*), count(*) - count(failure), "
             "total(prompt_tokens), total(completion_tokens), total(cost) "
@@ -305,7 +305,7 @@ def records(ledger, *, calls=False):
     query += "GROUP BY request ORDER BY request"
     if calls:
         query = f"SELECT {columns} FROM calls ORDER BY id"
-    with _connection(ledger) as connection:
+    with connected(ledger) as connection:
         rows = connection.execute(query).fetchall()
     parsed = ("identity", "asked", "prompt", "logps", "told", "text")
     return [

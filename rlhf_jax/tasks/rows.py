@@ -18,8 +18,7 @@ def read(dataset, data, *, needed=()):
     in `cli.options.Data`; needed: columns that both must have, by default those
     of a known kind.
     """
-    renames = _renames(data.columns)
-    columns = {**{name: name for name in needed}, **renames} or None
+    columns = {**{name: name for name in needed}, **renames(data.columns)} or None
     rows = load(dataset, split=data.split, columns=columns)
     if data.eval_split is None and data.eval_dataset is None:
         return hold_out(rows, data.eval_rows)
@@ -97,14 +96,14 @@ def _dataset(rows):
     return datasets.Dataset.from_list(rows)
 
 
-def _renames(columns):
+def renames(columns):
     """{needed: present} from words such as "prompt=question"."""
-    renames = {}
+    found = {}
     for text in columns:
         needed, equals, present = text.partition("=")
         if not (needed and equals and present):
             raise ValueError(
                 f"--data.columns {text}: write needed=yours, as prompt=question"
             )
-        renames[needed] = present
-    return renames
+        found[needed] = present
+    return found

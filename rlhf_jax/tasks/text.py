@@ -16,7 +16,7 @@ from rlhf_jax.data import bpe, sources, tokenization
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
 from rlhf_jax.studies.task import Joined, Reward, Task
-from rlhf_jax.tasks import chat, classifiers, pretraining
+from rlhf_jax.tasks import chat, classifiers, direct_feedback, judges, pretraining
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ def create(config, dataset, policy, reward, *, layout, cache, report, signals=No
 
     Args: dataset: a hub name, folder or file with a column `text`; policy: a model
     directory or hub name, or "scratch:<preset>"; reward: "train", a model directory or
-    hub name, or a host function; report as in `tasks.microworld`.
+    hub name, a `judges.Spec`, or a host function; report as in `tasks.microworld`.
     """
     model, params, tokenizer = _policy(
         config, dataset, policy, layout, cache, report, signals
@@ -119,24 +119,25 @@ def create(config, dataset, policy, reward, *, layout, cache, report, signals=No
         counts = (min(len(test), config.test_rows),) * 2
         rest = _measured(config, tokenizer, model, test, *counts)
         task = dataclasses.replace(task, test=dataclasses.replace(task, **rest))
+    facts = {"own units": config.raw_reward}
     if reward == "train":
         rewards, truth = classifiers.trained(
             config, dataset, task, layout, report, signals
         )
-        own_units = config.raw_reward
     else:
         given, truth = _given(config, reward, task, layout), None
         rewards = {"proxy": functools.partial(_constant, given)}
-        own_units = given.score is None or config.raw_reward
+        scaled = given.score is not None or given.facts.get("scaled")
+        facts = {**given.facts, "own units": config.raw_reward or not scaled}
     test = task.test and dataclasses.replace(task.test, rewards=rewards)
-    facts = {**task.facts, "own units": own_units}
-    return dataclasses.replace(
-        task, rewards=rewards, truth=truth, test=test, facts=facts
-    )
+    made = {"rewards": rewards, "truth": truth, "test": test}
+    return dataclasses.replace(task, **made, facts=task.facts | facts)
 
 
 def _given(config, reward, task, layout):
-    """The `Reward` of a host function, or of a model directory or hub name."""
+    """The `Reward` of a labeler, of a host function, or of a model by its name."""
+    if isinstance(reward, judges.Spec):
+        return direct_feedback.create(reward, task, layout, raw=config.raw_reward)
     if callable(reward):
         return Reward(host=reward)
     return classifiers.loaded(

@@ -11,6 +11,7 @@ import pytest
 
 from experiments import (
     generate,
+    label,
     pivot_translation,
     preference,
     reward_model,
@@ -25,6 +26,7 @@ from experiments.throughput import benchmark
 
 GIVEN = {
     generate: "--model m --prompts a",
+    label: "--labeler m --dataset d",
     sft: "--model m --dataset d",
     reward_model: "--model m --dataset d",
     preference: "--model m --dataset d",
@@ -56,6 +58,8 @@ NUMBERS = (
     (sft, "--data.length 0", "a whole number of at least 1"),
     (reward_model, "--margin inf", "a finite number of at least 0"),
     (reward_model, "--margin -1", "a number of at least 0"),
+    (label, "--shots -1", "a whole number of at least 0"),
+    (label, "--limits.budget-tokens 0", "a number above 0, or inf"),
     (preference, "--beta nan", "a number above 0"),
     (preference, "--label-smoothing 0.6", "a number of at least 0 and below 0.5"),
     (preference, "--label-smoothing -1", "a number of at least 0 and below 0.5"),
@@ -111,6 +115,7 @@ CONTRADICTIONS = (
     (sft, "--lora.alpha 8.0 --lora.rank 0"),
     (sft, "--data.split train --data.eval-split train"),
     (sft, "--dataset d --data.eval-dataset d"),
+    (label, "--samples 2 --no-chain-of-thought"),
     (preference, "--loss ipo --label-smoothing 0.1"),
     (preference, "--elastic-reset.every 9 --fit.steps 5"),
     (preference, "--elastic-reset.every 0 --elastic-reset.decay 0.9"),

@@ -5,6 +5,7 @@ import types
 
 import datasets
 import directories
+import judging_labelers
 import numpy as np
 import pytest
 import tiny_models
@@ -13,11 +14,12 @@ import transformers
 
 from rlhf_jax import huggingface
 from rlhf_jax.data import sources
+from rlhf_jax.feedback import prompts
 from rlhf_jax.models import decoder
 from rlhf_jax.runtime.parallel import data
 from rlhf_jax.studies import evaluators
 from rlhf_jax.studies.interfaces import Run, Unit
-from rlhf_jax.tasks import classifiers, text
+from rlhf_jax.tasks import classifiers, direct_feedback, judges, text
 
 LETTERS = "abcdefg"
 WORDS = ("<s>", "<pad>", "</s>", "<unk>", *LETTERS, "\n\n")
@@ -297,6 +299,34 @@ def test_a_reward_in_the_policys_tokens_is_scaled_unless_asked_raw(
     task = create(folder, policy, reward, raw_reward=raw)
     gain, bias = task.rewards["proxy"](0).frozen[1]
     assert (float(gain) == 1.0 and float(bias) == 0.0) == raw
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_labelers_rating_is_scaled_unless_asked_raw(raw, folder, policy, monkeypatch):
+    asked = []
+
+    def one_to_ten(prompt):
+        count = prompt.count(" a") + 2 * prompt.count(" b")
+        return np.eye(10)[count % 10] * 0.9 + 0.01
+
+    made = judging_labelers.labeler(one_to_ten, asked)
+    template = prompts.load("helpful_rating")
+    judge = judges.Judge(made, template, 0, None, None)
+    monkeypatch.setattr(judges, "create", lambda *_, **__: judge)
+    task = create(folder, policy, judges.Spec("m", scale=12), raw_reward=raw)
+    assert task.facts["own units"] == raw and "a function" in task.facts["judge"]
+    reward = task.rewards["proxy"](0)
+    assert len(asked) == 12 * (not raw) and reward.score is None
+    answers = read(task.prompts)[:5]
+    found = np.array(reward.host(answers, answers))
+    plain = direct_feedback.rated(judge)(answers, answers)
+    if raw:
+        np.testing.assert_array_equal(found, plain)
+    else:
+        p = np.array([one_to_ten(prompt) for prompt in asked[:12]])
+        scores = (p @ np.arange(1, 11) / p.sum(1) - 5.5) / 4.5
+        expected = (plain - scores.mean()) / scores.std()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_golden_policy_is_what_these_tests_take_it_for(policy):

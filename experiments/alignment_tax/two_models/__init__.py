@@ -33,7 +33,7 @@ from rlhf_jax.benchmarks import suites
 from rlhf_jax.cli import command, experiment, options
 from rlhf_jax.huggingface import comparable
 from rlhf_jax.runtime import parallel, progress, provenance
-from rlhf_jax.tasks import models
+from rlhf_jax.tasks import judges, models
 
 _Inside = Annotated[float, ranges.Range(above=0, below=1)]
 _Beyond = Annotated[float, ranges.Range(above=1, at_most=2)]
@@ -87,7 +87,8 @@ class Config:
     response_length: ranges.Count = 64
     temperature: ranges.Positive = 1.0
     reward: str = ""
-    """A reward model's directory or hub name, or module:function."""
+    """A reward model's directory or hub name, module:function, or ai:LABELER..., as in
+    experiments.rl."""
     label: ranges.Natural = 1
     """The class that pays, where the reward is a classifier of several."""
     families: tuple[_Family, ...] = tuple(merges.FAMILIES)
@@ -161,6 +162,8 @@ def check(config):
         if not getattr(config, name):
             raise ValueError(f"--{name} is needed: {what}")
     options.check(config)
+    if judges.named(config.reward):
+        judges.of_reward(config.reward)
     if config.method is not None:
         family = merges.named(config.method).family
         if family == "hma" and config.prompts is None:

@@ -18,7 +18,7 @@ from rlhf_jax.feedback import function
 from rlhf_jax.studies import heterogeneous, scoring
 from rlhf_jax.studies.task import Reward
 from rlhf_jax.studies.trainable import Trainable
-from rlhf_jax.tasks import models, prompts, rows
+from rlhf_jax.tasks import judges, models, prompts, rows
 from rlhf_jax.types import Prompts, Tokens
 
 _ROWS = 32  # compared with `before` at a time
@@ -79,7 +79,8 @@ def read(config, tokenizer):
         given = rows.sample(given, config.prompt_count)
     reward = config.reward or None
     if reward is not None and ":" in reward:
-        function.load(reward)
+        if not judges.named(reward):
+            function.load(reward)
     elif reward is not None:
         reward = models.read("--reward", reward)
     return Asked(asked, texts, given, reward)

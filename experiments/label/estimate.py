@@ -1,0 +1,80 @@
+"""What a labelling job will ask, before it asks: calls, tokens, money."""
+
+from rlhf_jax.data import tokenization
+from rlhf_jax.feedback import endpoint, prompts
+from rlhf_jax.reporting import markdown
+
+
+def texts(rows, template, config, wrap):
+    """(prompts that rationales follow, prompts that labels follow), both orders.
+
+    The second lack the rationales, which nobody has written yet. Raises ValueError
+    where the template cannot be asked so.
+    """
+    asks, reads = [], []
+    for context, first, second in rows.pairs:
+        for one, other in ((first, second), (second, first)):
+            values = {"context": context, "first": one, "second": other}
+            values["shots"] = config.shots
+            if config.chain_of_thought:
+                asks.append(prompts.ask_rationale(template, **values))
+            reads.append(prompts.render(template, **values))
+    if wrap is not None:
+        asks, reads = list(map(wrap, asks)), list(map(wrap, reads))
+    return asks, reads
+
+
+def calls(rows, config):
+    """The number of answers that the job needs."""
+    each = 2 * config.samples if config.chain_of_thought else 1
+    return 2 * len(rows.pairs) * each
+
+
+def estimate(asks, reads, template, config, way, count=None):
+    """`endpoint.Estimate` of the whole job, read in one of `endpoint`'s ways."""
+    prices, decoding = config.limits.prices, config.decoding
+    how = {"prices": prices, "count": count}
+    found = endpoint.estimate(reads, template.labels, way=way, **how)
+    parts = [found]
+    if config.chain_of_thought:
+        # Each of the rationales is read again, with its label after it.
+        written = endpoint.estimate(asks, decoding, **how)
+        again = written._replace(
+            calls=0,
+            prompt_tokens=written.completion_tokens,
+            completion_tokens=0,
+            money=0.0
+            if prices is None
+            else written.completion_tokens * prices[0] / 1e6,
+        )
+        parts = [written, again, found] * config.samples
+    return endpoint.Estimate(*map(sum, zip(*parts, strict=True)))
+
+
+def lines(rows, spec, template, config, tokenizer, wrap):
+    """The estimate in lines for people."""
+    asks, reads = texts(rows, template, config, wrap)
+    count = None
+    if tokenizer is not None:
+
+        def count(text):
+            return len(tokenization.encode(tokenizer, [text])[0])
+
+    ways = {"in one call a prompt": "top"}
+    if spec.remote and spec.endpoint.kind == "chat":
+        ways["by samples, without log-probs"] = "votes"
+    elif spec.remote:
+        ways["by echo, a call a label"] = "echo"
+    said = [f"{markdown.count(len(rows.pairs), 'pair')}, each in both orders"]
+    for name, way in ways.items():
+        found = estimate(asks, reads, template, config, way, count)
+        cost = f", {found.money:.2f} in money" * (config.limits.prices is not None)
+        rough = "" if count is not None else "about "
+        said.append(
+            f"labels {name}: {markdown.integer(found.calls)} calls, "
+            f"{rough}{markdown.integer(found.prompt_tokens)} tokens read and at most "
+            f"{markdown.integer(found.completion_tokens)} written{cost}"
+        )
+    if count is None:
+        said.append("tokens are estimated from above, a token for three bytes")
+    return said
