@@ -68,7 +68,8 @@ def lines(rows, spec, template, config, tokenizer, wrap):
     said = [f"{markdown.count(len(rows.pairs), 'pair')}, each in both orders"]
     for name, way in ways.items():
         found = estimate(asks, reads, template, config, way, count)
-        cost = f", {found.money:.2f} in money" * (config.limits.prices is not None)
+        cost = f", {markdown.number(found.money)} in money"
+        cost *= config.limits.prices is not None
         rough = "" if count is not None else "about "
         said.append(
             f"labels {name}: {markdown.integer(found.calls)} calls, "

@@ -2,15 +2,19 @@
 
 import json
 import os
+import sys
 
 import judging_labelers
 import numpy as np
 import pytest
 import small_recipes
 
-from experiments import label, reward_model
+from experiments import label, reward_model, rlaif
 from experiments.rlaif import spent
+from rlhf_jax import huggingface
+from rlhf_jax.cli import options
 from rlhf_jax.feedback import ledger, pairings
+from rlhf_jax.tasks import pairs
 
 pytest.importorskip("transformers")
 ROWS = [
@@ -115,25 +119,26 @@ def test_a_chain_of_thought_is_kept_for_both_orders(tmp_path):
     for row in made.rows:
         assert row["rationales_ab"] == row["rationales_ba"] == thoughts
     assert made.results["spent"]["a function"]["calls"] == 2 * 2 * 4
-    (lines,) = pairings.probabilities(made_ledger(tmp_path)).values()
-    p_ab, p_ba = (sorted(row[x] for row in made.rows) for x in ("p_ab", "p_ba"))
-    # A row's slots are those of its chosen text, the ledger's of the data's first.
-    given = {tuple(np.round(pair, 5)) for pair in zip(*lines, strict=True)}
-    mine = {tuple(np.round((r["p_ab"], r["p_ba"]), 5)) for r in made.rows[:1]}
-    assert mine <= given and len(given) == 2 and p_ab != p_ba
+    book = ledger.open_file(tmp_path / "ledger.sqlite")
+    ((p_ab, p_ba),) = pairings.probabilities(book).values()
+    # The gap of a pair is the same whichever of its texts is called the first.
+    gaps = [abs(row["p_ab"] + row["p_ba"] - 1) for row in made.rows]
+    np.testing.assert_allclose(np.sort(abs(p_ab + p_ba - 1)), np.sort(gaps), atol=3e-6)
 
 
-def made_ledger(folder):
-    return ledger.open_file(folder / "ledger.sqlite")
-
-
-def test_a_ledger_tells_what_was_spent_and_how_biased_the_judge_was(tmp_path):
+def test_a_ledger_tells_what_was_spent_and_how_biased_the_judge_was(
+    tmp_path, monkeypatch, capsys
+):
     labels(tmp_path, judging_labelers.fails("Say two"), dataset=ROWS[:2])
     name, *lines = spent.read(tmp_path / "ledger.sqlite")
     text = "\n".join(lines)
     assert name == "a function" and "4 calls, 2 answered, 2 failed" in text
     assert "failed 2 times: timed out" in text
     assert "p_ba)| 0.200, beyond 0.1 in 100% of 1 pairs" in text
+    command = ["rlaif", "--ledger", str(tmp_path / "ledger.sqlite")]
+    monkeypatch.setattr(sys, "argv", command)
+    rlaif.main()
+    assert "4 calls, 2 answered, 2 failed" in capsys.readouterr().out
     with pytest.raises(ValueError, match="--ledger .*none: there is no such file"):
         spent.read(tmp_path / "none")
 
@@ -142,18 +147,22 @@ def test_soft_labels_are_those_of_a_reward_model(tmp_path):
     model = small_recipes.model(tmp_path)
     rows = [row | {"prompt": f"{i} {row['prompt']}"} for row in ROWS for i in range(4)]
     labels(tmp_path / "labels", dataset=rows)
+    dataset = str(tmp_path / "labels" / "labels.jsonl")
+    network, _, words = huggingface.load(model)
+    train, held, _ = pairs.read(dataset, options.Data(), network, words)
+    read = np.concatenate([train.pairs.preference, held.pairs.preference])
+    soft = [row["preference"] for row in written(tmp_path / "labels")]
+    np.testing.assert_allclose(np.sort(read), np.sort(soft))
+    assert min(soft) == 0.5 and 0.5 < max(soft) < 1
     judge = reward_model.train(
         model=model,
-        dataset=str(tmp_path / "labels" / "labels.jsonl"),
+        dataset=dataset,
         fit={"steps": 1, "rows": 4},
         output=str(tmp_path / "judge"),
         devices=1,
         quiet=True,
     )
-    start = next(r for r in judge.records if "eval/phase" in r)
-    # Bradley–Terry on soft labels: with a margin near 0 it is log 2 whatever they are,
-    # and hard labels are told apart by the gradient alone.
-    assert start["eval/loss"] == pytest.approx(np.log(2), abs=0.3)
+    assert np.isfinite(judge.metrics["eval/loss"])
 
 
 def test_a_dry_run_asks_nothing_and_writes_nothing(tmp_path):
