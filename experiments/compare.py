@@ -108,7 +108,8 @@ def run(config):
     if config.pool:
         check_seeds(by_run)
     by_run = selected(by_run, config)
-    kind, declarations = kind_of(by_run), declared(config.claims)
+    kind, reread = kind_of(by_run), reporting(config.claims)
+    declarations = () if reread else declared(config.claims)
     records, labels = joined(by_run, pool=config.pool, labels=kind.labels)
     axes = shared_axes(by_run, (*kind.axes, *suites(folders)))
     now = time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -136,7 +137,7 @@ def run(config):
         notes=notes(folders, config.methods),
         panels=kind.panels,
     )
-    if reread := getattr(declaring(config.claims), "in_families", None):
+    if reread:
         records, changes = reread(records)
         about = dataclasses.replace(about, **changes)
     summary = report.write(output, records, about, rows=rows)
@@ -226,11 +227,14 @@ def declared(experiment):
     return getattr(declaring(experiment), "CLAIMS", ())
 
 
-def declaring(experiment):
-    """The module of an experiment that declares claims, None for None.
+def reporting(experiment):
+    """`as_reported(records) -> (records, fields of a Report)` of an experiment whose
+    report is one of its own; None for the others."""
+    return getattr(declaring(experiment), "as_reported", None)
 
-    One that reads the records of settings as families has `in_families`.
-    """
+
+def declaring(experiment):
+    """The module of an experiment that declares claims, None for None."""
     if experiment is None:
         return None
     try:
@@ -240,7 +244,7 @@ def declaring(experiment):
     if not hasattr(module, "CLAIMS"):
         raise ValueError(
             f"--claims {experiment}: no experiment of that name declares claims; "
-            "sentiment, alignment_tax, pivot_translation and stack_exchange do"
+            "sentiment, alignment_tax, rlaif, pivot_translation and stack_exchange do"
         )
     return module
 

@@ -125,7 +125,7 @@ def make_study(config, setting):
     )
 
 
-def in_families(records, axes=MEASURED):
+def as_reported(records, axes=MEASURED):
     """(records of families, what a `Report` of them has) of the records of settings.
 
     A family is read where all of its settings were run.
@@ -154,7 +154,7 @@ def in_families(records, axes=MEASURED):
 
 def finish(config, done):
     """Writes the report about families; returns the run folder."""
-    records, about = in_families(done.records, done.study.axes)
+    records, about = as_reported(done.records, done.study.axes)
     experiment.report(
         config,
         done._replace(records=records),

@@ -30,7 +30,7 @@ from rlhf_jax.cli import experiment, language, options
 from rlhf_jax.evaluation import axes
 from rlhf_jax.reporting import claims
 from rlhf_jax.reporting.claims import Claim
-from rlhf_jax.studies import evaluators
+from rlhf_jax.studies import evaluators, tables
 from rlhf_jax.tasks import ai_feedback, labelers
 
 # Rewards differ between methods: that of people's labels is drawn for all of them.
@@ -155,17 +155,30 @@ def make_study(config, setting):
     )
 
 
+def as_reported(records, axes=MEASURED):
+    """(records, what a `Report` of them has) of one run, or of several together."""
+    rows = methods.table()
+    ran = {record["method"] for record in records}
+    return records, {
+        "title": "AI feedback: reward against drift, and who wins",
+        "question": __doc__.split("\n\n")[0],
+        "axes": axes,
+        "labels": tables.labels(rows),
+        "claims": claims.possible(CLAIMS, ran, axes),
+        "sections": sections.SECTIONS,
+        "pictures": pictures.OF_REPORT,
+    }
+
+
 def finish(config, done):
     """Writes the report and prints its table; returns the run folder."""
     matches = sections.of_matches(sections.matches(done))
+    _, about = as_reported(done.records, done.study.axes)
     experiment.report(
         config,
         done,
-        title="AI feedback: reward against drift, and who wins",
-        question=__doc__.split("\n\n")[0],
         scope="this microworld and these models",
-        sections=(matches, *sections.SECTIONS),
-        pictures=pictures.OF_REPORT,
+        **(about | {"sections": (matches, *about["sections"])}),
         notes=(*NOTES, *language.notes(config, done.study)),
     )
     return done.folder
