@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments import results
 from experiments.pivot_translation import methods as game
-from experiments.results import tax
+from experiments.results import ai, tax
 from experiments.sentiment import ablations as ablation_pairs
 from rlhf_jax.evaluation import axes as axes_
 from rlhf_jax.evaluation import units
@@ -59,6 +59,8 @@ def texts():
         "worlds": worlds(),
         "alignment_tax.verdicts": verdicts("alignment_tax", tax.LABELS, both=True),
         **{f"alignment_tax.{key}": text for key, text in tax.texts().items()},
+        "rlaif.verdicts": verdicts("rlaif", ai.LABELS, both=True),
+        **{f"rlaif.{key}": text for key, text in ai.texts().items()},
         "files": files(),
         "speed": speed(),
         "smollm2": smollm2(),
@@ -128,15 +130,18 @@ def verdicts(name, labels=methods.LABELS, *, both=False):
 
     both: whether the method that is said to be better is named in every row.
     """
-    kept, rows = results.load(name).summary, []
+    recorded, rows = results.load(name), []
+    kept = recorded.summary
     for row in kept["verdicts"]:
         if row["secondary"]:
             continue
         rival = labels[row["other"]]
-        rival = f"{labels[row['method']]} better than {rival}" if both else rival
-        cells = [rival, markdown.number(row["smallest_effect"]), *[""] * 3]
+        than = "≈" if row["kind"] == "equal" else "better than"
+        rival = f"{labels[row['method']]} {than} {rival}" if both else rival
+        scale = endpoints.parse(row["endpoint"], recorded.axes).scale
+        cells = [rival, markdown.number(row["smallest_effect"], scale), *[""] * 3]
         if row["mean"] is not None:
-            cells[2] = markdown.interval(row)
+            cells[2] = markdown.interval(row, scale)
             alike = row["intraclass"]
             alike = None if alike in (None, "nan") or np.isnan(alike) else alike
             cells[3:] = [markdown.number(x) for x in (row["p_holm"], alike)]
