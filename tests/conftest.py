@@ -31,6 +31,18 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+# A compiled program maps memory some sixteen times, and Linux allows a process 65,530
+# mappings: one that holds too many programs dies while it compiles the next one.
+_MAPPINGS, _MOST = pathlib.Path("/proc/self/maps"), 25_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    yield
+    if _MAPPINGS.exists() and len(_MAPPINGS.read_bytes().splitlines()) > _MOST:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
