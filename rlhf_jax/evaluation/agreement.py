@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+
+from rlhf_jax.evaluation import statistics
 
 
 class Agreement(NamedTuple):
@@ -22,10 +23,8 @@ def agreement(preferences, given, *, level=0.95):
 
     Lee et al. 2023, "RLAIF vs. RLHF", arXiv:2309.00267, section 2.3: a soft preference
     is for its larger side. A tie counts ½, as a coin would on average; since it varies
-    less, the interval is then a little wide. It speaks of other pairs of the kind, with
-    this judge (Wilson 1927):
-
-        (s + z²/2N ± z √(s(1 − s)/N + z²/4N²)) / (1 + z²/N)
+    less, the interval (`statistics.wilson`) is then a little wide. It speaks of other
+    pairs of the kind, with this judge.
 
     Args:
       preferences: [N] p(first is better); NaN where the judge has no answer.
@@ -45,15 +44,7 @@ def agreement(preferences, given, *, level=0.95):
             raise ValueError(f"give probabilities of pairs, at least one: {values}")
     credit = (1 + np.sign(p[both] - 0.5) * np.sign(q[both] - 0.5)) / 2
     share, count = float(credit.mean()), int(both.sum())
-    low, high = _wilson(share, count, level)
+    _, low, high = statistics.wilson(share, count, level=level)
     return Agreement(
         share, low, high, count, int((credit == 0.5).sum()), int((~both).sum())
     )
-
-
-def _wilson(share, count, level):
-    z = float(special.ndtri((1 + level) / 2))
-    center = share + z**2 / (2 * count)
-    half = z * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
-    scale = 1 + z**2 / count
-    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)

@@ -59,6 +59,21 @@ def t_interval(values, *, level=0.95):
     return Interval(mean, mean - float(half), mean + float(half))
 
 
+def wilson(share, count, *, level=0.95):
+    """(s + z²/2N ± z √(s(1 − s)/N + z²/4N²)) / (1 + z²/N): the score interval of a
+    share s of N trials, within [0, 1] (Wilson 1927).
+
+    Exact in its counts where every trial is 0 or 1, and wider than needed where some
+    lie between, since what is in [0, 1] with mean m varies by at most m(1 − m).
+    """
+    z2 = special.ndtri((1 + level) / 2) ** 2
+    scale = 1 + z2 / count
+    center = (share + z2 / (2 * count)) / scale
+    half = (z2 * (share * (1 - share) / count + z2 / (4 * count**2))) ** 0.5 / scale
+    low, high = max(0.0, float(center - half)), min(1.0, float(center + half))
+    return Interval(float(share), low, high)
+
+
 def sign_flip(differences):
     """P(|Σ ε_i d_i| ≥ |Σ d_i|), each sign ε_i a fair coin: a two-sided p-value.
 

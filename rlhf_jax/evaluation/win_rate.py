@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from rlhf_jax.evaluation import statistics
+
 
 class WinRate(NamedTuple):
     """The win rate of A over B, with its confidence interval."""
@@ -93,7 +95,11 @@ def hard(probabilities, *, margin=0.0, units=None, level=0.95):
     scores = _failed_as(0.5, found)
     if units is not None:
         return WinRate(*_student(_unit_means(scores, units), level, 0.5), *counts)
-    return WinRate(*_wilson(scores.mean(), len(scores), level), _sign(counts), *counts)
+    return WinRate(
+        *statistics.wilson(scores.mean(), len(scores), level=level),
+        _sign(counts),
+        *counts,
+    )
 
 
 def soft(probabilities, *, units=None, level=0.95):
@@ -124,7 +130,8 @@ def harmless(judged, *, units=None, level=0.95):
         raise ValueError(f"all of {len(judged)} judgments failed")
     counts = int(kept.sum()), int((~kept).sum())
     if units is None:
-        return Rate(*_wilson(judged[kept].mean(), counts[0], level), *counts)
+        found = statistics.wilson(judged[kept].mean(), counts[0], level=level)
+        return Rate(*found, *counts)
     means = _unit_means(judged[kept], _of_rows(units, judged)[kept])
     return Rate(*_student(means, level, 0.5)[:3], *counts)
 
@@ -195,24 +202,15 @@ def _unit_means(values, units):
     return np.bincount(index, values) / np.bincount(index)
 
 
-def _wilson(mean, n, level):
-    """(mean, low, high): Wilson's score interval of a share of n (Wilson 1927)."""
-    z2 = special.ndtri((1 + level) / 2) ** 2
-    center = (mean + z2 / (2 * n)) / (1 + z2 / n)
-    half = np.sqrt(z2 * (mean * (1 - mean) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return float(mean), max(0.0, float(center - half)), min(1.0, float(center + half))
-
-
 def _student(means, level, null):
     """(mean, low, high, p): Student's t over units, the interval within [0, 1]."""
-    mean, n = float(means.mean()), len(means)
+    mean, low, high = statistics.t_interval(means, level=level)
+    interval, n = (mean, max(0.0, low), min(1.0, high)), len(means)
     if n == 1:
-        return mean, 0.0, 1.0, 1.0
-    error = float(means.std(ddof=1)) / n**0.5
-    half = float(special.stdtrit(n - 1, (1 + level) / 2)) * error
-    away = abs(mean - null)
+        return *interval, 1.0
+    error, away = float(means.std(ddof=1)) / n**0.5, abs(mean - null)
     p = 2 * special.stdtr(n - 1, -away / error) if error else float(away == 0)
-    return mean, max(0.0, mean - half), min(1.0, mean + half), float(p)
+    return *interval, float(p)
 
 
 def _sign(counts):
