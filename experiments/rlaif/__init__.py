@@ -148,7 +148,6 @@ def make_study(config, setting):
     return dataclasses.replace(
         study,
         axes=measured,
-        evaluators=(*study.evaluators, by_world(measures.wins)),
         at_start=(*study.at_start, by_world(measures.labelers)),
         at_end=(*study.at_end, models),
         claims=claims.possible(CLAIMS, study.methods, measured),

@@ -2,13 +2,11 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 
 from rlhf_jax import labeling
-from rlhf_jax.evaluation import length_control, policy, position_bias
+from rlhf_jax.evaluation import position_bias
 from rlhf_jax.evaluation.axes import Axis
-from rlhf_jax.studies import evaluators
 from rlhf_jax.tasks import ai_feedback
 
 _JUDGED = {"gold": "the people's", "second": "other people's", "ai": "an AI judge's"}
@@ -75,37 +73,6 @@ def quality(p_ab, p_ba, margins):
     }
 
 
-def wins(task, *, key=None):
-    """The evaluator of win rates against π₀, on the same prompts and keys.
-
-    `win/<judge>` is the mean over prompts of a win (1), a tie (½) or a loss (0) by each
-    of the task's judges, `_a` and `_b` those of the even and the odd prompts;
-    `win/gold_length_controlled` is what a logistic fit to the ratio of lengths
-    predicts where both are as long (Lee et al. 2023, appendix J).
-    """
-    key = jax.random.key(0) if key is None else key
-    inputs = policy.prompt_rows(task.eval_prompts, key)
-    start = {}
-
-    def evaluate(params, run):
-        draw = policy.compile_draw(task.model, run.layout, task.sampling)
-        if not start:
-            start["drawn"] = draw(task.params, inputs)
-        drawn, other = draw(params, inputs), start["drawn"]
-        metrics = {}
-        for name, judge in task.judges.items():
-            judged = decided(judge(drawn, other))
-            metrics |= evaluators.halves(f"win/{name}", judged)
-            if name == "gold":
-                lengths = [_lengths(task, x) for x in (drawn, other)]
-                metrics[CONTROLLED.key] = length_control.by_ratio(
-                    judged, *lengths
-                ).value
-        return metrics, []
-
-    return evaluate
-
-
 def learned_from(task, methods):
     """The evaluator of the reward that a run was trained on: `rm/accuracy`, its
     accuracy on people's labels, where it was learned from pairs.
@@ -124,15 +91,3 @@ def learned_from(task, methods):
         return {ACCURACY.key: facts["accuracy"]}, []
 
     return evaluate
-
-
-def decided(probabilities):
-    """1, ½ or 0: who wins, of the probability that the first one is better."""
-    return (1 + np.sign(np.asarray(probabilities) - 0.5)) / 2
-
-
-def _lengths(task, rollout):
-    """Characters of the responses [M]; 1 of an empty one, as ratios need."""
-    width = rollout.tokens.shape[1] - rollout.response_mask.shape[1]
-    texts = task.decode(rollout.tokens[:, width:], rollout.response_mask)
-    return np.array([max(len(text), 1) for text in texts])

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from experiments.rlaif import measures, orderings
-from rlhf_jax.evaluation import axes, policy, units
+from rlhf_jax.evaluation import axes, policy, units, win_rate
 from rlhf_jax.evaluation.axes import GOLD
 from rlhf_jax.reporting import claims, evaluations, markdown, results
 from rlhf_jax.reporting import controls as negative_controls
@@ -35,7 +35,7 @@ def matches(done):
         for one, other in itertools.combinations(drawn, 2):
             won = {
                 measures.WINS[name].key: float(
-                    measures.decided(judge(drawn[one], drawn[other])).mean()
+                    win_rate.verdicts(judge(drawn[one], drawn[other])).mean()
                 )
                 for name, judge in task.judges.items()
             }

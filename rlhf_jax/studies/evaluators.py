@@ -11,7 +11,7 @@ import functools
 import jax
 import numpy as np
 
-from rlhf_jax.evaluation import diversity, drift, policy
+from rlhf_jax.evaluation import diversity, drift, length_control, policy, win_rate
 from rlhf_jax.studies import scoring
 
 
@@ -53,9 +53,16 @@ def own_samples(task, *, key):
     """Samples of the policy: their reward, their exact KL to π₀, their shape.
 
     `eval/reward` is the proxy's, `drift/kl_initial` in nats a sample; where the task
-    knows the truth it is read as well.
+    knows the truth it is read as well, and where it has judges the win rates against
+    π₀'s samples on the same prompts and keys (see `wins`).
     """
     inputs = policy.prompt_rows(task.eval_prompts, key)
+
+    @functools.cache
+    def at_start(layout):
+        draw = policy.compile_draw(task.model, layout, task.sampling)
+        drawn = draw(task.params, inputs)
+        return drawn, scoring.decode(task, drawn)[1]
 
     def evaluate(params, run):
         draw = policy.compile_draw(task.model, run.layout, task.sampling)
@@ -74,9 +81,33 @@ def own_samples(task, *, key):
         if task.truth is not None:
             for name, values in task.truth(drawn).items():
                 metrics |= halves(name, values)
+        if task.judges:
+            metrics |= wins(task.judges, (drawn, texts[1]), at_start(run.layout))
         return metrics, rows(*texts, scores)
 
     return evaluate
+
+
+def wins(judges, one, other):
+    """{name: number}: win rates of one policy against another on the same prompts.
+
+    `win/<judge>` is the mean over prompts of a win (1), a tie (½) or a loss (0), `_a`
+    and `_b` those of the even and the odd prompts; `win/<judge>_length_controlled` is
+    what a logistic fit to the ratio of lengths predicts where both are as long (Lee et
+    al. 2023, arXiv:2309.00267, appendix J).
+
+    Args: judges: as `Task.judges`; one, other: (rollout, its completions) each.
+    """
+    rollouts, texts = zip(one, other, strict=True)
+    # An empty one counts as a character, as ratios need.
+    lengths = [[max(len(text), 1) for text in side] for side in texts]
+    metrics = {}
+    for name, judge in judges.items():
+        won = win_rate.verdicts(judge(*rollouts))
+        metrics |= halves(f"win/{name}", won)
+        controlled = length_control.by_ratio(won, *lengths)
+        metrics[f"win/{name}_length_controlled"] = controlled.value
+    return metrics
 
 
 def human_text(task):

@@ -15,7 +15,7 @@ from rlhf_jax.evaluation import statistics
 from rlhf_jax.evaluation.units import Unit
 from rlhf_jax.reporting import claims
 from rlhf_jax.runtime import metrics_log
-from rlhf_jax.studies import tables
+from rlhf_jax.studies import evaluators, tables
 
 ASKED = ("sft", "rlhf", "rlaif", "d_rlaif")
 FEW = {**small_study.FLAGS, "methods": ASKED, "steps": 3, "num-evals": 2}
@@ -108,6 +108,15 @@ def test_holm_is_over_the_pairs_of_a_family():
     found = orderings.judge(list(records(0.1)))
     expected = statistics.holm([row["p"] for row in found])
     np.testing.assert_allclose([row["p_holm"] for row in found], expected)
+
+
+def test_win_rates_are_over_prompts_and_their_halves():
+    judged = {"judge": lambda one, other: np.array([0.9, 0.5, 0.2, 0.6])}
+    texts = ["a", "", "ccc", "dd"]
+    found = evaluators.wins(judged, (None, texts), (None, texts))
+    assert found["win/judge"] == 0.625
+    assert (found["win/judge_a"], found["win/judge_b"]) == (0.5, 0.75)
+    assert found["win/judge_length_controlled"] == pytest.approx(0.625, abs=1e-4)
 
 
 def test_win_rates_of_a_pair_add_up_to_one():
