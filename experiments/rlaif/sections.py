@@ -4,20 +4,17 @@ import functools
 import itertools
 
 import jax
-import numpy as np
 
 from experiments.rlaif import measures, orderings
+from experiments.sentiment import controls
 from rlhf_jax.evaluation import axes, policy, units, win_rate
-from rlhf_jax.evaluation.axes import GOLD
-from rlhf_jax.reporting import claims, evaluations, markdown, results
 from rlhf_jax.reporting import controls as negative_controls
-from rlhf_jax.reporting.claims import Claim
+from rlhf_jax.reporting import markdown, results
 from rlhf_jax.reporting.sections import Section
 from rlhf_jax.studies import runner
 from rlhf_jax.studies.interfaces import Run
 
 COPIES = "rlhf", "rlhf_copy"
-_ENOUGH = 0.9  # of the units
 
 
 def matches(done):
@@ -97,39 +94,17 @@ def _matrix(rows, names, axis, report):
 # Controls
 
 
+GOLD_CONTROLS = {"rlaif_random": controls.GOLD_CONTROLS["ppo_random"]}
+
+
 def _judge_controls(records):
     """(name, what should happen, what happened, passed) of controls that were run."""
-    return [*_random(records), *_copies(records)]
-
-
-def _random(records):
-    found = {}
-    for record in records:
-        if record["method"] == "rlaif_random" and GOLD.key in record:
-            found.setdefault(units.of(record), []).append(record[GOLD.key])
-    if found:
-        held = sum(golds[-1] <= golds[0] + 0.05 for golds in found.values())
-        start, last = np.mean([(golds[0], golds[-1]) for golds in found.values()], 0)
-        what = f"in {held} of {len(found)} runs; in the mean {start:.3f} → {last:.3f}"
-        passed = held >= _ENOUGH * len(found)
-        yield "random reward model", "gold does not rise", what, passed
-
-
-def _copies(records):
-    """RLHF against its copy under another key: no verdict may come out."""
-    found = claims.judge(
-        [Claim(COPIES[0], COPIES[1:], axis.key) for axis in measures.WINS.values()],
-        evaluations.runs(records),
-        axes=(*axes.STANDARD, *measures.POLICY),
-    )
-    for finding in found:
-        verdict = finding.verdict
-        if verdict is None or verdict.word == "no test":
-            continue
-        fine = verdict.word in ("undecided", "not reproduced", "≈")
-        gap = markdown.interval(verdict._asdict(), 100.0)
-        text = f"RLHF against its copy, {finding.claim.endpoint}"
-        yield text, "no verdict", f"{verdict.word}, {gap}", fine
+    names = [axis.key for axis in measures.WINS.values()]
+    copies = negative_controls.of_copies(
+        records, *COPIES, names, (*axes.STANDARD, *measures.POLICY),
+        "RLHF against its copy",
+    )  # fmt: skip
+    return [*negative_controls.of_gold(records, GOLD_CONTROLS), *copies]
 
 
 SECTIONS = (*orderings.SECTIONS, negative_controls.section(_judge_controls))
