@@ -2,10 +2,13 @@
 
 import functools
 
+import jax
 import numpy as np
 
+from rlhf_jax import rewards
+from rlhf_jax.evaluation import policy
 from rlhf_jax.runtime import processes
-from rlhf_jax.types import Tokens
+from rlhf_jax.types import Prompts, Tokens
 
 
 def decode(task, rollout):
@@ -41,6 +44,20 @@ def score(
             for k, v in task.eval_columns.items()
         }
     return on_host(reward, rollout, lambda: (prompts, completions), columns)
+
+
+def scaled(score, frozen, tokens, mask):
+    """gain · score + bias: a score (params, tokens, mask) -> [B] with `frozen`, (its
+    params, the `rewards.Affine`), in place of its params."""
+    params, affine = frozen
+    return rewards.apply(affine, score(params, tokens, mask))
+
+
+def of_initial(task, layout, count, key):
+    """The rollout of π₀ on the first `count` prompts, which rewards are scaled on."""
+    draw = policy.compile_draw(task.model, layout, task.sampling)
+    prompts = Prompts(*(x[:count] for x in task.prompts))
+    return draw(task.params, policy.prompt_rows(prompts, jax.random.key(key)))
 
 
 def on_host(reward, rollout, texts, columns):

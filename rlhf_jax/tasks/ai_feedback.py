@@ -7,16 +7,14 @@ labels (section 2.2.1), or the labeler itself as the reward (d-RLAIF, section 2.
 import dataclasses
 import functools
 
-import jax
 import numpy as np
 
 from rlhf_jax import labeling, microworld, rewards
-from rlhf_jax.evaluation import policy
 from rlhf_jax.microworld import gold, reviews
+from rlhf_jax.studies import scoring
 from rlhf_jax.studies.task import Reward
 from rlhf_jax.tasks import labelers, questions, world_rewards
 from rlhf_jax.tasks import microworld as small_world
-from rlhf_jax.types import Prompts
 
 
 def create(config, preset, judging, *, layout, cache, report, signals=None):
@@ -161,16 +159,13 @@ def _both(task, labeler):
 
 def _rating_reward(world, task, labeler, layout):
     """The labeler's rating, scaled to mean 0 and deviation 1 on π₀'s samples."""
-    sample = policy.compile_draw(task.model, layout, task.sampling)
+    frozen, model = (labeler.params, questions.words(world)), labeler.model
 
     @functools.cache
     def reward():
-        frozen = labeler.params, questions.words(world)
-        prompts = Prompts(*(x[:1024] for x in task.prompts))
-        drawn = sample(task.params, policy.prompt_rows(prompts, jax.random.key(998)))
-        ratings = _ratings(labeler.model, layout)(frozen, (drawn.tokens, drawn.mask))
-        scale = rewards.fit(ratings)
-        return Reward(score=_scaled(labeler.model), frozen=(frozen, scale))
+        drawn = scoring.of_initial(task, layout, 1024, 998)
+        ratings = _ratings(model, layout)(frozen, (drawn.tokens, drawn.mask))
+        return Reward(score=_scaled(model), frozen=(frozen, rewards.fit(ratings)))
 
     return lambda seed: reward()
 
@@ -184,14 +179,8 @@ def _pair_reward(world, labeler):
 
 @functools.lru_cache(maxsize=8)
 def _scaled(model):
-    """`score((frozen, Affine), tokens, mask) -> [B]`, one function a model."""
-    score = questions.rated(model)
-
-    def scaled(frozen, tokens, mask):
-        asked, scale = frozen
-        return rewards.apply(scale, score(asked, tokens, mask))
-
-    return scaled
+    """The scaled rating, one function a model."""
+    return functools.partial(scoring.scaled, questions.rated(model))
 
 
 @functools.lru_cache(maxsize=8)

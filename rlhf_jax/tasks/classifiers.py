@@ -12,7 +12,7 @@ from rlhf_jax.data import sources, tokenization
 from rlhf_jax.evaluation import policy
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import heads
-from rlhf_jax.studies import supervised
+from rlhf_jax.studies import scoring, supervised
 from rlhf_jax.studies.task import Reward
 from rlhf_jax.studies.trainable import Trainable
 from rlhf_jax.tasks import models
@@ -51,7 +51,7 @@ def trained(config, dataset, task, layout, report, signals):
         params = proxy.fit(start, halves[0], seed, "reward classifier", report, signals)
         affine = _scale(task, proxy.probability, params, layout, raw=config.raw_reward)
         return Reward(
-            score=functools.partial(_scaled, proxy.probability),
+            score=functools.partial(scoring.scaled, proxy.probability),
             frozen=(params, affine),
             facts={"accuracy": proxy.accuracy(params, test), "labels": labels},
         )
@@ -70,7 +70,7 @@ def trained(config, dataset, task, layout, report, signals):
     def random(seed):
         params = _start(config, proxy.model, task.params, 5000 + seed)
         affine = _scale(task, proxy.probability, params, layout, raw=config.raw_reward)
-        score = functools.partial(_scaled, proxy.probability)
+        score = functools.partial(scoring.scaled, proxy.probability)
         return Reward(score=score, frozen=(params, affine), facts={"random": True})
 
     judged = Reward(arrays=lambda rollout: truth(rollout)["eval/gold"])
@@ -162,11 +162,6 @@ def _from(first, score, params, tokens, mask):
     return score(params, tokens[:, first:], mask[:, first:])
 
 
-def _scaled(score, frozen, tokens, mask):
-    params, affine = frozen
-    return rewards.apply(affine, score(params, tokens, mask))
-
-
 def _scale(task, score, params, layout, *, raw, count=512):
     """The `Affine` that scales scores to mean 0 and deviation 1 on samples of π₀.
 
@@ -209,7 +204,8 @@ def loaded(source, task, layout, *, label=1, raw=False, whole_prompt=False):
     if other or whole_prompt:
         return Reward(host=_retokenized(model, params, tokenizer, score))
     affine = _scale(task, score, params, layout, raw=raw)
-    return Reward(score=functools.partial(_scaled, score), frozen=(params, affine))
+    scaled = functools.partial(scoring.scaled, score)
+    return Reward(score=scaled, frozen=(params, affine))
 
 
 def _retokenized(model, params, tokenizer, score):

@@ -5,19 +5,16 @@ Lee et al. 2023, "RLAIF vs. RLHF", arXiv:2309.00267, section 2.2.2.
 
 import functools
 
-import jax
 import numpy as np
 
 from rlhf_jax import rewards
 from rlhf_jax.data import conversations
-from rlhf_jax.evaluation import policy
 from rlhf_jax.feedback import judging
 from rlhf_jax.runtime import processes
 from rlhf_jax.studies import scoring
 from rlhf_jax.studies.task import Reward
 from rlhf_jax.tasks import judges
 from rlhf_jax.tasks import prompts as given_prompts
-from rlhf_jax.types import Prompts
 
 
 def create(spec, task, layout, *, dtype="float32", raw=False):
@@ -87,9 +84,7 @@ def _line(judge, count):
 
 def _fitted(host, task, layout, count):
     """(gain, bias) by samples of π₀ on the first prompts, the same in every run."""
-    sample = policy.compile_draw(task.model, layout, task.sampling)
-    asked = Prompts(*(x[:count] for x in task.prompts))
-    drawn = sample(task.params, policy.prompt_rows(asked, jax.random.key(777)))
+    drawn = scoring.of_initial(task, layout, count, 777)
     scores = scoring.on_host(
         Reward(host=host),
         drawn,

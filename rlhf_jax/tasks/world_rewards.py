@@ -11,7 +11,7 @@ from rlhf_jax.algorithms import reward_model
 from rlhf_jax.evaluation import policy
 from rlhf_jax.microworld import people
 from rlhf_jax.models import heads
-from rlhf_jax.studies import supervised
+from rlhf_jax.studies import scoring, supervised
 from rlhf_jax.studies.task import Reward
 from rlhf_jax.studies.trainable import Trainable
 from rlhf_jax.types import Preferences, Prompts
@@ -82,17 +82,11 @@ def learned(task, config, layout, pairs):
 
 @functools.lru_cache(maxsize=8)
 def _scaled(model):
-    """`score((params, affine), tokens, mask) -> [B]` of a reward model, normalised.
+    """`scoring.scaled` of a reward model.
 
     One function a model: programs that hold it are compiled once for all worlds.
     """
-    score = reward_model.score(model)
-
-    def scaled(frozen, tokens, mask):
-        params, affine = frozen
-        return rewards.apply(affine, score(params, tokens, mask))
-
-    return scaled
+    return functools.partial(scoring.scaled, reward_model.score(model))
 
 
 @functools.lru_cache(maxsize=8)
@@ -137,13 +131,10 @@ def _pairs(world, task, config, rng, sample, key, count):
 
 def _gold_reward(world, task, config, layout):
     """The truth itself, scaled on π₀'s samples: a control without a mismatch."""
-    sample = policy.compile_draw(task.model, layout, task.sampling)
 
     @functools.cache
     def scale():
-        prompts = Prompts(*(x[:512] for x in task.prompts))
-        inputs = policy.prompt_rows(prompts, jax.random.key(999))
-        drawn = sample(task.params, inputs)
+        drawn = scoring.of_initial(task, layout, 512, 999)
         gold = task.truth(drawn)["eval/gold"]
         return gold.mean(), gold.std()
 
