@@ -12,8 +12,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax import labeling, microworld, optim, ranges
@@ -21,6 +19,7 @@ from rlhf_jax.algorithms import judging as learning
 from rlhf_jax.microworld import judging
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder
+from rlhf_jax.runtime import checkpoint
 from rlhf_jax.tasks import pretraining
 from rlhf_jax.types import Prompts, Tokens
 
@@ -133,7 +132,7 @@ def _taught(world, name, lesson, config, layout, cache, report, signals):
     model, count = decoder.Decoder(shape), config.steps * config.rows
     parts = [microworld.corpus.digest(world), dataclasses.asdict(config), TEXT]
     parts += [repr(shape), repr(lesson.taste), lesson.text, repr(TRAINING)]
-    parts += [float(jnp.abs(x).sum()) for x in jax.tree.leaves(lesson.params)]
+    parts += [] if lesson.params is None else [checkpoint.digest(lesson.params)]
 
     def data():
         report("writing judgments ...")
