@@ -117,26 +117,15 @@ def check(config):
     language.check(config, methods.table(config.algorithm))
 
 
-def make_tasks(config, setting):
-    """{world: its task, with labelers, their rewards and judges}."""
-    first = config.microworld.world
-    names = ("layout", "cache", "report", "signals")
-    rest = {name: getattr(setting, name) for name in names}
-    preset = config.policy.removeprefix("scratch:")
-    return {
-        world: ai_feedback.create(
-            dataclasses.replace(config.microworld, world=world),
-            preset,
-            config.judging,
-            **rest,
-        )
-        for world in range(first, first + config.worlds)
-    }
+def make_task(config, setting):
+    """The task of one world, with labelers, their rewards and judges."""
+    preset, small = config.policy.removeprefix("scratch:"), config.microworld
+    return ai_feedback.create(small, preset, config.judging, **setting.of_tasks)
 
 
 def make_study(config, setting):
     """The study of whose feedback pays."""
-    tasks = make_tasks(config, setting)
+    tasks = sentiment.make_tasks(config, setting, make_task)
     table = methods.table(config.algorithm)
     study = language.study(config, tasks, table, say=setting.report)
     measured = axes.with_corners(MEASURED, dataclasses.asdict(config.corner))

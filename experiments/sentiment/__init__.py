@@ -149,15 +149,19 @@ def batches(config):
     )
 
 
-def make_tasks(config, setting):
-    """{world: the task that --dataset, --policy and --reward describe}."""
+def make_tasks(config, setting, make=None):
+    """{world: the task that --dataset, --policy and --reward describe}.
+
+    make: (config of a world, setting) -> its task, by default `make_task`.
+    """
+    make = make_task if make is None else make
     if config.dataset != "microworld":
-        return {0: make_task(config, setting)}
+        return {0: make(config, setting)}
     first, result = config.microworld.world, {}
     for world in range(first, first + config.worlds):
         settings = dataclasses.replace(config.microworld, world=world)
         settings = dataclasses.replace(config, microworld=settings)
-        result[world] = make_task(settings, setting)
+        result[world] = make(settings, setting)
     return result
 
 
@@ -168,8 +172,7 @@ def make_task(config, setting):
         reward = judges.of_reward(reward, setting.folder)
     elif ":" in reward and not reward.startswith("scratch:"):
         reward = function.load(reward)
-    names = ("layout", "cache", "report", "signals")
-    rest = {name: getattr(setting, name) for name in names}
+    rest = setting.of_tasks
     if config.dataset == "microworld":
         preset = config.policy.removeprefix("scratch:")
         return small_world.create(config.microworld, preset, reward, **rest)

@@ -36,6 +36,12 @@ class Setting(NamedTuple):
     report: Callable  # report(text, done=, total=, ...) of what is made beforehand
     given: Any = None  # the config as given, with objects where names may stand
 
+    @property
+    def of_tasks(self):
+        """What the makers of `tasks` are told of it, as keywords."""
+        names = ("layout", "cache", "report", "signals")
+        return {name: getattr(self, name) for name in names}
+
 
 class Done(NamedTuple):
     """What a run left, for whoever writes about it."""
