@@ -2,6 +2,7 @@
 
 from rlhf_jax.data import tokenization
 from rlhf_jax.feedback import endpoint, prompts
+from rlhf_jax.feedback import prices as money
 from rlhf_jax.reporting import markdown
 
 
@@ -39,14 +40,8 @@ def estimate(asks, reads, template, config, way, count=None):
     if config.chain_of_thought:
         # Each of the rationales is read again, with its label after it.
         written = endpoint.estimate(asks, decoding, **how)
-        again = written._replace(
-            calls=0,
-            prompt_tokens=written.completion_tokens,
-            completion_tokens=0,
-            money=0.0
-            if prices is None
-            else written.completion_tokens * prices[0] / 1e6,
-        )
+        read = written.completion_tokens
+        again = endpoint.Estimate(0, read, 0, money.cost(prices, read, 0))
         parts = [written, again, found] * config.samples
     return endpoint.Estimate(*map(sum, zip(*parts, strict=True)))
 

@@ -13,7 +13,7 @@ import numpy as np
 from experiments.rlaif import measures, methods
 from rlhf_jax.evaluation import statistics, units
 from rlhf_jax.evaluation.axes import Axis
-from rlhf_jax.reporting import markdown, results
+from rlhf_jax.reporting import markdown, results, verdicts
 from rlhf_jax.reporting.sections import Section
 
 LABELERS = {
@@ -189,9 +189,9 @@ def _line(row):
             "",
             "no test",
         ]
-    needed = f" (about {row['needed']} worlds would decide)" if row["needed"] else ""
+    verdict = statistics.Verdict(*(row[name] for name in statistics.Verdict._fields))
     ps = [markdown.number(row["p"]), markdown.number(row["p_holm"])]
-    return [*line, *ps, f"**{row['word']}**{needed}"]
+    return [*line, *ps, f"**{row['word']}**{verdicts.needed(verdict)}"]
 
 
 SECTIONS = (

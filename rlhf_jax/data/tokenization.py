@@ -48,7 +48,7 @@ def prompts(tokenizer, texts, *, length, side="left", truncate="left"):
         row = [len(row) for row in rows].index(0)
         raise ValueError(f"row {row}: the prompt has no tokens; give it some text")
     rows = _fit(rows, before, before[:0], length, truncate, "prompt")
-    return Prompts(*_pad(rows, length, pad_id(tokenizer), side))
+    return Prompts(*pad_rows(rows, length, pad_id(tokenizer), side))
 
 
 def sft(tokenizer, completions, *, length, prompts=None, truncate="right"):
@@ -71,7 +71,7 @@ def sft(tokenizer, completions, *, length, prompts=None, truncate="right"):
             (row,), start = _join(before, question, [answer], length, truncate, i)
             rows.append(row)
             starts.append(start)
-    tokens, mask = _pad(rows, length, pad_id(tokenizer), "right")
+    tokens, mask = pad_rows(rows, length, pad_id(tokenizer), "right")
     learned = np.arange(length) >= np.array(starts)[:, None]
     return Tokens(tokens, mask, mask * learned.astype(np.int32))
 
@@ -104,7 +104,7 @@ def continuations(tokenizer, prompts, texts, *, length):
         rows.append(np.concatenate([start, row[-(length - len(start)) :]]))
         counts.append(count)
     lengths = np.array([len(row) for row in rows])
-    tokens, mask = _pad(rows, lengths.max(), pad_id(tokenizer), "right")
+    tokens, mask = pad_rows(rows, lengths.max(), pad_id(tokenizer), "right")
     learned = np.arange(lengths.max()) >= (lengths - counts)[:, None]
     return Tokens(tokens, mask, mask * learned.astype(np.int32))
 
@@ -150,7 +150,7 @@ def classification(tokenizer, texts, labels, *, length, truncate="right"):
     before, after = frame(tokenizer)
     rows = encode(tokenizer, texts)
     rows = _fit(rows, before, after, length, truncate, "text")
-    tokens, mask = _pad(rows, length, pad_id(tokenizer), "right")
+    tokens, mask = pad_rows(rows, length, pad_id(tokenizer), "right")
     return Labelled(tokens, mask, labels.astype(np.int32))
 
 
@@ -179,8 +179,8 @@ def spans(tokenizer, rows, *, length, truncate="right", end=None):
         # BOS is a target only if the whole row is.
         first = int(all(flags))
         targets.append(np.concatenate([np.full(len(before), first, np.int32), kept]))
-    padded, mask = _pad(tokens, length, pad_id(tokenizer), "right")
-    return Tokens(padded, mask, _pad(targets, length, 0, "right")[0])
+    padded, mask = pad_rows(tokens, length, pad_id(tokenizer), "right")
+    return Tokens(padded, mask, pad_rows(targets, length, 0, "right")[0])
 
 
 def pairs(
@@ -203,7 +203,9 @@ def pairs(
         for i, (question, *both) in enumerate(zip(questions, *answers, strict=True))
     ]
     pad = pad_id(tokenizer)
-    sides = [_pad([row[k] for row, _ in joined], length, pad, "right") for k in (0, 1)]
+    sides = [
+        pad_rows([row[k] for row, _ in joined], length, pad, "right") for k in (0, 1)
+    ]
     labels = _probabilities(preference, len(joined))
     starts = np.array([start for _, start in joined], np.int32)
     return Preferences(*sides[0], *sides[1], labels), starts
@@ -333,7 +335,7 @@ def _probabilities(preference, count):
     return preference
 
 
-def _pad(rows, length, pad, side):
+def pad_rows(rows, length, pad, side):
     """Rows as (tokens [N, L], mask [N, L]), padded on `side`."""
     if side not in ("left", "right"):
         raise ValueError(f"side={side!r}: choose 'left' or 'right'")

@@ -143,15 +143,7 @@ def _batches(reader, contexts, labels):
         start += len(picked)
         filled = np.resize(picked, min(_rounded(len(picked)), most))
         rows = [contexts[i][common:] for i in filled]
-        yield picked, prefix, _left_padded(rows, width)
-
-
-def _left_padded(rows, width):
-    """(tokens [B, width], mask [B, width]) of rows of ids."""
-    mask = np.arange(width) >= width - np.array([len(row) for row in rows])[:, None]
-    tokens = np.zeros(mask.shape, np.int32)
-    tokens[mask] = np.concatenate(rows)
-    return tokens, mask.astype(np.int32)
+        yield picked, prefix, tokenization.pad_rows(rows, width, 0, "left")
 
 
 def _width(length):
@@ -212,8 +204,10 @@ def _write(reader, prompts, decoding):
     fitting.sort(key=lambda i: -len(rows[i]))
     for start in range(0, len(fitting), _ROWS):
         picked = fitting[start : start + _ROWS]
+        asked = [rows[i] for i in picked]
+        padded = tokenization.pad_rows(asked, max(map(len, asked)), 0, "right")
         tokens, mask = programs.complete(
-            reader.model, reader.params, _right_padded([rows[i] for i in picked]),
+            reader.model, reader.params, Prompts(*padded),
             config=config, layout=reader.layout, seed=decoding.seed,
             ids=np.array([zlib.crc32(prompts[i].encode()) for i in picked], np.uint32),
         )  # fmt: skip
@@ -221,14 +215,6 @@ def _write(reader, prompts, decoding):
         for i, text, count in zip(picked, texts, mask.sum(-1).tolist(), strict=True):
             text = generations.cut(text, decoding.stop)
             yield i, labelers.Written(text, len(rows[i]), count)
-
-
-def _right_padded(rows):
-    lengths = np.array([len(row) for row in rows])
-    mask = np.arange(lengths.max()) < lengths[:, None]
-    tokens = np.zeros(mask.shape, np.int32)
-    tokens[mask] = np.concatenate(rows)
-    return Prompts(tokens, mask.astype(np.int32))
 
 
 def _identity(model, params, tokenizer, chat):

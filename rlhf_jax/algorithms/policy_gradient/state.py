@@ -134,10 +134,8 @@ class Config:
     @property
     def whitening(self):
         """Over which rows advantages are whitened; PPO's default is the rollout."""
-        if (
-            self.pairs or self.algorithm == "rsf"
-        ):  # likelihoods, whose weights are theirs
-            return "none"
+        if self.pairs or self.algorithm == "rsf":
+            return "none"  # likelihoods, whose weights have no mean
         if self.whiten_advantages is not None:
             return self.whiten_advantages
         return "rollout" if self.algorithm == "ppo" else "none"
