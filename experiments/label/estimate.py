@@ -1,7 +1,7 @@
 """What a labelling job will ask, before it asks: calls, tokens, money."""
 
 from rlhf_jax.data import tokenization
-from rlhf_jax.feedback import endpoint, prompts
+from rlhf_jax.feedback import endpoint, judging, prompts
 from rlhf_jax.feedback import prices as money
 from rlhf_jax.reporting import markdown
 
@@ -12,17 +12,14 @@ def texts(rows, template, config, wrap):
     The second lack the rationales, which nobody has written yet. Raises ValueError
     where the template cannot be asked so.
     """
-    asks, reads = [], []
-    for context, first, second in rows.pairs:
-        for one, other in ((first, second), (second, first)):
-            values = {"context": context, "first": one, "second": other}
-            values["shots"] = config.shots
-            if config.chain_of_thought:
-                asks.append(prompts.ask_rationale(template, **values))
-            reads.append(prompts.render(template, **values))
-    if wrap is not None:
-        asks, reads = list(map(wrap, asks)), list(map(wrap, reads))
-    return asks, reads
+
+    def made(make):
+        how = {"shots": config.shots, "wrap": wrap}
+        asked = judging.in_both_orders(rows.pairs)
+        return [judging.text(make, template, values, **how) for *_, values in asked]
+
+    asks = made(prompts.ask_rationale) if config.chain_of_thought else []
+    return asks, made(prompts.render)
 
 
 def calls(rows, config):

@@ -128,6 +128,20 @@ def rate(labeler, template, contexts, responses, *, shots=0, wrap=None):
     return Ratings(-score if template.polarity == "worse" else score, **table)
 
 
+def in_both_orders(pairs):
+    """Yields (row, order, the fields of a sample): each pair as it is, then turned."""
+    for row, (context, first, second) in enumerate(pairs):
+        for order, (one, other) in enumerate(((first, second), (second, first))):
+            yield row, order, Pair(context, one, other)._asdict()
+
+
+def text(make, template, values, *, shots=0, wrap=None, **more):
+    """What a labeler reads: the text of `make`, `prompts.render` or `.ask_rationale`,
+    in its wrapping. Args: values: the fields of the sample; more: of `make`."""
+    made = make(template, shots=shots, **values, **more)
+    return made if wrap is None else wrap(made)
+
+
 class _Form(NamedTuple):
     """How prompts are written."""
 
@@ -147,11 +161,10 @@ def _both_ways(pairs, orders, samples):
     """The questions about pairs."""
     if orders not in ORDERS:
         raise ValueError(f"orders={orders!r}: must be {', '.join(ORDERS)}")
-    swapped = [Pair(pair.context, pair.second, pair.first) for pair in pairs]
     return [
-        _Question((row, order, sample), (pairs, swapped)[order][row]._asdict())
-        for row in range(len(pairs))
-        for order in ORDERS[orders]
+        _Question((row, order, sample), values)
+        for row, order, values in in_both_orders(pairs)
+        if order in ORDERS[orders]
         for sample in range(samples)
     ]
 
@@ -179,8 +192,8 @@ def _decoding(template, chain_of_thought, decoding, samples):
 
 
 def _text(form, make, question, **more):
-    text = make(form.template, shots=form.shots, **question.values, **more)
-    return text if form.wrap is None else form.wrap(text)
+    how = {"shots": form.shots, "wrap": form.wrap}
+    return text(make, form.template, question.values, **how, **more)
 
 
 def _write(labeler, form, questions, decoding):

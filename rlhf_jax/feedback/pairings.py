@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from rlhf_jax import labeling
-from rlhf_jax.feedback import ledger, prompts
+from rlhf_jax.feedback import judging, ledger, prompts
 
 _SLOTS = ("ab", "ba")  # the first candidate stands first, or second
 
@@ -37,22 +37,19 @@ def record(book, labeler, template, pairs, *, shots=0, wrap=None, rationales=Non
 
 def _requests(labeler, template, pairs, *, shots, wrap, rationales):
     """Yields (pair, slot, request)."""
-    for row, (context, first, second) in enumerate(pairs):
-        known = [template.digest, shots, rationales is not None, context, first, second]
+    labels, thought = list(template.labels), rationales is not None
+    for row, order, values in judging.in_both_orders(pairs):
+        known = [template.digest, shots, thought, *pairs[row]]
         name = ledger.request(labeler.identity, "pair", "", known)
-        for order, slot in enumerate(_SLOTS):
-            one, other = (second, first) if order else (first, second)
-            texts = [None] if rationales is None else rationales[row, order]
-            for rationale in texts:
-                if rationales is not None and rationale is None:
-                    continue  # it failed: no label was asked for
-                text = prompts.render(
-                    template, shots=shots, rationale=rationale,
-                    context=context, first=one, second=other,
-                )  # fmt: skip
-                text = text if wrap is None else wrap(text)
-                labels = list(template.labels)
-                yield name, slot, ledger.request(labeler.identity, "read", text, labels)
+        for rationale in rationales[row, order] if thought else [None]:
+            if thought and rationale is None:
+                continue  # it failed: no label was asked for
+            read = judging.text(
+                prompts.render, template, values,
+                shots=shots, wrap=wrap, rationale=rationale,
+            )  # fmt: skip
+            asked = ledger.request(labeler.identity, "read", read, labels)
+            yield name, _SLOTS[order], asked
 
 
 def probabilities(book):
