@@ -159,32 +159,32 @@ def _both(task, labeler):
 
 def _rating_reward(world, task, labeler, layout):
     """The labeler's rating, scaled to mean 0 and deviation 1 on π₀'s samples."""
-    frozen, model = (labeler.params, questions.words(world)), labeler.model
+    asked = labeler.model, questions.words(world)
 
     @functools.cache
     def reward():
         drawn = scoring.of_initial(task, layout, 1024, 998)
-        ratings = _ratings(model, layout)(frozen, (drawn.tokens, drawn.mask))
-        return Reward(score=_scaled(model), frozen=(frozen, rewards.fit(ratings)))
+        rate = _ratings(*asked, layout)
+        scale = rewards.fit(rate(labeler.params, (drawn.tokens, drawn.mask)))
+        return Reward(score=_scaled(*asked), frozen=(labeler.params, scale))
 
     return lambda seed: reward()
 
 
 def _pair_reward(world, labeler):
     """The labeler's preference between adjacent rows."""
-    frozen = labeler.params, questions.words(world)
-    score = questions.preferred(labeler.model)
-    return lambda seed: Reward(score=score, frozen=frozen)
+    score = questions.preferred(labeler.model, questions.words(world))
+    return lambda seed: Reward(score=score, frozen=labeler.params)
 
 
 @functools.lru_cache(maxsize=8)
-def _scaled(model):
-    """The scaled rating, one function a model."""
-    return functools.partial(scoring.scaled, questions.rated(model))
+def _scaled(model, known):
+    """The scaled rating, one function for equal arguments."""
+    return functools.partial(scoring.scaled, questions.rated(model, known))
 
 
 @functools.lru_cache(maxsize=8)
-def _ratings(model, layout):
-    """`ratings(frozen, (tokens, mask)) -> [N]`, on host rows."""
-    score = questions.rated(model)
-    return layout.over_rows(lambda frozen, rows: score(frozen, *rows), replicated=1)
+def _ratings(model, known, layout):
+    """`ratings(params, (tokens, mask)) -> [N]`, on host rows."""
+    score = questions.rated(model, known)
+    return layout.over_rows(lambda params, rows: score(params, *rows), replicated=1)

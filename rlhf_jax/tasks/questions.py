@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rlhf_jax import labeling
-from rlhf_jax.algorithms import judging as learning
+from rlhf_jax.feedback import scores
 from rlhf_jax.microworld import judging, reviews
 from rlhf_jax.types import Prompts
 
@@ -29,62 +28,56 @@ _NAMES = {
 
 
 class Words(NamedTuple):
-    """The words of questions, as ids: data, so that worlds share their programs."""
+    """The words of questions, as ids. They are static: worlds whose words have the same
+    ids, as all have, share their programs."""
 
-    review: np.ndarray  # [] int32, as most: a prompt's word that `rate` stands for
-    rate: np.ndarray
-    compare: np.ndarray
-    colon: np.ndarray
-    score: np.ndarray
-    better: np.ndarray
-    ask: np.ndarray
-    end: np.ndarray
-    labels: np.ndarray  # [2] int32: A and B
-    numbers: np.ndarray  # [10] int32: 1 to 10
+    review: int  # in a prompt, where `rate` or `compare` stands in a question
+    rate: int
+    compare: int
+    colon: int
+    score: int
+    better: int
+    ask: int
+    end: int
+    labels: tuple[int, ...]  # A and B
+    numbers: tuple[int, ...]  # 1 to 10
 
 
 def words(world):
     """The `Words` of a world."""
-    ids = {name: np.int32(world.lexicon.id(word)) for name, word in _NAMES.items()}
+    ids = {name: int(world.lexicon.id(word)) for name, word in _NAMES.items()}
     labels, numbers = (
-        np.asarray(of(world), np.int32) for of in (judging.labels, judging.scores)
+        tuple(of(world).tolist()) for of in (judging.labels, judging.scores)
     )
-    return Words(**ids, end=np.int32(world.eos_id), labels=labels, numbers=numbers)
+    return Words(**ids, end=int(world.eos_id), labels=labels, numbers=numbers)
 
 
 @functools.lru_cache(maxsize=8)
-def rated(model):
-    """`score((params, Words), tokens [B, P + T], mask) -> [B]`: d-RLAIF's reward.
+def rated(model, known):
+    """`score(params, tokens [B, P + T], mask) -> [B]`: the reward of d-RLAIF.
 
-    The expected rating 1 to 10 of a response, mapped to [−1, 1]: arXiv:2309.00267,
-    section 2.2.2. One function a model, so that programs are compiled once.
+    The expected rating 1 to 10 of a response, mapped to [−1, 1]: see
+    `scores.make_rating`. One function for equal arguments, so that programs are
+    compiled once. known: `Words`.
     """
-
-    def score(frozen, tokens, mask):
-        params, known = frozen
-        questions = rating(known, tokens, mask)
-        logits = learning.label_logits(model, params, questions)
-        return labeling.expected_score(logits, known.numbers)
-
-    return score
+    labels = tuple((number,) for number in known.numbers)
+    return scores.make_rating(model, labels, functools.partial(rating, known))
 
 
 @functools.lru_cache(maxsize=8)
-def preferred(model):
-    """`score((params, Words), tokens [B, P + T], mask) -> [B]` of pairs of rows.
+def preferred(model, known):
+    """`score(params, tokens [B, P + T], mask) -> [B]` of pairs of rows.
 
     Of two samples of a prompt, adjacent rows, ±½ log p/(1 − p), with p the labeler's
     preference for the first, both orders averaged: σ of their difference is p. Online
     AI feedback, arXiv:2402.04792, asks this of every pair that it learns from.
     """
+    of_labels = scores.make_scores(model, tuple((label,) for label in known.labels))
 
-    def score(frozen, tokens, mask):
-        params, known = frozen
-        first, second = (
-            learning.label_logits(model, params, question)
-            for question in comparisons(known, tokens, mask)
-        )
-        p = labeling.preference(first, second, known.labels)
+    def score(params, tokens, mask):
+        both = comparisons(known, tokens, mask)
+        first, second = (of_labels(params, None, question)[0] for question in both)
+        p = labeling.preference(first, second, None)
         lead = jax.scipy.special.logit(jnp.clip(p, 1e-6, 1 - 1e-6)) / 2
         return jnp.stack([lead, -lead], axis=1).reshape(-1)
 

@@ -56,7 +56,7 @@ def test_a_rating_in_jax_is_the_answer_to_the_question_in_words(
     expected = labeling.expected_score(logits, judging.scores(world))
     known = questions.words(world)
     both = (np.concatenate(x, axis=1) for x in zip(prompts, responses, strict=True))
-    found = questions.rated(model)((params, known), *map(jnp.asarray, both))
+    found = questions.rated(model, known)(params, *map(jnp.asarray, both))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -76,7 +76,7 @@ def test_a_comparison_in_jax_is_the_answer_in_words_in_both_orders(
         ]
         return jnp.asarray(parts[i].reshape(2 * ROWS, -1))
 
-    scores = questions.preferred(model)((params, known), rows(0), rows(1))
+    scores = questions.preferred(model, known)(params, rows(0), rows(1))
     pairs = np.asarray(scores).reshape(-1, 2)
     np.testing.assert_allclose(pairs[:, 0], -pairs[:, 1])
     np.testing.assert_allclose(
@@ -86,19 +86,20 @@ def test_a_comparison_in_jax_is_the_answer_in_words_in_both_orders(
 
 def test_what_follows_the_end_of_a_response_is_not_rated(world, model, params, asked):
     prompts, (words, valid), _ = asked
-    score, known = questions.rated(model), questions.words(world)
+    score = questions.rated(model, questions.words(world))
     junk = np.where(valid == 0, 7, words)
 
     def rated(body):
         tokens = np.concatenate([prompts[0], body], axis=1)
         mask = np.concatenate([prompts[1], valid], axis=1)
-        return score((params, known), jnp.asarray(tokens), jnp.asarray(mask))
+        return score(params, jnp.asarray(tokens), jnp.asarray(mask))
 
     np.testing.assert_array_equal(rated(words), rated(junk))
 
 
-def test_worlds_of_one_shape_share_the_program_of_ratings(model):
-    assert questions.rated(model) is questions.rated(model.clone())
+def test_worlds_of_one_shape_share_the_program_of_ratings(world, model):
+    known, other = (questions.words(x) for x in (world, microworld.create(7)))
+    assert questions.rated(model, known) is questions.rated(model.clone(), other)
 
 
 def test_swapping_the_candidates_turns_a_preference_round(world, model, params, asked):
