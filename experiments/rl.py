@@ -88,22 +88,27 @@ class Config(options.Base):
     @property
     def method(self):
         """Its name in metrics.jsonl."""
-        kl = "_kl" * (self.rl.kl_coef > 0 and self.algorithm != "online_dpo")
+        kl = "_kl" * (self.rl.kl_coef > 0 and not self.learns_pairs)
         return self.algorithm + kl + "_elastic_reset" * self.elastic_reset
 
     @property
     def label_of_method(self):
         """Its name as pictures and tables print it."""
-        if self.algorithm == "online_dpo":
+        if self.learns_pairs:
             name = "online DPO"  # whose β is the KL penalty's
         else:
             name = self.algorithm.upper() + " + KL" * (self.rl.kl_coef > 0)
         return name + " + Elastic Reset" * self.elastic_reset
 
     @property
+    def learns_pairs(self):
+        """Whether it is online DPO."""
+        return self.algorithm == "online_dpo"
+
+    @property
     def candidates(self):
         """Samples a prompt."""
-        if self.algorithm == "online_dpo":
+        if self.learns_pairs:
             return 2
         return self.rl.candidates if self.algorithm in GROUPED else 1
 
@@ -121,7 +126,7 @@ class Config(options.Base):
         if self.rl.rows % max(self.candidates, 1):
             reason = "every prompt has as many samples; choose a divisor"
             yield ("algorithm", "rl.rows", "rl.candidates"), reason
-        if self.algorithm == "online_dpo" and not self.rl.kl_coef:
+        if self.learns_pairs and not self.rl.kl_coef:
             reason = "β of DPO is --rl.kl-coef, and above 0"
             yield ("algorithm", "rl.kl_coef"), reason
         if self.elastic_reset and not self.calendar:
@@ -290,7 +295,7 @@ def penalty(config):
     rl = config.rl
     if not rl.kl_coef:
         return "no KL penalty (--rl.kl-coef 0)"
-    if config.algorithm == "online_dpo":
+    if config.learns_pairs:
         return f"DPO's β {rl.kl_coef:g} (--rl.kl-coef)"
     where = "loss" if config.algorithm == "grpo" else "reward"
     text = f"KL penalty in the {where}, β {rl.kl_coef:g} (--rl.kl-coef)"

@@ -172,10 +172,15 @@ def _key(base_url, key_env):
     )
 
 
+def may_hold_secret(url):
+    """Whether a URL has a user, a password or a query, any of which may be a key."""
+    parts = parse.urlsplit(url)
+    return bool(parts.username or parts.password or parts.query)
+
+
 def _checked(url):
     """Raises ValueError if a URL may hold a secret, without repeating it."""
-    parts = parse.urlsplit(url)
-    if parts.username or parts.password or parts.query:
+    if may_hold_secret(url):
         raise ValueError(
             "base_url holds a user, a password or a query: they would be written down "
             "with every answer. Give a key by its environment variable instead"

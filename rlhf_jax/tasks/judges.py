@@ -26,7 +26,14 @@ from typing import Literal, NamedTuple
 from urllib import parse as urls
 
 from rlhf_jax import huggingface, ranges
-from rlhf_jax.feedback import endpoint, in_process, ledger, prices, prompts
+from rlhf_jax.feedback import (
+    endpoint,
+    in_process,
+    ledger,
+    prices,
+    prompts,
+    transport,
+)
 from rlhf_jax.feedback.labelers import Labeler
 from rlhf_jax.runtime import files
 from rlhf_jax.tasks import models
@@ -229,8 +236,8 @@ def check(spec, kind, *, flag=f"--reward {PREFIX}..."):
 
 
 def _check_remote(spec, flag):
-    url, key_env = urls.urlsplit(spec.where), spec.endpoint.key_env
-    if url.username or url.password or url.query or not url.hostname:
+    key_env = spec.endpoint.key_env
+    if transport.may_hold_secret(spec.where) or not urls.urlsplit(spec.where).hostname:
         raise ValueError(
             f"{flag}: the URL must be scheme, host and path alone; a key belongs in an "
             "environment variable, and its name in key_env"
