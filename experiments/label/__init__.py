@@ -94,8 +94,11 @@ class Config:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type of a local model."""
     devices: ranges.Count | None = None
+    """That a local model is read on; by default all of them, or a CPU's cores."""
     layout: ranges.Text = "data"
+    """data: every device has all weights; fsdp: they are sharded."""
     cache: ranges.Text | None = None
+    """Folder for compiled programs; by default ~/.cache/rlhf_jax."""
 
     @property
     def decoding(self):

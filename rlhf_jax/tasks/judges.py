@@ -55,6 +55,7 @@ class Endpoint:
     """The NAME of the environment variable that holds the key; '' where the server
     asks for none."""
     kind: Literal["auto", "completions", "chat"] = "auto"
+    """The route that is asked; auto: completions where labels can be read there."""
     system: str = ""
     """A system message, in chat."""
     votes: ranges.Count = 16
