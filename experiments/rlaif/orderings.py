@@ -8,13 +8,12 @@ was declared before any run.
 
 from typing import NamedTuple
 
-import numpy as np
-
 from experiments.rlaif import measures, methods
-from rlhf_jax.evaluation import statistics, units
+from rlhf_jax.evaluation import units
 from rlhf_jax.evaluation.axes import Axis
-from rlhf_jax.reporting import markdown, results, verdicts
+from rlhf_jax.reporting import markdown, results, statements
 from rlhf_jax.reporting.sections import Section
+from rlhf_jax.reporting.statements import Statement
 
 LABELERS = {
     "tiny": "tiny labeler",
@@ -89,30 +88,24 @@ def read(records, method, key):
 
 def judge(records):
     """Every ordering that was measured, as rows of results.json."""
-    rows = []
-    for ordering in ORDERINGS:
-        one, other = (read(records, *side[1:]) for side in ordering[1:3])
-        pairs = {
-            unit: (one[unit], other[unit]) for unit in sorted(one) if unit in other
-        }
-        if not pairs:
-            continue
-        sign = -1.0 if ordering.less else 1.0
-        gaps = {unit: sign * (a - b) for unit, (a, b) in pairs.items()}
-        verdict = statistics.verdict(
-            list(units.worlds(gaps).values()), ordering.smallest
-        )
-        rows.append(
-            {
-                "family": ordering.family,
-                "one": ordering.one[0],
-                "other": ordering.other[0],
-                "smallest_effect": ordering.smallest,
-                "per_unit": {str(unit): list(pair) for unit, pair in pairs.items()},
-                **verdict._asdict(),
-            }
-        )
-    return _adjusted(rows)
+    return statements.judge([_stated(records, ordering) for ordering in ORDERINGS])
+
+
+def _stated(records, ordering):
+    """An ordering with the difference of every unit that has both numbers."""
+    one, other = (read(records, *side[1:]) for side in (ordering.one, ordering.other))
+    sign = -1.0 if ordering.less else 1.0
+    return Statement(
+        ordering.family,
+        f"{ordering.one[0]} before {ordering.other[0]}",
+        {
+            unit: sign * (value - other[unit])
+            for unit, value in sorted(one.items())
+            if unit in other
+        },
+        ordering.smallest,
+        scale=100.0,
+    )
 
 
 def quality(records):
@@ -126,16 +119,6 @@ def quality(records):
         for name, numbers in found.items()
         if numbers["bias"]
     }
-
-
-def _adjusted(rows):
-    """The rows with Holm's p over each family."""
-    for family in {row["family"] for row in rows}:
-        tested = [r for r in rows if r["family"] == family and np.isfinite(r["p"])]
-        adjusted = statistics.holm([row["p"] for row in tested])
-        for row, p in zip(tested, adjusted, strict=True):
-            row["p_holm"] = float(p)
-    return rows
 
 
 def _render_quality(found, evidence):
@@ -167,31 +150,7 @@ def _render_verdicts(rows, evidence):
         "Policies have no part in these: each family is judged as a study of its own, "
         "differences in points, positive in favour of what is named first."
     )
-    for family in dict.fromkeys(row["family"] for row in rows):
-        yield f"### {family}"
-        body = [_line(row) for row in rows if row["family"] == family]
-        header = ["claim", "smallest effect", "difference", "p", "Holm p", "verdict"]
-        yield markdown.table(header, body)
-
-
-def _line(row):
-    line = [
-        f"{row['one']} before {row['other']}",
-        markdown.number(row["smallest_effect"], 100.0),
-        markdown.interval(row, 100.0),
-    ]
-    if row["word"] == "no test":
-        return [
-            line[0],
-            line[1],
-            markdown.number(row["mean"], 100.0),
-            "",
-            "",
-            "no test",
-        ]
-    verdict = statistics.Verdict(*(row[name] for name in statistics.Verdict._fields))
-    ps = [markdown.number(row["p"]), markdown.number(row["p_holm"])]
-    return [*line, *ps, f"**{row['word']}**{verdicts.needed(verdict)}"]
+    yield from statements.render(rows)
 
 
 SECTIONS = (
