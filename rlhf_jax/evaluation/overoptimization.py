@@ -12,7 +12,6 @@ import numpy as np
 from scipy import special
 
 BEST_OF_N, RL = "best_of_n", "rl"
-_DRAWS = 2000
 
 
 class Fit(NamedTuple):
@@ -60,7 +59,7 @@ class Extrapolation(NamedTuple):
 
     fit: Fit
     error: float  # root mean squared, in units of reward
-    relative: float  # to the deviation of the held-out rewards; 1: no better than those
+    relative: float  # to the deviation of the held-out rewards
     fitted: int  # looks
     held_out: int
 
@@ -90,7 +89,7 @@ def fit_rl(d, reward, *, rounds=1):
     return _fit(*_looks(d, reward), RL, rounds)
 
 
-def interval(d, reward, *, form, level=0.95, draws=_DRAWS, seed=0):
+def interval(d, reward, *, form, level=0.95, draws=2000, seed=0):
     """Percentile bootstrap intervals of α, β, d* and R(d*).
 
     Looks at one run share its policy, prompts and noise, so where there are several
@@ -154,32 +153,38 @@ def extrapolation(d, reward, *, form):
     )
 
 
-def onset(d, proxy, gold, *, errors=0.0, drop=2.0, looks=2, window=3):
+def onset(d, proxy, gold, *, errors=0.0, peak_by=None, drop=2.0, looks=2, window=3):
     """Goodhart onset: the first d with dgold/dd < 0 < dproxy/dd, if gold then falls.
 
     Slopes are least-squares slopes over `window` looks around each, fewer at the ends.
-    A decline counts if at each of `looks` successive looks gold is below its maximum
-    so far by more than `drop` of that look's standard errors; the onset is looked for
-    from that maximum to the end of these looks. Where the proxy does not rise there,
-    the run has collapsed, and the search goes on.
+    A decline counts if `looks` successive looks are below gold's peak so far by more
+    than `drop` of their standard errors; the onset is the first such d from that peak
+    to the end of these looks. Where the proxy does not rise there, the run has
+    collapsed, and the search goes on.
+
+    The highest of noisy looks is a lucky one: of 20 looks at a constant gold, 72% have
+    an onset by these rules, and 15% if the peak is found on other prompts (`peak_by`).
 
     Args:
       d: [N], distances or steps, in any order; proxy, gold: [N].
       errors: [N] or a number, of gold's evaluations; 0 takes every decline as real.
+      peak_by: [N], gold on the other half of the prompts; gold itself by default.
       window: odd, at least 3; looks: at least 1.
     Returns a float, or None if there is no onset.
     """
     if looks < 1 or window < 3 or window % 2 == 0:
         raise ValueError(f"looks={looks}, window={window}: at least 1, and odd from 3")
-    d, proxy, gold, errors = _ordered(d, proxy=proxy, gold=gold, errors=errors)
+    d, proxy, gold, errors, by = _ordered(
+        d, proxy=proxy, gold=gold, errors=errors,
+        peak_by=gold if peak_by is None else peak_by,
+    )  # fmt: skip
     goodhart = (_slopes(d, gold, window) < 0) & (_slopes(d, proxy, window) > 0)
-    low = gold < np.maximum.accumulate(gold) - drop * errors
-    for last in range(looks - 1, len(d)):
-        first = last - looks + 1
-        peak = int(gold[: first + 1].argmax())
-        here = np.flatnonzero(goodhart[peak : last + 1])
-        if low[first : last + 1].all() and len(here):
-            return float(d[peak + here[0]])
+    peak = np.array([by[: i + 1].argmax() for i in range(len(d))])
+    low = gold < gold[peak] - drop * errors
+    for first in range(len(d) - looks + 1):
+        span = slice(peak[first], first + looks)
+        if low[first : first + looks].all() and goodhart[span].any():
+            return float(d[span][goodhart[span].argmax()])
     return None
 
 
