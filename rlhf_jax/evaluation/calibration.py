@@ -43,10 +43,10 @@ class Stratum(NamedTuple):
 def expected_calibration_error(confidences, correct, *, bins=10, equal_mass=False):
     """Σ_b n_b/N · |mean correct − mean confidence| over bins, in [0, 1].
 
-    Naeini et al. 2015; Guo et al. 2017, arXiv:1706.04599. Bins are equally wide, (b/
-    bins, (b + 1)/bins] and the first with its 0, or hold equally many items, as in
-    `reliability`. The error is biased upwards by about the standard error of the bins:
-    compare models on the same questions only.
+    Naeini et al. 2015; Guo et al. 2017, arXiv:1706.04599. Bin b is (b/bins,
+    (b + 1)/bins], the first with its 0; or bins are equally full, as in `reliability`.
+    It is biased upwards by about the standard error of the bins: compare models on the
+    same questions only.
 
     Args: confidences [N] in [0, 1], of the pick; correct [N], 1 where it is right.
     Raises ValueError for a confidence that is no probability.
