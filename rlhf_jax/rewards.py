@@ -1,7 +1,8 @@
-"""Rewards of a response: scores, penalties, scales and ensembles.
+"""Rewards of a response: scores, penalties and scales.
 
-B rows, T response tokens, E ensemble members. A score is one number per response, a
-reward one number per token. Rewards are data: no gradient flows through them.
+B rows, T response tokens, E members of an ensemble (see `ensembles`). A score is one
+number per response, a reward one number per token. Rewards are data: no gradient flows
+through them.
 """
 
 from typing import NamedTuple
@@ -144,25 +145,6 @@ def apply(affine, scores):
     if gain.ndim == 1:
         gain, bias = gain[:, None], bias[:, None]
     return gain * scores + bias
-
-
-def ensemble(scores, *, how="mean", k=1.0):
-    """One score per response from E members: mean, minimum, or mean − k · std.
-
-    Coste et al. 2023, "Reward Model Ensembles Help Mitigate Overoptimization",
-    arXiv:2310.02743. Normalise each member first (`fit`, `apply`).
-
-    Args: scores [E, B]; how "mean", "min" or "lower"; k ≥ 0 is used by "lower", with
-    the population standard deviation. Returns [B].
-    """
-    scores = jnp.asarray(scores, jnp.float32)
-    if how == "mean":
-        return scores.mean(0)
-    if how == "min":
-        return scores.min(0)
-    if how == "lower":
-        return scores.mean(0) - k * scores.std(0)
-    raise ValueError(f'how is "mean", "min" or "lower", not {how!r}')
 
 
 def whiten(rewards, mask, *, axis_name=None):

@@ -1,4 +1,4 @@
-"""rewards: scores on tokens, their terms, scales and ensembles."""
+"""rewards: scores on tokens, their terms and their scales."""
 
 import checks
 import jax
@@ -337,39 +337,6 @@ def test_apply_gradient_is_the_gain(scores):
     affine = rewards.Affine(jnp.float32(3.0), jnp.float32(1.0))
     grad = jax.grad(lambda s: rewards.apply(affine, s).sum())(scores)
     np.testing.assert_array_equal(grad, np.full(4, 3.0))
-
-
-def test_ensembles_by_hand():
-    scores = np.array([[1.0, -2.0], [3.0, -2.0]])
-    np.testing.assert_array_equal(rewards.ensemble(scores), [2, -2])
-    np.testing.assert_array_equal(rewards.ensemble(scores, how="min"), [1, -2])
-    lower = rewards.ensemble(scores, how="lower", k=2.0)
-    np.testing.assert_array_equal(lower, [0, -2])
-
-
-@pytest.mark.parametrize("k", [0.0, 0.5, 2.0])
-def test_ensembles_are_numpy_in_float64(rng, k):
-    scores = rng.normal(size=(3, 8))
-    close(rewards.ensemble(scores), scores.mean(0), 1e-5, 1e-6)
-    close(rewards.ensemble(scores, how="min"), scores.min(0))
-    expected = scores.mean(0) - k * scores.std(0)
-    close(rewards.ensemble(scores, how="lower", k=k), expected, 1e-5, 1e-6)
-
-
-@examples
-@given(checks.floats((3, 4)))
-def test_lower_confidence_lowers_scores_and_members_may_be_permuted(scores):
-    mean, low = rewards.ensemble(scores), rewards.ensemble(scores, how="lower")
-    assert (np.asarray(rewards.ensemble(scores, how="min")) <= mean + 1e-5).all()
-    assert (np.asarray(low) <= np.asarray(mean) + 1e-6).all()
-    for how in ("mean", "min", "lower"):
-        turned = rewards.ensemble(scores[::-1], how=how)
-        close(turned, rewards.ensemble(scores, how=how), 1e-5, 1e-5)
-
-
-def test_ensemble_names_an_unknown_combiner(rng):
-    with pytest.raises(ValueError, match="'median'"):
-        rewards.ensemble(rng.normal(size=(2, 3)), how="median")
 
 
 def test_whiten_keeps_the_mean(policy):
