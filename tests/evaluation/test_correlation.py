@@ -102,6 +102,18 @@ def test_the_length_of_a_block_is_the_cube_root(rng):
     assert np.isnan(nothing[:3]).all() and nothing.n == 64
 
 
+def test_a_draw_without_a_correlation_says_nothing():
+    """Looks 0, 1 and 0 or 1 again have a constant x; 1, 2, 0 are the whole series."""
+    x, y = [0, 0, 1], [1, 0, 0]
+    found = {
+        correlation.block_interval(x, y, statistic="pearson", draws=1, seed=seed)[1:3]
+        for seed in range(20)
+    }
+    assert (-1.0, 1.0) in found and len(found) > 1
+    many = correlation.block_interval(x, y, statistic="pearson")
+    assert -1 <= many.low <= many.high <= 1
+
+
 def coverage(n, persistence, runs, draws, **options):
     """The share of 95% intervals that hold the correlation of two AR(1) series."""
     hits, truth = 0, 0.6
