@@ -11,6 +11,13 @@ The loss is Bradley and Terry's.
 The result is runs/reward_model/<time>/model, a sequence classifier with one label that
 transformers opens; report.md beside it says how often held-out pairs are ordered right.
 
+`--test PATH[:SPLIT] ...` names preference sets of another origin, on which the finished
+model is tested: is it right, is it sure when it is right, does it just like length?
+With `--resume --output runs/reward_model/<time>` a finished run is tested again.
+
+    python -m experiments.reward_model --model path/to/model --dataset pairs.jsonl \\
+        --test path/to/llmbar path/to/other.jsonl:train
+
 From Python, with rows as a list of dictionaries or a `datasets.Dataset`:
 
     judge = reward_model.train(model="path/to/model", dataset=rows)
@@ -24,11 +31,16 @@ import numpy as np
 
 from rlhf_jax import losses, ranges
 from rlhf_jax.algorithms import reward_model
-from rlhf_jax.cli import options, recipe
+from rlhf_jax.cli import experiment, options, recipe
+from rlhf_jax.data import preferences
+from rlhf_jax.evaluation import calibration, preference_sets
 from rlhf_jax.models import lora
-from rlhf_jax.tasks import models, pairs
+from rlhf_jax.reporting import preference_sets as reports
+from rlhf_jax.runtime import files
+from rlhf_jax.tasks import models, pairs, rows
 
 TITLE = "Reward model"
+HELD_OUT = "held-out"  # what the run's own evaluation split is called among sets
 METRICS = ("accuracy", "loss", "margin", "score_std", "grad_norm", "learning_rate")
 
 
@@ -44,6 +56,12 @@ class Config(options.Supervised):
     """Answers are read with their end token; off for policies that never end theirs."""
     center: bool = True
     """Shift scores so that those of training answers have mean 0."""
+    chat: bool = False
+    """Prompts that are texts are a user's turn in the model's chat template."""
+    test: tuple[str, ...] = ()
+    """Preference sets to test the finished model on: PATH or PATH:SPLIT each."""
+    test_rows: ranges.Count = 2000
+    """Maximum number of pairs of each."""
 
 
 CONFIG = Config()
@@ -54,7 +72,7 @@ def make_study(config, setting):
     given, layout = setting.given, setting.layout
     loaded = models.read_classifier("--model", given.model, config.dtype, config.seed)
     model, params, tokenizer = loaded
-    how = {"margin": config.margin, "ended": config.ended}
+    how = {"margin": config.margin, "ended": config.ended, "chat": config.chat}
     train, held, about = pairs.read(given.dataset, given.data, model, tokenizer, **how)
     adapter = lora.adapter(config.lora, params)
     trainable = models.trainable(params, adapter, layout, whole=("head",))
@@ -63,9 +81,14 @@ def make_study(config, setting):
         config, setting, loaded, trainable, train.pairs, about, loss, count
     )
     score = scorer(model, layout, *recipe.batches(config))
+    if config.test:
+        setting.report("reading preference sets ...")
+        sets = read_sets(config, given, model, tokenizer, held, how)
+        beside = functools.partial(tested, layout, score, sets)
+        work = work._replace(beside=beside)
     if config.center:
         work = work._replace(
-            finished=functools.partial(centered, score, rows=train.pairs)
+            finished=functools.partial(centered, score, pairs=train.pairs)
         )
 
     def evaluate(params, run):
@@ -102,13 +125,61 @@ def judge(score, params, rows):
     }
 
 
-def centered(score, params, *, rows, count=512):
+def read_sets(config, given, model, tokenizer, held, how):
+    """{name: `pairs.Measured`}: the run's own held-out pairs, and those of --test."""
+    own = rows.read(given.dataset, given.data)[1]
+    texts = preferences.read(own, tokenizer, cue=config.data.cue, chat=config.chat)
+    asked = {"count": config.test_rows, **how}
+    others = pairs.read_sets(config.test, given.data, model, tokenizer, **asked)
+    if HELD_OUT in others:
+        raise ValueError(
+            f"--test: a set is called {HELD_OUT}, as the run's own held-out pairs are; "
+            "rename its folder or file"
+        )
+    return {HELD_OUT: pairs.measured(texts, held), **others}
+
+
+def tested(layout, score, sets, params, done):
+    """(paragraphs, results) of a finished model on preference sets; see `recipe.Work`.
+
+    The temperature is that of the run's own held-out pairs. Writes reliability.png, and
+    tests.json with the scores and lengths of all answers.
+    """
+    params = layout.put(params)
+    scores = {name: pairs.scores(score, params, s.pairs) for name, s in sets.items()}
+    asked = {name: s.pairs.preference for name, s in sets.items()}
+    margins = scores[HELD_OUT][:, 0] - scores[HELD_OUT][:, 1]
+    heat = calibration.temperature(margins, preference=asked[HELD_OUT])
+    found = {"temperature": heat, "sets": {}}
+    for name, one in sets.items():
+        found["sets"][name] = preference_sets.measure(
+            scores[name], one.lengths, preference=asked[name], temperature=heat
+        )
+    kept = {
+        name: {
+            "scores": np.round(scores[name], 5).tolist(),
+            "lengths": one.lengths.tolist(),
+            "preference": np.asarray(asked[name]).tolist(),
+        }
+        for name, one in sets.items()
+    }
+    files.write_json(done.folder / "tests.json", kept)
+    place = done.folder / reports.PICTURE
+    reports.draw(found, place, f"{TITLE}: is it as sure as it is right?")
+    experiment.say(done.console, [*reports.lines(found), str(place)])
+    return reports.section(found), {"tests": found}
+
+
+def centered(score, params, *, pairs, count=512):
     """Parameters whose scores of `count` training pairs have mean 0: the head's bias.
 
     "The N+ Implementation Details of RLHF with PPO", RM 9: Bradley–Terry leaves the
     level open.
     """
-    sides = (rows.chosen, rows.chosen_mask), (rows.rejected, rows.rejected_mask)
+    sides = (
+        (pairs.chosen, pairs.chosen_mask),
+        (pairs.rejected, pairs.rejected_mask),
+    )
     scores = [score(params, tuple(x[:count] for x in side)) for side in sides]
     head = params["head"]
     head = {**head, "bias": head["bias"] - np.mean(scores).astype(np.float32)}

@@ -62,6 +62,8 @@ class Work(NamedTuple):
     about: tuple[str, ...]  # lines for the reader
     base: str | None  # the model that saved adapters name
     finished: Callable = lambda params: params  # trained params -> those to write
+    # (params, `Done`) -> (paragraphs of the report, {name: numbers} of results.json)
+    beside: Callable = lambda params, done: ((), {})
 
 
 def batches(config):
@@ -154,6 +156,7 @@ def finish(config, done, *, title, metrics):
     params = export(
         done, work.model, work.tokenizer, work.trainable, work.base, work.finished
     )
+    sections, results = work.beside(params, done)
     single_run.write(
         done.folder,
         done.records,
@@ -164,6 +167,8 @@ def finish(config, done, *, title, metrics):
         provenance=provenance.summary(config),
         wall=done.wall,
         console=done.console,
+        sections=sections,
+        results=results,
     )
     return result(done, work.model, params, work.tokenizer)
 

@@ -16,13 +16,16 @@ class Pairs(NamedTuple):
     margin: list[float] | None = None  # margin to win by; None: 0
 
 
-def read(rows, tokenizer=None, *, cue=""):
+def read(rows, tokenizer=None, *, cue="", chat=False):
     """`Pairs` from a data set with columns chosen, rejected and optionally prompt.
 
     With a prompt, chosen and rejected are answers to it; without, they are
     conversations with a common beginning. Each is a text or a list of messages (see
     `conversations`). Optional columns: `preference` (soft labels) and `margin`. cue:
     appended to prompts that are texts, such as `conversations.CUE` if they lack it.
+    chat: prompts that are texts are a user's turn in the tokenizer's chat template.
+
+    Raises ValueError, naming the row, for an answer that is neither text nor messages.
     """
     columns = rows[:]
     for name in ("chosen", "rejected"):
@@ -36,10 +39,12 @@ def read(rows, tokenizer=None, *, cue=""):
     pairs = []
     for i, (prompt, *both) in enumerate(zip(asked, *sides, strict=True)):
         try:
+            for name, answer in zip(("chosen", "rejected"), both, strict=True):
+                _check(name, answer)
             if prompt is None:
                 pairs.append(_shared(*both, tokenizer))
             else:
-                pairs.append(_answers(prompt, both, tokenizer, cue))
+                pairs.append(_answers(_turn(prompt, chat), both, tokenizer, cue))
         except ValueError as error:
             raise ValueError(f"row {i} (counted from 0): {error}") from None
     prompts, chosen, rejected = (list(column) for column in zip(*pairs, strict=True))
@@ -59,6 +64,21 @@ def _numbers(columns, name):
                 f"row {i} (counted from 0): {name} {value!r} is not a number"
             ) from None
     return [float(value) for value in columns[name]]
+
+
+def _check(name, answer):
+    if not isinstance(answer, str | list):
+        raise ValueError(
+            f"{name} is {answer!r}, a {type(answer).__name__}; an answer is a text, in "
+            "quotes, or a list of messages"
+        )
+
+
+def _turn(prompt, chat):
+    """A prompt, as messages where it is a text that a user says."""
+    if chat and isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return prompt
 
 
 def _answers(prompt, both, tokenizer, cue):

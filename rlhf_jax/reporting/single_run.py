@@ -8,7 +8,10 @@ from rlhf_jax.runtime import files, progress
 _WIDTH, _HEIGHT = 3.9, 2.6  # inches of a panel
 
 
-def write(run_dir, records, *, title, about, names, command, provenance, wall, console):
+def write(
+    run_dir, records, *, title, about, names, command, provenance, wall, console,
+    sections=(), results=None,
+):  # fmt: skip
     """report.md, curves.png and results.json of a run; the numbers on the console.
 
     Args:
@@ -18,11 +21,14 @@ def write(run_dir, records, *, title, about, names, command, provenance, wall, c
         logged as eval/<name>.
       command, provenance: the command line, and {name: fact} of what it ran with.
       wall: seconds that the run took.
+      sections: paragraphs of the report after the held-out rows; results: {name:
+        numbers} of results.json besides.
     """
     measured = [r for r in records if "eval/phase" in r]
     first, last = measured[0], measured[-1]
     known = [n for n in names if f"eval/{n}" in last]
     results = {
+        **(results or {}),
         "method": last["method"],
         "seed": last["seed"],
         "step": last["step"],
@@ -35,14 +41,14 @@ def write(run_dir, records, *, title, about, names, command, provenance, wall, c
     curves(records, run_dir / "curves.png", names, title)
     files.write(
         run_dir / "report.md",
-        _text(results, title, about, command, {**provenance, **facts}),
+        _text(results, title, about, command, {**provenance, **facts}, sections),
     )
     _show(results, console)
     console.print(str(run_dir / "report.md"), highlight=False, soft_wrap=True)
     console.print(f"done in {progress.duration(wall)}", highlight=False)
 
 
-def _text(results, title, about, command, facts):
+def _text(results, title, about, command, facts, sections):
     rows = [
         [n, markdown.number(results["before"][n]), markdown.number(results["after"][n])]
         for n in results["after"]
@@ -54,6 +60,7 @@ def _text(results, title, about, command, facts):
         markdown.table(["metric", "before", f"after {results['step']} steps"], rows),
         "![Curves](curves.png)",
         "One run of one seed: descriptive, no test.",
+        *sections,
         "## How it was made",
         f"```\n{command}\n```",
         "\n".join(f"- {name}: {value}" for name, value in facts.items()),

@@ -16,7 +16,8 @@ import sys
 # resumed with other values. A preset's name adds nothing to the flags that it sets.
 OPERATIONAL = (
     "output", "resume", "cache", "devices", "log", "save_every", "keep", "export",
-    "profile", "layout", "distributed", "preset", "ledger", "limits",
+    "profile", "layout", "distributed", "preset", "ledger", "limits", "test",
+    "test_rows",
 )  # fmt: skip
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")
 

@@ -48,6 +48,17 @@ def test_a_missing_cue_can_be_appended():
     assert pairs.prompts == ["Human: x\n\nA:"]
 
 
+def test_a_text_may_be_a_users_turn():
+    row = {"prompt": "hi", "chosen": "hello", "rejected": "go"}
+    pairs = read(row, tokenizer=Templated(), chat=True)
+    said = {"prompt": [USER], "chosen": "hello", "rejected": "go"}
+    assert pairs == read(said, tokenizer=Templated())
+    assert pairs.prompts == ["[user]hi<end>\n[assistant]"]
+    plain = read(row, chat=True)
+    assert plain.prompts == ["Human: hi\n\nAssistant:"]
+    assert plain.chosen == [" hello"]
+
+
 def test_soft_labels_are_read():
     row = {"prompt": "a", "chosen": "b", "rejected": "c", "preference": 0.25}
     assert read(row).preference == [0.25]
@@ -137,6 +148,10 @@ def test_bos_is_kept_where_the_tokenizer_does_not_add_it():
             "role 'bot'; it needs a role",
         ),
         ({"prompt": [], "chosen": "a", "rejected": "b"}, "without messages"),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": 3},
+            "row 0 .* rejected is 3, a int; an answer is a text, in quotes",
+        ),
     ],
 )
 def test_misuse_names_the_row_and_the_fix(row, message):

@@ -179,6 +179,30 @@ def test_a_reward_model_orders_held_out_pairs(home):
     assert np.any(np.asarray(params["head"]["bias"]) != 0)  # scores are centred
 
 
+def test_a_finished_reward_model_is_tested_on_sets_of_another_origin(home):
+    flags = {**given(home, "pairs"), **FIT, "output": home / "rm_tested"}
+    place = small_recipes.folder(reward_model, **flags)
+    before = weights(place)
+    turned = [
+        {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
+        for row in small_recipes.PAIRS
+    ]
+    file = small_recipes.lines(home / "turned.jsonl", turned)
+    again = small_recipes.again(reward_model, **flags, test=f"{file}:train")
+    assert weights(place) == before  # tested, not trained again
+    found = json.loads((place / "results.json").read_text())["tests"]
+    own, other = found["sets"]["held-out"], found["sets"]["turned"]
+    assert own["accuracy"]["mean"] == again.metrics["eval/accuracy"] == 1.0
+    assert own["pairs"] == 4 and other["pairs"] == 40
+    assert other["accuracy"]["mean"] < 0.2 and other["nll"] > own["nll"]
+    page = (place / "report.md").read_text()
+    assert "| turned | 40 | " in page and "(reliability.png)" in page
+    assert (place / "reliability.png").stat().st_size > 10_000
+    kept = json.loads((place / "tests.json").read_text())
+    margins = np.array(kept["turned"]["scores"]) @ [1, -1]
+    assert np.logaddexp(0, -margins).mean() == pytest.approx(other["nll"], rel=1e-3)
+
+
 # Preferences
 
 
