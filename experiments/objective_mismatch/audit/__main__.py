@@ -1,0 +1,3 @@
+from experiments.objective_mismatch import audit
+
+audit.main()
