@@ -160,6 +160,60 @@ def bradley_terry(
     }
 
 
+def odin(
+    chosen, rejected, chosen_lengths, rejected_lengths, directions, *,
+    preference=1.0, mask=None, count=None, axis_name=None,
+):  # fmt: skip
+    """L = BT + 1 − ρ(len, r_L) + |ρ(len, r_Q)| + |ρ(len, r_Q + r_L)| + |cos(w_Q, w_L)|.
+
+    Chen et al. 2024, "ODIN: Disentangled Reward Mitigates Hacking in RLHF",
+    arXiv:2402.07319: two heads on one trunk explain preferences together; r_L is to
+    take what is due to length, and r_Q alone is the reward. BT is of r_Q + r_L, ρ is
+    Pearson's correlation over all responses of the rows given, 0 where either is
+    constant: of a micro-batch it is that of the micro-batch.
+
+    Args: chosen, rejected [B, 2]: r_Q and r_L; lengths [B] of the responses, in tokens;
+    directions [D, 2]: w_Q and w_L; preference, mask as in `bradley_terry`.
+    Metrics: `accuracy` and `margin` of r_Q + r_L; `quality_length` and `length_length`,
+    the correlations of r_Q and r_L with length; `cosine`, of the directions.
+    """
+    chex.assert_equal_shape([chosen, rejected])
+    mask = jnp.ones(chosen.shape[:1], jnp.float32) if mask is None else mask
+    shared = {"count": count, "axis_name": axis_name}
+    loss, metrics = bradley_terry(
+        chosen.sum(-1), rejected.sum(-1), preference=preference, mask=mask, **shared
+    )
+    valid = jnp.concatenate([mask, mask])
+    lengths = jnp.concatenate([chosen_lengths, rejected_lengths]).astype(jnp.float32)
+    quality, length = jnp.concatenate([chosen, rejected]).T
+    correlation = functools.partial(
+        _correlation, _data(lengths, valid), mask=valid, axis_name=axis_name
+    )
+    of_quality, of_length = correlation(quality), correlation(length)
+    cosine = _cosine(*directions.T)
+    apart = 1.0 - of_length + jnp.abs(of_quality) + jnp.abs(cosine)
+    apart = apart + jnp.abs(correlation(quality + length))
+    share = masking.mean(jnp.ones_like(mask), mask, **shared)  # 1 without a count
+    named = {
+        "quality_length": of_quality, "length_length": of_length, "cosine": cosine
+    }  # fmt: skip
+    return loss + share * apart, metrics | {k: share * x for k, x in named.items()}
+
+
+def _correlation(x, y, *, mask, axis_name):
+    """Pearson's ρ of x and y [N] over valid rows, 0 where one is constant; with a
+    gradient there too."""
+    mean = functools.partial(masking.mean, mask=mask, axis_name=axis_name)
+    x, y = (masking.zero(v, mask) for v in (x, y))
+    x, y = (masking.zero(v - mean(v), mask) for v in (x, y))
+    scale = mean(jnp.square(x)) * mean(jnp.square(y))
+    return mean(x * y) * jax.lax.rsqrt(scale + 1e-12)
+
+
+def _cosine(a, b):
+    return (a * b).sum() * jax.lax.rsqrt((a * a).sum() * (b * b).sum() + 1e-12)
+
+
 def _row(x, mask):
     """A number or an array [B] as data [B], 0 in ignored rows."""
     return _data(jnp.broadcast_to(jnp.asarray(x, jnp.float32), mask.shape), mask)

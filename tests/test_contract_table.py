@@ -34,6 +34,7 @@ NUMERIC = "test_gradients_are_the_numerical_ones"
 LOSS_JUNK = f"test_losses::{JUNK}"
 LOSS_NUMERIC = f"test_losses::{NUMERIC}"
 TOKENS, ROWS = "test_token_losses::", "test_row_losses::"
+ODIN = "test_odin_loss::"
 WRAP = "test_elastic_reset_wrap::"
 PARETO, RECOVERY = "test_pareto::", "test_recovery::"
 FRONTS, UNITS = "test_fronts::", "test_units::"
@@ -456,6 +457,13 @@ TABLE = {
         ROWS + "test_a_pair_turned_round_has_the_other_label",
         LOSS_JUNK,
         ROWS + "test_bradley_terry_gradient_is_sigma_minus_p",
+    ),
+    "losses.odin": Row(
+        ODIN + "test_odin_by_hand",
+        ODIN + "test_odin_is_the_numpy_formula",
+        ODIN + "test_correlations_ignore_the_units_of_length",
+        f"{ODIN}{JUNK}",
+        f"{ODIN}{NUMERIC}",
     ),
     "losses.dpo": Row(
         ROWS + "test_dpo_at_the_reference_is_log_2",

@@ -35,6 +35,31 @@ def make_pair_loss(model, *, margin=0.0):
     return loss
 
 
+def make_odin_loss(model, *, prompt=0):
+    """`loss(params, batch: Preferences, count) -> ([], metrics)` of a model of two
+    labels, the quality and the length of a response: see `losses.odin`.
+
+    `score(model)` reads the first label, the quality: the second is left in training.
+    prompt: columns of a row before its response, whose length does not count.
+    """
+
+    def loss(params, batch: Preferences, count):
+        tokens = jnp.concatenate([batch.chosen, batch.rejected])
+        mask = jnp.concatenate([batch.chosen_mask, batch.rejected_mask])
+        scores = model.apply({"params": params}, tokens, mask)
+        lengths = (mask[:, prompt:] != 0).sum(-1)
+        value, metrics = losses.odin(
+            *jnp.split(scores, 2),
+            *jnp.split(lengths, 2),
+            params["head"]["kernel"],
+            preference=batch.preference,
+            count=count,
+        )
+        return value, {"loss": value, **metrics}
+
+    return loss
+
+
 def make_label_loss(model):
     """`loss(params, batch: Labelled, count) -> ([], metrics)`: cross-entropy."""
 

@@ -51,7 +51,7 @@ def learned(task, config, layout, pairs):
     objective = supervised.Objective(
         model, reward_model.make_pair_loss, reward_model.count, REWARD_MODEL
     )
-    score, evaluate = _scaled(model), _unscaled(model, layout)
+    score, evaluate = scaled(model), unscaled(model, layout)
 
     def make(seed):
         train, tests, test_gold = pairs(seed)
@@ -81,7 +81,7 @@ def learned(task, config, layout, pairs):
 
 
 @functools.lru_cache(maxsize=8)
-def _scaled(model):
+def scaled(model):
     """`scoring.scaled` of a reward model.
 
     One function a model: programs that hold it are compiled once for all worlds.
@@ -90,7 +90,7 @@ def _scaled(model):
 
 
 @functools.lru_cache(maxsize=8)
-def _unscaled(model, layout):
+def unscaled(model, layout):
     """`score(params, (tokens, mask)) -> [N]` of a reward model, on host rows."""
     score = reward_model.score(model)
     return layout.over_rows(lambda params, rows: score(params, *rows), replicated=1)
@@ -115,18 +115,29 @@ def _key(seed):
 
 def _pairs(world, task, config, rng, sample, key, count):
     """Pairs of π₀'s samples on training prompts, and gold(chosen) − gold(rejected)."""
-    rows = rng.choice(len(task.prompts.tokens), count, replace=count > config.prompts)
-    prompts = task.prompts.tokens[rows], task.prompts.mask[rows]
-    twice = Prompts(*(np.concatenate([x, x]) for x in prompts))
-    out = sample(task.params, policy.prompt_rows(twice, key))
-    width = prompts[0].shape[1]
-    tokens, mask = out.tokens[:, width:], out.response_mask
-    sides = [(tokens[part], mask[part]) for part in np.split(np.arange(2 * count), 2)]
+    prompts, sides = sample_pairs(task, config, rng, sample, key, count)
     noise = people.Noise(agreement=config.agreement)
     wins = people.preferences(world, rng, prompts[0], *sides[0], *sides[1], noise=noise)
     pairs = people.choose(*prompts, *sides[0], *sides[1], wins)
     truth = [people.reward(world, prompts[0], *side) for side in sides]
     return Preferences(*pairs), np.where(wins, 1, -1) * (truth[0] - truth[1])
+
+
+def sample_pairs(task, config, rng, sample, key, count, params=None):
+    """Two responses to each of `count` training prompts, for people to compare.
+
+    Args: sample: `policy.compile_draw` of the task; params: of a policy, by default π₀.
+    Returns (prompts, (first, second)), each a (tokens, mask).
+    """
+    params = task.params if params is None else params
+    rows = rng.choice(len(task.prompts.tokens), count, replace=count > config.prompts)
+    prompts = task.prompts.tokens[rows], task.prompts.mask[rows]
+    twice = Prompts(*(np.concatenate([x, x]) for x in prompts))
+    out = sample(params, policy.prompt_rows(twice, key))
+    width = prompts[0].shape[1]
+    tokens, mask = out.tokens[:, width:], out.response_mask
+    halves = np.split(np.arange(2 * count), 2)
+    return prompts, [(tokens[part], mask[part]) for part in halves]
 
 
 def _gold_reward(world, task, config, layout):
@@ -157,7 +168,7 @@ def _random_reward(world, task, config, layout):
         key = jax.random.key(5000 + seed)
         params = heads.from_decoder(task.params, heads.init_head(model, key))
         frozen = params, unit
-        return Reward(score=_scaled(model), frozen=frozen, facts={"random": True})
+        return Reward(score=scaled(model), frozen=frozen, facts={"random": True})
 
     del config
     return make
