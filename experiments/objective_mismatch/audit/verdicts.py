@@ -29,7 +29,7 @@ def alarm(name, found):
     lead = found["lead"]
     if lead is None:
         return text
-    if not lead:
+    if abs(lead) < 1:
         return f"{text}, at the onset"
     order = "before" if lead > 0 else "after"
     return f"{text}, {abs(lead):.0f} steps {order} the onset"
