@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 
-from experiments.objective_mismatch.audit import logs, runs, series
+from experiments.objective_mismatch.audit import logs, monitors, runs, series
 from rlhf_jax.runtime import metrics_log
 
 TRL = pathlib.Path(__file__).parents[1] / "golden" / "trl_trainer_state.json"
@@ -378,6 +378,26 @@ def test_a_run_that_was_hardly_evaluated_is_read_from_training(tmp_path):
     (one,), _ = runs.read(tmp_path)
     np.testing.assert_array_equal(one.values["kl"], [2, 4, 6])
     assert "gold" not in one.values and "while training" in one.notes[0]
+
+
+def test_monitors_of_a_run_are_what_it_logged_while_training(tmp_path):
+    logged = [
+        {"method": "ppo_kl", "world": 0, "seed": 0, "step": i}
+        | {
+            "objective/scores": i,
+            "response/length": 20 + i,
+            "objective/entropy": np.nan,
+        }
+        for i in range(1, 9)
+    ]
+    looks = [look(s, s, **{"eval/length": 20.0}) for s in (0, 3, 6, 8)]
+    write(tmp_path / "metrics.jsonl", [*logged, *looks])
+    (one,), _ = runs.read(tmp_path)
+    np.testing.assert_array_equal(one.steps, [0, 3, 6, 8])
+    np.testing.assert_array_equal(one.values["length"], 20.0)
+    steps, length = monitors.of(one)["length"]
+    np.testing.assert_array_equal(steps, range(1, 9))
+    np.testing.assert_array_equal(length, steps + 20)
 
 
 def test_another_column_of_a_run_may_be_the_proxy(tmp_path):

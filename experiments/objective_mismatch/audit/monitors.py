@@ -45,7 +45,8 @@ def of(one):
         if role not in one.values:
             continue
         kept = one.complete(role)
-        steps, values = one.steps[kept], one.values[role][kept]
+        seen = one.steps[kept], one.values[role][kept]
+        steps, values = one.watched.get(role, seen)
         if name == "kl_rate":
             values, steps = np.diff(values) / np.diff(steps), steps[1:]
         if len(values) >= _FEWEST:

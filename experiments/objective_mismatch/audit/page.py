@@ -178,8 +178,10 @@ def _interval(found):
 def _fit(fit):
     if "reason" in fit:
         return f"no fit of gold in √KL: {fit['reason']}"
-    alpha, beta, r2 = (markdown.number(fit[k]) for k in ("alpha", "beta", "r2"))
-    text = f"gold ≈ d·({alpha} − {beta}·ln d), R² {r2} over {fit['n']} looks"
+    alpha, beta, r2 = fit["alpha"], fit["beta"], markdown.number(fit["r2"])
+    form = f"{markdown.number(alpha)} {'+' if beta < 0 else '−'} "
+    form += f"{markdown.number(abs(beta))}·ln d"
+    text = f"gold ≈ d·({form}), R² {r2} over {fit['n']} looks"
     if fit["beta"] > 0 and fit["peak"] <= fit["range"][1]:
         text += f", peak at d = {markdown.number(fit['peak'])}"
     held = fit["extrapolation"]

@@ -3,6 +3,8 @@
 import json
 import pathlib
 
+import numpy as np
+
 from experiments.objective_mismatch.audit import series
 from experiments.objective_mismatch.audit.series import Table
 from rlhf_jax.evaluation import axes, units
@@ -24,16 +26,19 @@ _EVALUATED = {
 _TRAINED = {
     "proxy": (axes.SCORES.key,),
     "kl": (axes.KL_REFERENCE.key,),
+    "length": ("response/length",),
     "entropy": (axes.TRAINING_ENTROPY.key,),
 }
+_WATCHED = ("length", "entropy")  # of training, which has many more steps
 
 
 def read(folder, methods=(), asked=None):
     """(series of a run folder, notes on those left out).
 
-    The evaluations of each method on each unit (world, seed); of a method that was
-    evaluated less than `series.LEAST` times, what it logged while training. A step
-    that was looked at before and after a reset has the look before it.
+    The evaluations of each method on each unit (world, seed), and for monitors its
+    length and entropy while training; of a method that was evaluated less than
+    `series.LEAST` times, all that it logged while training. A step that was looked at
+    before and after a reset has the look before it.
 
     Args: methods: those to read, all if empty; asked: {role: column}, in place of the
     usual columns. Raises ValueError where the folder holds no run or no such method.
@@ -102,7 +107,20 @@ def _series(rows, asked, name, folder):
     places = [f"step {row['step']}" for row in rows]
     table = Table(rows, places, str(folder / "metrics.jsonl"), notes)
     (one,) = series.build(table, columns, name)
-    return one
+    return one if rows is every else one._replace(watched=_watched(every, one))
+
+
+def _watched(records, one):
+    """{role: (steps [T], values [T])} of training, where it was logged more often."""
+    found = {}
+    for role in _WATCHED:
+        (column,) = _TRAINED[role]
+        points = [(r["step"], r[column]) for r in records if column in r]
+        points = np.array(points, float).reshape(-1, 2)
+        points = points[np.isfinite(points).all(-1)]
+        if role in one.values and len(points) > len(one.steps):
+            found[role] = points[:, 0], points[:, 1]
+    return found
 
 
 def _before_resets(rows):

@@ -42,7 +42,13 @@ KNOWN = {
     "error": ("gold_error", "gold_se", "gold/error"),
     "length": (
         *("completions/mean_length", "eval/length", "response_length/mean"),
-        *("response_length", "mean_length", "completion_length", "length"),
+        *(
+            "response/length",
+            "response_length",
+            "mean_length",
+            "completion_length",
+            "length",
+        ),
     ),
     "entropy": (
         *("objective/entropy", "entropy", "eval/entropy", "actor/entropy"),
@@ -79,6 +85,7 @@ class Series(NamedTuple):
     source: str
     columns: dict  # role → the column it was read from
     notes: tuple = ()
+    watched: dict = {}  # role → (steps [T], values [T]) that were logged more often
 
     def has(self, *roles):
         """Whether each role has a number at `LEAST` steps or more."""
