@@ -420,6 +420,12 @@ def test_what_is_no_run(tmp_path):
         runs.read(tmp_path)
 
 
+def test_the_file_of_a_run_of_ours_is_no_log_of_one_run(tmp_path):
+    path = write(tmp_path / "metrics.jsonl", [look(0, 0.0)])
+    with pytest.raises(ValueError, match=f"several runs: use --run {tmp_path}"):
+        logs.read(path)
+
+
 def test_the_log_of_this_package_is_read_back(tmp_path):
     with metrics_log.Log(tmp_path) as log:
         for i in range(4):

@@ -14,6 +14,7 @@ from experiments.objective_mismatch.audit import events
 from experiments.objective_mismatch.audit.series import Table
 
 _STATE, _GZIP = "trainer_state.json", b"\x1f\x8b"
+_OURS, _COLUMNS = "metrics.jsonl", {"method", "world", "seed", "step"}
 
 
 def read(path):
@@ -40,6 +41,11 @@ def read(path):
         ) from None
     make = _of_json if text.lstrip()[0] in "{[" else _of_csv
     table = make(text, str(path))
+    if path.name == _OURS and table.rows and _COLUMNS <= table.rows[0].keys():
+        raise ValueError(
+            f"--log {path} is of this package, and may hold several runs: use --run "
+            f"{path.parent}"
+        )
     return [table._replace(notes=(*notes, *table.notes))]
 
 
@@ -52,7 +58,7 @@ def _of_folder(folder):
     tables = events.of_folder(folder, _bytes)
     if tables:
         return tables
-    if (folder / "metrics.jsonl").exists():
+    if (folder / _OURS).exists():
         raise ValueError(f"--log {folder} is a run of this package: use --run {folder}")
     raise ValueError(f"--log {folder}: it holds neither {_STATE} nor event files")
 

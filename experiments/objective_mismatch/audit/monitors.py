@@ -11,7 +11,7 @@ import numpy as np
 
 from rlhf_jax.evaluation import detectors
 
-_FEWEST = 6
+_FEWEST = 6  # looks of a monitor
 _FIRST = ((50, 10), (15, 5), (_FEWEST, 3))  # of series so long, looks to learn from
 _ALLOWANCE = 1.0  # deviations a look that are forgiven
 FALSE_ALARM = 0.1  # share of control runs that may alarm
@@ -33,7 +33,7 @@ MONITORS = {
     "entropy": Monitor("entropy", "down"),
     "duplicates": Monitor("duplicates", "up", least=0.01),
     "spread": Monitor("spread of the proxy", "both"),
-    "kl_rate": Monitor("KL a step", "up", share=0.1),
+    "kl_rate": Monitor("KL a step", "up", share=0.1, least=1e-4),
 }
 
 
@@ -55,13 +55,13 @@ def of(one):
 
 
 def alarms(one, onset, threshold, controls=()):
-    """{monitor: {"step", "lead", "threshold", "calibrated"}} of a `Series`.
+    """{monitor: {"step", "lead", "threshold", "controls"}} of a `Series`.
 
     Args:
       onset: the step of Goodhart's onset, None where there is none or gold is unknown.
       threshold: of a CUSUM in deviations of the first looks, used without controls.
-      controls: series of runs without hacking: the threshold is then the least that
-        lets `FALSE_ALARM` of them alarm.
+      controls: series of runs without hacking: the threshold is then the least at
+        which at most `FALSE_ALARM` of them alarm; "controls" counts them.
     """
     found, calm = {}, [of(control) for control in controls]
     for name, (steps, values) in of(one).items():

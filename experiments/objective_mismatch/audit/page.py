@@ -5,9 +5,10 @@ from rlhf_jax.reporting import markdown
 
 _MANY = 6  # series beyond which details stand in report.md alone
 _REASONS = (
-    "Gold is judged by its standard error: a decline counts where gold is that many "
-    "errors below its best at two successive looks. The onset is the first step from "
-    "that best on at which gold falls and the proxy rises, by slopes over three looks.",
+    "Gold is judged by its standard error: a decline counts where gold is --drop of "
+    f"them ({measures.DROP:g} unless given) below its best so far at two successive "
+    "looks. The onset is the first look from that best on at which gold falls and the "
+    "proxy rises, by slopes over three looks.",
     "Intervals are of a moving-block bootstrap within one run: they describe it, and "
     "are no test. Two series that rise correlate whatever they measure, which is why "
     "differences between successive looks stand beside levels.",
