@@ -163,13 +163,13 @@ def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None, co
         state = policy_gradient.init(params, compiled.tx, hyper, key, **apart)
         return layout.put(state)
 
-    def advance(state, iteration):
+    def advance(state, iteration, frozen=reward.frozen):
         index = order.indices(iteration)
         ids = np.arange(prompts, dtype=np.int32)
         tokens, mask = task.prompts.tokens[index], task.prompts.mask[index]
         batch = layout.shard_rows(policy_gradient.Batch(tokens, mask, ids))
         if reward.score is not None:
-            given = state, reward.frozen, batch, traced
+            given = state, frozen, batch, traced
             state, drawn, metrics = compiled.iteration(base, *given)
             return state, metrics, drawn
         rollout = compiled.rollout(base, state, batch)

@@ -28,6 +28,20 @@ class Reward:
     host: Callable | None = None
     arrays: Callable | None = None
     facts: dict = dataclasses.field(default_factory=dict)  # for the report
+    refresh: "Refresh | None" = None  # how its model learns on; None: it cannot
+
+
+class Refresh(NamedTuple):
+    """How a reward model learns on while a policy is trained on it.
+
+    sample(params, count, number) -> `Preferences` of `count` pairs that a policy wrote
+    and people labelled; number: another one, other pairs. learn(frozen, gathered,
+    count, number) -> what takes the place of `frozen`: trained further on the pairs it
+    knows and the first `count` of `gathered`, and scaled as before.
+    """
+
+    sample: Callable
+    learn: Callable
 
 
 class Answers(NamedTuple):

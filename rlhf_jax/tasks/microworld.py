@@ -16,7 +16,12 @@ from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder
 from rlhf_jax.runtime import processes
 from rlhf_jax.studies.task import Answers, Skills, Task
-from rlhf_jax.tasks import pretraining, world_rewards
+from rlhf_jax.tasks import (
+    pretraining,
+    reward_families,
+    reward_specs,
+    world_rewards,
+)
 from rlhf_jax.types import Prompts, Tokens
 
 CONTEXT = 64  # of the policy
@@ -59,13 +64,17 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
     """The task of a world.
 
     Args: preset: of the policy; reward: "train" (a reward model on noisy pairs),
-    "gold" (the truth itself: no mismatch), "random" (untrained, a negative control) or
-    a host function; report(text, done=, total=, ...) receives the progress.
+    "gold" (the truth itself: no mismatch), "random" (untrained, a negative control), a
+    family of `reward_specs` ("worst:size=small") or a host function; report(text,
+    done=, total=, ...) receives the progress.
     """
-    if not callable(reward) and reward not in world_rewards.MAKERS:
-        known = ", ".join(world_rewards.MAKERS)
+    known = (*world_rewards.MAKERS, *reward_specs.FIELDS)
+    if reward_specs.named(reward):
+        reward = reward_specs.parse(reward)
+    elif not callable(reward) and reward not in known:
         raise ValueError(
-            f"--reward {reward}: on the microworld choose {known}, or module:function"
+            f"--reward {reward}: on the microworld choose {', '.join(known)}, or "
+            "module:function"
         )
     world = microworld.create(config.world)
     model, params = pretrained(
@@ -103,8 +112,18 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
     )
     pairs = world_rewards.judged_pairs(world, task, config, layout)
     task = dataclasses.replace(task, pairs=pairs)
-    rewards = world_rewards.create(world, task, config, layout, reward)
-    return dataclasses.replace(task, rewards=rewards)
+    return dataclasses.replace(
+        task, rewards=_rewards(world, task, config, layout, reward)
+    )
+
+
+def _rewards(world, task, config, layout, reward):
+    """`Task.rewards`: those of every task, and the one that was asked for as proxy."""
+    if not isinstance(reward, reward_specs.Spec):
+        return world_rewards.create(world, task, config, layout, reward)
+    usual = world_rewards.create(world, task, config, layout, "train")
+    family = reward_families.create(task, config, layout, (reward,))
+    return {**usual, **family, "proxy": family[str(reward)]}
 
 
 def _sampling(world, config):

@@ -18,7 +18,7 @@ from rlhf_jax import averaging, ensembles, microworld, rewards, trees
 from rlhf_jax.algorithms import reward_model
 from rlhf_jax.microworld import people, reviews
 from rlhf_jax.studies import population, scoring
-from rlhf_jax.studies.task import Reward
+from rlhf_jax.studies.task import Refresh, Reward
 from rlhf_jax.tasks import known_errors, reward_specs, reward_training, world_rewards
 from rlhf_jax.tasks.reward_training import Context, Job, Pool
 
@@ -32,6 +32,8 @@ class Models(NamedTuple):
     """What the rewards of one seed are made of."""
 
     context: Context
+    seed: int
+    pool: Pool | None  # what they learned from
     weights: dict[Job, Any]
     rollout: Any  # π₀'s samples that fix the scale
     tests: Pool
@@ -82,47 +84,98 @@ def jobs(spec):
 
 
 def _models(context, wanted, seed):
-    weights = reward_training.train(context, wanted, seed)
+    data, weights = reward_training.train(context, wanted, seed)
     rollout = scoring.of_initial(context.task, context.layout, SAMPLES, 999)
     tests = reward_training.pool(context, seed, TESTS, part=_TEST)
-    return Models(context, weights, jax.device_get(rollout), tests)
+    return Models(context, seed, data, weights, jax.device_get(rollout), tests)
 
 
 def _reward(spec, models, seed):
     """The `Reward` of a spec for a seed."""
     found = models(seed)
     if spec.family in _TAILS:
-        return _wrong_at_random(spec, found, seed)
+        return _wrong_at_random(spec, found)
+    trained = [found.weights[job] for job in jobs(spec)]
+    if spec.family == "warm":
+        trained = [averaging.soup(trained)]
+    score, frozen, scores = _assemble(spec, found, trained)
+    facts = {"parameters": sum(map(trees.size, trained)), "pairs": spec.pairs}
+    facts |= _accuracy(scores[SAMPLES:], found.tests)
+    refresh = Refresh(
+        functools.partial(_sample, spec, found), functools.partial(_learn, spec, found)
+    )
+    return Reward(score=score, frozen=frozen, facts=facts, refresh=refresh)
+
+
+def _assemble(spec, found, trained):
+    """(score, frozen, scores of `Models.rows`) of a spec, from the weights of its
+    members."""
     layout, rows = found.context.layout, found.rows()
-    score, frozen = _unscaled(spec, found, rows)
-    scores = _over_rows(score, layout)((*frozen, _UNIT), rows)
-    affine = rewards.fit(scores[:SAMPLES])
-    facts = {"parameters": sum(trees.size(found.weights[job]) for job in jobs(spec))}
-    if spec.family == "warm":
-        facts["parameters"] = trees.size(frozen[0])
-    facts |= {"pairs": spec.pairs, **_accuracy(scores[SAMPLES:], found.tests)}
-    return Reward(score=score, frozen=layout.put((*frozen, affine)), facts=facts)
-
-
-def _unscaled(spec, found, rows):
-    """(score, what it takes before its last `Affine`) of a spec."""
-    odin = spec.family == "odin"
-    model = reward_training.network(spec.size, found.context.task.model, odin=odin)
-    members = [found.weights[job] for job in jobs(spec)]
-    if spec.family == "warm":
-        members = [averaging.soup(members)]
+    model = _network(spec, found)
     if spec.family in ("rm", "odin", "warm"):
-        return world_rewards.scaled(model), (members[0],)
-    evaluate = _over_rows(world_rewards.scaled(model), found.context.layout)
-    each = [evaluate((params, _UNIT), rows)[:SAMPLES] for params in members]
+        score, parts = world_rewards.scaled(model), (trained[0],)
+    else:
+        evaluate = _over_rows(world_rewards.scaled(model), layout)
+        each = [evaluate((params, _UNIT), rows)[:SAMPLES] for params in trained]
+        score, parts = _of_scaled(spec, model, trained, np.stack(each))
+    scores = _over_rows(score, layout)((*parts, _UNIT), rows)
+    affine = rewards.fit(scores[:SAMPLES])
+    return score, layout.put((*parts, affine)), affine.gain * scores + affine.bias
+
+
+def _network(spec, found):
+    odin = spec.family == "odin"
+    return reward_training.network(spec.size, found.context.task.model, odin=odin)
+
+
+def _of_scaled(spec, model, trained, scores):
+    """(score, what it takes before its last `Affine`) of what reads scaled members.
+
+    Args: scores [E, N] of the members on π₀'s samples.
+    """
     if spec.family == "length_penalized":
-        affine = rewards.fit(each[0])
-        return penalized(model), (members[0], affine, np.float32(spec.weight))
+        weight = np.float32(spec.weight)
+        return penalized(model), (trained[0], rewards.fit(scores[0]), weight)
     beta = {"entropic": spec.beta, "worst": 0.0}.get(spec.family, np.inf)
     weight = spec.weight if spec.family == "uncertainty" else 0.0
     strengths = np.float32(beta), np.float32(weight)
-    affines = rewards.fit(np.stack(each))
-    return combined(model), (population.stack(members), affines, *strengths)
+    weights = population.stack(trained)
+    return combined(model), (weights, rewards.fit(scores), *strengths)
+
+
+# Learning on
+
+
+def _sample(spec, found, params, count, number):
+    """`Preferences` of `count` pairs of a policy, with the labels that a spec wants."""
+    fresh = reward_training.sampled(found.context, found.seed, count, number, params)
+    return fresh.pairs._replace(preference=fresh.labels[spec.labels])
+
+
+def _learn(spec, found, frozen, gathered, count, number):
+    """`frozen` after its members learned on, from their own and the gathered pairs."""
+    params = frozen[0]
+    if spec.family in ("rm", "odin", "warm", "length_penalized"):
+        params = population.stack([params])
+    known = found.pool.pairs._replace(preference=found.pool.labels[spec.labels])
+    pairs = jax.tree.map(
+        lambda old, new: np.concatenate([old[: spec.pairs], np.asarray(new)]),
+        known,
+        gathered,
+    )
+    trained = reward_training.learn_on(
+        found.context,
+        _network(spec, found),
+        params,
+        pairs,
+        count=spec.pairs + count,
+        size=spec.size,
+        seed=1000 * found.seed + 100 * (number + 1),
+    )
+    return _assemble(spec, found, trained)[1]
+
+
+# Scores
 
 
 @functools.lru_cache(maxsize=16)
@@ -183,10 +236,10 @@ def penalized(model):
     return score
 
 
-def _wrong_at_random(spec, found, seed):
+def _wrong_at_random(spec, found):
     """The truth plus an error of a known distribution, as a reward of the host."""
     world, config = found.context.world, found.context.config
-    salt = 1000 * config.world + seed
+    salt = 1000 * config.world + found.seed
 
     def gold(tokens, mask):
         prompt, words = tokens[:, : reviews.WIDTH], tokens[:, reviews.WIDTH :]

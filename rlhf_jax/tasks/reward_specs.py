@@ -83,9 +83,7 @@ def parse(text):
     for word in filter(None, rest.split(",")):
         name, _, value = word.partition("=")
         if name not in FIELDS[family] or name in given:
-            again = (
-                "comes twice" if name in given else f"is nothing that {family} reads"
-            )
+            again = "comes twice" if name in given else f"is not read by {family}"
             raise ValueError(
                 f"--reward {text}: {name!r} {again}; give each of "
                 f"{', '.join(FIELDS[family])} once, as name=value"

@@ -29,6 +29,7 @@ SHAPES = {  # about 5, 30 and 120 thousand weights
 RATES = {"small": 1e-2, "medium": 1e-2, "large": 3e-3}
 _BLOCK = 500  # pairs labelled together: a pool of more pairs starts with the same ones
 _MOST = 4  # times the updates that 1,000 pairs take
+_FRESH = 2  # the part of pools that a policy in training writes
 
 
 class Context(NamedTuple):
@@ -82,16 +83,31 @@ def pool(context, seed, count, part=0):
     return jax.tree.map(lambda *x: np.concatenate(x)[:count], *blocks)
 
 
+def sampled(context, seed, count, number, params):
+    """A `Pool` of `count` pairs that a policy writes; number: another one, others.
+
+    Args: params: of the policy.
+    """
+    return _drawn(context, seed, (_FRESH, number), count, params)
+
+
 def _block(context, seed, part, number):
+    return _drawn(context, seed, (part, number), _BLOCK, context.task.params)
+
+
+def _drawn(context, seed, which, count, params):
+    """The `Pool` of new pairs; which: two numbers that name it."""
     world, task, config, layout = context
-    rng = np.random.default_rng([config.world, seed, 7, part, number])
-    key = jax.random.fold_in(jax.random.key(3000 + seed), 100_000 * part + number)
-    sample = policy.compile_draw(task.model, layout, task.sampling)
-    prompts, sides = world_rewards.sample_pairs(task, config, rng, sample, key, _BLOCK)
-    return labelled(world, config, rng, prompts, sides)
+    rng = np.random.default_rng([config.world, seed, 7, *which])
+    key = jax.random.fold_in(jax.random.key(3000 + seed), 100_000 * which[0] + which[1])
+    draw = policy.compile_draw(task.model, layout, task.sampling)
+    prompts, sides = world_rewards.sample_pairs(
+        task, config, rng, draw, key, count, params
+    )
+    return _labelled(world, config, rng, prompts, sides)
 
 
-def labelled(world, config, rng, prompts, sides):
+def _labelled(world, config, rng, prompts, sides):
     """The `Pool` of given pairs.
 
     Args: prompts: (tokens, mask); sides: the same of the first and second responses.
@@ -118,12 +134,13 @@ def labelled(world, config, rng, prompts, sides):
 
 
 def train(context, wanted, seed):
-    """{job: weights} of all models of a seed, those of equal shape trained together.
+    """(their `Pool`, {job: weights}) of all models of a seed, those of equal shape
+    trained together; None and {} for none.
 
     Args: wanted: `Job`s.
     """
     if not wanted:
-        return {}
+        return None, {}
     data = pool(context, seed, max(job.pairs for job in wanted))
     groups = {}
     for job in wanted:
@@ -133,7 +150,7 @@ def train(context, wanted, seed):
     for (size, odin, steps), members in groups.items():
         trained = _train(context, data, members, seed, size, odin, steps)
         weights |= dict(zip(members, trained, strict=True))
-    return weights
+    return data, weights
 
 
 def updates(config, pairs):
@@ -146,21 +163,45 @@ def _train(context, data, members, seed, size, odin, steps):
     """[weights] of jobs that share a shape, in one program."""
     task, config, layout = context.task, context.config, context.layout
     model = network(size, task.model, odin=odin)
-    rate = RATES.get(size, config.reward_learning_rate)
     starts = [_start(model, task, seed, job) for job in members]
     given = population.Members(
         params=population.stack(starts),
         labels=np.stack([data.labels[job.labels] for job in members]),
         counts=tuple(job.pairs for job in members),
         seeds=tuple(1000 * seed + job.order for job in members),
-        rates=(rate,) * len(members),
+        rates=(_rate(config, size),) * len(members),
     )
+    return _fit(given, data.pairs, model, config, steps, layout)
+
+
+def learn_on(context, model, params, pairs, *, count, size, seed):
+    """[weights] of members that learn on from the first `count` of given pairs, at half
+    the rate they first learned at and for as many updates as all pairs are worth.
+
+    Args: params: of the members, [E, ...]; pairs: `Preferences` on the host, some of
+    them empty, so that a program is compiled once; seed: of their order.
+    """
+    config, members = context.config, len(jax.tree.leaves(params)[0])
+    given = population.Members(
+        params=params,
+        labels=np.stack([pairs.preference] * members),
+        counts=(count,) * members,
+        seeds=tuple(seed + number for number in range(members)),
+        rates=(_rate(config, size) / 2,) * members,
+    )
+    steps = updates(config, len(pairs.chosen))
+    return _fit(given, pairs, model, config, steps, context.layout)
+
+
+def _fit(given, pairs, model, config, steps, layout):
     trained, _ = population.fit(
-        given, data.pairs, objective(model), rows=config.reward_rows, steps=steps
+        given, pairs, objective(model), rows=config.reward_rows, steps=steps
     )
-    return [
-        layout.put(population.member(trained, number)) for number in range(len(members))
-    ]
+    return [layout.put(population.member(trained, i)) for i in range(len(given.counts))]
+
+
+def _rate(config, size):
+    return RATES.get(size, config.reward_learning_rate)
 
 
 @functools.lru_cache(maxsize=16)
