@@ -30,7 +30,7 @@ from rlhf_jax.reporting import claims, contrasts, held_out, recoveries
 from rlhf_jax.reporting import controls as negative_controls
 from rlhf_jax.reporting.claims import Claim
 from rlhf_jax.studies import methods, tables
-from rlhf_jax.tasks import judges
+from rlhf_jax.tasks import judges, reward_specs
 from rlhf_jax.tasks import microworld as small_world
 from rlhf_jax.tasks import text as text_task
 
@@ -79,7 +79,10 @@ class Config(options.Language):
     """scratch:<preset> to pretrain one here, a model directory, or a hub name."""
     reward: ranges.Text = "train"
     """train, gold, random, a model directory or hub name, module:function, or a labeler
-    that rates texts, ai:WHERE[,template=NAME]..., as in experiments.rl."""
+    that rates texts, ai:WHERE[,template=NAME]..., as in experiments.rl; on the
+    microworld also rm:, odin:, mean:, worst:, uncertainty:, entropic:, warm:,
+    length_penalized:, heavy_tailed: or light_tailed:, each with name=value,...: see
+    rlhf_jax/tasks/reward_specs.py."""
     methods: tuple[str, ...] = methods.DEFAULT
     worlds: ranges.Count = 1
     """Microworlds, from --microworld.world on: each has a language, films and an
@@ -112,6 +115,8 @@ def check(config):
     check_worlds(config)
     language.check(config)
     check_labeler(config)
+    if of_family(config):
+        reward_specs.parse(config.reward)
 
 
 def check_worlds(config):
@@ -133,6 +138,11 @@ def check_labeler(config):
             f"--reward {config.reward}: labelers of the microworld are those of "
             "experiments.rlaif; name texts with --dataset"
         )
+
+
+def of_family(config):
+    """Whether --reward names one of the microworld's families of reward models."""
+    return config.dataset == "microworld" and reward_specs.named(config.reward)
 
 
 def batches(config):
@@ -170,7 +180,7 @@ def make_task(config, setting):
     reward = config.reward
     if judges.named(reward):
         reward = judges.of_reward(reward, setting.folder)
-    elif ":" in reward and not reward.startswith("scratch:"):
+    elif ":" in reward and not reward.startswith("scratch:") and not of_family(config):
         reward = function.load(reward)
     rest = setting.of_tasks
     if config.dataset == "microworld":
