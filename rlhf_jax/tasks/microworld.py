@@ -68,14 +68,7 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
     family of `reward_specs` ("worst:size=small") or a host function; report(text,
     done=, total=, ...) receives the progress.
     """
-    known = (*world_rewards.MAKERS, *reward_specs.FIELDS)
-    if reward_specs.named(reward):
-        reward = reward_specs.parse(reward)
-    elif not callable(reward) and reward not in known:
-        raise ValueError(
-            f"--reward {reward}: on the microworld choose {', '.join(known)}, or "
-            "module:function"
-        )
+    reward = _checked(reward)
     world = microworld.create(config.world)
     model, params = pretrained(
         world, preset, config, layout=layout, cache=cache, report=report,
@@ -114,6 +107,19 @@ def create(config, preset, reward, *, layout, cache, report, signals=None):
     task = dataclasses.replace(task, pairs=pairs)
     return dataclasses.replace(
         task, rewards=_rewards(world, task, config, layout, reward)
+    )
+
+
+def _checked(reward):
+    """The reward as given, or the `Spec` it names. Raises ValueError for neither."""
+    if reward_specs.named(reward):
+        return reward_specs.parse(reward)
+    if callable(reward) or reward in world_rewards.MAKERS:
+        return reward
+    known = (*world_rewards.MAKERS, *(f"{name}:..." for name in reward_specs.FIELDS))
+    raise ValueError(
+        f"--reward {reward}: on the microworld choose {', '.join(known)}, or "
+        "module:function"
     )
 
 

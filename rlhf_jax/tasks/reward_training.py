@@ -26,7 +26,7 @@ SHAPES = {  # about 5, 30 and 120 thousand weights
     "large": {"width": 64, "layers": 2, "heads": 4},
 }
 # Peak learning rates of models from scratch; a trunk's is the config's.
-RATES = {"small": 1e-2, "medium": 1e-2, "large": 3e-3}
+RATES = {"small": 1e-2, "medium": 5e-3, "large": 3e-3}
 _BLOCK = 500  # pairs labelled together: a pool of more pairs starts with the same ones
 _MOST = 4  # times the updates that 1,000 pairs take
 _FRESH = 2  # the part of pools that a policy in training writes
