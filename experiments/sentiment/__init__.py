@@ -26,8 +26,9 @@ from rlhf_jax.evaluation import axes
 from rlhf_jax.feedback import function
 from rlhf_jax.microworld import skills
 from rlhf_jax.models import lora
-from rlhf_jax.reporting import claims, contrasts, held_out, recoveries
+from rlhf_jax.reporting import best_of_n, claims, contrasts, held_out, recoveries
 from rlhf_jax.reporting import controls as negative_controls
+from rlhf_jax.reporting import report as reports
 from rlhf_jax.reporting.claims import Claim
 from rlhf_jax.studies import methods, tables
 from rlhf_jax.tasks import judges, reward_specs
@@ -66,7 +67,12 @@ COMPARISONS = (
     contrasts.section(ablations.CONTRASTS),
     recoveries.section("elastic_reset", "reset_to_initial"),
 )
-SECTIONS = (held_out.SECTION, *COMPARISONS, negative_controls.section(controls.judge))
+SECTIONS = (
+    held_out.SECTION,
+    best_of_n.SECTION,
+    *COMPARISONS,
+    negative_controls.section(controls.judge),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +119,7 @@ PRESETS = imdb.PRESETS | instruct.PRESETS
 def check(config):
     """Raises ValueError for misuse that the flags alone reveal."""
     check_worlds(config)
-    language.check(config)
+    language.check(config, methods.table(config.methods))
     check_labeler(config)
     if of_family(config):
         reward_specs.parse(config.reward)
@@ -191,7 +197,8 @@ def make_task(config, setting):
 
 def make_study(config, setting):
     """The study of that task, and what its report lists."""
-    study = language.study(config, make_tasks(config, setting), say=setting.report)
+    tasks, table = make_tasks(config, setting), methods.table(config.methods)
+    study = language.study(config, tasks, table, say=setting.report)
     measured = axes_of(config, study.task)
     study = instruct.extend(config, dataclasses.replace(study, axes=measured))
     asked = declared(study.task.facts["own units"])
@@ -258,6 +265,7 @@ def judged(task):
 def finish(config, done):
     """Writes the report and prints its table; returns the run folder."""
     small = config.dataset == "microworld"
+    pictures = best_of_n.pictures(done.study.methods)
     experiment.report(
         config,
         done,
@@ -265,6 +273,7 @@ def finish(config, done):
         question=__doc__.split("\n\n")[0],
         scope="this microworld and these models" if small else "these texts and models",
         notes=notes(config, done.study, small),
+        pictures=(*reports.PICTURES, *pictures),
     )
     return done.folder
 

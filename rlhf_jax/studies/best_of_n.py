@@ -33,15 +33,8 @@ class BestOf:
 
 def estimate(task, run, n, *, samples):
     """(metrics, samples) of the best of n, from `samples` a prompt."""
-    reward = task.rewards["proxy"](run.unit.seed)
-    drawn, texts, truth = _drawn(task, run.layout, samples)
-    scores = scoring.score(
-        task, reward, run.layout, drawn, *texts, copies=samples
-    ).reshape(-1, samples)
-    valid = np.asarray(drawn.response_mask)
-    tokens = np.asarray(drawn.tokens)[:, -valid.shape[1] :]
-    measured = {"eval/reward": scores, "eval/length": valid.sum(-1)} | truth
-    measured = {k: np.reshape(v, (-1, samples)) for k, v in measured.items()}
+    measured, tokens, valid = _measured(task, run.layout, samples, run.unit.seed)
+    scores = measured["eval/reward"]
     metrics = _best(task.groups, measured, n)
     alike = [
         diversity.duplicate_share(tokens[i : i + samples], valid[i : i + samples])
@@ -51,8 +44,21 @@ def estimate(task, run, n, *, samples):
     cost = {"tokens": float(valid.sum()), "reward_calls": scores.size}
     metrics |= {f"budget/{k}": v * n / samples for k, v in cost.items()}
     first = scores[:, :n].argmax(-1) + samples * np.arange(len(scores))
+    texts = _drawn(task, run.layout, samples)[1]
     picked = ([some[i] for i in first] for some in texts)
     return metrics, evaluators.rows(*picked, scores.reshape(-1)[first])
+
+
+@functools.lru_cache(maxsize=1)
+def _measured(task, layout, samples, seed):
+    """({name: [M, N]}, tokens, mask) of a seed's samples: the same for every n."""
+    reward = task.rewards["proxy"](seed)
+    drawn, texts, truth = _drawn(task, layout, samples)
+    scores = scoring.score(task, reward, layout, drawn, *texts, copies=samples)
+    valid = np.asarray(drawn.response_mask)
+    tokens = np.asarray(drawn.tokens)[:, -valid.shape[1] :]
+    found = {"eval/reward": scores, "eval/length": valid.sum(-1)} | truth
+    return {k: np.reshape(v, (-1, samples)) for k, v in found.items()}, tokens, valid
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,6 +7,8 @@ stopping), or off the initial policy. The nearest relatives of Elastic Reset are
 too, as arms of one run: the rule that sets a paper apart, not all that it does.
 """
 
+import re
+
 from rlhf_jax import elastic_reset
 from rlhf_jax.studies import post_hoc, tables
 from rlhf_jax.studies.best_of_n import BestOf
@@ -15,6 +17,7 @@ from rlhf_jax.studies.interfaces import Method
 from rlhf_jax.studies.policy_gradient import PolicyGradient
 
 _NO_KL = {"kl_coef": 0.0}
+_BEST_OF = re.compile(r"best_of_([1-9]\d*)")
 
 
 def trained(
@@ -23,6 +26,23 @@ def trained(
     """A row that is trained by policy gradients: see `PolicyGradient`."""
     train = PolicyGradient(hyper or {}, static or {}, ticks_once, copy)
     return tables.trained(summary, label, train, **fields)
+
+
+def best_of(n):
+    """The row of the best of n samples."""
+    return Method(
+        f"best of {n}",
+        f"the best of {n} samples of the initial policy; its KL is the bound "
+        "log n − (n − 1)/n",
+        measure=BestOf(n),
+    )
+
+
+def table(names):
+    """`METHODS`, and a row for every other best_of_N among the names."""
+    found = [(name, _BEST_OF.fullmatch(name)) for name in names]
+    more = {name: best_of(int(match[1])) for name, match in found if match}
+    return METHODS | {k: row for k, row in more.items() if k not in METHODS}
 
 
 METHODS = {
@@ -274,15 +294,7 @@ METHODS = {
         post_hoc.interpolate(0.75),
         role="relative",
     ),
-} | {
-    f"best_of_{n}": Method(
-        f"best of {n}",
-        f"the best of {n} samples of the initial policy; its KL is the bound "
-        "log n − (n − 1)/n",
-        measure=BestOf(n),
-    )
-    for n in (2, 4, 8, 16)
-}
+} | {f"best_of_{n}": best_of(n) for n in (2, 4, 8, 16)}
 
 LABELS = tables.labels(METHODS)
 DEFAULT = ("sft", "ppo", "ppo_kl", "elastic_reset")

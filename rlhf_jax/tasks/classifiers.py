@@ -15,13 +15,13 @@ from rlhf_jax.models import heads
 from rlhf_jax.studies import scoring, supervised
 from rlhf_jax.studies.task import Reward
 from rlhf_jax.studies.trainable import Trainable
-from rlhf_jax.tasks import models
+from rlhf_jax.tasks import bigrams, models
 from rlhf_jax.types import Labelled, Prompts
 
 CLASSIFIER = optim.Config(schedule="linear", warmup=20, weight_decay=0.01)
+BIGRAMS = "bigrams"  # a judge that is no network
 WHOLE_PROMPT = "whole_prompt"  # a column: the texts that prompts were cut from
 _ROWS = 64  # per batch of a loaded classifier
-_JUDGE = "small"  # the judging classifier's preset
 
 
 def shuffled(rows, count):
@@ -31,33 +31,50 @@ def shuffled(rows, count):
 
 
 def trained(config, dataset, task, layout, report, signals):
-    """Two classifiers, each on half of the labelled text: (rewards, truth).
+    """Two classifiers, each on texts of its own: (rewards, truth).
 
     The reward of a seed is P(label) under a classifier, by default one that starts from
     the policy's trunk, scaled to mean 0 and standard deviation 1 on samples of π₀. A
     second one, of another architecture, stands in for gold: it judges policies and
     never trains them.
     """
-    data, test = _labelled(config, dataset, task.tokenizer)
-    labels = int(data.labels.max()) + 1
-    halves = [Labelled(*(x[half::2] for x in data)) for half in (0, 1)]
+    mine, others, tests = _labelled(config, dataset)
+    _enough(config.classifier_texts, len(mine))
+    truth = _judging(config, task, others, tests, layout, report, signals)
+    mine, test = (_encoded(config, task.tokenizer, part) for part in (mine, tests))
+    labels = int(mine.labels.max()) + 1
     shape = _shape(config.classifier, task.model.config)
     proxy = Classification(config, heads.Classifier(shape, labels), layout)
-    shape = _shape(_JUDGE, task.model.config)
-    judge = Classification(config, heads.Classifier(shape, labels), layout)
+    score = functools.partial(scoring.scaled, proxy.probability)
 
     def make(seed):
-        start = _start(config, proxy.model, task.params, seed)
-        params = proxy.fit(start, halves[0], seed, "reward classifier", report, signals)
+        start = _start(config.classifier, proxy.model, task.params, seed)
+        rows = _drawn(mine, config.classifier_texts, seed)
+        params = proxy.fit(start, rows, seed, "reward classifier", report, signals)
         affine = _scale(task, proxy.probability, params, layout, raw=config.raw_reward)
-        return Reward(
-            score=functools.partial(scoring.scaled, proxy.probability),
-            frozen=(params, affine),
-            facts={"accuracy": proxy.accuracy(params, test), "labels": labels},
-        )
+        facts = {"accuracy": proxy.accuracy(params, test), "labels": labels}
+        return Reward(score=score, frozen=(params, affine), facts=facts)
 
-    start = _from_scratch(judge.model, 1)
-    gold = judge.fit(start, halves[1], 0, "judging classifier", report, signals)
+    def random(seed):
+        params = _start(config.classifier, proxy.model, task.params, 5000 + seed)
+        affine = _scale(task, proxy.probability, params, layout, raw=config.raw_reward)
+        return Reward(score=score, frozen=(params, affine), facts={"random": True})
+
+    judged = Reward(arrays=lambda rollout: truth(rollout)["eval/gold"])
+    named = {"proxy": functools.cache(make), "random": functools.cache(random)}
+    return {**named, "gold": lambda seed: judged}, truth
+
+
+def _judging(config, task, rows, tests, layout, report, signals):
+    """`truth(rollout)` of a judging classifier, trained on `datasets` rows."""
+    if config.judge == BIGRAMS:
+        return _counting(config, task, rows, tests, report)
+    data, test = (_encoded(config, task.tokenizer, part) for part in (rows, tests))
+    shape = _shape(config.judge, task.model.config)
+    network = heads.Classifier(shape, int(data.labels.max()) + 1)
+    judge = Classification(config, network, layout)
+    start = _start(config.judge, judge.model, task.params, 1)
+    gold = judge.fit(start, data, 0, "judging classifier", report, signals)
     accuracy = judge.accuracy(gold, test)
     report(
         f"judging classifier: accuracy {accuracy:.3f} on {len(test.labels)} test texts"
@@ -67,15 +84,41 @@ def trained(config, dataset, task, layout, report, signals):
         rows = rollout.tokens[:, judge.first :], rollout.mask[:, judge.first :]
         return {"eval/gold": judge.predict(gold, rows)}
 
-    def random(seed):
-        params = _start(config, proxy.model, task.params, 5000 + seed)
-        affine = _scale(task, proxy.probability, params, layout, raw=config.raw_reward)
-        score = functools.partial(scoring.scaled, proxy.probability)
-        return Reward(score=score, frozen=(params, affine), facts={"random": True})
+    return truth
 
-    judged = Reward(arrays=lambda rollout: truth(rollout)["eval/gold"])
-    named = {"proxy": functools.cache(make), "random": functools.cache(random)}
-    return {**named, "gold": lambda seed: judged}, truth
+
+def _counting(config, task, rows, tests, report):
+    """`truth(rollout)` of naive Bayes on words, of `datasets` rows; see `bigrams`."""
+    model = bigrams.fit(rows["text"], rows["label"], label=config.label)
+    right = (bigrams.log_odds(model, tests["text"]) > 0) == (
+        np.asarray(tests["label"]) == config.label
+    )
+    report(f"judging bigrams: accuracy {right.mean():.3f} on {len(right)} test texts")
+
+    def truth(rollout):
+        prompts, completions = scoring.decode(task, rollout)
+        if config.chat:
+            return {"eval/gold": bigrams.log_odds(model, completions)}
+        whole = [p + c for p, c in zip(prompts, completions, strict=True)]
+        return {"eval/gold": bigrams.log_odds(model, whole)}
+
+    return truth
+
+
+def _enough(few, count):
+    if few > count:
+        raise ValueError(
+            f"--text.classifier-texts {few}: there are {count} labelled texts besides "
+            "those of the judging classifier; lower it"
+        )
+
+
+def _drawn(rows, few, seed):
+    """So many `Labelled` rows, others for each seed; all of them for 0."""
+    if not few:
+        return rows
+    drawn = np.random.default_rng(seed).permutation(len(rows.labels))[:few]
+    return Labelled(*(x[drawn] for x in rows))
 
 
 def _shape(name, policy):
@@ -86,9 +129,9 @@ def _shape(name, policy):
     return model_config.preset(name, **sizes)
 
 
-def _start(config, model, policy, seed):
-    """Untrained parameters of the rewarding classifier of a seed."""
-    if config.classifier != "policy":
+def _start(name, model, policy, seed):
+    """Untrained parameters of a classifier of a seed; name: as for `_shape`."""
+    if name != "policy":
         return _from_scratch(model, seed)
     return heads.from_decoder(policy, heads.init_head(model, jax.random.key(seed)))
 
@@ -98,20 +141,31 @@ def _from_scratch(model, seed):
     return jax.jit(model.init)(jax.random.key(seed), sample)["params"]
 
 
-def _labelled(config, dataset, tokenizer):
-    """(training, test) `Labelled` rows; no text is in both."""
+def _labelled(config, dataset):
+    """`datasets` rows (of rewarding classifiers, of the judging one, for tests).
+
+    No text is in two of them.
+    """
     source, wanted = config.labelled or dataset, ["text", "label"]
     rows = sources.load(source, split=config.labelled_split, columns=wanted)
     tests = sources.load(source, split=config.labelled_eval_split, columns=wanted)
     tests = shuffled(sources.drop_shared(tests, rows), 1000)
-    return tuple(
-        tokenization.classification(
-            tokenizer,
-            list(part["text"]),
-            np.asarray(part["label"]),
-            length=config.classifier_length,
+    mine, others = (rows.select(range(half, len(rows), 2)) for half in (0, 1))
+    if config.judge_labelled is not None:
+        others = sources.load(
+            config.judge_labelled, split=config.labelled_split, columns=wanted
         )
-        for part in (rows, tests)
+        for known in (mine, tests):
+            others = sources.drop_shared(others, known)
+    return mine, others, tests
+
+
+def _encoded(config, tokenizer, rows):
+    """`Labelled` of `datasets` rows."""
+    length = config.classifier_length
+    labels = np.asarray(rows["label"])
+    return tokenization.classification(
+        tokenizer, list(rows["text"]), labels, length=length
     )
 
 

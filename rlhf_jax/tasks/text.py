@@ -6,17 +6,15 @@ reward is a classifier trained here on labelled text, a model, or a Python funct
 
 import dataclasses
 import functools
-import pathlib
 from typing import Annotated, Literal
 
 import numpy as np
 
-from rlhf_jax import huggingface, optim, ranges, sampling
-from rlhf_jax.data import bpe, sources, tokenization
-from rlhf_jax.models import config as model_config
-from rlhf_jax.models import decoder, heads
+from rlhf_jax import huggingface, ranges, sampling
+from rlhf_jax.data import sources, tokenization
+from rlhf_jax.models import heads
 from rlhf_jax.studies.task import Joined, Reward, Task
-from rlhf_jax.tasks import chat, classifiers, direct_feedback, judges, pretraining
+from rlhf_jax.tasks import chat, classifiers, direct_feedback, judges, scratch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +70,14 @@ class Config:
     """The class that is rewarded."""
     classifier: ranges.Text = "policy"
     """The rewarding classifier: on the policy's trunk, or a preset from scratch."""
+    classifier_texts: ranges.Natural = 0
+    """Labelled texts that a rewarding classifier learns from, drawn for each seed; 0:
+    the half of them that the judging classifier does not read."""
+    judge: ranges.Text = "small"
+    """The judging classifier, whose P(label) is gold: as --text.classifier; or bigrams,
+    naive Bayes on pairs of words, whose log odds are."""
+    judge_labelled: ranges.Text | None = None
+    """Dataset that it learns from; by default its half of --text.labelled."""
     classifier_steps: ranges.Count = 600
     classifier_rows: ranges.Count = 32
     classifier_learning_rate: ranges.Positive = 5e-4
@@ -83,9 +89,6 @@ class Config:
     pretrain_rows: ranges.Count = 32
     pretrain_length: ranges.Count = 128
     pretrain_learning_rate: ranges.Positive = 2e-3
-
-
-PRETRAINING = optim.Config(schedule="cosine", warmup=100, weight_decay=0.01)
 
 
 def create(config, dataset, policy, reward, *, layout, cache, report, signals=None):
@@ -157,50 +160,8 @@ def _policy(config, dataset, policy, layout, cache, report, signals):
         if isinstance(model, heads.Classifier):
             raise ValueError(f"--policy {policy} is a classifier, not a language model")
         return model, layout.put(params), tokenizer
-    return _from_scratch(config, dataset, policy[8:], layout, cache, report, signals)
-
-
-def _from_scratch(config, dataset, preset, layout, cache, report, signals):
-    """A tokenizer and a language model trained on the dataset's text, cached."""
-    fields = vars(config).items()
-    keep = {k: v for k, v in fields if k.startswith("pretrain") or k == "vocabulary"}
-    length = max(
-        config.pretrain_length, config.prompt_length + config.response_length,
-        config.heldout_length,
-    )  # fmt: skip
-    asked = [keep, preset, length, pretraining.identity(dataset), repr(PRETRAINING)]
-    name = f"text-{pathlib.Path(dataset).name}-{preset}-{pretraining.digest(asked)}"
-    folder = pathlib.Path(cache) / name
-    texts = sources.load(dataset, split=config.pretrain_split, columns=["text"])["text"]
-    if (folder / "tokenizer" / "tokenizer.json").exists():
-        import transformers
-
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            str(folder / "tokenizer")
-        )
-    else:
-        report("learning a tokenizer ...")
-        tokenizer = bpe.train(texts, config.vocabulary, folder / "tokenizer")
-    shape = model_config.preset(preset, vocab_size=len(tokenizer), max_length=length)
-    model = decoder.Decoder(shape)
-
-    def data():
-        report(f"encoding {len(texts)} texts ...")
-        return tokenization.packed(tokenizer, texts, length=config.pretrain_length)
-
-    params = pretraining.cached(
-        model,
-        data,
-        folder / "model",
-        config=PRETRAINING,
-        steps=config.pretrain_steps,
-        rows=config.pretrain_rows,
-        learning_rate=config.pretrain_learning_rate,
-        layout=layout,
-        report=report,
-        signals=signals,
-    )
-    return model, params, tokenizer
+    how = {"layout": layout, "cache": cache, "report": report, "signals": signals}
+    return scratch.pretrained(config, dataset, policy[8:], **how)
 
 
 def _splits(config, dataset, policy):

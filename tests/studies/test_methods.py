@@ -107,6 +107,14 @@ def test_every_method_is_of_one_kind():
     assert tuple(ROWS[f"best_of_{n}"].measure.n for n in counts) == counts
 
 
+def test_the_best_of_any_number_has_a_row_when_it_is_asked_for():
+    found = methods.table(("best_of_64", "ppo", "best_of_4", "best_of_0"))
+    assert set(found) - set(ROWS) == {"best_of_64"}
+    assert found["best_of_64"].measure.n == 64
+    assert found["best_of_4"] is ROWS["best_of_4"]
+    assert methods.table(()) == ROWS
+
+
 def test_programs_are_few():
     """Methods that share their statics share a program: these are all there are."""
     statics = {tuple(sorted(ROWS[name].train.static.items())) for name in TRAINED}

@@ -12,14 +12,15 @@ import tiny_models
 import tokenizers
 import transformers
 
-from rlhf_jax import huggingface
+from rlhf_jax import huggingface, trees
 from rlhf_jax.data import sources
 from rlhf_jax.feedback import prompts
 from rlhf_jax.models import decoder
 from rlhf_jax.runtime.parallel import data
-from rlhf_jax.studies import evaluators
+from rlhf_jax.studies import evaluators, scoring
 from rlhf_jax.studies.interfaces import Run, Unit
-from rlhf_jax.tasks import classifiers, direct_feedback, judges, text
+from rlhf_jax.tasks import bigrams, classifiers, direct_feedback, judges, text
+from rlhf_jax.types import Prompts
 
 LETTERS = "abcdefg"
 WORDS = ("<s>", "<pad>", "</s>", "<unk>", *LETTERS, "\n\n")
@@ -289,6 +290,49 @@ def test_more_texts_than_are_read_at_once_score_as_alone(classifier, policy):
     assert len(together) == 150
     for i in (0, 63, 64, 149):
         np.testing.assert_allclose(together[i], host([prompts[i]], [""])[0], atol=1e-6)
+
+
+# Trained here
+
+
+def test_no_text_is_read_by_two_of_reward_judge_and_test(folder, tmp_path):
+    config = text.Config(labelled=str(folder))
+    mine, others, tests = classifiers._labelled(config, "unused")
+    assert (len(mine), len(others), len(tests)) == (20, 20, 11)
+    elsewhere = reviews_in(tmp_path / "elsewhere")
+    more = [*reviews(np.random.default_rng(1), 30), mine[0], tests[0]]
+    lines = "".join(json.dumps(row) + "\n" for row in more)
+    (elsewhere / "train.jsonl").write_text(lines)
+    config = text.Config(labelled=str(folder), judge_labelled=str(elsewhere))
+    again, others, _ = classifiers._labelled(config, "unused")
+    assert again["text"][:] == mine["text"][:] and len(others) == 30
+
+
+def test_a_reward_of_few_texts_is_judged_by_bigrams_of_others(folder, policy):
+    drawn = {
+        "classifier_texts": 8,
+        "classifier_steps": 2,
+        "classifier_rows": 4,
+        "classifier_length": 12,
+        "judge": "bigrams",
+    }
+    task = create(folder, policy, "train", **drawn)
+    one, two = (task.rewards["proxy"](seed).frozen[0] for seed in (0, 1))
+    assert trees.norm(trees.subtract(one["head"], two["head"])) > 0
+    rows = of(folder, "train")
+    known = bigrams.fit(rows["text"][1::2], rows["label"][1::2])
+    asked = Prompts(*(x[:3] for x in task.eval_prompts))
+    rollout = types.SimpleNamespace(
+        tokens=np.concatenate([asked.tokens, asked.tokens[:, -4:]], axis=1),
+        mask=np.concatenate([asked.mask, asked.mask[:, -4:]], axis=1),
+        response_mask=asked.mask[:, -4:],
+    )
+    whole = [a + b for a, b in zip(*scoring.decode(task, rollout), strict=True)]
+    gold = task.truth(rollout)["eval/gold"]
+    np.testing.assert_allclose(gold, bigrams.log_odds(known, whole))
+    assert np.ptp(gold) > 0
+    with pytest.raises(ValueError, match="classifier-texts 21: there are 20 labelled"):
+        create(folder, policy, "train", **{**drawn, "classifier_texts": 21})
 
 
 @pytest.mark.parametrize("raw", [False, True])
