@@ -64,6 +64,19 @@ EXPECTED = {
             r"learned from labeler  right on people's other pairs: [5-7]\d%",
         ),
     ),
+    "objective_mismatch": (
+        2,
+        (
+            r"gold=rewards/gold/mean kl=kl",
+            r"proxy and gold part near step 3\d .*: since then proxy 2\.\d+ → 25",
+            r"up to gold's peak: correlation with the proxy +(1\.00|0\.9\d)",
+            r"from  gold's peak: correlation with the proxy -(1\.00|0\.9\d)",
+            r"best gold 1\.\d+ near step 26",
+            r"without gold mismatch itself cannot be seen",
+            r"length +alarm at step 25, lead \+5\.5 steps",
+            r"exit status 3",
+        ),
+    ),
     "library": (
         1,
         (
