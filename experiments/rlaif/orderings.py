@@ -58,20 +58,20 @@ def _model(name):
 
 
 _SIZES = (("same", "tiny"), ("large", "same"), ("large", "tiny"))
-_BIAS = "The larger the labeler, the less often both orders prefer the same slot"
-_AGREE = "The larger the labeler, the more it agrees with people"
-_MODELS = "A reward model of people's labels is more accurate than of a labeler's"
+BIAS = "The larger the labeler, the less often both orders prefer the same slot"
+AGREE = "The larger the labeler, the more it agrees with people"
+MODELS = "A reward model of people's labels is more accurate than of a labeler's"
 ORDERINGS = (
     *(
-        Ordering(_BIAS, *(_labeler(x, "same_slot") for x in pair), 0.05, True)
+        Ordering(BIAS, *(_labeler(x, "same_slot") for x in pair), 0.05, True)
         for pair in _SIZES
     ),
     *(
-        Ordering(_AGREE, *(_labeler(x, "agreement") for x in pair), 0.03)
+        Ordering(AGREE, *(_labeler(x, "agreement") for x in pair), 0.03)
         for pair in _SIZES
     ),
     *(
-        Ordering(_MODELS, _model("rlhf"), _model(other), 0.03)
+        Ordering(MODELS, _model("rlhf"), _model(other), 0.03)
         for other in ("rlaif", "rlaif_same")
     ),
 )
