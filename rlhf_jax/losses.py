@@ -162,18 +162,19 @@ def bradley_terry(
 
 def odin(
     chosen, rejected, chosen_lengths, rejected_lengths, directions, *,
-    preference=1.0, mask=None, count=None, axis_name=None,
+    weight=1.0, preference=1.0, mask=None, count=None, axis_name=None,
 ):  # fmt: skip
-    """L = BT + 1 − ρ(len, r_L) + |ρ(len, r_Q)| + |ρ(len, r_Q + r_L)| + |cos(w_Q, w_L)|.
+    """L = BT + w·(1 − ρ(l, r_L) + |ρ(l, r_Q)| + |ρ(l, r_Q + r_L)| + |cos(w_Q, w_L)|).
 
     Chen et al. 2024, "ODIN: Disentangled Reward Mitigates Hacking in RLHF",
     arXiv:2402.07319: two heads on one trunk explain preferences together; r_L is to
-    take what is due to length, and r_Q alone is the reward. BT is of r_Q + r_L, ρ is
+    take what is due to length l, and r_Q alone is the reward. BT is of r_Q + r_L, ρ is
     Pearson's correlation over all responses of the rows given, 0 where either is
-    constant: of a micro-batch it is that of the micro-batch.
+    constant: of a micro-batch it is that of the micro-batch. The paper's w is 1; the
+    noise of ρ over few rows wants less.
 
     Args: chosen, rejected [B, 2]: r_Q and r_L; lengths [B] of the responses, in tokens;
-    directions [D, 2]: w_Q and w_L; preference, mask as in `bradley_terry`.
+    directions [D, 2]: w_Q and w_L; weight w []; preference, mask as in `bradley_terry`.
     Metrics: `accuracy` and `margin` of r_Q + r_L; `quality_length` and `length_length`,
     the correlations of r_Q and r_L with length; `cosine`, of the directions.
     """
@@ -197,7 +198,9 @@ def odin(
     named = {
         "quality_length": of_quality, "length_length": of_length, "cosine": cosine
     }  # fmt: skip
-    return loss + share * apart, metrics | {k: share * x for k, x in named.items()}
+    return loss + weight * share * apart, metrics | {
+        k: share * x for k, x in named.items()
+    }
 
 
 def _correlation(x, y, *, mask, axis_name):

@@ -51,6 +51,14 @@ def test_odin_by_hand():
     assert metrics["accuracy"] == 0.5
 
 
+def test_without_weight_odin_is_bradley_terry_of_the_sum(given):
+    chosen, rejected, *_ = given
+    plain, _ = losses.bradley_terry(chosen.sum(-1), rejected.sum(-1))
+    close(losses.odin(*given, weight=0.0)[0], plain)
+    half = (losses.odin(*given)[0] + plain) / 2
+    close(losses.odin(*given, weight=0.5)[0], half, 1e-5)
+
+
 @pytest.mark.parametrize("mask", [np.ones(B, int), MASK])
 def test_odin_is_the_numpy_formula(given, mask):
     loss, _ = losses.odin(*given, mask=mask)

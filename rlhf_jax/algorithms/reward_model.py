@@ -35,12 +35,13 @@ def make_pair_loss(model, *, margin=0.0):
     return loss
 
 
-def make_odin_loss(model, *, prompt=0):
+def make_odin_loss(model, *, prompt=0, weight=1.0):
     """`loss(params, batch: Preferences, count) -> ([], metrics)` of a model of two
     labels, the quality and the length of a response: see `losses.odin`.
 
     `score(model)` reads the first label, the quality: the second is left in training.
-    prompt: columns of a row before its response, whose length does not count.
+    prompt: columns of a row before its response, whose length does not count; weight:
+    of what keeps the two apart.
     """
 
     def loss(params, batch: Preferences, count):
@@ -52,6 +53,7 @@ def make_odin_loss(model, *, prompt=0):
             *jnp.split(scores, 2),
             *jnp.split(lengths, 2),
             params["head"]["kernel"],
+            weight=weight,
             preference=batch.preference,
             count=count,
         )

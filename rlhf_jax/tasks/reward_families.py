@@ -22,7 +22,8 @@ from rlhf_jax.studies.task import Refresh, Reward
 from rlhf_jax.tasks import known_errors, reward_specs, reward_training, world_rewards
 from rlhf_jax.tasks.reward_training import Context, Job, Pool
 
-SAMPLES, TESTS = 1024, 1000  # responses that fix the scale; pairs held out
+# Responses that fix the scale, where there are as many prompts; pairs held out.
+SAMPLES, TESTS = 1024, 1000
 _TEST = 1  # the pool that nothing is learned from
 _TAILS = ("heavy_tailed", "light_tailed")
 _UNIT = rewards.Affine(np.float32(1), np.float32(0))
@@ -37,6 +38,11 @@ class Models(NamedTuple):
     weights: dict[Job, Any]
     rollout: Any  # π₀'s samples that fix the scale
     tests: Pool
+
+    @property
+    def count(self):
+        """How many samples fix the scale: the first of `rows`."""
+        return len(self.rollout.tokens)
 
     def rows(self):
         """(tokens, mask) of the samples, then both sides of the tests."""
@@ -100,7 +106,7 @@ def _reward(spec, models, seed):
         trained = [averaging.soup(trained)]
     score, frozen, scores = _assemble(spec, found, trained)
     facts = {"parameters": sum(map(trees.size, trained)), "pairs": spec.pairs}
-    facts |= _accuracy(scores[SAMPLES:], found.tests)
+    facts |= _accuracy(scores[found.count :], found.tests)
     refresh = Refresh(
         functools.partial(_sample, spec, found), functools.partial(_learn, spec, found)
     )
@@ -116,10 +122,10 @@ def _assemble(spec, found, trained):
         score, parts = world_rewards.scaled(model), (trained[0],)
     else:
         evaluate = _over_rows(world_rewards.scaled(model), layout)
-        each = [evaluate((params, _UNIT), rows)[:SAMPLES] for params in trained]
+        each = [evaluate((params, _UNIT), rows)[: found.count] for params in trained]
         score, parts = _of_scaled(spec, model, trained, np.stack(each))
     scores = _over_rows(score, layout)((*parts, _UNIT), rows)
-    affine = rewards.fit(scores[:SAMPLES])
+    affine = rewards.fit(scores[: found.count])
     return score, layout.put((*parts, affine)), affine.gain * scores + affine.bias
 
 
@@ -251,16 +257,20 @@ def _wrong_at_random(spec, found):
 
     rows = found.rows()
     truth, wrong = gold(*rows), error(*rows)
-    deviation = spec.scale * truth[:SAMPLES].std()
+    deviation = spec.scale * truth[: found.count].std()
     scores = truth + deviation * wrong
-    center, size = scores[:SAMPLES].mean(), scores[:SAMPLES].std()
+    center, size = scores[: found.count].mean(), scores[: found.count].std()
 
     def arrays(rollout):
         given = np.asarray(rollout.tokens), np.asarray(rollout.mask)
         said = gold(*given) + deviation * error(*given)
         return ((said - center) / size).astype(np.float32)
 
-    facts = {"parameters": 0, "pairs": 0, **_accuracy(scores[SAMPLES:], found.tests)}
+    facts = {
+        "parameters": 0,
+        "pairs": 0,
+        **_accuracy(scores[found.count :], found.tests),
+    }
     return Reward(arrays=arrays, facts=facts | {"scaled": True})
 
 

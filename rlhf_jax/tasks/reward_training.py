@@ -27,6 +27,9 @@ SHAPES = {  # about 5, 30 and 120 thousand weights
 }
 # Peak learning rates of models from scratch; a trunk's is the config's.
 RATES = {"small": 1e-2, "medium": 5e-3, "large": 3e-3}
+# The paper's is 1: with updates of 32 pairs r_Q then orders 55% of held-out pairs as
+# the truth does, with 0.1 it orders 72%, and its correlation with length is −0.02.
+ODIN_WEIGHT = 0.1
 _BLOCK = 500  # pairs labelled together: a pool of more pairs starts with the same ones
 _MOST = 4  # times the updates that 1,000 pairs take
 _FRESH = 2  # the part of pools that a policy in training writes
@@ -210,7 +213,8 @@ def objective(model):
     is compiled once for all worlds."""
     make = reward_model.make_pair_loss
     if model.labels == 2:
-        make = functools.partial(reward_model.make_odin_loss, prompt=reviews.WIDTH)
+        apart = {"prompt": reviews.WIDTH, "weight": ODIN_WEIGHT}
+        make = functools.partial(reward_model.make_odin_loss, **apart)
     return supervised.Objective(
         model, make, reward_model.count, world_rewards.REWARD_MODEL
     )
