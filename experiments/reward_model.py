@@ -33,7 +33,7 @@ from rlhf_jax import losses, ranges
 from rlhf_jax.algorithms import reward_model
 from rlhf_jax.cli import experiment, options, recipe
 from rlhf_jax.data import preferences
-from rlhf_jax.evaluation import calibration, preference_sets
+from rlhf_jax.evaluation import preference_sets
 from rlhf_jax.models import lora
 from rlhf_jax.reporting import preference_sets as reports
 from rlhf_jax.runtime import files
@@ -145,24 +145,15 @@ def tested(layout, score, sets, params, done):
     The temperature is that of the run's own held-out pairs. Writes reliability.png, and
     tests.json with the scores and lengths of all answers.
     """
-    params = layout.put(params)
-    scores = {name: pairs.scores(score, params, s.pairs) for name, s in sets.items()}
-    asked = {name: s.pairs.preference for name, s in sets.items()}
-    margins = scores[HELD_OUT][:, 0] - scores[HELD_OUT][:, 1]
-    heat = calibration.temperature(margins, preference=asked[HELD_OUT])
-    found = {"temperature": heat, "sets": {}}
+    params, kept = layout.put(params), {}
     for name, one in sets.items():
-        found["sets"][name] = preference_sets.measure(
-            scores[name], one.lengths, preference=asked[name], temperature=heat
-        )
-    kept = {
-        name: {
-            "scores": np.round(scores[name], 5).tolist(),
-            "lengths": one.lengths.tolist(),
-            "preference": np.asarray(asked[name]).tolist(),
-        }
-        for name, one in sets.items()
-    }
+        # Five digits: what is kept is what was measured.
+        scores = np.round(pairs.scores(score, params, one.pairs), 5)
+        kept[name] = {"scores": scores.tolist(), "lengths": one.lengths.tolist()}
+        preference = np.asarray(one.pairs.preference)
+        if (preference != 1).any():
+            kept[name]["preference"] = preference.tolist()
+    found = preference_sets.measure_all(kept)
     files.write_json(done.folder / "tests.json", kept)
     place = done.folder / reports.PICTURE
     reports.draw(found, place, f"{TITLE}: is it as sure as it is right?")

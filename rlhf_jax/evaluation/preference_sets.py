@@ -14,6 +14,31 @@ QUANTILES = (0.25, 0.5, 0.75)
 _ANY = (-0.5, 0.5)  # characters: between them answers are equally long
 
 
+def measure_all(sets, *, bins=10):
+    """{"temperature": T, "sets": {name: what `measure` returns}} of one reward model.
+
+    T minimises the NLL of the first set, and of no other (Guo et al. 2017; see
+    `calibration.temperature`): that is the one that belongs to the training pairs.
+
+    Args: sets: {name: {"scores": [N, 2], "lengths": [N, 2], and "preference": [N]
+    where labels are soft}}.
+    """
+    first = next(iter(sets.values()))
+    margins = _pairs(first["scores"], "scores") @ [1.0, -1.0]
+    heat = calibration.temperature(margins, preference=first.get("preference"))
+    measured = {
+        name: measure(
+            one["scores"],
+            one["lengths"],
+            preference=one.get("preference"),
+            temperature=heat,
+            bins=bins,
+        )
+        for name, one in sets.items()
+    }
+    return {"temperature": heat if np.isfinite(heat) else None, "sets": measured}
+
+
 def measure(scores, lengths, *, preference=None, temperature=None, bins=10):
     """{name: numbers} of a reward model on N pairs, with Δ = r(chosen) − r(rejected).
 

@@ -24,9 +24,10 @@ def compute(evidence):
     """What the best of n gains by n, and the fit; None without methods of that kind.
 
     Of every unit the gain of gold and of the proxy on the best of 1 (on nothing where
-    that was not measured); the fit of all units' gold together, with intervals that
-    draw units; the fall of gold from its best n to the largest one, n chosen on one
-    half of the prompts and read on the other.
+    that was not measured), gold in standard deviations of π₀'s samples where those are
+    known; the fit of all units' gold together, with intervals that draw units; the fall
+    of gold from its best n to the largest one, n chosen on one half of the prompts and
+    read on the other; how proxy and gold correlate over the samples of a prompt.
     """
     return gains(evidence.records)
 
@@ -48,8 +49,15 @@ def gains(records):
                 for i in range(len(counts))
             ]
             result[f"{name}_by_unit"] = {str(u): g.tolist() for u, g in gains.items()}
+    first = {u: row[0] for u, row in looks.items()}
+    result["scaled"] = all(look["scaled"] for look in first.values())
+    if all(look["correlation"] is not None for look in first.values()):
+        result["correlation"] = results.estimate(
+            {u: look["correlation"] for u, look in first.items()}
+        )
     ties = [[look["ties"] for look in row] for row in looks.values()]
-    result["ties"] = np.mean(ties, axis=0).tolist()
+    if None not in sum(ties, []):
+        result["ties"] = np.mean(ties, axis=0).tolist()
     if "gold" in result and result["relative"] and len(counts) > _FEWEST:
         gold = np.array(list(result["gold_by_unit"].values()))
         result["fit"] = fit(np.array(d[1:]), gold[:, 1:])
@@ -85,11 +93,15 @@ def _read(records):
     for record in records:
         match = _NAME.fullmatch(record["method"])
         if match and _KEYS["proxy"] in record:
-            look = {"ties": record.get("eval/ties", float("nan"))}
+            look = {"ties": record.get("eval/ties")}
+            scale = record.get("mismatch/gold_sd")
+            look["correlation"] = record.get("mismatch/correlation")
+            look["scaled"] = scale is not None
             for name, key in _KEYS.items():
                 for half in ("", "_a", "_b"):
                     if key + half in record:
-                        look[name + half] = record[key + half]
+                        unit = scale if name == "gold" and scale else 1.0
+                        look[name + half] = record[key + half] / unit
             by_unit.setdefault(units.of(record), {})[int(match[1])] = look
     return by_unit
 
@@ -116,23 +128,35 @@ def render(found, evidence):
         return
     yield "## Best of n"
     columns = [name for name in _KEYS if name in found]
-    header = ["n", "√KL (bound)", *(f"{name} gained" for name in columns), "ties"]
-    if not found["relative"]:
-        header[2:-1] = columns
+    names = [f"{name} gained" if found["relative"] else name for name in columns]
+    if found["scaled"]:
+        names = [name.replace("gold", "gold (sd)") for name in names]
+    header, tied = ["n", "√KL (bound)", *names], found.get("ties")
     rows = [
         [n, markdown.number(found["d"][i])]
         + [markdown.interval(found[name][i]) for name in columns]
-        + [markdown.number(found["ties"][i])]
+        + ([markdown.number(tied[i])] if tied else [])
         for i, n in enumerate(found["n"])
     ]
-    yield markdown.table(header, rows)
-    yield (
-        "On the best of 1, in the units of the rewards; "
-        if found["relative"]
-        else "As they are: add best_of_1 to --methods for gains. "
-    ) + f"{markdown.brackets(evidence.summary)}. Ties: how often the best is not alone."
+    yield markdown.table([*header, *["ties"] * bool(tied)], rows)
+    yield " ".join(_notes(found, evidence.summary))
     if "fit" in found:
         yield _said(found["fit"], found["fall"], found["d"][-1])
+
+
+def _notes(found, summary):
+    """Sentences below the table."""
+    if found["relative"]:
+        yield f"On the best of 1; {markdown.brackets(summary)}."
+    else:
+        yield f"Add best_of_1 to --methods for gains; {markdown.brackets(summary)}."
+    if found["scaled"]:
+        yield "Gold is in standard deviations of π₀'s samples."
+    if "ties" in found:
+        yield "Ties: how often the best is not alone."
+    if "correlation" in found:
+        rho = markdown.interval(found["correlation"])
+        yield f"Proxy and gold order the samples of a prompt alike by ρ = {rho}."
 
 
 def _said(fit, fall, furthest):

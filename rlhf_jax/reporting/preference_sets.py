@@ -70,7 +70,7 @@ def _lengths(sets):
     for name, one in sets.items():
         about = one["length"]
         correlations = about["correlation"], about["correlation_of_differences"]
-        strata = map(_stratum, about["by_sign"])
+        strata = map(stratum, about["by_sign"])
         rows.append([name, *strata, *map(markdown.number, correlations)])
     header = ["set", "chosen shorter", "as long", "chosen longer"]
     return markdown.table([*header, "r(score, length)", "r(Δ, difference)"], rows)
@@ -78,15 +78,16 @@ def _lengths(sets):
 
 def _quarters(sets):
     rows = [
-        [name, *map(_stratum, one["length"]["by_quantile"])]
+        [name, *map(stratum, one["length"]["by_quantile"])]
         for name, one in sets.items()
     ]
     return markdown.table(["set", "shortest", "second", "third", "longest"], rows)
 
 
-def _stratum(stratum):
-    accuracy = markdown.interval(stratum["accuracy"])
-    return f"{accuracy} of {stratum['pairs']}" if stratum["pairs"] else "–"
+def stratum(one):
+    """An `accuracy` with its interval and its pairs, of `by_sign` or `by_quantile`."""
+    accuracy = markdown.interval(one["accuracy"])
+    return f"{accuracy} of {one['pairs']}" if one["pairs"] else "–"
 
 
 def draw(found, path, title, note=""):

@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from rlhf_jax.evaluation import best_of_n, diversity, policy
+from rlhf_jax.evaluation import best_of_n, correlation, diversity, policy
 from rlhf_jax.studies import evaluators, scoring
 from rlhf_jax.types import Prompts
 
@@ -82,4 +82,17 @@ def _best(groups, measured, n):
     for name, values in best.items():
         metrics |= evaluators.halves(name, values)
     ties = best_of_n.ties(measured["eval/reward"], n)
-    return metrics | {"eval/ties": float(ties.mean())}
+    metrics["eval/ties"] = float(ties.mean())
+    if "eval/gold" in measured:
+        metrics |= _mismatch(measured["eval/reward"], measured["eval/gold"])
+    return metrics
+
+
+def _mismatch(proxy, gold):
+    """How π₀'s samples [M, N] spread in gold, and how their order by proxy is that by
+    gold: the mean over prompts of Spearman's ρ, where neither is constant."""
+    pairs = zip(proxy, gold, strict=True)
+    values = np.array([correlation.spearman(*pair).value for pair in pairs])
+    known = values[~np.isnan(values)]
+    mean = float(known.mean()) if len(known) else float("nan")
+    return {"mismatch/gold_sd": float(gold.std()), "mismatch/correlation": mean}

@@ -63,6 +63,23 @@ def test_a_temperature_of_the_same_pairs_mends_what_was_too_sure(rng):
         assert np.abs(gap) @ diagram["count"] / 2000 == pytest.approx(one["ece"])
 
 
+def test_the_temperature_is_that_of_the_first_set_alone(rng):
+    sets = {
+        name: {"scores": k * rng.normal(size=(80, 2)) + [k / 2, 0], "lengths": lengths}
+        for k, name in enumerate(("own", "other"), 1)
+        for lengths in [rng.integers(1, 9, (80, 2))]
+    }
+    found = preference_sets.measure_all(sets)
+    heat = calibration.temperature(sets["own"]["scores"] @ [1, -1])
+    assert found["temperature"] == heat
+    for name, one in sets.items():
+        assert found["sets"][name] == preference_sets.measure(**one, temperature=heat)
+    certain = {"own": {"scores": [[1.0, 0.0]], "lengths": [[3, 4]]}}
+    assert preference_sets.measure_all(certain)["sets"]["own"]["scaled"] is None
+    opposed = {"own": {"scores": [[0.0, 1.0]], "lengths": [[3, 4]]}}
+    assert preference_sets.measure_all(opposed)["temperature"] is None
+
+
 @pytest.mark.parametrize("heat", [None, 0.0, np.nan])
 def test_nothing_is_scaled_without_a_temperature_that_can(heat):
     assert preference_sets.measure(SCORES, LENGTHS, temperature=heat)["scaled"] is None

@@ -57,6 +57,19 @@ def test_without_the_best_of_one_nothing_is_relative_and_nothing_fitted():
     assert found["gold"][0]["mean"] > 3
 
 
+def test_gold_is_in_deviations_where_they_are_known():
+    rows = looks(0)
+    known = {"mismatch/gold_sd": 4.0, "mismatch/correlation": 0.25}
+    found = best_of_n.gains([{**row, **known} for row in rows])
+    assert found["fit"]["alpha"]["value"] == pytest.approx(ALPHA / 4)
+    assert found["correlation"]["mean"] == 0.25
+    evidence = Evidence(rows, [], {"interval": "range", "worlds": 1}, [], None)
+    text = "\n".join(best_of_n.render(found, evidence))
+    assert "gold (sd) gained" in text and "by ρ = 0.25 [0.25, 0.25]" in text
+    bare = [{k: v for k, v in row.items() if k != "eval/ties"} for row in rows]
+    assert "ties" not in best_of_n.gains(bare)
+
+
 def test_a_proxy_alone_is_shown_alone():
     found = best_of_n.gains(looks(0, gold=False))
     assert "gold" not in found and "proxy" in found

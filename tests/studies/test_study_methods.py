@@ -111,6 +111,8 @@ def test_best_of_n_pays_more_at_a_bounded_divergence(rows):
     ties = two[0]["eval/ties"], four[0]["eval/ties"]
     assert 0 <= ties[0] <= ties[1] + 1e-12 and ties[1] < 1
     assert "drift/text_nll" not in four[0] and "tax/skills" not in four[0]
+    assert two[0]["mismatch/gold_sd"] == four[0]["mismatch/gold_sd"] > 0
+    assert -1 <= two[0]["mismatch/correlation"] <= 1
     assert four[0]["budget/tokens"] == pytest.approx(2 * two[0]["budget/tokens"])
 
 
