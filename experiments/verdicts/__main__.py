@@ -1,0 +1,3 @@
+from experiments import verdicts
+
+verdicts.main()
