@@ -27,7 +27,7 @@ SHAPES = {  # about 5, 30 and 120 thousand weights
 }
 # Peak learning rates of models from scratch; a trunk's is the config's.
 RATES = {"small": 1e-2, "medium": 5e-3, "large": 3e-3}
-# The paper's is 1: with updates of 32 pairs r_Q then orders 55% of held-out pairs as
+# The paper's is 1. Of 4,000 pairs, 32 an update, r_Q then orders 55% of others as
 # the truth does, with 0.1 it orders 72%, and its correlation with length is −0.02.
 ODIN_WEIGHT = 0.1
 _BLOCK = 500  # pairs labelled together: a pool of more pairs starts with the same ones
