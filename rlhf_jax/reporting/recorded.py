@@ -22,6 +22,8 @@ _DIGITS = 6
 _LINE = ("step", "eval/phase")
 _BESIDE = ("eval/entropy", "eval/length", "eval/duplicates", "eval/distinct_2")
 _HALVES = ("", *evaluations.HALVES)
+# What averages logged of how they were made, and what was measured of reward models.
+_GROUPS = ("average/", "mismatch/")
 
 
 class Recorded(NamedTuple):
@@ -148,7 +150,7 @@ def _packed(records, axes, compared):
     packed = []
     for (method, unit), rows in by_run.items():
         looks = [row for row in rows if REWARD.key in row]
-        asked = (*keys, *_BESIDE, *_of_averages(looks))
+        asked = (*keys, *_BESIDE, *_under(looks))
         known = [k for k in asked if any(k in row for row in looks)]
         entry = {"method": method, **unit._asdict()}
         entry |= {k: [_number(row.get(k)) for row in looks] for k in (*_LINE, *known)}
@@ -162,9 +164,9 @@ def _packed(records, axes, compared):
     return packed
 
 
-def _of_averages(rows):
-    """What averages logged of how they were made."""
-    return sorted({k for row in rows for k in row if k.startswith("average/")})
+def _under(rows):
+    """Names that are no axes and are kept: see `_GROUPS`."""
+    return sorted({k for row in rows for k in row if k.startswith(_GROUPS)})
 
 
 def _unpacked(packed):

@@ -1,0 +1,3 @@
+from experiments import objective_mismatch
+
+objective_mismatch.main()
