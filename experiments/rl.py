@@ -15,10 +15,14 @@ probability of --label), a language model's rating of every completion (d-RLAIF;
         --reward runs/reward_model/<time>/model --elastic-reset --rl.reset-every 20
     python -m experiments.rl --policy path/to/sft --dataset prompts.jsonl \\
         --reward ai:path/to/labeler,template=helpful_rating --algorithm reinforce
+    python -m experiments.rl --policy path/to/sft --dataset prompts.jsonl \\
+        --reward runs/reward_model/<time>/model --gold path/to/larger_reward_model
 
 One method, one seed. The result is runs/rl/<time>/model, a directory that transformers
 opens; report.md says what was gained and at what drift: NLL of human text (--texts, or
-held-out completions or prompts) and exact KL from the policy as it was.
+held-out completions or prompts) and exact KL from the policy as it was. A second
+reward, --gold, is measured and never learned from: experiments.objective_mismatch --run
+says whether the two part.
 
 From Python, with rows as a list of dictionaries or a `datasets.Dataset`, and the reward
 a function or what `reward_model.train` returned:
@@ -28,6 +32,7 @@ a function or what `reward_model.train` returned:
 """
 
 import dataclasses
+import functools
 import math
 from typing import Literal
 
@@ -40,7 +45,7 @@ from rlhf_jax.evaluation import axes
 from rlhf_jax.feedback import function
 from rlhf_jax.models import lora
 from rlhf_jax.runtime import provenance
-from rlhf_jax.studies import eval_steps, evaluators, policy_gradient
+from rlhf_jax.studies import eval_steps, evaluators, policy_gradient, scoring
 from rlhf_jax.studies.interfaces import Method, Study, Unit, never
 from rlhf_jax.studies.task import Reward
 from rlhf_jax.studies.trainable import Trainable
@@ -61,6 +66,9 @@ class Config(options.Base):
     """A reward model's directory or hub name, module:function, or a labeler that rates:
     ai:WHERE[,template=NAME][,shots=N]..., WHERE a language model, an endpoint's URL
     (with model=NAME), or policy, the initial policy itself."""
+    gold: str = ""
+    """A second reward, named as --reward is: what counts, as far as one can know. It is
+    measured at every evaluation, and nothing learns from it."""
     algorithm: Literal["ppo", "reinforce", "rloo", "grpo", "online_dpo"] = "ppo"
     """online_dpo: DPO on two fresh samples a prompt, the one that pays more is chosen.
     """
@@ -126,6 +134,8 @@ class Config(options.Base):
         if self.rl.rows % max(self.candidates, 1):
             reason = "every prompt has as many samples; choose a divisor"
             yield ("algorithm", "rl.rows", "rl.candidates"), reason
+        if self.gold and self.gold == self.reward:
+            yield ("gold", "reward"), "a reward that is learned from is no gold"
         if self.learns_pairs and not self.rl.kl_coef:
             reason = "β of DPO is --rl.kl-coef, and above 0"
             yield ("algorithm", "rl.kl_coef"), reason
@@ -141,8 +151,9 @@ CONFIG = Config()
 def check(config):
     """Raises ValueError for misuse that the flags alone reveal."""
     options.check(config, needed=("policy", "dataset", "reward"))
-    if judges.named(config.reward):
-        judges.of_reward(config.reward)
+    for given in (config.reward, config.gold):
+        if judges.named(given):
+            judges.of_reward(given)
 
 
 def batches(config):
@@ -221,10 +232,18 @@ def make_task(config, setting):
         temperature=config.temperature,
     )
     reward = make_reward(config, given.reward, task, layout, setting.folder)
-    base = models.base(config.policy, given.policy)
-    return dataclasses.replace(
-        task, rewards={"proxy": lambda seed: reward}, facts={"base": base}
-    )
+    base, truth = models.base(config.policy, given.policy), None
+    if config.gold:
+        gold = make_reward(config, given.gold, task, layout, setting.folder)
+        truth = functools.partial(as_gold, task, gold, layout)
+    rewards = {"proxy": lambda seed: reward}
+    return dataclasses.replace(task, rewards=rewards, truth=truth, facts={"base": base})
+
+
+def as_gold(task, reward, layout, rollout):
+    """{"eval/gold": [M]}: what a reward that nothing learns from says of samples."""
+    texts = scoring.decode(task, rollout)
+    return {"eval/gold": scoring.score(task, reward, layout, rollout, *texts)}
 
 
 def make_reward(config, given, task, layout, folder=None):
@@ -251,6 +270,7 @@ def announce(config, study, layout):
     count, width = task.prompts.tokens.shape
     lines = [
         f"policy {config.policy}, reward {config.reward}, {config.label_of_method}",
+        *[f"gold {config.gold}, which nothing learns from"] * bool(config.gold),
         *judged(task.rewards["proxy"](config.seed)),
         penalty(config),
         f"{count} prompts of up to {width} tokens, {len(task.eval_prompts.tokens)} "

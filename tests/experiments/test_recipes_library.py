@@ -130,6 +130,7 @@ def test_rl_pays_by_a_reward_model_that_a_recipe_returned(judge, tuned, home):
         policy=tuned,
         dataset=small_recipes.PAIRS,
         reward=judge,
+        gold=short,
         output=str(home / "rl_judge"),
         **RL,
         **COMMON,
@@ -139,6 +140,21 @@ def test_rl_pays_by_a_reward_model_that_a_recipe_returned(judge, tuned, home):
     assert abs(start["eval/reward"]) < 3
     config = json.loads((result.folder / "config.json").read_text())["config"]
     assert config["reward"] == str(judge.folder / "model")
+    # What counts is measured beside it, in its own units.
+    assert config["gold"] == f"{__name__}:short"
+    golds = [r["eval/gold"] for r in result.records if "eval/gold" in r]
+    assert len(golds) > 1 and max(golds) < 0
+    assert "| gold |" in (result.folder / "report.md").read_text()
+
+
+def test_a_reward_cannot_be_its_own_gold(judge, tuned):
+    with pytest.raises(
+        ValueError, match="--gold .* --reward .*learned from is no gold"
+    ):
+        rl.train(
+            policy=tuned, dataset=small_recipes.PAIRS, reward=judge, gold=judge,
+            **RL, **COMMON,
+        )  # fmt: skip
 
 
 def test_preferences_are_learned_against_a_reference_in_memory(loaded, tuned, home):
