@@ -28,7 +28,6 @@ from rlhf_jax.microworld import skills
 from rlhf_jax.models import lora
 from rlhf_jax.reporting import best_of_n, claims, contrasts, held_out, recoveries
 from rlhf_jax.reporting import controls as negative_controls
-from rlhf_jax.reporting import report as reports
 from rlhf_jax.reporting.claims import Claim
 from rlhf_jax.studies import methods, tables
 from rlhf_jax.tasks import judges, reward_specs
@@ -265,7 +264,6 @@ def judged(task):
 def finish(config, done):
     """Writes the report and prints its table; returns the run folder."""
     small = config.dataset == "microworld"
-    pictures = best_of_n.pictures(done.study.methods)
     experiment.report(
         config,
         done,
@@ -273,7 +271,7 @@ def finish(config, done):
         question=__doc__.split("\n\n")[0],
         scope="this microworld and these models" if small else "these texts and models",
         notes=notes(config, done.study, small),
-        pictures=(*reports.PICTURES, *pictures),
+        pictures=best_of_n.pictures(done.study.methods),
     )
     return done.folder
 

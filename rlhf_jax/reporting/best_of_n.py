@@ -12,7 +12,7 @@ import numpy as np
 
 from rlhf_jax.evaluation import best_of_n, overoptimization, units
 from rlhf_jax.reporting import figure_style, markdown, results
-from rlhf_jax.reporting.report import Picture
+from rlhf_jax.reporting.report import PICTURES, Picture
 from rlhf_jax.reporting.sections import Section
 
 _NAME = re.compile(r"best_of_(\d+)")
@@ -224,8 +224,10 @@ def _counts(panel, d, counts):
 
 
 def pictures(methods):
-    """`PICTURE` where it has something to show, among the names of methods."""
-    return (PICTURE,) * any(map(_NAME.fullmatch, methods))
+    """The pictures of a report on methods, by their names: fronts and curves unless all
+    are best of n, which have one measure of drift and no training."""
+    ours = [bool(_NAME.fullmatch(name)) for name in methods]
+    return (*PICTURES * (not all(ours)), *(PICTURE,) * any(ours))
 
 
 SECTION = Section("best_of_n", compute, render, after="results")

@@ -39,10 +39,13 @@ def best_of(n):
 
 
 def table(names):
-    """`METHODS`, and a row for every other best_of_N among the names."""
-    found = [(name, _BEST_OF.fullmatch(name)) for name in names]
-    more = {name: best_of(int(match[1])) for name, match in found if match}
-    return METHODS | {k: row for k, row in more.items() if k not in METHODS}
+    """`METHODS`, and a row for every other best_of_N among the names: the best of n in
+    the order of n, so that the best of 1, which is π₀, is the first of them."""
+    known = [name for name in (*METHODS, *names) if _BEST_OF.fullmatch(name)]
+    counts = sorted({int(_BEST_OF.fullmatch(name)[1]) for name in known})
+    rest = {k: row for k, row in METHODS.items() if k not in known}
+    several = {f"best_of_{n}": best_of(n) for n in counts}
+    return rest | several
 
 
 METHODS = {

@@ -84,8 +84,10 @@ def test_the_page_says_where_gold_peaks_and_has_a_picture(tmp_path):
     text = "\n\n".join(best_of_n.SECTION.render(best_of_n.compute(evidence), evidence))
     assert "| 64 | 1.78 |" in text
     assert "at d = 1.5 [1.5, 1.5], within what was measured" in text
-    assert best_of_n.pictures(["ppo"]) == ()
-    (picture,) = best_of_n.pictures(["ppo", "best_of_4"])
+    assert best_of_n.pictures(["ppo"]) == report.PICTURES
+    both = best_of_n.pictures(["ppo", "best_of_4"])
+    (picture,) = best_of_n.pictures(["best_of_4", "best_of_1"])
+    assert both == (*report.PICTURES, picture)
     path = tmp_path / picture.file
     picture.draw(rows, path, about)
     assert path.stat().st_size > 20_000
