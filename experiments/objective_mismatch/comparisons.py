@@ -98,12 +98,16 @@ def render_correlations(found, evidence):
     body = [
         [
             title,
-            *(markdown.interval(one[name]) for name in _CORRELATED),
+            *(_correlation(one[name]) for name in _CORRELATED),
             one["levels"]["runs"],
         ]
         for title, one in found.items()
     ]
     yield markdown.table(["", *header], body)
+
+
+def _correlation(one):
+    return markdown.interval(one) if one["runs"] else "–"
 
 
 # Remedies

@@ -107,7 +107,7 @@ def _curve(looks, method, initial):
     keys = {k for row in rows for k, v in row.items() if isinstance(v, int | float)}
     read = {k: np.array([row.get(k, np.nan) for row in rows], float) for k in keys}
     since = {
-        axis.key: {h: read[axis.key + h] - read[axis.key + h][0] for h in _HALVES}
+        axis.key: {h: _since(read[axis.key + h]) for h in _HALVES}
         for axis in (measures.PROXY, measures.GOLD)
     }
     return Curve(
@@ -120,6 +120,11 @@ def _curve(looks, method, initial):
     )
 
 
+def _since(values):
+    """Values since the first one, to the digits that kept results hold."""
+    return np.round(values - values[0], 5)
+
+
 def _best_of(record, name):
     def read(what):
         start = f"mismatch/bon/{name}"
@@ -130,8 +135,8 @@ def _best_of(record, name):
     bounds = [best_of_n.kl_bound(n) for n in measures.SIZES]
     return BestOf(
         distance=np.sqrt(np.maximum(bounds, 0.0)),
-        proxy=read("proxy") - read("proxy")[0],
-        gold={half: values - values[0] for half, values in gold.items()},
+        proxy=_since(read("proxy")),
+        gold={half: _since(values) for half, values in gold.items()},
         ties=read("ties"),
         sizes=measures.SIZES,
     )

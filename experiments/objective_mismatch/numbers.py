@@ -7,7 +7,6 @@ from rlhf_jax.evaluation import overoptimization
 from rlhf_jax.reporting import markdown, results
 
 _QUALITY = {
-    "parameters": ("parameters", 1.0),
     "accuracy": ("right on people's labels (%)", 100.0),
     "gold_accuracy": ("as gold (%)", 100.0),
     "nll": ("NLL", 1.0),
@@ -22,6 +21,8 @@ _QUALITY = {
     "longer": ("right where the chosen is longer (%)", 100.0),
     "shorter": ("shorter (%)", 100.0),
 }
+_BEYOND = 2  # times the distance seen, at most, for a fitted peak to count
+_RATED = {k: v for k, (_, v) in {**methods.MODELS, **methods.REWARDS}.items()}
 _ALONG = {
     "proxy": "proxy at the end (sd)",
     "peak": "gold at its peak",
@@ -39,10 +40,11 @@ def quality(models):
     """{reward model: {number: estimate}}, before anything climbs it."""
     return {
         name: {
-            number: results.estimate({u: one[number] for u, one in by_unit.items()})
-            for number in _QUALITY
+            number: results.estimate({u: m[number] for u, m in models[name].items()})
+            for number in ("parameters", *_QUALITY)
         }
-        for name, by_unit in models.items()
+        for name in _RATED
+        if name in models
     }
 
 
@@ -50,7 +52,6 @@ def render_quality(found, evidence):
     """A line a reward model, a column a number."""
     if not found:
         return
-    labels = {k: v for k, (_, v) in {**methods.MODELS, **methods.REWARDS}.items()}
     yield "## The reward models, before anything climbs them"
     yield (
         "On 512 pairs of π₀'s samples that people labelled and no model learned from, "
@@ -58,12 +59,14 @@ def render_quality(found, evidence):
     )
     body = [
         [
-            labels[name],
+            _RATED[name],
+            markdown.integer(one["parameters"]["mean"]),
             *(markdown.interval(one[k], s) for k, (_, s) in _QUALITY.items()),
         ]
         for name, one in found.items()
     ]
-    yield markdown.table(["", *(title for title, _ in _QUALITY.values())], body)
+    titles = [title for title, _ in _QUALITY.values()]
+    yield markdown.table(["", "parameters", *titles], body)
 
 
 # Curves
@@ -157,13 +160,22 @@ def _fit(by_unit, form, other):
         "alpha": {u: one.alpha for u, one in made.items()},
         "beta": {u: one.beta for u, one in made.items()},
         "r2": {u: one.r2 for u, one in made.items()},
-        "peak": {u: one.peak for u, one in made.items()},
-        "reward_at_peak": {u: one.reward_at_peak for u, one in made.items()},
+        "peak": {u: _seen(one, by_unit[u]).peak for u, one in made.items()},
+        "reward_at_peak": {
+            u: _seen(one, by_unit[u]).reward_at_peak for u, one in made.items()
+        },
         "error": {u: curves.extrapolated(c, form) for u, c in by_unit.items()},
         "other_error": {u: curves.extrapolated(c, other) for u, c in by_unit.items()},
     }
     numbers = {k: results.estimate(by) for k, by in read.items()}
     return {"form": form, **numbers}
+
+
+def _seen(fit, curve):
+    """A fit, its peak infinite where it lies far beyond what was seen."""
+    if fit.peak <= _BEYOND * curve.distance.max():
+        return fit
+    return fit._replace(peak=np.inf, reward_at_peak=np.inf)
 
 
 def render_fits(found, evidence):
@@ -175,8 +187,9 @@ def render_fits(found, evidence):
         "R(d) = d(α − β log d) for RL and d(α − βd) for best-of-n, d = √KL, by least "
         "squares within each unit, KL ≤ 30 nats. The error is that of a fit of the "
         "lower half of the range on the upper one, beside that of the other form; "
-        f"{markdown.brackets(evidence.summary)}. A fit without a decline has no peak "
-        "and is left out of the means of d* and R*."
+        f"{markdown.brackets(evidence.summary)}. A fit without a decline, or with a "
+        f"peak beyond {_BEYOND} times the distance seen, is left out of the means of "
+        "d* and R*."
     )
     header = ("α", "β", "R²", "d*", "R*", "error (sd)", "other form's")
     names = ("alpha", "beta", "r2", "peak", "reward_at_peak", "error", "other_error")
