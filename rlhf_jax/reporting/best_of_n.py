@@ -195,7 +195,9 @@ def draw(records, path, report):
         panel.plot(d, mean, **{**style, "ls": "-"}, lw=1.8, ms=5.5, mec="white")
         if name == "gold" and "fit" in found:
             _curve(panel, found["fit"], d[-1])
-        panel.set_title(f"{name} gained", loc="left", fontsize=10, fontweight="bold")
+        unit = " (sd)" if name == "gold" and found["scaled"] else ""
+        heading = f"{name} gained{unit}"
+        panel.set_title(heading, loc="left", fontsize=10, fontweight="bold")
         panel.set_xlabel("√KL, d (√nats, bound)", fontsize=8.5, color="#555555")
         _counts(panel, d, found["n"])
     keys = [
