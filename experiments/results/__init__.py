@@ -15,7 +15,8 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from rlhf_jax.evaluation import units
+from rlhf_jax.evaluation import preference_sets, units
+from rlhf_jax.reporting import preference_sets as pages
 from rlhf_jax.reporting import recorded
 from rlhf_jax.runtime import files
 
@@ -57,6 +58,36 @@ def keep_report(path, folders, note=""):
     made = json.loads((folders[0] / "results.json").read_text())
     kept = recorded.rounded({"about": recorded.about(folders, note), **made})
     files.write(path, json.dumps(kept, indent=1) + "\n")
+
+
+def keep_tests(path, folders, note=""):
+    """Keeps what reward models scored in their tests, pair by pair, and what that says.
+
+    folders: of finished runs of experiments.reward_model with --test; the last parts of
+    their paths are the models' names. Draws their reliability beside it.
+    """
+    models = {}
+    for folder in folders:
+        made = json.loads((folder / "config.json").read_text())
+        asked = {k: made["config"][k] for k in ("model", "dataset", "chat", "lora")}
+        sets = json.loads((folder / "tests.json").read_text())
+        found = recorded.rounded(preference_sets.measure_all(sets))
+        models[folder.name] = {**asked, "tests": found, "sets": sets}
+    kept = {"about": recorded.about(folders, note), "models": models}
+    files.write(path, json.dumps(kept, separators=(",", ":")) + "\n")
+    every = {
+        f"{model}, {name}": measured
+        for model, one in models.items()
+        for name, measured in one["tests"]["sets"].items()
+    }
+    picture = path.with_name(f"{path.stem}_reliability.png")
+    title = "Reward models: are they as sure as they are right?"
+    pages.draw({"sets": every}, picture, title)
+
+
+def tests(name):
+    """{model: what `preference_sets.measure_all` says} of kept tests."""
+    return {k: one["tests"] for k, one in report(name)["models"].items()}
 
 
 def report(name):

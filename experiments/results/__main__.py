@@ -47,7 +47,9 @@ def _keep(config):
     """The path of the file that holds the runs from now on."""
     folders = [pathlib.Path(folder) for folder in config.keep]
     path = results.FOLDER / f"{config.name}.json"
-    if (folders[0] / "metrics.jsonl").exists():
+    if (folders[0] / "tests.json").exists():  # reward models, tested
+        results.keep_tests(path, folders, note=config.note)
+    elif (folders[0] / "metrics.jsonl").exists():
         recorded.save(path, folders, note=config.note)
     else:  # nothing was trained and measured step by step: worlds, a sweep
         results.keep_report(path, folders, note=config.note)

@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments import results
 from experiments.pivot_translation import methods as game
-from experiments.results import ai, tax
+from experiments.results import ai, real, tax
 from experiments.sentiment import ablations as ablation_pairs
 from rlhf_jax.evaluation import axes as axes_
 from rlhf_jax.evaluation import units
@@ -27,6 +27,7 @@ _GAME = {
     "drift/kl_initial": "KL / message",
 }
 _POINTS = {"tax/skills": 100.0}
+_REPORTS = ("measured", "worlds", real.MODELS)  # numbers of no units
 _SECONDARY = {
     "reward_at/drift/text_nll": "reward at matched human-text NLL (sd)",
     "gold_at/drift/text_nll": "gold there",
@@ -61,6 +62,7 @@ def texts():
         **{f"alignment_tax.{key}": text for key, text in tax.texts().items()},
         "rlaif.verdicts": verdicts("rlaif", ai.LABELS, both=True),
         **{f"rlaif.{key}": text for key, text in ai.texts().items()},
+        **real.texts(),
         "files": files(),
         "speed": speed(),
         "smollm2": smollm2(),
@@ -249,7 +251,7 @@ def files():
     """The table of the files beside the README."""
     rows = []
     for path in sorted(results.FOLDER.glob("*.json")):
-        if path.stem in ("measured", "worlds") or path.stem.endswith("sweep"):
+        if path.stem in _REPORTS or path.stem.endswith("sweep"):
             continue
         kept = results.load(path.stem)
         about = kept.about

@@ -112,13 +112,12 @@ def draw(found, path, title, note=""):
 def _panel(panel, name, one):
     """Accuracy against confidence, with score intervals of each bin."""
     panel.plot([0.5, 1], [0.5, 1], color=figure_style.MUTED, lw=1, ls=(0, (4, 3)))
-    errors = f"ECE {markdown.number(one['ece'])}"
+    errors = f"{one['pairs']} pairs, ECE {markdown.number(one['ece'])}"
     _bins(panel, one["reliability"], _BEFORE, shift=-0.002)
     if one["scaled"]:
         _bins(panel, one["scaled"]["reliability"], _AFTER, shift=0.002)
         errors += f" → {markdown.number(one['scaled']['ece'])}"
-    heading = f"{name}: {one['pairs']} pairs"
-    panel.set_title(heading, loc="left", fontsize=10, fontweight="bold")
+    panel.set_title(name, loc="left", fontsize=10, fontweight="bold")
     panel.text(0.505, 0.03, errors, fontsize=8.5, color=figure_style.MUTED)
     panel.set(xlim=(0.49, 1.01), ylim=(0, 1.02))
     small = {"fontsize": 8.5, "color": figure_style.MUTED}
