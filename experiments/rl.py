@@ -42,14 +42,12 @@ from rlhf_jax import elastic_reset, ranges
 from rlhf_jax.algorithms.policy_gradient import GROUPED
 from rlhf_jax.cli import experiment, language, options, recipe
 from rlhf_jax.evaluation import axes
-from rlhf_jax.feedback import function
 from rlhf_jax.models import lora
 from rlhf_jax.runtime import provenance
-from rlhf_jax.studies import eval_steps, evaluators, policy_gradient, scoring
+from rlhf_jax.studies import eval_steps, evaluators, policy_gradient
 from rlhf_jax.studies.interfaces import Method, Study, Unit, never
-from rlhf_jax.studies.task import Reward
 from rlhf_jax.studies.trainable import Trainable
-from rlhf_jax.tasks import classifiers, direct_feedback, judges, models, prompts, rows
+from rlhf_jax.tasks import models, prompt_rewards, prompts, rows
 
 AXES = (axes.TEXT_NLL, axes.KL_INITIAL)
 
@@ -63,9 +61,10 @@ class Config(options.Base):
     dataset: str = ""
     """A hub name, a folder, or a file."""
     reward: str = ""
-    """A reward model's directory or hub name, module:function, or a labeler that rates:
-    ai:WHERE[,template=NAME][,shots=N]..., WHERE a language model, an endpoint's URL
-    (with model=NAME), or policy, the initial policy itself."""
+    """A reward model's directory or hub name, module:function, an ensemble of models
+    (mean:DIR+DIR, worst:..., uncertainty:..., warm:...; see `tasks.reward_ensembles`),
+    or a labeler that rates: ai:WHERE[,template=NAME][,shots=N]..., WHERE a language
+    model, an endpoint's URL (with model=NAME), or policy, the initial policy itself."""
     gold: str = ""
     """A second reward, named as --reward is: what counts, as far as one can know. It is
     measured at every evaluation, and nothing learns from it."""
@@ -151,9 +150,8 @@ CONFIG = Config()
 def check(config):
     """Raises ValueError for misuse that the flags alone reveal."""
     options.check(config, needed=("policy", "dataset", "reward"))
-    for given in (config.reward, config.gold):
-        if judges.named(given):
-            judges.of_reward(given)
+    for name in (config.reward, config.gold):
+        prompt_rewards.check(name)
 
 
 def batches(config):
@@ -231,37 +229,15 @@ def make_task(config, setting):
         texts=texts,
         temperature=config.temperature,
     )
-    reward = make_reward(config, given.reward, task, layout, setting.folder)
+    how = {"label": config.label, "dtype": config.dtype, "folder": setting.folder}
+    make = functools.partial(prompt_rewards.create, task=task, layout=layout, **how)
+    reward = make(given.reward, config.reward)
     base, truth = models.base(config.policy, given.policy), None
     if config.gold:
-        gold = make_reward(config, given.gold, task, layout, setting.folder)
-        truth = functools.partial(as_gold, task, gold, layout)
+        gold = make(given.gold, config.gold)
+        truth = functools.partial(prompt_rewards.as_gold, task, gold, layout)
     rewards = {"proxy": lambda seed: reward}
     return dataclasses.replace(task, rewards=rewards, truth=truth, facts={"base": base})
-
-
-def as_gold(task, reward, layout, rollout):
-    """{"eval/gold": [M]}: what a reward that nothing learns from says of samples."""
-    texts = scoring.decode(task, rollout)
-    return {"eval/gold": scoring.score(task, reward, layout, rollout, *texts)}
-
-
-def make_reward(config, given, task, layout, folder=None):
-    """What --reward names, or the function that was given.
-
-    folder: for the ledger of a labeler behind a URL.
-    """
-    if judges.named(given):
-        spec = judges.of_reward(given, folder)
-        return direct_feedback.create(spec, task, layout, dtype=config.dtype)
-    if callable(given):
-        return Reward(host=prompts.as_given(function.checked(given, config.reward)))
-    if isinstance(given, str) and ":" in given:
-        return Reward(host=prompts.as_given(function.load(given)))
-    reward = classifiers.loaded(given, task, layout, label=config.label)
-    if reward.host is None:
-        return reward
-    return dataclasses.replace(reward, host=prompts.of_texts(reward.host))
 
 
 def announce(config, study, layout):

@@ -30,7 +30,7 @@ from rlhf_jax.reporting import best_of_n, claims, contrasts, held_out, recoverie
 from rlhf_jax.reporting import controls as negative_controls
 from rlhf_jax.reporting.claims import Claim
 from rlhf_jax.studies import methods, tables
-from rlhf_jax.tasks import judges, reward_specs
+from rlhf_jax.tasks import judges, reward_ensembles, reward_specs
 from rlhf_jax.tasks import microworld as small_world
 from rlhf_jax.tasks import text as text_task
 
@@ -84,10 +84,10 @@ class Config(options.Language):
     """scratch:<preset> to pretrain one here, a model directory, or a hub name."""
     reward: ranges.Text = "train"
     """train, gold, random, a model directory or hub name, module:function, or a labeler
-    that rates texts, ai:WHERE[,template=NAME]..., as in experiments.rl; on the
-    microworld also rm:, odin:, mean:, worst:, uncertainty:, entropic:, warm:,
-    length_penalized:, heavy_tailed: or light_tailed:, each with name=value,...: see
-    rlhf_jax/tasks/reward_specs.py."""
+    that rates texts, ai:WHERE[,template=NAME]..., or an ensemble, worst:DIR+DIR, as in
+    experiments.rl; on the microworld rm:, odin:, mean:, worst:, uncertainty:, warm:,
+    entropic:, length_penalized:, heavy_tailed: or light_tailed:, each with
+    name=value,...: see rlhf_jax/tasks/reward_specs.py."""
     methods: tuple[str, ...] = methods.DEFAULT
     worlds: ranges.Count = 1
     """Microworlds, from --microworld.world on: each has a language, films and an
@@ -120,8 +120,8 @@ def check(config):
     check_worlds(config)
     language.check(config, methods.table(config.methods))
     check_labeler(config)
-    if of_family(config):
-        reward_specs.parse(config.reward)
+    if combined(config):
+        families_of(config).parse(config.reward)
 
 
 def check_worlds(config):
@@ -145,9 +145,15 @@ def check_labeler(config):
         )
 
 
-def of_family(config):
-    """Whether --reward names one of the microworld's families of reward models."""
-    return config.dataset == "microworld" and reward_specs.named(config.reward)
+def families_of(config):
+    """What reads --reward where it names a family of reward models: the microworld's
+    own, or ensembles of directories."""
+    return reward_specs if config.dataset == "microworld" else reward_ensembles
+
+
+def combined(config):
+    """Whether --reward names a family of reward models."""
+    return families_of(config).named(config.reward)
 
 
 def batches(config):
@@ -185,7 +191,7 @@ def make_task(config, setting):
     reward = config.reward
     if judges.named(reward):
         reward = judges.of_reward(reward, setting.folder)
-    elif ":" in reward and not reward.startswith("scratch:") and not of_family(config):
+    elif ":" in reward and not reward.startswith("scratch:") and not combined(config):
         reward = function.load(reward)
     rest = setting.of_tasks
     if config.dataset == "microworld":

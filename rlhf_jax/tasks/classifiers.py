@@ -51,13 +51,13 @@ def trained(config, dataset, task, layout, report, signals):
         start = _start(config.classifier, proxy.model, task.params, seed)
         rows = _drawn(mine, config.classifier_texts, seed)
         params = proxy.fit(start, rows, seed, "reward classifier", report, signals)
-        affine = _scale(task, proxy.probability, params, layout, raw=config.raw_reward)
+        affine = scale(task, proxy.probability, params, layout, raw=config.raw_reward)
         facts = {"accuracy": proxy.accuracy(params, test), "labels": labels}
         return Reward(score=score, frozen=(params, affine), facts=facts)
 
     def random(seed):
         params = _start(config.classifier, proxy.model, task.params, 5000 + seed)
-        affine = _scale(task, proxy.probability, params, layout, raw=config.raw_reward)
+        affine = scale(task, proxy.probability, params, layout, raw=config.raw_reward)
         return Reward(score=score, frozen=(params, affine), facts={"random": True})
 
     judged = Reward(arrays=lambda rollout: truth(rollout)["eval/gold"])
@@ -216,7 +216,7 @@ def _from(first, score, params, tokens, mask):
     return score(params, tokens[:, first:], mask[:, first:])
 
 
-def _scale(task, score, params, layout, *, raw, count=512):
+def scale(task, score, params, layout, *, raw, count=512):
     """The `Affine` that scales scores to mean 0 and deviation 1 on samples of π₀.
 
     raw: the one that leaves them as they are.
@@ -257,7 +257,7 @@ def loaded(source, task, layout, *, label=1, raw=False, whole_prompt=False):
     other = encoder or tokenizer.get_vocab() != task.tokenizer.get_vocab()
     if other or whole_prompt:
         return Reward(host=_retokenized(model, params, tokenizer, score))
-    affine = _scale(task, score, params, layout, raw=raw)
+    affine = scale(task, score, params, layout, raw=raw)
     scaled = functools.partial(scoring.scaled, score)
     return Reward(score=scaled, frozen=(params, affine))
 

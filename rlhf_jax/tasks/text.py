@@ -14,7 +14,14 @@ from rlhf_jax import huggingface, ranges, sampling
 from rlhf_jax.data import sources, tokenization
 from rlhf_jax.models import heads
 from rlhf_jax.studies.task import Joined, Reward, Task
-from rlhf_jax.tasks import chat, classifiers, direct_feedback, judges, scratch
+from rlhf_jax.tasks import (
+    chat,
+    classifiers,
+    direct_feedback,
+    judges,
+    reward_ensembles,
+    scratch,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +148,9 @@ def _given(config, reward, task, layout):
     """The `Reward` of a labeler, of a host function, or of a model by its name."""
     if isinstance(reward, judges.Spec):
         return direct_feedback.create(reward, task, layout, raw=config.raw_reward)
+    if reward_ensembles.named(reward):
+        given = {"label": config.label, "raw": config.raw_reward}
+        return reward_ensembles.create(reward, task, layout, **given)
     if callable(reward):
         return Reward(host=reward)
     return classifiers.loaded(

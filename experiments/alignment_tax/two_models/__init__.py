@@ -33,7 +33,7 @@ from rlhf_jax.benchmarks import suites
 from rlhf_jax.cli import command, experiment, options
 from rlhf_jax.huggingface import comparable
 from rlhf_jax.runtime import parallel, progress, provenance
-from rlhf_jax.tasks import judges, models
+from rlhf_jax.tasks import models, prompt_rewards
 
 _Inside = Annotated[float, ranges.Range(above=0, below=1)]
 _Beyond = Annotated[float, ranges.Range(above=1, at_most=2)]
@@ -162,8 +162,7 @@ def check(config):
         if not getattr(config, name):
             raise ValueError(f"--{name} is needed: {what}")
     options.check(config)
-    if judges.named(config.reward):
-        judges.of_reward(config.reward)
+    prompt_rewards.check(config.reward)
     if config.method is not None:
         family = merges.named(config.method).family
         if family == "hma" and config.prompts is None:

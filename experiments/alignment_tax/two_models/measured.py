@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import rl
 from rlhf_jax.benchmarks import suites
 from rlhf_jax.data import tokenization
 from rlhf_jax.evaluation import policy
@@ -18,7 +17,14 @@ from rlhf_jax.feedback import function
 from rlhf_jax.studies import heterogeneous, scoring
 from rlhf_jax.studies.task import Reward
 from rlhf_jax.studies.trainable import Trainable
-from rlhf_jax.tasks import judges, models, prompts, rows
+from rlhf_jax.tasks import (
+    judges,
+    models,
+    prompt_rewards,
+    prompts,
+    reward_ensembles,
+    rows,
+)
 from rlhf_jax.types import Prompts, Tokens
 
 _ROWS = 32  # compared with `before` at a time
@@ -30,7 +36,7 @@ class Asked(NamedTuple):
     suites: dict  # of `suites.read`
     texts: list[str] | None  # human text
     prompts: Any  # `datasets` rows, or None
-    reward: Any  # as for `rl.make_reward`, or None
+    reward: Any  # as for `prompt_rewards.create`, or None
 
 
 class Inputs(NamedTuple):
@@ -79,7 +85,7 @@ def read(config, tokenizer):
         given = rows.sample(given, config.prompt_count)
     reward = config.reward or None
     if reward is not None and ":" in reward:
-        if not judges.named(reward):
+        if not judges.named(reward) and not reward_ensembles.named(reward):
             function.load(reward)
     elif reward is not None:
         reward = models.read("--reward", reward)
@@ -97,7 +103,9 @@ def prepare(config, asked, pair, before, layout):
     if asked.prompts is not None:
         task = _task(config, asked.prompts, model, before, tokenizer)
     if asked.reward is not None:
-        reward = rl.make_reward(config, asked.reward, task, layout)
+        how = {"label": config.label, "dtype": config.dtype}
+        given = asked.reward, config.reward
+        reward = prompt_rewards.create(*given, task=task, layout=layout, **how)
     encoded = suites.tokens(asked.suites, tokenizer, length=length)
     return Inputs(encoded, text, task, reward)
 
