@@ -100,7 +100,7 @@ def main():
 
 def run(config):
     """Compares the runs; returns the folder of the report."""
-    console = rich.console.Console()
+    console = rich.console.Console(emoji=False)
     folders = [pathlib.Path(run) for run in config.runs]
     if not folders:
         raise ValueError("name run folders, for instance runs/rl/a runs/rl/b")

@@ -120,7 +120,7 @@ def main():
 def run(config):
     """Measures or plans; returns the run folder, or the plan."""
     ranges.check(config, flags=True)
-    console = rich.console.Console()
+    console = rich.console.Console(emoji=False)
     if config.plan:
         return plan(config, console)
     other = config.averages or config.label

@@ -97,7 +97,7 @@ def _exit_on_broken_pipe():
 
 def _print(text, label=""):
     """Prints one line to stderr, however long."""
-    console = rich.console.Console(stderr=True)
+    console = rich.console.Console(stderr=True, emoji=False)
     text = label + rich.markup.escape(text)
     console.print(text, highlight=False, soft_wrap=True)
 
@@ -135,7 +135,7 @@ def _readable(error):
 
 def console():
     """The console of a run; with several hosts only the first one prints."""
-    return rich.console.Console(quiet=not processes.first())
+    return rich.console.Console(quiet=not processes.first(), emoji=False)
 
 
 def run_dir(config, name):

@@ -30,7 +30,7 @@ def entry_points(recipe, config, description):
 
         quiet: print nothing.
         """
-        console = rich.console.Console(quiet=True) if quiet else None
+        console = rich.console.Console(quiet=True, emoji=False) if quiet else None
         return run(library.configure(config, flags), console=console)
 
     return main, train, run

@@ -242,7 +242,7 @@ def show(summary, report, *, console=None):
     for row in body:
         texts = (text.replace(" [", "\n[") for text in row)
         table.add_row(*map(rich.text.Text, texts))
-    (console or rich.console.Console()).print(table)
+    (console or rich.console.Console(emoji=False)).print(table)
 
 
 def _measured(report, runs):

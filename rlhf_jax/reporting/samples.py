@@ -28,7 +28,7 @@ def table(rows, *, title="Samples", limit=8, width=400):
 
 def show(rows, *, console=None, **options):
     """Prints `table(rows, **options)`."""
-    (console or rich.console.Console()).print(table(rows, **options))
+    (console or rich.console.Console(emoji=False)).print(table(rows, **options))
 
 
 def unselected(rows, count, *, seed=0):

@@ -24,7 +24,7 @@ class Progress:
 
     def __init__(self, total, title, *, console=None, clock=time.monotonic, every=10.0):
         self._total, self._title = max(int(total), 1), title
-        self._console = console or rich.console.Console()
+        self._console = console or rich.console.Console(emoji=False)
         self._clock, self._every = clock, every
         self._step, self._metrics, self._phase = 0, {}, None
         self._started = self._printed = clock()

@@ -42,7 +42,7 @@ def run(
         study,
         pathlib.Path(folder),
         layout,
-        console or rich.console.Console(),
+        console or rich.console.Console(emoji=False),
         {} if starts is None else starts,
     )
     with files.lock(work.folder):
@@ -57,7 +57,7 @@ def run(
 def policy(study, folder, layout, run, *, console=None):
     """The final policy of a run that is done, as it was trained: all weights, or
     adapters. `run` is an interfaces.Run without a layout, or with this one."""
-    console = console or rich.console.Console()
+    console = console or rich.console.Console(emoji=False)
     work = _Work(study, pathlib.Path(folder), layout, console, {})
     run = run._replace(layout=layout)
     trainer = work.trainer(run)

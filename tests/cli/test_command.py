@@ -149,6 +149,12 @@ def test_a_misuse_is_one_line_however_long(capsys):
     assert line.startswith("error: xxx")
 
 
+def test_colons_around_a_word_are_printed_as_they_are(capsys):
+    """rich would read :a: as a pictogram."""
+    line = said(capsys, ValueError("--reward worst:a: name two"), 2)
+    assert line == "error: --reward worst:a: name two"
+
+
 def test_an_error_that_others_raise_tells_how_to_see_more(capsys):
     line = said(capsys, ValueError("broken"), 2)
     assert line.endswith("(ValueError; RLHF_JAX_TRACEBACK=1 shows where)")
