@@ -152,7 +152,7 @@ def test_a_misuse_is_one_line_however_long(capsys):
 def test_colons_around_a_word_are_printed_as_they_are(capsys):
     """rich would read :a: as a pictogram."""
     line = said(capsys, ValueError("--reward worst:a: name two"), 2)
-    assert line == "error: --reward worst:a: name two"
+    assert line.startswith("error: --reward worst:a: name two")
 
 
 def test_an_error_that_others_raise_tells_how_to_see_more(capsys):
