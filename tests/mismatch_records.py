@@ -60,6 +60,7 @@ def _run(rng, world, method, quality, mismatch, noise):
             measures.SPREAD.key: 0.3 + 0.1 * d[i] * (name != "uncertainty"),
             measures.OF_LENGTH.key: 0.1 + 0.05 * d[i],
             measures.ERROR.key: 0.03,
+            measures.TIES.key: 0.05,
         }
         for half in ("", "_a", "_b"):
             row[measures.PROXY.key + half] = proxy[i] + rng.normal(0, noise)

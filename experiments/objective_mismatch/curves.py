@@ -17,6 +17,7 @@ from rlhf_jax.reporting import evaluations
 INITIAL = "initial"  # the method that measures π₀ and the rewards
 _START = "mismatch/start/"
 _HALVES = ("", "_a", "_b")
+_MOST_TIES = 0.75  # of pairs whose order is asked for
 _FARTHEST = 30.0  # nats: beyond it estimates of KL are of few samples
 
 
@@ -176,6 +177,14 @@ def regret(curve):
 def rise_after_peak(curve):
     """Proxy at the end minus proxy where gold is highest."""
     return float(curve.proxy[""][-1]) - chosen(curve.gold, curve.proxy)
+
+
+def accuracy(curve):
+    """How often the reward model orders the policy's pairs as gold does, at the looks
+    at which a quarter of them differ in gold: a policy that has collapsed may write
+    none that do."""
+    values, ties = curve.other[measures.ACCURACY.key], curve.other[measures.TIES.key]
+    return values[np.isfinite(values) & (ties <= _MOST_TIES)]
 
 
 def fitted(curve):

@@ -87,8 +87,8 @@ def _parting(runs, best):
 
 def _ordering(runs):
     def lost(curve):
-        accuracy = curve.other[measures.ACCURACY.key]
-        return accuracy[0] - accuracy[-1]
+        first, *_, last = curves.accuracy(curve)
+        return first - last
 
     for text, names in (
         ("all reward models", tuple(methods.MODELS)),

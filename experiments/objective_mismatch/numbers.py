@@ -21,6 +21,7 @@ _QUALITY = {
     "longer": ("right where the chosen is longer (%)", 100.0),
     "shorter": ("shorter (%)", 100.0),
 }
+_IN_PERCENT = {"accuracy": 100.0, "ties": 100.0}
 _BEYOND = 2  # times the distance seen, at most, for a fitted peak to count
 _RATED = {k: v for k, (_, v) in {**methods.MODELS, **methods.REWARDS}.items()}
 _ALONG = {
@@ -31,6 +32,8 @@ _ALONG = {
     "regret": "lost by keeping the best proxy",
     "kl": "KL at the end (nats)",
     "onset": "onset, iteration",
+    "accuracy": "RM right on the policy's last pairs (%)",
+    "ties": "pairs of equal gold then (%)",
     "parted": "runs with an onset",
 }
 # Reward models
@@ -114,6 +117,8 @@ _READ = {
     "regret": curves.regret,
     "kl": lambda curve: float(curve.kl[-1]),
     "onset": _onset_or_nan,
+    "accuracy": lambda curve: float(curves.accuracy(curve)[-1]),
+    "ties": lambda curve: float(curve.other[measures.TIES.key][-1]),
     "parted": lambda curve: float(onset(curve) is not None),
 }
 
@@ -128,11 +133,13 @@ def render_along(found, evidence):
         "reward that it climbs. A peak is chosen on one half of the prompts and read "
         f"on the other; {markdown.brackets(evidence.summary)}. The onset is where gold "
         "falls, by two standard errors and for two looks, while proxy rises; its mean "
-        "is over the runs that have one."
+        "is over the runs that have one. Pairs are two samples of the policy on one "
+        "prompt, weighted to the gold margins of π₀'s pairs, at the last look at which "
+        "a quarter of them differ in gold."
     )
     body = []
     for method, one in found.items():
-        cells = [_or_none(one[k]) for k in _ALONG]
+        cells = [_or_none(one[k], _IN_PERCENT.get(k, 1.0)) for k in _ALONG]
         cells[-1] = f"{100 * one['parted']['mean']:.0f}%"
         body.append([methods.LABELS[method], *cells])
     yield markdown.table(["method", *_ALONG.values()], body)
@@ -205,11 +212,11 @@ def _some(estimate):
     return f"{_or_none(estimate)}{f', {missing} without' * bool(missing)}"
 
 
-def _or_none(estimate):
+def _or_none(estimate, scale=1.0):
     """An estimate of the units that have it; "none" where no unit has."""
     if estimate["mean"] is None:
         return "none"
-    return markdown.interval({**estimate, "missing": 0})
+    return markdown.interval({**estimate, "missing": 0}, scale)
 
 
 def best_of(best):

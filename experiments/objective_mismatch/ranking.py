@@ -24,6 +24,7 @@ NUMBERS = {
 }
 ALONG = "gap", "proxy"  # numbers of a run, which its model alone does not tell
 _N = 64
+_LAST = 1e9  # a γ that only its rank is read of
 
 
 def table(runs, best, models):
@@ -89,5 +90,5 @@ def _gap(curve):
     series = curve.gold[""][order], curve.proxy[""][order], curve.kl[order]
     try:
         return overoptimization.proxy_gap(*series)
-    except ValueError:  # gold gains nothing over the range: as far off as can be
-        return np.inf
+    except ValueError:  # gold gains nothing over the range: the last of all
+        return _LAST
