@@ -5,6 +5,8 @@ where there is nothing to warn of, in the *other* worlds; what counts is how lon
 the onset it warns, and how often it does where nothing is wrong.
 """
 
+import numpy as np
+
 from experiments.objective_mismatch import curves, measures, methods, numbers
 from rlhf_jax.evaluation import detectors
 from rlhf_jax.evaluation.axes import ENTROPY, KL_INITIAL, LENGTH
@@ -47,7 +49,9 @@ def _rule(smallest):
 def _score(control, hacking, key, detector):
     alarms, onsets = [], []
     for unit, clean in control.items():
-        others = [c.other[key] for u, c in control.items() if u.world != unit.world]
+        others = [
+            _series(c, key)[1] for u, c in control.items() if u.world != unit.world
+        ]
         if not others:
             continue
         threshold = detectors.calibrate(
@@ -68,9 +72,15 @@ def _score(control, hacking, key, detector):
 
 
 def _alarm(curve, key, threshold, detector):
-    return detectors.alarm(
-        curve.steps, curve.other[key], threshold=threshold, detector=detector
-    )
+    series = _series(curve, key)
+    return detectors.alarm(*series, threshold=threshold, detector=detector)
+
+
+def _series(curve, key):
+    """(steps, numbers) of the looks that have one: of responses that are all of one
+    length there is no correlation with it."""
+    found = np.isfinite(curve.other[key])
+    return curve.steps[found], curve.other[key][found]
 
 
 def render(found, evidence):
