@@ -12,7 +12,7 @@ EXPECTED = {
             r"after +reward +[45]\.\d+ +capitals [1-6]\d%",
             r"lost \d\d, gained \d, p = \de-\d+",
             r"HMA 0\.6 = mean of 0\.\d\d, 0\.\d\d, 0\.\d\d",
-            r"MA +0\.6: returned +\d\d% of the tax for +-?\d+% of the reward",
+            r"MA +0\.6: returned +(\d\d|100)% of the tax for +-?\d+% of the reward",
         ),
     ),
     "rlaif": (
