@@ -25,7 +25,13 @@ def ranked(runs, best, models):
     rows = ranking.table(runs, best, models)
     if not rows:
         return {}
-    taus = {k: results.estimate(by) for k, by in ranking.taus(rows).items()}
+    taus = {
+        outcome: {
+            name: results.estimate(by_unit)
+            for name, by_unit in ranking.taus(rows, outcome).items()
+        }
+        for outcome in ("gold", "peak")
+    }
     return {"tau": taus, "rows": {str(unit): by for unit, by in rows.items()}}
 
 
@@ -38,11 +44,16 @@ def render_ranked(found, evidence):
         f"Kendall's τ_b over the {len(methods.MODELS)} reward models of a world with "
         "the final gold of one run on each (the mean of two runs); "
         f"{markdown.brackets(evidence.summary)}. The ceiling is τ_b of the two runs: "
-        "no number can be asked for more."
+        "no number can be asked for more. Beside it the same with gold at its peak, "
+        "which was not declared and is not judged. γ is made of the run's own gold."
     )
     titles = {ranking.CEILING: "**ceiling: a second run**", **ranking.NUMBERS}
-    body = [[titles[k], markdown.interval(one)] for k, one in found["tau"].items()]
-    yield markdown.table(["ordered by", "τ"], body)
+    final, peak = found["tau"]["gold"], found["tau"]["peak"]
+    body = [
+        [titles[k], markdown.interval(final[k]), markdown.interval(peak[k])]
+        for k in final
+    ]
+    yield markdown.table(["ordered by", "τ, final gold", "τ, gold at its peak"], body)
 
 
 def correlations(runs):

@@ -11,7 +11,7 @@ from rlhf_jax.reporting.report import PICTURES, Picture
 
 _SHOWN = 5  # reward models in the picture of curves
 _GRID = np.linspace(0.0, 1.0, 60)[1:]
-_SCATTERED = ("accuracy", "variance", "best_of", "gap")
+_SCATTERED = ("accuracy", "variance", "best_of", "proxy")
 
 
 def of_records(records):

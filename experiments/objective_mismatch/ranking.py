@@ -28,7 +28,7 @@ _LAST = 1e9  # a γ that only its rank is read of
 
 
 def table(runs, best, models):
-    """{unit: {model: {number: value, "gold": final gold of both runs}}}.
+    """{unit: {model: {number: value, "gold" and "peak": of both runs}}}.
 
     Units on which every model was climbed twice. Args: as `curves` reads them.
     """
@@ -42,15 +42,16 @@ def table(runs, best, models):
     }
 
 
-def taus(rows):
+def taus(rows, outcome="gold"):
     """{number or "ceiling": {unit: τ_b with the final gold of one run}}.
 
     Kendall's τ_b over the reward models of a unit, the mean of both runs; the ceiling
-    is τ_b of the two runs with each other. Args: rows: of `table`.
+    is τ_b of the two runs with each other. Args: rows: of `table`; outcome: "gold", at
+    the end, or "peak".
     """
     found = {name: {} for name in (CEILING, *NUMBERS)}
     for unit, by_model in rows.items():
-        golds = np.array([row["gold"] for row in by_model.values()]).T  # [2, models]
+        golds = np.array([row[outcome] for row in by_model.values()]).T  # [2, models]
         found[CEILING][unit] = correlation.kendall(*golds).value
         for name in NUMBERS:
             values = [row[name] for row in by_model.values()]
@@ -81,6 +82,7 @@ def _row(name, unit, runs, best, models):
         "gap": -curves.mean(map(_gap, both)),
         "proxy": curves.mean(curve.proxy[""][-1] for curve in both),
         "gold": [curves.end(curve) for curve in both],
+        "peak": [curves.peak(curve) for curve in both],
     }
 
 

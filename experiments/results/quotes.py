@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments import results
 from experiments.pivot_translation import methods as game
-from experiments.results import ai, real, tax
+from experiments.results import ai, mismatch, real, tax
 from experiments.sentiment import ablations as ablation_pairs
 from rlhf_jax.evaluation import axes as axes_
 from rlhf_jax.evaluation import units
@@ -62,6 +62,10 @@ def texts():
         **{f"alignment_tax.{key}": text for key, text in tax.texts().items()},
         "rlaif.verdicts": verdicts("rlaif", ai.LABELS, both=True),
         **{f"rlaif.{key}": text for key, text in ai.texts().items()},
+        "objective_mismatch.verdicts": verdicts(
+            "objective_mismatch", mismatch.LABELS, both=True
+        ),
+        **{f"objective_mismatch.{key}": x for key, x in mismatch.texts().items()},
         **real.texts(),
         "files": files(),
         "speed": speed(),

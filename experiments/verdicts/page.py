@@ -19,7 +19,8 @@ _MEANINGS = {
     "worse, negligibly": "the interval lies below 0, by less than the smallest effect "
     "in the mean",
     "contradicted": "the interval lies below 0, by at least the smallest effect in the "
-    "mean",
+    "mean; of what was claimed to be equal, the 90% interval lies outside the smallest "
+    "effect",
     evidence.NO_TEST: f"fewer than {statistics.MIN_WORLDS} worlds: a mean, and the "
     "least and the largest seed",
     evidence.NOT_JUDGED: "measured, but not declared before the run as what decides: "

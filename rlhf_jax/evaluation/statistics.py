@@ -32,7 +32,7 @@ class Verdict(NamedTuple):
     mean: float  # of the differences
     low: float  # of the 95% t-interval; of the 90% one for "equal"
     high: float
-    p: float  # sign-flip, two-sided; for "equal" of the two one-sided tests
+    p: float  # sign-flip, two-sided; for "equal" of the one-sided t-tests against ± s
     worlds: int  # that were used
     needed: int | None  # worlds that would decide, when undecided; None: over a million
 
@@ -165,8 +165,8 @@ def verdict(differences, smallest, *, kind="greater"):
         not reproduced       u < s, and none of these
         undecided            else
 
-    For kind="equal": "≈" where the 90% interval lies inside ± s, else *undecided*.
-    Below 8 worlds the word is *no test*.
+    For kind="equal": "≈" where the 90% interval lies inside ± s, *contradicted* where
+    it lies outside, else *undecided*. Below 8 worlds the word is *no test*.
 
     Args:
       differences: [n], one a world; smallest: > 0, declared before the run.
@@ -183,6 +183,8 @@ def verdict(differences, smallest, *, kind="greater"):
     if math.isnan(p):
         raise ValueError(f"no p-value of {values}")
     word = _equal(*interval, smallest) if equal else _greater(*interval, smallest)
+    if equal and word == "contradicted":
+        p = 1 - p  # of a difference beyond ± s
     needed = None
     if word == "undecided":
         needed = worlds_needed(values.std(ddof=1), smallest, kind=kind)
@@ -243,7 +245,9 @@ def _greater(mean, low, high, smallest):
 
 
 def _equal(mean, low, high, smallest):
-    return "≈" if low > -smallest and high < smallest else "undecided"
+    if low > -smallest and high < smallest:
+        return "≈"
+    return "contradicted" if low >= smallest or high <= -smallest else "undecided"
 
 
 def _finite(values):

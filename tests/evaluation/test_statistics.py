@@ -171,14 +171,16 @@ def test_verdict_words_for_a_claim_of_more(mean, half, word):
     [
         (0.02, 0.07, "≈"),
         (0.02, 0.12, "undecided"),
-        (0.30, 0.10, "undecided"),  # not equal, but that is another claim
+        (0.30, 0.10, "contradicted"),  # all of the interval is too large to be equal
+        (-0.30, 0.10, "contradicted"),
+        (0.15, 0.10, "undecided"),  # not zero, and perhaps too small to matter
         (0.08, 0.01, "≈"),  # surely not zero, and too small to matter
     ],
 )
 def test_verdict_words_for_a_claim_of_equality(mean, half, word):
     found = statistics.verdict(_with(mean, half), 0.1, kind="equal")
     assert found.word == word
-    assert (found.p < 0.05) == (word == "≈")
+    assert (found.p < 0.05) == (word in ("≈", "contradicted"))
     ninety = statistics.t_interval(_with(mean, half), level=0.9)
     assert (found.low, found.high) == (ninety.low, ninety.high)
 
