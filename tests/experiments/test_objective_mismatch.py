@@ -32,8 +32,29 @@ def records():
 
 
 @pytest.fixture(scope="module")
-def judged(records):
-    return {(row["family"], row["text"]): row for row in links.judge(records)}
+def rows(records):
+    """Every statement about the records, judged once."""
+    return links.judge(records)
+
+
+@pytest.fixture(scope="module")
+def judged(rows):
+    return {(row["family"], row["text"]): row for row in rows}
+
+
+@pytest.fixture(scope="module")
+def made(records, rows):
+    """{key: (a section of the report, what it computes)}."""
+
+    def judge(given):
+        assert given is records
+        return rows
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(links, "judge", judge)
+        found = sections.of_records(records)
+        evidence = Evidence(records, [], SUMMARY, [], None)
+        return {section.key: (section, section.compute(evidence)) for section in found}
 
 
 def words(judged, family):
@@ -138,8 +159,7 @@ def test_too_few_worlds_are_not_tested():
     assert {row["word"] for row in found} == {"no test"}
 
 
-def test_runs_that_were_not_made_are_not_spoken_of():
-    records = mismatch_records.study(np.random.default_rng(0))
+def test_runs_that_were_not_made_are_not_spoken_of(records):
     some = (links.INITIAL, "medium", "gold")
     found = links.judge([r for r in records if r["method"] in some])
     families = {row["family"] for row in found}
@@ -200,19 +220,16 @@ def test_accuracy_is_weighted_to_the_margins_of_the_initial_policy():
 # What is printed
 
 
-def test_every_section_has_numbers_and_a_page(records):
-    made = sections.of_records(records)
-    for section in made:
-        evidence = Evidence(records, [], SUMMARY, [], None)
-        found = section.compute(evidence)
+def test_every_section_has_numbers_and_a_page(records, made):
+    evidence = Evidence(records, [], SUMMARY, [], None)
+    for section, found in made.values():
         page = "\n\n".join(section.render(found, evidence))
         assert found, section.key
         assert page.startswith("## ") and "nan" not in page, (section.key, page)
 
 
-def test_links_say_where_they_break(records):
-    by_key = {section.key: section for section in sections.of_records(records)}
-    found = by_key["links"].compute(None)
+def test_links_say_where_they_break(made):
+    _, found = made["links"]
     assert found["L1"]["word"] == "breaks" and found["L1"]["at"] > 0
     assert found["L2"]["word"] == "holds" and found["L3"]["word"] == "breaks"
 
