@@ -62,14 +62,15 @@ def of_records(records):
         ("fits", lambda: numbers.fits(runs, best), numbers.render_fits, "verdicts"),
         ("correlations", lambda: comparisons.correlations(runs),
          comparisons.render_correlations, "verdicts"),
-        ("alarms", lambda: alarms.measure(runs), alarms.render, "verdicts"),
+        ("alarms", lambda: alarms.measure(runs, records), alarms.render, "verdicts"),
     )  # fmt: skip
     made = tuple(
         Section(key, functools.partial(_compute, compute), render, after)
         for key, compute, render, after in parts
     )
+    kept = Section("training", lambda evidence: list(alarms.TRAINING), lambda *_: ())
     judge = functools.partial(_judge_controls, records)
-    return (*made, negative_controls.section(judge))
+    return (*made, kept, negative_controls.section(judge))
 
 
 def _compute(compute, evidence):

@@ -48,7 +48,7 @@ def save(path, folders, *, note=""):
     data = {
         "about": about(folders, note),
         "axes": [dataclasses.asdict(axis) for axis in axes],
-        "runs": _packed(records, axes, _pair(made)),
+        "runs": _packed(records, axes, _pair(made), made.get("training", ())),
     }
     kept = _unpacked(data["runs"])
     summary = _summarized(kept, axes, made)
@@ -95,8 +95,9 @@ def _summarized(records, axes, made):
     summary["verdicts"] = [claims.row(finding) for finding in found]
     if _pair(made):
         summary["recovery"] = recoveries.compare(records, *_pair(made))
-    if "families" in made:
-        summary["families"] = made["families"]
+    for key in ("families", "training"):
+        if key in made:
+            summary[key] = made[key]
     return summary
 
 
@@ -139,9 +140,10 @@ def _joined(folders):
     return records
 
 
-def _packed(records, axes, compared):
-    """One entry a run: a list for each thing that its evaluations measured, and of the
-    methods whose recoveries are compared what they logged while training."""
+def _packed(records, axes, compared, training=()):
+    """One entry a run: a list for each thing that its evaluations measured, and some of
+    what was logged in training: what `training` names, and of methods whose recoveries
+    are compared the scores and resets."""
     keys = [axis.key + half for axis in (REWARD, *axes) for half in _HALVES]
     keys = list(dict.fromkeys([*keys, "eval/gold", "eval/gold_a", "eval/gold_b"]))
     by_run = {}
@@ -154,11 +156,11 @@ def _packed(records, axes, compared):
         known = [k for k in asked if any(k in row for row in looks)]
         entry = {"method": method, **unit._asdict()}
         entry |= {k: [_number(row.get(k)) for row in looks] for k in (*_LINE, *known)}
-        training = [row for row in rows if SCORES.key in row]
-        if method in compared and training:
+        logged = [row for row in rows if SCORES.key in row]
+        asked = (SCORES.key, recoveries.RESET) * (method in compared) + tuple(training)
+        if asked and logged:
             entry["training"] = {
-                k: [_number(row.get(k)) for row in training]
-                for k in ("step", SCORES.key, recoveries.RESET)
+                k: [_number(row.get(k)) for row in logged] for k in ("step", *asked)
             }
         packed.append(entry)
     return packed

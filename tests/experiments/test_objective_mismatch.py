@@ -225,6 +225,9 @@ def test_every_section_has_numbers_and_a_page(records, made):
     for section, found in made.values():
         page = "\n\n".join(section.render(found, evidence))
         assert found, section.key
+        if section.key == "training":  # says what kept results hold, and nothing else
+            assert page == ""
+            continue
         assert page.startswith("## ") and "nan" not in page, (section.key, page)
 
 
@@ -235,10 +238,25 @@ def test_links_say_where_they_break(made):
 
 
 def test_detectors_are_judged_on_runs_that_did_not_set_them(records):
-    found = alarms.measure(curves.of_records(records))
+    found = alarms.measure(curves.of_records(records), records)
     assert found["eval/duplicates"]["clean"] == 8
     assert found["eval/duplicates"]["hacked"] > 0
     assert found["eval/length"]["false_alarms"]["mean"] <= 0.5
+
+
+def test_an_alarm_of_training_that_comes_before_gold_falls_is_a_warning(records):
+    """Length leaves its range in iteration 8 of runs that hack, and never on gold."""
+    rng, logged = np.random.default_rng(3), []
+    runs = curves.of_records(records)
+    for method in ("medium", "gold"):
+        for unit in runs[method]:
+            for step in range(1, 61):
+                longer = 20 + 10 * (method == "medium" and step >= 8)
+                row = {"method": method, **unit._asdict(), "step": step}
+                logged.append(row | {"response/length": longer + rng.normal(0, 0.2)})
+    found = alarms.measure(runs, [*records, *logged])["response/length"]
+    assert found["warned"]["mean"] == 1 and 5 < found["lead"] < 60
+    assert found["clean"] == 8 and found["hacked"] == len(runs["medium"])
 
 
 def test_remedies_are_compared_where_the_base_reward_is_the_same(records):

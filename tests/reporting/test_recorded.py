@@ -1,7 +1,9 @@
 """Kept results: what is saved can be recomputed, and a changed number is noticed."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 import reporting_records
 
@@ -14,6 +16,7 @@ from rlhf_jax.reporting import (
     recoveries,
     report,
 )
+from rlhf_jax.reporting.sections import Section
 from rlhf_jax.runtime import files
 
 REPORT = report.Report(
@@ -111,6 +114,22 @@ def test_a_file_has_a_line_a_run(kept):
     lines = kept[1].read_text().splitlines()
     assert sum(line.startswith('  {"method"') for line in lines) == 3 * 16
     assert axes.TEXT_NLL.key in kept[1].read_text()
+
+
+def test_what_a_report_reads_of_training_is_kept(tmp_path):
+    """Beside the evaluations, of every run, and never mistaken for one."""
+    records = reporting_records.make(1, worlds=8)
+    training = Section("training", lambda evidence: ["objective/kl"], lambda *_: ())
+    about = dataclasses.replace(REPORT, sections=(training,))
+    run = _run(tmp_path / "run", records)
+    report.write(run, records, about)
+    found = recorded.save(tmp_path / "kept.json", [run])
+    logged = [r for r in found.records if "objective/kl" in r]
+    assert len(logged) == 8 * 3 * 12 and "eval/reward" not in logged[0]
+    given = [r["objective/kl"] for r in records if "objective/kl" in r]
+    kept = [r["objective/kl"] for r in logged]
+    np.testing.assert_allclose(sorted(kept), sorted(given), rtol=1e-5)
+    assert recorded.recompute(found) == found.summary
 
 
 def test_settings_that_were_read_as_families_are_kept_as_settings(tmp_path):
