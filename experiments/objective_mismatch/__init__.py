@@ -35,8 +35,8 @@ from rlhf_jax.studies.interfaces import Method
 from rlhf_jax.tasks import microworld as small_world
 from rlhf_jax.tasks import reward_families
 
-# The reward that is drawn of every method is that of the base model.
-REWARD = dataclasses.replace(axes.REWARD, title="Reward of the base model")
+# The reward that is drawn of every method is the base model's.
+REWARD = dataclasses.replace(axes.REWARD, title="Base reward")
 MEASURED = (REWARD, *sentiment.AXES, *sentiment.KINDS, *measures.POLICY)
 # Declared before any run. The primary endpoint of remedies is the final gold reward;
 # what is said of reward models and of curves stands in `links.STATEMENTS`.
@@ -182,6 +182,8 @@ NOTES = (
     "A unit is a world, with a reward model of each kind; the second run on each model "
     "differs in its sampling key alone. Gold and rewards are in deviations of the "
     "initial policy's samples, gold in tables of endpoints in its own units.",
+    "The base reward is that of the medium reward model, whichever one a method "
+    "climbed.",
     "The microworld's language has no refusals: over-refusal has no counterpart here.",
 )
 
