@@ -227,14 +227,24 @@ def test_the_bar_never_goes_back(tmp_path, monkeypatch):
 # Stopping and going on
 
 
-@pytest.mark.parametrize("looks", [0, 4, 7, 11, 16, 18])
+@pytest.mark.parametrize(
+    ("looks", "place_of_stop"),
+    [
+        (0, "before sft-0-0"),
+        (4, "after step 4"),  # of SFT
+        (11, "after step 4"),  # of PPO
+        (18, "after step 4"),  # of Elastic Reset, after its first reset
+        (21, "before ppo_early_stop-0-0"),
+    ],
+)
 def test_a_study_that_was_stopped_and_resumed_is_the_study(
-    looks, whole, tmp_path, monkeypatch
+    looks, place_of_stop, whole, tmp_path, monkeypatch
 ):
     small_study.without_report(monkeypatch)
     place = tmp_path / "run"
     stop = stop_after(looks, monkeypatch, output=place)
     assert stop.folder == place
+    assert str(stop) == f"SIGTERM {place_of_stop}"
     small_study.run(output=place, resume=True)
     small_study.assert_same(place, whole)
 
@@ -252,8 +262,9 @@ def test_resuming_a_finished_study_changes_nothing(whole, copy):
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_what_followed_runs_again(
-    whole, tmp_path, capsys
+    whole, tmp_path, capsys, monkeypatch
 ):
+    small_study.without_report(monkeypatch)
     place = tmp_path / "run"
     small_study.run(output=place, keep=2)
     newest = max((place / "checkpoints" / "ppo-0-0").glob("step_*"))
@@ -276,13 +287,15 @@ def test_a_run_without_any_intact_checkpoint_is_one_error(copy):
         small_study.run(output=copy, resume=True)
 
 
-def test_a_run_whose_checkpoints_were_deleted_runs_again(whole, copy):
+def test_a_run_whose_checkpoints_were_deleted_runs_again(whole, copy, monkeypatch):
+    small_study.without_report(monkeypatch)
     shutil.rmtree(copy / "checkpoints" / "elastic_reset-0-0")
     small_study.run(output=copy, resume=True)
     small_study.assert_same(copy, whole)
 
 
-def test_a_folder_another_process_works_in_is_refused(copy):
+def test_a_folder_another_process_works_in_is_refused(copy, monkeypatch):
+    small_study.without_report(monkeypatch)
     script = (
         "import sys, time; from rlhf_jax.runtime import files\n"
         "with files.lock(sys.argv[1]):\n    print('in', flush=True); input()"
@@ -365,7 +378,9 @@ def test_tuned_methods_run_with_what_was_chosen_for_them(whole, tmp_path):
     assert "--rl.decay" in page and "Every run was looked at 5 times." in page
 
 
-def test_averages_tuned_alike_read_one_run_that_no_report_lists(whole, tmp_path):
+def test_averages_tuned_alike_read_one_run_that_no_report_lists(
+    whole, tmp_path, monkeypatch
+):
     derived = ("ppo_ma25", "ppo_ma50", "ppo_early_stop")
     file = tmp_path / "results.json"
     named = dict.fromkeys(derived, {"values": {"learning_rate": 2e-3}})
@@ -373,6 +388,7 @@ def test_averages_tuned_alike_read_one_run_that_no_report_lists(whole, tmp_path)
     place = small_study.run(
         output=tmp_path / "tuned", tuned=file, methods=("ppo_average", *derived)
     )
+    small_study.without_report(monkeypatch)
     other = small_study.run(
         output=tmp_path / "other", methods=("ppo", *derived), rl__learning_rate=2e-3
     )
