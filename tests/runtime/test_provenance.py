@@ -8,7 +8,7 @@ import sys
 import jax
 from small_config import Config, Inner
 
-from experiments import label, sentiment
+from experiments import label, reward_model, sentiment
 from rlhf_jax.cli import options
 from rlhf_jax.runtime import provenance
 
@@ -37,7 +37,7 @@ def test_a_digest_stays_what_it_was():
 
 
 def test_operational_flags_are_flags_of_the_experiments():
-    kinds = (sentiment.Config, options.Base, label.Config)
+    kinds = (sentiment.Config, options.Base, label.Config, reward_model.Config)
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     assert set(provenance.OPERATIONAL) <= names
 
