@@ -67,7 +67,7 @@ def test_a_statement_without_any_number_is_not_judged():
 def test_no_difference_can_be_what_is_stated():
     close, apart = made(0.0, kind="equal"), made(0.3, kind="equal")
     rows = statements.judge([close, apart])
-    assert [row["word"] for row in rows] == ["≈", "undecided"]
+    assert [row["word"] for row in rows] == ["≈", "contradicted"]
 
 
 def test_below_eight_worlds_nothing_is_tested():
