@@ -41,6 +41,17 @@ def lower(scores, *, k=1.0):
     return _float(scores).mean(0) - k * disagreement(scores)
 
 
+def combined(scores, *, beta, weight):
+    """−β log mean_e exp(−r_e/β) − λ·var_e r_e, whose limits are all the others.
+
+    β = ∞ and λ = 0 is the mean, β = 0 the worst case, β = ∞ and λ > 0 the
+    uncertainty-weighted mean, λ = 0 the entropic combination: one program for all.
+
+    Args: scores [E, B]; beta β, weight λ [] ≥ 0, may be traced. Returns [B] float32.
+    """
+    return entropic(scores, beta=beta) - weight * jnp.square(disagreement(scores))
+
+
 def disagreement(scores):
     """The population standard deviation over members: how far they are of one mind.
 

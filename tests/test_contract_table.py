@@ -360,6 +360,13 @@ TABLE = {
         NO_MASK,
         DATA,
     ),
+    "ensembles.combined": Row(
+        "test_ensembles_by_hand",
+        "test_ensembles_are_numpy_in_float64",
+        "test_members_may_be_permuted",
+        NO_MASK,
+        DATA,
+    ),
     "advantages.gae": Row(
         "test_gae_in_exact_binary_fractions",
         "test_gae_is_the_double_sum",

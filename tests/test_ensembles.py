@@ -18,6 +18,7 @@ COMBINE = {
     "lower": ensembles.lower,
     "disagreement": ensembles.disagreement,
     "entropic": lambda s: ensembles.entropic(s, beta=0.7),
+    "combined": lambda s: ensembles.combined(s, beta=0.7, weight=0.5),
 }
 
 
@@ -32,6 +33,8 @@ def test_ensembles_by_hand():
     np.testing.assert_array_equal(ensembles.worst(scores), [1, -2])
     np.testing.assert_array_equal(ensembles.uncertainty(scores, weight=0.5), [1.5, -2])
     np.testing.assert_array_equal(ensembles.lower(scores, k=2.0), [0, -2])
+    both = ensembles.combined(scores, beta=np.inf, weight=0.5)
+    np.testing.assert_array_equal(both, [1.5, -2])
     np.testing.assert_array_equal(ensembles.disagreement(scores), [1, 0])
     # Two members at 0 and log 3 with β = 1: −log((1 + 1/3)/2) = log 1.5.
     pair = np.array([[0.0], [np.log(3.0)]])
@@ -46,6 +49,7 @@ def test_ensembles_are_numpy_in_float64(scores, weight):
     close(ensembles.disagreement(scores), wide.std(0), 1e-5, 1e-6)
     less = wide.mean(0) - weight * wide.var(0)
     close(ensembles.uncertainty(scores, weight=weight), less, 1e-5, 1e-6)
+    close(ensembles.combined(scores, beta=np.inf, weight=weight), less, 1e-5, 1e-6)
     low = wide.mean(0) - weight * wide.std(0)
     close(ensembles.lower(scores, k=weight), low, 1e-5, 1e-6)
 

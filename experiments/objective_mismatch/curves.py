@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.objective_mismatch import measures, methods
 from rlhf_jax.evaluation import best_of_n, fronts, overoptimization, units
-from rlhf_jax.evaluation.axes import KL_INITIAL, LENGTH, REWARD
+from rlhf_jax.evaluation.axes import KL_INITIAL, REWARD
 from rlhf_jax.reporting import evaluations
 
 INITIAL = "initial"  # the method that measures π₀ and the rewards
@@ -117,7 +117,7 @@ def _curve(looks, method, initial):
         proxy=since[measures.PROXY.key],
         gold=since[measures.GOLD.key],
         errors=read[measures.ERROR.key],
-        other={LENGTH.key: read[LENGTH.key], **read},
+        other=read,
     )
 
 

@@ -42,13 +42,12 @@ CONTROLS = "Where nothing may be found"
 
 def judge(records):
     """Every statement that records can be asked about, as rows of results.json."""
-    return statements.judge(declared(records))
+    read = curves.of_records(records), curves.best_of(records), curves.models(records)
+    return statements.judge(declared(*read))
 
 
-def declared(records):
-    """The `statements.Statement`s, with the evidence of the records."""
-    runs, best = curves.of_records(records), curves.best_of(records)
-    models = curves.models(records)
+def declared(runs, best, models):
+    """The `statements.Statement`s, with their evidence. Args: as `curves` reads."""
     parts = (
         _parting(runs, best),
         _ordering(runs),

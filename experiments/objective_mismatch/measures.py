@@ -189,9 +189,9 @@ def _qualities(task, run):
     gold, lengths = gold_of(task, drawn), lengths_of(drawn)
     found = {}
     for name, (spec, _) in {**methods.MODELS, **methods.REWARDS}.items():
-        program = _on_texts(task.rewards[spec](run.unit.seed).score, run.layout)
-        frozen = task.rewards[spec](run.unit.seed).frozen
-        chosen, rejected = (np.asarray(program(frozen, side)) for side in sides)
+        reward = task.rewards[spec](run.unit.seed)
+        program = scoring.compile_score(reward.score, run.layout)
+        chosen, rejected = (np.asarray(program(reward.frozen, side)) for side in sides)
         gaps = (chosen - rejected).astype(np.float64)
         on_samples = scores_of(task, spec, drawn, run)
         numbers = {
@@ -202,7 +202,7 @@ def _qualities(task, run):
             "variance": reward_variance.within_prompts(on_samples.reshape(-1, _WITHIN)),
             "correlation": correlation.pearson(on_samples, gold).value,
             "length_correlation": correlation.pearson(on_samples, lengths).value,
-            "parameters": task.rewards[spec](run.unit.seed).facts.get("parameters", 0),
+            "parameters": reward.facts.get("parameters", 0),
         }
         found |= {f"mismatch/rm/{name}/{k}": float(v) for k, v in numbers.items()}
     return found
@@ -254,11 +254,6 @@ def _several(task, layout, prompts, samples):
     draw = policy.compile_draw(task.model, layout, task.sampling)
     key = jax.random.fold_in(jax.random.key(0), 4)
     return draw(task.params, policy.prompt_rows(some, key))
-
-
-@functools.lru_cache(maxsize=16)
-def _on_texts(score, layout):
-    return layout.over_rows(lambda frozen, rows: score(frozen, *rows), replicated=1)
 
 
 def length_reward(task, layout):

@@ -48,7 +48,9 @@ def of_records(records):
     """The sections of a report about all rows of a study, whichever it draws."""
     runs, best = curves.of_records(records), curves.best_of(records)
     models = curves.models(records)
-    judged = functools.partial(links.judge, records)
+    judged = functools.cache(
+        lambda: statements.judge(links.declared(runs, best, models))
+    )
     parts = (
         ("links", lambda: _links(judged(), runs), _render_links, "results"),
         ("remedies", lambda: comparisons.remedies(runs), comparisons.render_remedies,

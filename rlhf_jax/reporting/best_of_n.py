@@ -113,8 +113,9 @@ def _gain(looks, name, counts):
 
 def _fall(looks):
     """Gold at the best n minus gold at the largest, over both ways of halves."""
-    a, b = (np.array([look[f"gold{half}"] for look in looks]) for half in ("_a", "_b"))
-    return float(np.mean([y[x.argmax()] - y[-1] for x, y in ((a, b), (b, a))]))
+    gold = [[look[f"gold{half}"] for look in looks] for half in ("_a", "_b")]
+    largest = [range(len(looks))] * 2  # selecting by n keeps the largest
+    return overoptimization.split_half_regret(largest, gold)
 
 
 def _finite(numbers):

@@ -35,7 +35,7 @@ def score(
     columns: {name: a value for each row}, of rows that are no evaluation rows.
     """
     if reward.score is not None:
-        program = _scoring(reward.score, layout)
+        program = compile_score(reward.score, layout)
         scores = program(reward.frozen, (rollout.tokens, rollout.mask))
         return np.asarray(scores, np.float64)
     if columns is None:
@@ -75,6 +75,8 @@ def on_host(reward, rollout, texts, columns):
     return np.asarray(scores, np.float64)
 
 
-@functools.lru_cache(maxsize=8)
-def _scoring(score, layout):
+@functools.lru_cache(maxsize=16)
+def compile_score(score, layout):
+    """`program(frozen, (tokens, mask)) -> [N]` of a `Reward.score` on rows of the host,
+    compiled once for all who ask for the same."""
     return layout.over_rows(lambda frozen, rows: score(frozen, *rows), replicated=1)

@@ -103,13 +103,7 @@ def _combined(scores, given, tokens, mask):
     frozen, beta, weight = given
     pairs = zip(scores, frozen, strict=True)
     each = jnp.stack([score(one, tokens, mask) for score, one in pairs])
-    return combine(each, beta, weight)
-
-
-def combine(scores, beta, weight):
-    """−β log mean_e exp(−r_e/β) − λ · var_e r_e, [E, B] -> [B]; see `ensembles`."""
-    spread = jnp.square(ensembles.disagreement(scores))
-    return ensembles.entropic(scores, beta=beta) - weight * spread
+    return ensembles.combined(each, beta=beta, weight=weight)
 
 
 def _of_hosts(spec, members, task, layout, raw):
@@ -121,7 +115,7 @@ def _of_hosts(spec, members, task, layout, raw):
 
     def unscaled(said):
         each = rewards.apply(affines, jnp.asarray(said))
-        return combine(each, spec.beta, spec.weight)
+        return ensembles.combined(each, beta=spec.beta, weight=spec.weight)
 
     last = rewards.Affine(jnp.float32(1), jnp.float32(0))
     last = last if raw else rewards.fit(unscaled(said))

@@ -11,7 +11,6 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax import averaging, ensembles, microworld, rewards, trees
@@ -121,12 +120,12 @@ def _assemble(spec, found, trained):
     if spec.family in ("rm", "odin", "warm"):
         score, parts = world_rewards.scaled(model), (trained[0],)
     else:
-        evaluate = _over_rows(world_rewards.scaled(model), layout)
+        evaluate = scoring.compile_score(world_rewards.scaled(model), layout)
         each = [evaluate((params, _UNIT), rows)[: found.count] for params in trained]
         score, parts = _of_scaled(spec, model, trained, np.stack(each))
-    scores = _over_rows(score, layout)((*parts, _UNIT), rows)
+    scores = scoring.compile_score(score, layout)((*parts, _UNIT), rows)
     affine = rewards.fit(scores[: found.count])
-    return score, layout.put((*parts, affine)), affine.gain * scores + affine.bias
+    return score, layout.put((*parts, affine)), rewards.apply(affine, scores)
 
 
 def _network(spec, found):
@@ -184,13 +183,6 @@ def _learn(spec, found, frozen, gathered, count, number):
 # Scores
 
 
-@functools.lru_cache(maxsize=16)
-def _over_rows(score, layout):
-    """`score(frozen, (tokens, mask)) -> [N]` on rows of the host."""
-    program = layout.over_rows(lambda frozen, rows: score(frozen, *rows), replicated=1)
-    return lambda frozen, rows: np.asarray(program(frozen, rows), np.float32)
-
-
 @functools.lru_cache(maxsize=8)
 def members(model):
     """`score(frozen, tokens, mask) -> [E, B]`: what the members of an ensemble say,
@@ -217,9 +209,8 @@ def combined(model):
     def score(frozen, tokens, mask):
         *_, beta, weight, affine = frozen
         scores = each(frozen, tokens, mask)
-        spread = jnp.square(ensembles.disagreement(scores))
-        soft = ensembles.entropic(scores, beta=beta)
-        return rewards.apply(affine, soft - weight * spread)
+        together = ensembles.combined(scores, beta=beta, weight=weight)
+        return rewards.apply(affine, together)
 
     return score
 

@@ -52,7 +52,7 @@ def test_combinations_are_those_of_ensembles():
 
     def combined(text):
         spec = reward_ensembles.parse(text)
-        return reward_ensembles.combine(scores, spec.beta, spec.weight)
+        return ensembles.combined(scores, beta=spec.beta, weight=spec.weight)
 
     np.testing.assert_allclose(combined("mean:a+b"), scores.mean(0), atol=1e-6)
     np.testing.assert_allclose(combined("worst:a+b"), scores.min(0), atol=1e-6)
