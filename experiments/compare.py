@@ -21,7 +21,6 @@ import pathlib
 import time
 from typing import Annotated, NamedTuple
 
-import rich.console
 import tyro
 
 from experiments import sentiment
@@ -37,7 +36,7 @@ from rlhf_jax.evaluation import units
 from rlhf_jax.evaluation.axes import Axis
 from rlhf_jax.reporting import claims, evaluations, figure_style, plots, report
 from rlhf_jax.reporting.sections import Section
-from rlhf_jax.runtime import metrics_log, provenance
+from rlhf_jax.runtime import metrics_log, provenance, terminal
 from rlhf_jax.studies import methods
 
 
@@ -100,7 +99,7 @@ def main():
 
 def run(config):
     """Compares the runs; returns the folder of the report."""
-    console = rich.console.Console(emoji=False)
+    console = terminal.console()
     folders = [pathlib.Path(run) for run in config.runs]
     if not folders:
         raise ValueError("name run folders, for instance runs/rl/a runs/rl/b")

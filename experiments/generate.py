@@ -23,13 +23,12 @@ import sys
 from typing import Annotated, Literal
 
 import jax
-import rich.console
 
 from rlhf_jax import ranges, sampling
 from rlhf_jax.cli import command, library, options
 from rlhf_jax.data import conversations, stop_tokens, tokenization
 from rlhf_jax.evaluation import policy
-from rlhf_jax.runtime import files, parallel
+from rlhf_jax.runtime import files, parallel, terminal
 from rlhf_jax.tasks import models
 from rlhf_jax.tasks import rows as rows_of
 from rlhf_jax.types import Prompts
@@ -92,7 +91,7 @@ def run(config, stdin=None):
     else:
         lines = (json.dumps(row, ensure_ascii=False) for row in rows)
         files.write(config.output, "".join(f"{line}\n" for line in lines))
-        console = rich.console.Console(stderr=True)
+        console = terminal.console(stderr=True)
         console.print(f"{len(rows)} answers in {config.output}", highlight=False)
     return rows
 
@@ -181,7 +180,7 @@ def _text(config, prompt, tokenizer):
 
 def show(rows):
     """Prompts and answers on stdout."""
-    console = rich.console.Console()
+    console = terminal.console()
     for row in rows:
         prompt = row["prompt"]
         prompt = prompt if isinstance(prompt, str) else prompt[-1]["content"]

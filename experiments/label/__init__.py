@@ -32,14 +32,12 @@ import pathlib
 import time
 from typing import Any, Literal, NamedTuple
 
-import rich.console
-
 from experiments.label import estimate, pairs, report
 from rlhf_jax import ranges
 from rlhf_jax.cli import command, experiment, library
 from rlhf_jax.feedback import judging, pairings, prompts
 from rlhf_jax.feedback.labelers import Decoding, Labeler
-from rlhf_jax.runtime import files, parallel, progress, provenance
+from rlhf_jax.runtime import files, parallel, progress, provenance, terminal
 from rlhf_jax.tasks import judges
 
 
@@ -136,7 +134,7 @@ def label(*, quiet=False, **flags):
 
     quiet: print nothing.
     """
-    console = rich.console.Console(quiet=True) if quiet else None
+    console = terminal.console(quiet=True) if quiet else None
     return run(library.configure(CONFIG, flags), console=console)
 
 

@@ -21,7 +21,6 @@ import dataclasses
 import os
 
 import jax
-import rich.console
 import rich.table
 
 from experiments.throughput import (
@@ -37,7 +36,7 @@ from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.cli import command, options
 from rlhf_jax.models import lora
 from rlhf_jax.reporting import markdown
-from rlhf_jax.runtime import files, parallel, provenance
+from rlhf_jax.runtime import files, parallel, provenance, terminal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +119,7 @@ def main():
 def run(config):
     """Measures or plans; returns the run folder, or the plan."""
     ranges.check(config, flags=True)
-    console = rich.console.Console(emoji=False)
+    console = terminal.console()
     if config.plan:
         return plan(config, console)
     other = config.averages or config.label

@@ -12,8 +12,6 @@ import dataclasses
 import pathlib
 from typing import Literal
 
-import rich.console
-
 from experiments import results
 from experiments.verdicts import (
     alignment_tax,
@@ -28,7 +26,7 @@ from experiments.verdicts import (
 )
 from rlhf_jax import ranges
 from rlhf_jax.cli import command
-from rlhf_jax.runtime import files
+from rlhf_jax.runtime import files, terminal
 
 PAPERS = {
     "elastic_reset": elastic_reset.PAPER,
@@ -77,7 +75,7 @@ def write(folder, found, shelf):
 def run(config):
     """Prints the summary, and writes what was asked for; returns the paths."""
     names = tuple(PAPERS) if config.paper is None else (config.paper,)
-    shelf, screen = shelves.create(), rich.console.Console()
+    shelf, screen = shelves.create(), terminal.console()
     found = collect(shelf, names)
     for paper, items in found if config.paper else ():
         console.claims(screen, paper, items)

@@ -18,13 +18,12 @@ import textwrap
 import traceback
 
 import jax
-import rich.console
 import rich.markup
 import tyro
 from flax import traverse_util
 
 from rlhf_jax.cli import presets as presets_lib
-from rlhf_jax.runtime import files, loop, processes, provenance
+from rlhf_jax.runtime import files, loop, processes, provenance, terminal
 
 CONFIG = "config.json"
 _MAX_CPU_DEVICES = 4  # more were never measured
@@ -97,7 +96,7 @@ def _exit_on_broken_pipe():
 
 def _print(text, label=""):
     """Prints one line to stderr, however long."""
-    console = rich.console.Console(stderr=True, emoji=False)
+    console = terminal.console(stderr=True)
     text = label + rich.markup.escape(text)
     console.print(text, highlight=False, soft_wrap=True)
 
@@ -135,7 +134,7 @@ def _readable(error):
 
 def console():
     """The console of a run; with several hosts only the first one prints."""
-    return rich.console.Console(quiet=not processes.first(), emoji=False)
+    return terminal.console(quiet=not processes.first())
 
 
 def run_dir(config, name):

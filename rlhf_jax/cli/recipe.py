@@ -9,12 +9,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import rich.console
 
 from rlhf_jax.cli import experiment, library, options
 from rlhf_jax.huggingface import adapters as hf_adapters
 from rlhf_jax.reporting import single_run
-from rlhf_jax.runtime import provenance
+from rlhf_jax.runtime import provenance, terminal
 from rlhf_jax.studies import eval_steps, runner, supervised
 from rlhf_jax.studies.interfaces import Method, Schedule, Study, Unit, never
 from rlhf_jax.studies.trainable import Trainable
@@ -30,7 +29,7 @@ def entry_points(recipe, config, description):
 
         quiet: print nothing.
         """
-        console = rich.console.Console(quiet=True, emoji=False) if quiet else None
+        console = terminal.console(quiet=True) if quiet else None
         return run(library.configure(config, flags), console=console)
 
     return main, train, run

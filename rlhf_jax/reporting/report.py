@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import rich.box
-import rich.console
 import rich.table
 import rich.text
 
@@ -32,7 +31,7 @@ from rlhf_jax.reporting import (
 )
 from rlhf_jax.reporting.claims import Claim
 from rlhf_jax.reporting.sections import Evidence, Section
-from rlhf_jax.runtime import files
+from rlhf_jax.runtime import files, terminal
 
 AXES = (axes_.TEXT_NLL, axes_.KL_INITIAL, axes_.SKILLS)
 
@@ -242,7 +241,7 @@ def show(summary, report, *, console=None):
     for row in body:
         texts = (text.replace(" [", "\n[") for text in row)
         table.add_row(*map(rich.text.Text, texts))
-    (console or rich.console.Console(emoji=False)).print(table)
+    (console or terminal.console()).print(table)
 
 
 def _measured(report, runs):

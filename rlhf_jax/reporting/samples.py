@@ -2,9 +2,10 @@
 
 import random
 
-import rich.console
 import rich.table
 import rich.text
+
+from rlhf_jax.runtime import terminal
 
 
 def table(rows, *, title="Samples", limit=8, width=400):
@@ -28,7 +29,7 @@ def table(rows, *, title="Samples", limit=8, width=400):
 
 def show(rows, *, console=None, **options):
     """Prints `table(rows, **options)`."""
-    (console or rich.console.Console(emoji=False)).print(table(rows, **options))
+    (console or terminal.console()).print(table(rows, **options))
 
 
 def unselected(rows, count, *, seed=0):

@@ -14,6 +14,8 @@ import rich.progress_bar
 import rich.table
 import rich.text
 
+from rlhf_jax.runtime import terminal
+
 
 class Progress:
     """`with Progress(total, title) as bar: bar.update(step, reward=..., kl=...)`.
@@ -24,7 +26,7 @@ class Progress:
 
     def __init__(self, total, title, *, console=None, clock=time.monotonic, every=10.0):
         self._total, self._title = max(int(total), 1), title
-        self._console = console or rich.console.Console(emoji=False)
+        self._console = console or terminal.console()
         self._clock, self._every = clock, every
         self._step, self._metrics, self._phase = 0, {}, None
         self._started = self._printed = clock()

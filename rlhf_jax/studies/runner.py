@@ -13,7 +13,15 @@ from typing import Any
 import jax
 import rich.console
 
-from rlhf_jax.runtime import checkpoint, files, loop, metrics_log, profile, progress
+from rlhf_jax.runtime import (
+    checkpoint,
+    files,
+    loop,
+    metrics_log,
+    profile,
+    progress,
+    terminal,
+)
 from rlhf_jax.studies import interfaces, recorder
 
 
@@ -42,7 +50,7 @@ def run(
         study,
         pathlib.Path(folder),
         layout,
-        console or rich.console.Console(emoji=False),
+        console or terminal.console(),
         {} if starts is None else starts,
     )
     with files.lock(work.folder):
@@ -57,7 +65,7 @@ def run(
 def policy(study, folder, layout, run, *, console=None):
     """The final policy of a run that is done, as it was trained: all weights, or
     adapters. `run` is an interfaces.Run without a layout, or with this one."""
-    console = console or rich.console.Console(emoji=False)
+    console = console or terminal.console()
     work = _Work(study, pathlib.Path(folder), layout, console, {})
     run = run._replace(layout=layout)
     trainer = work.trainer(run)
