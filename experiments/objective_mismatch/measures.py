@@ -21,7 +21,7 @@ from rlhf_jax.evaluation import (
 )
 from rlhf_jax.evaluation.axes import Axis
 from rlhf_jax.studies import evaluators, scoring
-from rlhf_jax.studies.task import Reward
+from rlhf_jax.tasks import world_rewards
 from rlhf_jax.types import Prompts
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # n of best-of-n
@@ -257,16 +257,5 @@ def _several(task, layout, prompts, samples):
 
 
 def length_reward(task, layout):
-    """seed -> the reward of a response's number of tokens, scaled on π₀'s samples."""
-
-    @functools.cache
-    def scale():
-        drawn = scoring.of_initial(task, layout, 512, 999)
-        lengths = lengths_of(drawn)
-        return lengths.mean(), lengths.std()
-
-    def arrays(rollout):
-        mean, deviation = scale()
-        return ((lengths_of(rollout) - mean) / deviation).astype(np.float32)
-
-    return lambda seed: Reward(arrays=arrays, facts={"length": True})
+    """seed -> the reward of a response's number of tokens."""
+    return world_rewards.of_rollouts(task, layout, lengths_of, {"length": True})

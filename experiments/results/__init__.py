@@ -53,6 +53,16 @@ def load(name):
     return Ends(data["about"], data["initial"], methods)
 
 
+def sizes(kept):
+    """{"worlds", "seeds"}: how many units a kept result is of, as `markdown.units`
+    prints them. kept: of `load`."""
+    if isinstance(kept, recorded.Recorded):
+        return {name: kept.summary[name] for name in ("worlds", "seeds")}
+    seen = {u for m in kept.methods.values() for v in m.values() for u in v}
+    worlds, seeds = ({unit[i] for unit in seen} for i in (0, 1))
+    return {"worlds": len(worlds), "seeds": len(seeds)}
+
+
 def keep_report(path, folders, note=""):
     """Keeps finished runs whose results.json is all there is: worlds, a sweep."""
     made = json.loads((folders[0] / "results.json").read_text())

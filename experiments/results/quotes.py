@@ -7,7 +7,6 @@ from experiments.pivot_translation import methods as game
 from experiments.results import ai, mismatch, real, tax
 from experiments.sentiment import ablations as ablation_pairs
 from rlhf_jax.evaluation import axes as axes_
-from rlhf_jax.evaluation import units
 from rlhf_jax.microworld import skills
 from rlhf_jax.reporting import contrasts, endpoints, markdown
 from rlhf_jax.reporting import results as estimates
@@ -262,7 +261,7 @@ def files():
         rows.append(
             [
                 f"[`{path.name}`]({path.name})",
-                _size(kept),
+                markdown.units(results.sizes(kept)),
                 about["date"][:10],
                 about.get("note", ""),
             ]
@@ -312,15 +311,6 @@ def _ratio(numbers):
         return ""
     median, low, high, processor = numbers
     return f"{median:g} [{low:g}, {high:g}], {processor:g}"
-
-
-def _size(kept):
-    if isinstance(kept, results.Ends):
-        seen = {u for m in kept.methods.values() for v in m.values() for u in v}
-    else:
-        seen = set(map(units.parse, kept.summary["units"]))
-    worlds, seeds = ({u[i] for u in seen} for i in (0, 1))
-    return markdown.units({"worlds": len(worlds), "seeds": len(seeds)})
 
 
 def _brackets(summary, what="Mean"):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from experiments import results
 from experiments.verdicts import studies
-from rlhf_jax.reporting import markdown, recorded
+from rlhf_jax.reporting import markdown
 
 
 class Shelf(NamedTuple):
@@ -43,15 +43,5 @@ def units(kept):
     """How many worlds and seeds, and whether settings were searched for."""
     if isinstance(kept, dict):
         return markdown.count(len(kept["worlds"]), "world")
-    sizes = kept.summary if isinstance(kept, recorded.Recorded) else _sizes(kept)
     swept = all("--tuned" in command for command in kept.about["commands"])
-    return f"{markdown.units(sizes)}, {'tuned' if swept else 'no sweep'}"
-
-
-def _sizes(kept):
-    """How many worlds and seeds final values are of."""
-    seen = {u for m in kept.methods.values() for v in m.values() for u in v}
-    return {
-        "worlds": len({unit.world for unit in seen}),
-        "seeds": len({unit.seed for unit in seen}),
-    }
+    return f"{markdown.units(results.sizes(kept))}, {'tuned' if swept else 'no sweep'}"

@@ -140,22 +140,32 @@ def sample_pairs(task, config, rng, sample, key, count, params=None):
     return prompts, [(tokens[part], mask[part]) for part in halves]
 
 
-def _gold_reward(world, task, config, layout):
-    """The truth itself, scaled on π₀'s samples: a control without a mismatch."""
+def of_rollouts(task, layout, read, facts):
+    """seed -> the `Reward` of what is read off rollouts, scaled on π₀'s samples.
+
+    read(rollout) -> [N].
+    """
 
     @functools.cache
     def scale():
-        drawn = scoring.of_initial(task, layout, 512, 999)
-        gold = task.truth(drawn)["eval/gold"]
-        return gold.mean(), gold.std()
+        values = read(scoring.of_initial(task, layout, 512, 999))
+        return values.mean(), values.std()
 
     def arrays(rollout):
         mean, deviation = scale()
-        gold = task.truth(rollout)["eval/gold"]
-        return ((gold - mean) / deviation).astype(np.float32)
+        return ((read(rollout) - mean) / deviation).astype(np.float32)
 
+    return lambda seed: Reward(arrays=arrays, facts=facts)
+
+
+def _gold_reward(world, task, config, layout):
+    """The truth itself: a control without a mismatch."""
     del world, config
-    return lambda seed: Reward(arrays=arrays, facts={"gold": True})
+
+    def gold(rollout):
+        return task.truth(rollout)["eval/gold"]
+
+    return of_rollouts(task, layout, gold, {"gold": True})
 
 
 def _random_reward(world, task, config, layout):
