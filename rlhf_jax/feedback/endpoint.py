@@ -28,6 +28,7 @@ it says the same.
 
 import dataclasses
 import functools
+import itertools
 import threading
 from concurrent import futures
 from typing import NamedTuple
@@ -155,7 +156,12 @@ def estimate(prompts, asked, *, way="echo", votes=16, prices=None, count=None):
 
 def _each(server, facts, concurrency, prompts, answer):
     """Yields (index, result) as results arrive. When the caller stops, so do requests
-    that wait; answers of those in flight are lost."""
+    that wait; answers of those in flight are lost.
+
+    The next prompt is asked when the caller comes back for more, so that of what was
+    asked at most `concurrency` prompts are ever in flight or not yet recorded, however
+    slow the caller is.
+    """
     closing = threading.Event()
 
     def result(prompt):
@@ -166,10 +172,16 @@ def _each(server, facts, concurrency, prompts, answer):
             return Failure(str(error))
 
     pool = futures.ThreadPoolExecutor(concurrency)
+    waiting, asked = enumerate(prompts), {}
     try:
-        pending = {pool.submit(result, prompt): i for i, prompt in enumerate(prompts)}
-        for done in futures.as_completed(pending):
-            yield pending[done], done.result()
+        while True:
+            for index, prompt in itertools.islice(waiting, concurrency - len(asked)):
+                asked[pool.submit(result, prompt)] = index
+            if not asked:
+                return
+            done, _ = futures.wait(asked, return_when=futures.FIRST_COMPLETED)
+            first = done.pop()
+            yield asked.pop(first), first.result()
     finally:
         closing.set()
         pool.shutdown(wait=False, cancel_futures=True)

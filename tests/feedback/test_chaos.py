@@ -154,6 +154,17 @@ def test_chaos_is_survived_and_the_next_run_asks_only_for_what_failed(tmp_path):
     assert spent.answers == len(prompts) and sum(spent.failures.values()) == failed
 
 
+def test_little_is_asked_ahead_of_a_slow_caller():
+    """A caller that records slowly loses few answers when it is killed."""
+    with fake.serving() as running:
+        results = a_labeler(running, concurrency=2).read(PROMPTS, LABELS)
+        for taken, _ in enumerate(results):
+            time.sleep(0.1)
+            prompts = {text.split("?")[0] for text in running.asked}
+            assert len(prompts) <= taken + 2
+        assert len(prompts) == len(PROMPTS)
+
+
 # Killed jobs.
 
 KEY = "sk-canary-0123456789abcdef"
@@ -217,7 +228,7 @@ def test_a_killed_job_resumes_to_the_same_bytes_and_pays_for_nothing_twice(
         path = tmp_path / "killed.ledger"
         again = kill_at_random(running, path, count, kills, random.Random(0))
         assert not again and set(running.asked) == seen
-        # What was in flight: of four threads, each with the labels of one prompt.
+        # Of four prompts, each with its labels: in flight, or not recorded yet.
         assert requests <= len(running.asked) <= requests + kills * 4 * len(LABELS)
     books = [ledger.open_file(tmp_path / f"{x}.ledger") for x in ("whole", "killed")]
     for ending in ("jsonl", "parquet"):
