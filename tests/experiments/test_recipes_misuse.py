@@ -4,6 +4,7 @@ import pytest
 import small_recipes
 
 from experiments import preference, reward_model, rl, sft
+from experiments.rl import announcement
 
 pytest.importorskip("transformers")
 
@@ -117,4 +118,4 @@ def rl_config(**flags):
 def test_a_kl_penalty_is_named_and_announced(flags, method, label, said):
     config = rl_config(**flags)
     assert (config.method, config.label_of_method) == (method, label)
-    assert said in rl.penalty(config)
+    assert said in announcement.penalty(config)

@@ -32,12 +32,11 @@ a function or what `reward_model.train` returned:
 """
 
 import dataclasses
-import functools
-import math
 from typing import Literal
 
 import jax
 
+from experiments.rl import announcement, tasks
 from rlhf_jax import elastic_reset, ranges
 from rlhf_jax.algorithms.policy_gradient import GROUPED
 from rlhf_jax.cli import experiment, language, options, recipe
@@ -47,7 +46,7 @@ from rlhf_jax.runtime import provenance
 from rlhf_jax.studies import eval_steps, evaluators, policy_gradient
 from rlhf_jax.studies.interfaces import Method, Study, Unit, never
 from rlhf_jax.studies.trainable import Trainable
-from rlhf_jax.tasks import models, prompt_rewards, prompts, rows
+from rlhf_jax.tasks import prompt_rewards
 
 AXES = (axes.TEXT_NLL, axes.KL_INITIAL)
 
@@ -163,7 +162,7 @@ def batches(config):
 
 def make_study(config, setting):
     """The study of one run of one method."""
-    rl, task = config.rl, make_task(config, setting)
+    rl, task = config.rl, tasks.make(config, setting)
     settings = policy_gradient.Settings(
         algorithm=options.algorithm(rl, sampling=task.sampling),
         hyper=options.hyper(rl, config.steps),
@@ -208,61 +207,6 @@ def axes_of(config, task):
     return axes.with_corners(measured, dataclasses.asdict(config.corner))
 
 
-def make_task(config, setting):
-    """The prompts, the policy, the human text and the reward."""
-    given, layout = setting.given, setting.layout
-    model, params, tokenizer = models.read_decoder(
-        "--policy", given.policy, config.dtype
-    )
-    train, held = rows.read(given.dataset, given.data, needed=("prompt",))
-    texts = None
-    if given.texts is not None:
-        texts = prompts.texts(given.texts, config.texts_split, config.data.eval_rows)
-    task = prompts.create(
-        model,
-        layout.put(params),
-        tokenizer,
-        train,
-        held,
-        lengths=(config.data.length, config.response_length),
-        cue=config.data.cue,
-        texts=texts,
-        temperature=config.temperature,
-    )
-    how = {"label": config.label, "dtype": config.dtype, "folder": setting.folder}
-    make = functools.partial(prompt_rewards.create, task=task, layout=layout, **how)
-    reward = make(given.reward, config.reward)
-    base, truth = models.base(config.policy, given.policy), None
-    if config.gold:
-        gold = make(given.gold, config.gold)
-        truth = functools.partial(prompt_rewards.as_gold, task, gold, layout)
-    rewards = {"proxy": lambda seed: reward}
-    return dataclasses.replace(task, rewards=rewards, truth=truth, facts={"base": base})
-
-
-def announce(config, study, layout):
-    """What is about to happen, before it does."""
-    task, adapter, rl = study.task, study.settings.adapter, config.rl
-    count, width = task.prompts.tokens.shape
-    lines = [
-        f"policy {config.policy}, reward {config.reward}, {config.label_of_method}",
-        *[f"gold {config.gold}, which nothing learns from"] * bool(config.gold),
-        *judged(task.rewards["proxy"](config.seed)),
-        penalty(config),
-        f"{count} prompts of up to {width} tokens, {len(task.eval_prompts.tokens)} "
-        f"held out; responses of up to {config.response_length}, {rl.rows} a step",
-    ]
-    if adapter is not None:
-        lines.append(f"adapters of rank {adapter.rank} are trained")
-    if config.elastic_reset:
-        weight = elastic_reset.retained_weight(rl.decay, rl.reset_every)
-        lines.append(
-            f"resets every {rl.reset_every} steps, EMA decay {rl.decay:g}: "
-            f"{weight:.2f} of the way is kept"
-        )
-    return (*lines, recipe.steps_on(study, layout))
-
-
 def finish(config, done):
     """Model directory, report, and the `library.Result`."""
     task = done.study.task
@@ -281,34 +225,12 @@ def finish(config, done):
     return recipe.result(done, task.model, params, task.tokenizer)
 
 
-def judged(reward):
-    """Who judges, where a labeler pays."""
-    return [f"{reward.facts['judge']}"] if "judge" in reward.facts else []
-
-
-def penalty(config):
-    """The KL penalty, for the reader."""
-    rl = config.rl
-    if not rl.kl_coef:
-        return "no KL penalty (--rl.kl-coef 0)"
-    if config.learns_pairs:
-        return f"DPO's β {rl.kl_coef:g} (--rl.kl-coef)"
-    where = "loss" if config.algorithm == "grpo" else "reward"
-    text = f"KL penalty in the {where}, β {rl.kl_coef:g} (--rl.kl-coef)"
-    if rl.kl_controller == "proportional" or math.isfinite(rl.kl_horizon):
-        text += f", then adapted towards {rl.kl_target:g} nats"
-    return text
-
-
 RECIPE = experiment.Experiment(
     name="rl",
     check=check,
     study=make_study,
-    announce=announce,
+    announce=announcement.lines,
     finish=finish,
     batches=batches,
 )
 main, train, run = recipe.entry_points(RECIPE, CONFIG, __doc__)
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,48 @@
+"""What a run says before it starts."""
+
+import math
+
+from rlhf_jax import elastic_reset
+from rlhf_jax.cli import recipe
+
+
+def lines(config, study, layout):
+    """What is about to happen, before it does."""
+    task, adapter, rl = study.task, study.settings.adapter, config.rl
+    count, width = task.prompts.tokens.shape
+    said = [
+        f"policy {config.policy}, reward {config.reward}, {config.label_of_method}",
+        *[f"gold {config.gold}, which nothing learns from"] * bool(config.gold),
+        *judged(task.rewards["proxy"](config.seed)),
+        penalty(config),
+        f"{count} prompts of up to {width} tokens, {len(task.eval_prompts.tokens)} "
+        f"held out; responses of up to {config.response_length}, {rl.rows} a step",
+    ]
+    if adapter is not None:
+        said.append(f"adapters of rank {adapter.rank} are trained")
+    if config.elastic_reset:
+        weight = elastic_reset.retained_weight(rl.decay, rl.reset_every)
+        said.append(
+            f"resets every {rl.reset_every} steps, EMA decay {rl.decay:g}: "
+            f"{weight:.2f} of the way is kept"
+        )
+    return (*said, recipe.steps_on(study, layout))
+
+
+def judged(reward):
+    """Who judges, where a labeler pays."""
+    return [f"{reward.facts['judge']}"] if "judge" in reward.facts else []
+
+
+def penalty(config):
+    """The KL penalty, for the reader."""
+    rl = config.rl
+    if not rl.kl_coef:
+        return "no KL penalty (--rl.kl-coef 0)"
+    if config.learns_pairs:
+        return f"DPO's β {rl.kl_coef:g} (--rl.kl-coef)"
+    where = "loss" if config.algorithm == "grpo" else "reward"
+    text = f"KL penalty in the {where}, β {rl.kl_coef:g} (--rl.kl-coef)"
+    if rl.kl_controller == "proportional" or math.isfinite(rl.kl_horizon):
+        text += f", then adapted towards {rl.kl_target:g} nats"
+    return text

@@ -1,0 +1,38 @@
+"""What is reinforced: the prompts, the policy, the human text and the reward."""
+
+import dataclasses
+import functools
+
+from rlhf_jax.tasks import models, prompt_rewards, prompts, rows
+
+
+def make(config, setting):
+    """The `Task` of a run."""
+    given, layout = setting.given, setting.layout
+    model, params, tokenizer = models.read_decoder(
+        "--policy", given.policy, config.dtype
+    )
+    train, held = rows.read(given.dataset, given.data, needed=("prompt",))
+    texts = None
+    if given.texts is not None:
+        texts = prompts.texts(given.texts, config.texts_split, config.data.eval_rows)
+    task = prompts.create(
+        model,
+        layout.put(params),
+        tokenizer,
+        train,
+        held,
+        lengths=(config.data.length, config.response_length),
+        cue=config.data.cue,
+        texts=texts,
+        temperature=config.temperature,
+    )
+    how = {"label": config.label, "dtype": config.dtype, "folder": setting.folder}
+    make = functools.partial(prompt_rewards.create, task=task, layout=layout, **how)
+    reward = make(given.reward, config.reward)
+    base, truth = models.base(config.policy, given.policy), None
+    if config.gold:
+        gold = make(given.gold, config.gold)
+        truth = functools.partial(prompt_rewards.as_gold, task, gold, layout)
+    rewards = {"proxy": lambda seed: reward}
+    return dataclasses.replace(task, rewards=rewards, truth=truth, facts={"base": base})
