@@ -25,6 +25,7 @@ from rlhf_jax.reporting import (
     figure_style,
     markdown,
     plots,
+    ranking,
     results,
     sections,
     verdicts,
@@ -45,8 +46,8 @@ class Picture(NamedTuple):
 
 
 def _front(records, path, report):
-    rewards = axes_.rewards(report.axes)
-    plots.front(records, report.drifts, path, rewards=rewards, labels=report.labels)
+    shown = {"rewards": report.rewards, "labels": report.labels}
+    plots.front(records, report.drifts, path, **shown)
 
 
 def _curves(records, path, report):
@@ -78,6 +79,7 @@ class Report:
     panels: tuple[tuple[Axis, ...], ...] = plots.PANELS  # of curves.png, as `axes` say
     pictures: tuple[Picture, ...] = PICTURES
     final_policies: bool = True  # False: methods do not differ in them
+    unranked: str = ""  # why no method is said to lead, where none is
 
     def __post_init__(self):
         axes_.by_key(self.axes)
@@ -93,6 +95,11 @@ class Report:
     def drifts(self):
         """The axes that reward is plotted against."""
         return axes_.drifts(self.axes)
+
+    @property
+    def rewards(self):
+        """The axes of the proxy reward and of the gold reward."""
+        return axes_.rewards(self.axes)
 
     def axis(self, key):
         """The Axis of a key."""
@@ -163,8 +170,7 @@ def render(evidence):
         *(f"![{picture.title}]({picture.file})" for picture in report.pictures),
         *sections.outcome(summary, report),
         *_after("results", evidence),
-        "## Where the axes disagree",
-        sections.disagreement(summary, report),
+        *ranking.section(summary, report),
         *verdicts.paragraphs(summary, findings, report),
         *_after("verdicts", evidence),
         *sections.one_by_one(summary, report),
@@ -186,7 +192,7 @@ def _after(name, evidence):
 def answer(evidence):
     """One sentence: where, over how many worlds, what, on which axis."""
     _, _, summary, findings, report = evidence
-    leaders = sections.headline(summary, report)
+    leaders = ranking.headline(summary, report)
     tested = [
         f
         for f in findings

@@ -39,22 +39,6 @@ class Section(NamedTuple):
     after: str = "verdicts"  # one of AFTER
 
 
-def disagreement(summary, report):
-    """Which method leads on each axis, and whether that is the same one."""
-    leaders = _leaders(summary, report)
-    if not leaders:
-        return "No fronts were measured as often as each other, so none is ranked."
-    lines = [
-        f"- {axis.title}: {report.name(method)} ({how})"
-        for axis, method, how in leaders
-    ]
-    if len({method for _, method, _ in leaders}) == 1:
-        end = "All axes name the same method; that is a ranking of means, not a test."
-    else:
-        end = "**The axes disagree**: a claim holds for the axis it names, and no more."
-    return "\n".join(lines) + "\n\n" + end
-
-
 def overview(summary, report):
     """The results as (header, rows), π₀ first; accuracies in points."""
     first = next(iter(summary["methods"].values()), {"drift": {}})
@@ -269,37 +253,3 @@ def provenance(summary, report):
         f"{report.scope}. Curves and samples are of every unit; the data behind them "
         "is in `metrics.jsonl` and `results.json`."
     )
-
-
-def headline(summary, report):
-    """Who leads on which axis, in half a sentence."""
-    parts = {}
-    for axis, method, _ in _leaders(summary, report):
-        parts.setdefault(report.name(method), []).append(axis.title)
-    listed = ", ".join(
-        f"{name} leads in the mean on {markdown.join(titles)}"
-        for name, titles in parts.items()
-    )
-    if not listed:
-        return "no fronts can be ranked"
-    return listed + (", so the axes disagree" if len(parts) > 1 else ", on every axis")
-
-
-def _leaders(summary, report):
-    """[(drift axis, method with the largest mean hypervolume, how large)]; [] where
-    fronts are of unequally many looks."""
-    counts = {m["checkpoints"] for m in summary["methods"].values() if m["hypervolume"]}
-    result = []
-    if len(counts) > 1:
-        return result
-    for axis in report.drifts:
-        means = {
-            method: m["hypervolume"][axis.key]["mean"]
-            for method, m in summary["methods"].items()
-            if m["hypervolume"].get(axis.key, {}).get("mean") is not None
-        }
-        if means:
-            best = max(means, key=means.get)
-            mean = markdown.number(means[best], axis.scale)
-            result.append((axis, best, f"hypervolume {mean}"))
-    return result

@@ -7,6 +7,7 @@ import pytest
 import reporting_records
 
 from experiments import compare, sentiment
+from experiments.compare import differences
 from experiments.pivot_translation import sections as game_sections
 
 
@@ -64,6 +65,33 @@ def test_compare_draws_one_front_of_many_runs(tmp_path):
     assert set(found["methods"]) == {"ppo a", "ppo b", "ppo_kl"}
     assert "PPO, a" in text and "rewards are not on one scale" in text
     assert (tmp_path / "c" / "front.png").stat().st_size > 10_000
+    first = text.splitlines()[2]
+    assert "nothing is ranked: the runs differ in reward" in first
+    assert "leads" not in text and "--rank" in first
+    with pytest.raises(ValueError, match="--claims sentiment: the runs differ in rew"):
+        compare.run(compare.Config(runs=tuple(runs), claims="sentiment"))
+
+
+def test_runs_that_differ_are_ranked_when_that_is_asked_for(tmp_path):
+    runs = []
+    for name, method in (("a", "ppo"), ("b", "ppo_kl")):
+        runs.append(
+            folder(tmp_path / name, reporting_records.make(1, methods=[method]))
+        )
+        config = {"config": {"reward": name, "policy": "p", "dataset": "d"}}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    _, text = page(runs, tmp_path / "c", rank=True)
+    assert "leads in the mean on" in text.splitlines()[2]
+
+
+def test_a_model_and_a_policy_of_one_name_are_the_same(tmp_path):
+    for name, flag in (("a", "policy"), ("b", "model")):
+        (tmp_path / name).mkdir()
+        config = {"config": {flag: "p", "dataset": f"{name}.jsonl"}}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    found = differences.between([tmp_path / "a", tmp_path / "b"])
+    assert list(found) == ["data"]
+    assert list(found["data"].values()) == ["a.jsonl", "b.jsonl"]
 
 
 def test_pooled_runs_are_one_study_with_verdicts(tmp_path):

@@ -176,6 +176,24 @@ def test_disagreeing_axes_are_in_the_headline(few):
     assert text.endswith("so the axes disagree.")
 
 
+def test_one_method_leads_no_one():
+    records = reporting_records.make(1, methods=("ppo",))
+    about = report.Report("alone", axes=AXES)
+    summary = results.summarize(records, axes=AXES)
+    evidence = report.Evidence(records, (), summary, (), about)
+    said = report.answer(evidence)
+    assert "leads" not in said and "the axes" not in report.render(evidence)
+    assert "PPO takes proxy reward from" in said and said.endswith("initial samples).")
+
+
+def test_a_run_that_did_not_move_covers_nothing():
+    records = reporting_records.make(1, methods=("ppo",))
+    fixed = ("eval/reward", "drift/text_nll", "drift/kl_initial", "tax/skills")
+    still = [row | {k: 0.3 for k in fixed if k in row} for row in records]
+    area = results.summarize(still, axes=AXES)["methods"]["ppo"]["hypervolume"]
+    assert len(area) == 3 and all(x["mean"] == 0.0 for x in area.values())
+
+
 def test_fronts_of_unequally_many_looks_are_not_ranked(few):
     judged = _judged(few)._replace(findings=[])
     assert report.answer(judged).endswith("so without a test, no fronts can be ranked.")

@@ -9,14 +9,14 @@ Reads metrics.jsonl of each run folder and draws a reward–drift front on every
 axis that all runs measured: front.png, curves.png, results.json and report.md in
 --output. Methods of the same name are labelled with their run; with --pool they are one
 method, with the seeds of all runs: for a study in several worlds, or one whose seeds
-and methods were split over runs. Rewards of different reward models are not on one
-scale; the report then says so. --methods selects the methods to show. Translation games
-can only be compared with each other.
+and methods were split over runs. Runs that differ in their reward, policy or data are
+drawn but not ranked, and the report begins with the difference; --rank ranks them all
+the same. --methods selects the methods to show. Translation games can only be compared
+with each other.
 """
 
 import dataclasses
 import importlib
-import json
 import pathlib
 import time
 from typing import Annotated, NamedTuple
@@ -24,6 +24,7 @@ from typing import Annotated, NamedTuple
 import tyro
 
 from experiments import sentiment
+from experiments.compare import differences
 from experiments.pivot_translation import methods as game_methods
 from experiments.pivot_translation import options as game_flags
 from experiments.pivot_translation import sections as game_sections
@@ -34,7 +35,13 @@ from rlhf_jax.cli import command, options
 from rlhf_jax.evaluation import axes as axes_
 from rlhf_jax.evaluation import units
 from rlhf_jax.evaluation.axes import Axis
-from rlhf_jax.reporting import claims, evaluations, figure_style, plots, report
+from rlhf_jax.reporting import (
+    claims,
+    evaluations,
+    figure_style,
+    plots,
+    report,
+)
 from rlhf_jax.reporting.sections import Section
 from rlhf_jax.runtime import metrics_log, provenance, terminal
 from rlhf_jax.studies import methods
@@ -81,6 +88,8 @@ class Config:
     """Judge the claims that this experiment declared, for instance sentiment."""
     methods: tuple[str, ...] = ()
     """Names of the methods to show; by default all. Claims are judged over all."""
+    rank: bool = False
+    """Say which method leads although the runs differ in reward, policy or data."""
     output: ranges.Text | None = None
     """The report's folder; by default a new one under runs/compare."""
     corner: options.Corner = dataclasses.field(default_factory=options.Corner)
@@ -107,6 +116,8 @@ def run(config):
     if config.pool:
         check_seeds(by_run)
     by_run = selected(by_run, config)
+    different = differences.between(folders)
+    unranked = differences.why_unranked(config, different)
     kind, reread = kind_of(by_run), reporting(config.claims)
     declarations = () if reread else declared(config.claims)
     records, labels = joined(by_run, pool=config.pool, labels=kind.labels)
@@ -133,8 +144,9 @@ def run(config):
         scope="these runs",
         command=provenance.command(),
         provenance={"commit": provenance.commit(), **provenance.versions()},
-        notes=notes(folders, config.methods),
+        notes=differences.notes(folders, different, config.methods),
         panels=kind.panels,
+        unranked=unranked,
     )
     if reread:
         records, changes = reread(records)
@@ -290,39 +302,6 @@ def shared_axes(by_run, known):
 
 def suites(folders):
     """The axes of the --suites that runs of experiments.stack_exchange measured."""
-    flags = [flag for f in folders for flag in asked(f).get("suites", ())]
+    flags = [flag for f in folders for flag in differences.flags(f).get("suites", ())]
     names = dict.fromkeys(map(benchmarks.suite_name, flags))
     return chat_methods.suite_axes(names)
-
-
-def asked(folder):
-    """The flags of a run; {} where its config.json is missing."""
-    file = folder / "config.json"
-    return json.loads(file.read_text())["config"] if file.is_file() else {}
-
-
-def notes(folders, shown=()):
-    """What a reader needs to know to judge the comparison.
-
-    shown: the methods selected from the runs, if any.
-    """
-    by_flag = {}
-    for folder in folders:
-        flags = asked(folder)
-        for name in ("reward", "policy", "dataset"):
-            by_flag.setdefault(name, {})[str(folder)] = flags.get(name, "unknown")
-    lines = [
-        f"The runs differ in {name}: "
-        + "; ".join(f"{folder}: {value}" for folder, value in by_run.items())
-        + ("; rewards are not on one scale." if name == "reward" else ".")
-        for name, by_run in by_flag.items()
-        if len(set(by_run.values())) > 1
-    ]
-    now = time.strftime("%Y-%m-%d")
-    if shown:
-        lines.append(f"Of the runs' methods these alone are shown: {', '.join(shown)}.")
-    return (f"Read on {now} from {', '.join(map(str, folders))}.", *lines)
-
-
-if __name__ == "__main__":
-    main()

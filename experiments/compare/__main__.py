@@ -1,0 +1,3 @@
+from experiments import compare
+
+compare.main()
