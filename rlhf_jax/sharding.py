@@ -10,6 +10,8 @@ The paths of optimiser state, averages and critics end with the path of a parame
 they are sharded like it.
 """
 
+import contextlib
+import contextvars
 import math
 import re
 
@@ -98,3 +100,24 @@ def shard_rows(tree):
         return jax.lax.with_sharding_constraint(x, rows(names))
 
     return jax.tree.map(constrain, tree)
+
+
+_PLATFORM = contextvars.ContextVar("platform", default=None)
+
+
+@contextlib.contextmanager
+def tracing_for(platform):
+    """A program is traced for devices of a platform: "cpu", "gpu" or "tpu"."""
+    before = _PLATFORM.set(platform)
+    try:
+        yield
+    finally:
+        _PLATFORM.reset(before)
+
+
+def platform():
+    """The platform that the program being traced is for.
+
+    By default that of the attached devices; a layout may be of devices elsewhere.
+    """
+    return _PLATFORM.get() or jax.default_backend()

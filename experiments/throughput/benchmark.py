@@ -12,6 +12,8 @@ rounds alternate with ours, on the same shapes and numbers of updates and tokens
     python -m experiments.throughput --label path/to/model --rows 32 --prompt-length 200
     python -m experiments.throughput --plan --policy path/to/model --memory 80 \\
         --devices 8 --layout fsdp
+    python -m experiments.throughput --plan --policy path/to/model \\
+        --target tpu:v5e:2x4 --layout fsdp
 
 Expected on two CPU cores: about three times as fast as TRL on the reference workload;
 EMA and resets under 1% of an iteration.
@@ -25,16 +27,14 @@ import rich.table
 
 from experiments.throughput import (
     labelling,
-    memory,
     peers,
+    planning,
     race,
     weights,
     workloads,
 )
-from rlhf_jax import ranges, sampling
-from rlhf_jax.algorithms import policy_gradient
+from rlhf_jax import ranges
 from rlhf_jax.cli import command, options
-from rlhf_jax.models import lora
 from rlhf_jax.reporting import markdown
 from rlhf_jax.runtime import files, parallel, provenance, terminal
 
@@ -87,6 +87,9 @@ class Config:
     """What a backward pass recomputes: none, full or dots."""
     memory: ranges.Positive | None = None
     """GiB per device."""
+    target: ranges.Text | None = None
+    """Compile for TPUs that are not here: tpu:KIND:GRID, as in tpu:v5e:2x4; KIND is
+    v4, v5e, v5p or v6e. Needs the extra [plan]."""
 
     @property
     def resume(self):
@@ -121,7 +124,7 @@ def run(config):
     ranges.check(config, flags=True)
     console = terminal.console()
     if config.plan:
-        return plan(config, console)
+        return planning.run(config, console)
     other = config.averages or config.label
     chosen = {} if other else workloads.choose(config.workloads)
     check(config, chosen)
@@ -162,6 +165,8 @@ def run(config):
 
 def check(config, chosen):
     """Raises ValueError for misuse that the flags alone reveal."""
+    if config.target is not None:
+        raise ValueError(f"--target {config.target} is for --plan: add it")
     peers.check(config.against)
     for name, work in chosen.items():
         for algorithm in config.algorithms:
@@ -256,57 +261,3 @@ def show_rates(entries, console, rate, base):
         numbers = [markdown.number(facts[k]) for k in ("seconds", rate)]
         table.add_row(name, *numbers, shares[0], f"{shares[1]} to {shares[2]}")
     console.print(table)
-
-
-def plan(config, console):
-    """Prints what each device would hold; returns the `memory.Plan`."""
-    length = config.prompt_length + config.new_tokens
-    shape = memory.read_policy(
-        config.policy, vocabulary=config.vocabulary, length=length, dtype=config.dtype
-    )
-    shape = dataclasses.replace(shape, remat=config.remat)
-    simulate(config.devices or 1)
-    adapter = lora.adapter(config.lora, memory.policy_shapes(shape))
-    made = memory.make(
-        shape,
-        algorithm(config),
-        parallel.layout(config.layout, config.devices or 1),
-        rows=config.rows,
-        prompt_length=config.prompt_length,
-        adapter=adapter,
-    )
-    rows, verdict = memory.describe(made, config.memory)
-    table = rich.table.Table("on each device", "GiB")
-    for name, size in rows:
-        table.add_row(name, markdown.number(size))
-    console.print(table)
-    console.print(verdict, highlight=False, soft_wrap=True)
-    return made
-
-
-def simulate(count):
-    """Simulates `count` devices where there is no accelerator; nothing runs on them."""
-    if os.environ.get("JAX_PLATFORMS", "") in ("", "cpu"):
-        try:
-            jax.config.update("jax_num_cpu_devices", count)
-        except RuntimeError:
-            pass  # jax has started, so its devices are fixed
-    if len(jax.devices()) < count:
-        raise ValueError(
-            f"--devices {count}: there are {len(jax.devices())} here; to plan for "
-            "more than there are, set JAX_PLATFORMS=cpu"
-        )
-
-
-def algorithm(config):
-    """The static configuration to plan for."""
-    grouped = config.algorithm in ("rloo", "grpo")
-    return policy_gradient.Config(
-        sampling=sampling.Config(max_new_tokens=config.new_tokens, eos_ids=(1,)),
-        algorithm=config.algorithm,
-        candidates=config.candidates if grouped else 1,
-        epochs=1,
-        minibatches=config.minibatches,
-        micro_batches=config.micro_batches,
-        value=config.value,
-    )

@@ -85,8 +85,7 @@ def prepare(
 ):
     """The programs of a run and an iteration's arguments: (`programs.Programs`, dict).
 
-    The arguments "base", "state" and "frozen" are shapes with shardings; "batch" and
-    "hyper" are arrays.
+    All arguments are shapes, with the shardings of the layout.
     """
     model, judge = decoder.Decoder(shape), heads.Classifier(shape)
     frozen_type = weights or ("float32" if adapter is None else shape.dtype)
@@ -108,9 +107,13 @@ def prepare(
         "base": layout.like(weights),
         "state": layout.like(state),
         "frozen": layout.like(_shapes(judge, frozen_type)),
-        "batch": layout.shard_rows(batch),
-        "hyper": jax.tree.map(jnp.asarray, policy_gradient.Hyper()),
+        "batch": layout.rows_like(batch),
+        "hyper": layout.like(jax.eval_shape(_hyper)),
     }
+
+
+def _hyper():
+    return jax.tree.map(jnp.asarray, policy_gradient.Hyper())
 
 
 def lower(compiled, arguments):

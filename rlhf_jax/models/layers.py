@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from rlhf_jax import sharding
 from rlhf_jax.models import cache, config, stacks
 
 _MASKED = -1e30  # finite: a query that may attend to nothing gets a mean, not NaN
@@ -253,9 +254,8 @@ class Attention(nn.Module):
         if mask_BTS.shape[1] > 1:
             mask_BTS = stacks.pick(mask_BTS, at)
         c, scale = self.config, self._scale
-        if c.score_cap is None and (
-            c.attention == "cudnn" or jax.default_backend() != "cpu"
-        ):
+        fused = c.attention == "cudnn" or sharding.platform() != "cpu"
+        if c.score_cap is None and fused:
             flash = "cudnn" if c.attention == "cudnn" else None
             out = jax.nn.dot_product_attention(
                 q, k, v, mask=mask_BTS[:, None], scale=scale, implementation=flash

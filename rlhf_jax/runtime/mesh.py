@@ -77,6 +77,14 @@ class Mesh:
 
         return jax.tree.map(shard, tree)
 
+    def rows_like(self, tree):
+        """What `shard_rows` makes of rows, as shapes."""
+
+        def shape(x):
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.rows)
+
+        return jax.tree.map(shape, tree)
+
     def gather(self, tree):
         """[N, ...] on devices → numpy arrays [N, ...] on every host."""
         return processes.to_numpy(tree)
@@ -136,6 +144,8 @@ class _Program:
         self._outputs, self._donate = outputs, donate
         self._programs = {}
 
+        step = traced_for(step, layout.devices[0].platform)
+
         @functools.wraps(step)
         def traced(*args):
             with jax.sharding.use_abstract_mesh(layout.mesh.abstract_mesh):
@@ -192,6 +202,17 @@ def _put(x, at):
     if isinstance(x, jax.Array) and x.sharding.is_equivalent_to(at, x.ndim):
         return x
     return processes.put(x, at)
+
+
+def traced_for(step, platform):
+    """A step that is traced for the devices of a platform, see `sharding.platform`."""
+
+    @functools.wraps(step)
+    def traced(*args, **named):
+        with sharding.tracing_for(platform):
+            return step(*args, **named)
+
+    return traced
 
 
 def without_axis(fn):

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from rlhf_jax import sharding
-from rlhf_jax.runtime import mesh, processes
+from rlhf_jax.runtime import mesh
 
 AXIS = "data"
 _TENSOR = 2  # devices on "tensor" unless the layout gives a number
@@ -44,7 +44,7 @@ class Data:
             others must be equal on all devices, and the first one's is returned.
           donate: positions of arguments whose buffers the results may reuse.
         """
-        step = functools.partial(step, axis_name=AXIS)
+        step = functools.partial(self._on_platform(step), axis_name=AXIS)
         names = _positions(step)
         out_axes = tuple(0 if i in rows_out else None for i in range(outputs))
         return jax.pmap(
@@ -69,13 +69,22 @@ class Data:
         """
         in_axes = (None,) * replicated + (0,)
         program = jax.pmap(
-            mesh.without_axis(fn),
+            self._on_platform(mesh.without_axis(fn)),
             axis_name=AXIS,
             in_axes=in_axes,
             out_axes=0,
             devices=self.devices,
         )
         return mesh.in_chunks(program, self, chunk)
+
+    def _on_platform(self, step):
+        return mesh.traced_for(step, self.devices[0].platform)
+
+    def rows_like(self, tree):
+        """What `shard_rows` makes of rows, as shapes."""
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.shard_rows(tree)
+        )
 
     def shard_rows(self, tree):
         """[N, ...] → [devices, N / devices, ...], leaf by leaf.
@@ -136,7 +145,7 @@ def _positions(step):
     return sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in kinds)
 
 
-def layout(name="data", devices=None):
+def layout(name="data", devices=None, *, among=None):
     """The layout that --layout names.
 
     Args:
@@ -144,14 +153,17 @@ def layout(name="data", devices=None):
         "data:2,fsdp:4", ... name the axes of a mesh and their sizes; without a number
         "tensor" is 2 next to other axes, and one axis may take the remaining devices.
       devices: how many devices of each host to use; None: all.
+      among: devices to choose from, such as those of `topologies`; by default those
+        that are attached.
     Raises ValueError if the sizes do not fit the devices.
     """
-    if name == "data" and processes.count() == 1:
-        return data(devices)
-    chosen = _devices(devices)
+    chosen = _devices(devices, jax.devices() if among is None else among)
+    hosts = len({device.process_index for device in chosen})
+    if name == "data" and hosts == 1:
+        return Data(chosen)
     sizes = _sizes(name, len(chosen))
-    if processes.count() > 1:
-        each, tensor = len(chosen) // processes.count(), sizes.get("tensor", 1)
+    if hosts > 1:
+        each, tensor = len(chosen) // hosts, sizes.get("tensor", 1)
         if each % tensor:
             raise ValueError(
                 f"--layout {name}: tensor:{tensor} would join devices of several "
@@ -161,12 +173,11 @@ def layout(name="data", devices=None):
     return mesh.Mesh(jax.sharding.Mesh(grid, tuple(sizes)))
 
 
-def _devices(count):
+def _devices(count, available):
     """The first `count` devices of each host, host after host."""
-    _local(count)  # raises where they are too few
-    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    devices = sorted(available, key=lambda d: (d.process_index, d.id))
     hosts = itertools.groupby(devices, key=lambda d: d.process_index)
-    return [device for _, host in hosts for device in itertools.islice(host, count)]
+    return sum((_first(count, list(host)) for _, host in hosts), ())
 
 
 def _sizes(layout, count):
@@ -203,14 +214,14 @@ def _sizes(layout, count):
 
 def data(count=None):
     """`Data` over the first `count` devices of this host, all of them by default."""
-    return Data(_local(count))
+    return Data(_first(count, jax.local_devices()))
 
 
-def _local(count):
-    available = jax.local_devices()
-    if count is not None and not 1 <= count <= len(available):
+def _first(count, devices):
+    """The first `count` devices of a host, all of them where it is None."""
+    if count is not None and not 1 <= count <= len(devices):
         raise ValueError(
-            f"--devices {count}: this host has {len(available)} "
-            f"{available[0].platform} device(s)"
+            f"--devices {count}: this host has {len(devices)} "
+            f"{devices[0].platform} device(s)"
         )
-    return tuple(available[:count])
+    return tuple(devices[:count])

@@ -185,9 +185,11 @@ def test_a_policy_that_is_nowhere_is_one_clear_error(tmp_path, monkeypatch):
 MEASURE = """
 import ctypes, gc, json, sys
 import jax
+import numpy as np
 jax.config.update("jax_num_cpu_devices", 1)
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 from experiments.throughput import measure, memory
+from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.runtime import parallel
 import test_memory
 
@@ -204,10 +206,16 @@ def zeros(tree):
         return jax.numpy.full(x.shape, 1e-2, x.dtype, device=x.sharding)
     return jax.tree.map(leaf, tree)
 
+def ones(tree):  # rows, by hand: pmap wants no sharding of theirs
+    return jax.tree.map(lambda x: np.ones(x.shape, x.dtype), tree)
+
+hyper = jax.tree.map(jax.numpy.asarray, policy_gradient.Hyper())
+
 def run(iterations):
-    state, frozen = zeros(given["state"]), zeros(given["frozen"])
+    names = ("base", "state", "frozen")
+    base, state, frozen = (zeros(given[name]) for name in names)
     for _ in range(iterations):
-        state, rows, metrics = compiled(state, frozen, given["batch"], given["hyper"])
+        state, rows, metrics = compiled(base, state, frozen, ones(given["batch"]), hyper)
         jax.block_until_ready(state)
 
 run(1)  # a warm baseline: threads, their scratch and code are there already

@@ -1,0 +1,83 @@
+"""What a compiler says of a program that it made: memory, and what devices exchange."""
+
+import re
+import time
+from typing import NamedTuple
+
+import jax
+
+MIB = 1024**2
+_COLLECTIVE = re.compile(
+    r"= (?P<shapes>[^=]*?) "
+    r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
+    r"(-start)?\("
+)
+_ARRAY = re.compile(r"(?P<type>pred|bf16|[fsu]\d+)\[(?P<sizes>[\d,]*)\]")
+_NEEDED = re.compile(r"([\d.]+[KMGT])\b[^.]*?(?:exceeds|of)[^\d]*([\d.]+[KMGT])")
+
+
+class DoesNotFit(Exception):
+    """The compiler refused: a device has too little memory."""
+
+
+class Facts(NamedTuple):
+    """A compiled program, on one device."""
+
+    sizes: dict[str, int]  # bytes: arguments, temporaries, peak
+    collectives: dict[str, tuple[int, float]]  # kind -> (number, MiB of results)
+    seconds: float  # to trace, lower and compile
+
+
+def compile_for(lowered, started):
+    """Compiles; returns `Facts`. started: of `time.monotonic`, when tracing began.
+
+    Raises DoesNotFit, with what is needed and what there is, where the compiler finds
+    too little memory.
+    """
+    try:
+        program = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise DoesNotFit(_needed(str(error))) from None
+    stats = program.memory_analysis()
+    sizes = {
+        "arguments": stats.argument_size_in_bytes,
+        "temporaries": stats.temp_size_in_bytes,
+        "peak": stats.peak_memory_in_bytes,
+    }
+    return Facts(sizes, collectives(program.as_text()), time.monotonic() - started)
+
+
+def _needed(message):
+    """What a refusal says of sizes, in words."""
+    found = _NEEDED.search(message)
+    if found is None:
+        return " ".join(message.split())[:200]
+    need, there = (f"{x[:-1]} {x[-1]}iB" for x in found.groups())
+    return f"needs {need} of {there} a device"
+
+
+def collectives(text):
+    """{kind: (number, MiB of results)} of the collectives in a program's HLO text.
+
+    A loop's body counts once, whatever the number of its passes.
+    """
+    found = {}
+    for match in _COLLECTIVE.finditer(text):
+        number, size = found.get(match["kind"], (0, 0.0))
+        found[match["kind"]] = number + 1, size + _bytes(match["shapes"]) / MIB
+    return dict(sorted(found.items()))
+
+
+def _bytes(shapes):
+    """Bytes of the arrays of a shape as HLO writes it."""
+    total = 0
+    for match in _ARRAY.finditer(shapes):
+        size = (
+            1 if match["type"] == "pred" else int(re.sub(r"\D", "", match["type"])) / 8
+        )
+        for extent in filter(None, match["sizes"].split(",")):
+            size *= int(extent)
+        total += size
+    return total

@@ -1,0 +1,179 @@
+"""Plans for TPUs that are not here: names, what a compiler says, the least time."""
+
+import dataclasses
+import importlib.util
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.throughput import benchmark, compiled, memory, roofline, workloads
+from rlhf_jax import sampling, sharding
+from rlhf_jax.algorithms import policy_gradient
+from rlhf_jax.models import config as model_config
+from rlhf_jax.runtime import parallel, topologies
+
+SHAPE = model_config.llama(
+    vocab_size=16, width=8, layers=2, heads=2, max_length=8, tied=True
+)
+SIZES = {"rows": 8, "prompt_length": 3}
+HLO = """
+  %all-reduce.1 = f32[64]{0:T(128)S(1)} all-reduce(%x), channel_id=1
+  %ar = (bf16[2,8,128]{2,1,0:T(8,128)(2,1)}, f32[3]{0}) all-reduce-start(%a, %b), id=2
+  %done = (bf16[2,8,128]{2,1,0}, f32[3]{0}) all-reduce-done(%ar)
+  %g.2 = s32[4,1024]{1,0} all-gather(%y), dimensions={0}
+  %fusion = f32[64]{0} fusion(%all-reduce.1), calls=%c
+"""
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("v5e:2x4", "name a slice of TPUs as tpu:KIND:GRID"),
+        ("tpu:v9:2x4", "KIND one of v4, v5e, v5p, v6e"),
+        ("tpu:v5e:8", "name a slice of TPUs"),
+        ("tpu:v5e:2x2x1", "as in tpu:v5e:2x4"),
+        ("tpu:v5p:2x4", "as in tpu:v5p:2x2x1"),
+        ("tpu:v6e:0x4", "as in tpu:v6e:2x4"),
+    ],
+)
+def test_a_target_that_is_no_topology_is_refused(name, said):
+    with pytest.raises(ValueError, match=f"--target {name}: .*{said}"):
+        topologies.parse(name)
+
+
+def test_without_its_compiler_a_target_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'rlhf_jax\[plan\]'"):
+        topologies.devices(topologies.parse("tpu:v5e:2x4"))
+
+
+def test_a_target_without_plan_is_refused(tmp_path):
+    config = benchmark.Config(target="tpu:v5e:2x4", output=str(tmp_path / "run"))
+    with pytest.raises(ValueError, match="--target tpu:v5e:2x4 is for --plan"):
+        benchmark.run(config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_collectives_are_counted_by_kind_with_their_bytes():
+    reduced = 64 * 4 + 2 * 8 * 128 * 2 + 3 * 4
+    assert compiled.collectives(HLO) == {
+        "all-gather": (1, 4 * 1024 * 4 / 2**20),
+        "all-reduce": (2, reduced / 2**20),
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for "
+        "HLO temporaries (32.00G) exceeds available HBM (15.75G).",
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in "
+        "memory space hbm. Used 32.00G of 15.75G hbm. Exceeded hbm capacity by 16G.",
+    ],
+)
+def test_a_refusal_says_what_is_needed_and_what_there_is(text):
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(text)
+
+    with pytest.raises(compiled.DoesNotFit, match="needs 32.00 GiB of 15.75 GiB a dev"):
+        compiled.compile_for(Lowered(), 0.0)
+
+
+def test_the_least_time_by_hand():
+    """With a peak of 1 op/s and endless bandwidth, all operations one after another;
+    with endless arithmetic, the bytes that decoding reads on one of two devices."""
+    load = workloads.Workload("", SHAPE, rows=8, prompt_length=3, new_tokens=5)
+    work = roofline.Work(load, critic=False, copies=1)
+    chip = topologies.CHIPS["v5e"]
+    busy = roofline.bound(work, chip._replace(flops=1, bandwidth=1e30), devices=2)
+    assert busy.seconds == pytest.approx(busy.operations / 2) and not busy.reads
+    idle = roofline.bound(work, chip._replace(flops=1e30, bandwidth=1), devices=2)
+    weights = 2 * (4 * 8 * 8 + 3 * 8 * SHAPE.hidden) + 8 * 16
+    cache = 2 * 2 * 4 * (3 + 2.5) * 2 * 4  # layers, rows of a device, slots, heads
+    assert idle.decoding == pytest.approx(4 * 4 * (weights + cache)) and idle.reads
+
+
+@pytest.mark.parametrize("name", ["data", "fsdp"])
+def test_rows_as_shapes_are_those_of_the_rows(name):
+    layout = parallel.layout(name, 4)
+    rows = {"a": np.zeros((8, 3), np.int32), "b": np.zeros(8, np.float32)}
+    shapes, arrays = layout.rows_like(rows), layout.shard_rows(rows)
+    for key, shape in shapes.items():
+        assert shape.shape == arrays[key].shape and shape.dtype == arrays[key].dtype
+        if name == "fsdp":
+            assert shape.sharding == arrays[key].sharding
+
+
+def test_a_step_is_traced_for_the_platform_of_its_layout():
+    seen = []
+
+    def step(x, *, axis_name):
+        seen.append(sharding.platform())
+        return x
+
+    layout = parallel.layout("fsdp", 2)
+    with sharding.tracing_for("tpu"):
+        layout.compile(step, outputs=1).lower(
+            layout.like(jax.ShapeDtypeStruct((2,), float))
+        )
+        assert seen == ["cpu"] * len(seen) and seen
+        assert sharding.platform() == "tpu"
+    assert sharding.platform() == jax.default_backend()
+
+
+def algorithm(name):
+    return policy_gradient.Config(
+        sampling=sampling.Config(max_new_tokens=5, eos_ids=(1,)),
+        algorithm=name,
+        candidates=1 if name == "ppo" else 2,
+        epochs=1,
+    )
+
+
+def test_the_step_lowers_for_tpus_without_their_compiler(monkeypatch):
+    """Nothing of an iteration is unknown to a TPU, its attention included."""
+    monkeypatch.setattr(sharding, "platform", lambda: "tpu")
+    layout = parallel.layout("fsdp", 2)
+    programs, given = memory.prepare(SHAPE, algorithm("ppo"), layout, **SIZES)
+    jitted = programs.iteration._compile(list(given.values()))
+    lowered = jitted.trace(*given.values()).lower(lowering_platforms=("tpu",))
+    assert "stablehlo" in lowered.as_text()
+
+
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu, the extra [plan]"
+)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ppo", "rloo"])
+@pytest.mark.parametrize("layout", ["data", "fsdp", "fsdp:2,tensor:2"])
+def test_the_step_compiles_for_tpus_that_are_not_here(layout, name):
+    devices = topologies.devices(topologies.parse("tpu:v5e:2x2"))
+    layout = parallel.layout(layout, among=devices)
+    programs, given = memory.prepare(SHAPE, algorithm(name), layout, **SIZES)
+    facts = compiled.compile_for(memory.lower(programs, given), 0.0)
+    assert facts.sizes["peak"] >= facts.sizes["arguments"] > 0
+    assert facts.collectives
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_what_does_not_fit_is_refused_with_what_would(capsys):
+    config = benchmark.Config(
+        plan=True,
+        target="tpu:v5e:2x2",
+        policy="scratch:gpt2-base",
+        vocabulary=200_000,
+        rows=512,
+        prompt_length=8,
+        new_tokens=120,
+        algorithm="reinforce",
+    )
+    with pytest.raises(
+        ValueError, match=r"does not fit: needs .* of .* a device; with"
+    ):
+        benchmark.run(dataclasses.replace(config))
