@@ -48,13 +48,13 @@ def spec(path, shape, sizes):
     sharded, and `reason` names it; otherwise `reason` is "". A leaf without a rule is
     replicated.
     """
-    axes = next((axes for end, axes in _RULES if end.search(path)), ())
+    names = axes(path)
     stacked = re.search(r"(^|/)layers/", path) is not None
-    if len(shape) != len(axes) + stacked:
+    if len(shape) != len(names) + stacked:
         return jax.P(), ""
-    axes = (None,) * stacked + axes
+    names = (None,) * stacked + names
     kept, reasons = [], []
-    for size, axis in zip(shape, axes, strict=True):
+    for size, axis in zip(shape, names, strict=True):
         count = sizes.get(axis, 1)
         kept.append(axis if count > 1 and size % count == 0 else None)
         if size % count:
@@ -100,6 +100,54 @@ def shard_rows(tree):
         return jax.lax.with_sharding_constraint(x, rows(names))
 
     return jax.tree.map(constrain, tree)
+
+
+def axes(path):
+    """The axis of each dimension of a parameter, by the end of its path; () without a
+    rule. Of stacked layers: of one of them."""
+    return next((axes for end, axes in _RULES if end.search(path)), ())
+
+
+def gathers(rows, kernel, axes):
+    """Whether a product [N, D] × [D, F] moves the weights, not the states.
+
+    It does where the weights are sharded over "fsdp" and are the smaller of the two:
+    D·F < N·(D + F).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    sharded = "fsdp" in axes and "fsdp" in mesh.auto_axes and mesh.shape["fsdp"] > 1
+    inputs, outputs = kernel.shape
+    return sharded and inputs * outputs < rows.shape[0] * (inputs + outputs)
+
+
+def gather(kernel, axes):
+    """A sharded matrix, whole on every device but for its "tensor" axis."""
+    return _constrained(kernel, [axis if axis == "tensor" else None for axis in axes])
+
+
+def scatter(kernel, axes):
+    """A matrix sharded over its axes."""
+    return _constrained(kernel, axes)
+
+
+def by_rows(x):
+    """States [N, ...] with their rows sharded, where the devices divide N."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    names = tuple(name for name in ROWS if sizes.get(name, 1) > 1)
+    if x.shape[0] % math.prod(sizes[name] for name in names):
+        return x
+    rest = (jax.P.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, jax.P(names, *rest))
+
+
+def _constrained(x, axes):
+    """x sharded over axes, one for each dimension, where they divide it."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    kept = [
+        axis if sizes.get(axis, 1) > 1 and size % sizes[axis] == 0 else None
+        for size, axis in zip(x.shape, axes, strict=True)
+    ]
+    return jax.lax.with_sharding_constraint(x, jax.P(*kept))
 
 
 _PLATFORM = contextvars.ContextVar("platform", default=None)

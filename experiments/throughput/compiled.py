@@ -8,9 +8,10 @@ import jax
 
 MIB = 1024**2
 _COLLECTIVE = re.compile(
-    r"= (?P<shapes>[^=]*?) "
+    r"^\s*(ROOT )?%?[\w.-]+ = (?P<shapes>.*?) "
     r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
-    r"(-start)?\("
+    r"(-start)?\(",
+    re.MULTILINE,
 )
 _ARRAY = re.compile(r"(?P<type>pred|bf16|[fsu]\d+)\[(?P<sizes>[\d,]*)\]")
 _NEEDED = re.compile(r"([\d.]+[KMGT])\b[^.]*?(?:exceeds|of)[^\d]*([\d.]+[KMGT])")

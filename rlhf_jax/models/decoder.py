@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rlhf_jax import masking
-from rlhf_jax.models import cache, config, layers, stacks
+from rlhf_jax import masking, sharding
+from rlhf_jax.models import cache, config, layers, products, stacks
 
 
 class Decoder(nn.Module):
@@ -65,7 +65,8 @@ class Decoder(nn.Module):
         c = self.config
         if c.tied:
             table = self.embedding.token
-            logits = layers.product(hidden, table.T, c.dtype, jnp.float32)
+            axes = sharding.axes("embedding/token")[::-1]
+            logits = products.product(hidden, table.T, c.dtype, jnp.float32, axes=axes)
         else:
             logits = self.unembedding(hidden)
         return layers.capped(logits, c.logit_cap)
@@ -131,7 +132,7 @@ class Decoder(nn.Module):
         x = self.final_norm(x)[:, 0]
         if isinstance(memory.head, tuple):
             return self.unembed(x), memory
-        logits = layers.product(x, memory.head, c.dtype, jnp.float32)
+        logits = products.product(x, memory.head, c.dtype, jnp.float32)
         return layers.capped(logits, c.logit_cap), memory
 
     def _forward(

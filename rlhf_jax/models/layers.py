@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from rlhf_jax import sharding
-from rlhf_jax.models import cache, config, stacks
+from rlhf_jax.models import cache, config, products, stacks
 
 _MASKED = -1e30  # finite: a query that may attend to nothing gets a mean, not NaN
 _LARGEST_TABLE = 2**20  # the most cosines kept as constants of the program
@@ -25,16 +25,6 @@ _ACTIVATIONS = {
     "silu": jax.nn.silu,
     "relu": jax.nn.relu,
 }
-
-
-def product(x, kernel, dtype, result=None):
-    """x W over the last axis, computed in `dtype`, returned in `result` or `dtype`.
-
-    Leading axes are merged: on CPU the weight gradient is slow if it sums over two.
-    """
-    rows = x.reshape(-1, x.shape[-1]).astype(dtype)
-    out = jnp.matmul(rows, kernel.astype(dtype), preferred_element_type=result)
-    return out.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 class Dense(nn.Module):
@@ -52,11 +42,13 @@ class Dense(nn.Module):
     def __call__(self, x):
         init = nn.initializers.variance_scaling(self.gain**2, "fan_in", "normal")
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
-        out = product(x, kernel, self.dtype)
+        axes = sharding.axes(f"{self.name}/kernel")
+        out = products.product(x, kernel, self.dtype, axes=axes)
         if self.has_variable("params", "lora_a"):  # see `models.lora`
             down = self.get_variable("params", "lora_a")
             up = self.get_variable("params", "lora_b")
-            out = out + product(product(x, down, self.dtype), up, self.dtype)
+            down = products.product(x, down, self.dtype)
+            out = out + products.product(down, up, self.dtype)
         if not self.bias:
             return out
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -120,7 +112,8 @@ class Unembedding(nn.Module):
         c = self.config
         init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
         kernel = self.param("kernel", init, (c.width, c.vocab_size))
-        return product(hidden, kernel, c.dtype, jnp.float32)
+        axes = sharding.axes("unembedding/kernel")
+        return products.product(hidden, kernel, c.dtype, jnp.float32, axes=axes)
 
 
 def rotation(c, positions_BT, *, windowed=False):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rlhf_jax import masking
-from rlhf_jax.models import config, layers
+from rlhf_jax.models import config, products
 
 _MASKED = -1e30  # finite: a row without a source gets a mean, not NaN
 
@@ -52,7 +52,7 @@ class Affine(nn.Module):
             self.offset = self.param("bias", init, (self.outputs,))
 
     def __call__(self, x):
-        out = layers.product(x, self.kernel, "float32")
+        out = products.product(x, self.kernel, "float32")
         return out + jnp.broadcast_to(self.offset, out.shape) if self.bias else out
 
 
@@ -170,7 +170,7 @@ class Seq2Seq(nn.Module):
     def _gates(self, x):
         """The embedding's contribution to the input gates, with bias: [..., 3H]."""
         inputs = self.decoder_input
-        out = layers.product(x, inputs.kernel[: self.config.embedding], "float32")
+        out = products.product(x, inputs.kernel[: self.config.embedding], "float32")
         return out + jnp.broadcast_to(inputs.offset, out.shape)
 
     def _weights(self):
@@ -192,8 +192,8 @@ class Seq2Seq(nn.Module):
         mean = masking.zero(states_BSH, valid[..., None]).sum(1) / count
         context = self.combine.kernel[: self.config.hidden]
         return Memory(
-            keys=layers.product(states_BSH, self.key.kernel.T, "float32"),
-            values=layers.product(states_BSH, context, "float32"),
+            keys=products.product(states_BSH, self.key.kernel.T, "float32"),
+            values=products.product(states_BSH, context, "float32"),
             mask=valid,
             state=mean,
             feed=jnp.zeros_like(mean),

@@ -215,7 +215,8 @@ def run(iterations):
     names = ("base", "state", "frozen")
     base, state, frozen = (zeros(given[name]) for name in names)
     for _ in range(iterations):
-        state, rows, metrics = compiled(base, state, frozen, ones(given["batch"]), hyper)
+        batch = ones(given["batch"])
+        state, rows, metrics = compiled(base, state, frozen, batch, hyper)
         jax.block_until_ready(state)
 
 run(1)  # a warm baseline: threads, their scratch and code are there already

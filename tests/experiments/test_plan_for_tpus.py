@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib.util
+import math
+import re
 
 import jax
 import numpy as np
@@ -19,7 +21,7 @@ SHAPE = model_config.llama(
 SIZES = {"rows": 8, "prompt_length": 3}
 HLO = """
   %all-reduce.1 = f32[64]{0:T(128)S(1)} all-reduce(%x), channel_id=1
-  %ar = (bf16[2,8,128]{2,1,0:T(8,128)(2,1)}, f32[3]{0}) all-reduce-start(%a, %b), id=2
+  %ar = (bf16[2,8,128]{2,1,0:T(8,128)(2,1)}, /*index=1*/f32[3]{0}) all-reduce-start(%a)
   %done = (bf16[2,8,128]{2,1,0}, f32[3]{0}) all-reduce-done(%ar)
   %g.2 = s32[4,1024]{1,0} all-gather(%y), dimensions={0}
   %fusion = f32[64]{0} fusion(%all-reduce.1), calls=%c
@@ -140,6 +142,32 @@ def test_the_step_lowers_for_tpus_without_their_compiler(monkeypatch):
     jitted = programs.iteration._compile(list(given.values()))
     lowered = jitted.trace(*given.values()).lower(lowering_platforms=("tpu",))
     assert "stablehlo" in lowered.as_text()
+
+
+def test_under_fsdp_no_device_holds_all_rows_and_its_memory_is_that_of_copies():
+    """Of 20 rows of 24 tokens, an array with all rows is at most one number a token."""
+    shape = model_config.llama(
+        vocab_size=32, width=8, layers=1, heads=2, hidden=16, max_length=24, tied=True
+    )
+    config = policy_gradient.Config(
+        sampling=sampling.Config(max_new_tokens=16, eos_ids=(1,)),
+        algorithm="reinforce",
+        epochs=1,
+        minibatches=1,
+    )
+    programs = {}
+    for name in ("data", "fsdp"):
+        layout = parallel.layout(name, 4)
+        made, given = memory.prepare(shape, config, layout, rows=20, prompt_length=8)
+        programs[name] = memory.lower(made, given).compile()
+    arrays = re.findall(r"= f32\[([\d,]+)\]", programs["fsdp"].as_text())
+    sizes = [tuple(map(int, array.split(","))) for array in set(arrays)]
+    assert not [s for s in sizes if 20 in s and math.prod(s) > 20 * 24]
+    assert any(5 in s and math.prod(s) > 5 * 24 for s in sizes)  # a device's share
+    copies, shards = (
+        programs[name].memory_analysis().temp_size_in_bytes for name in programs
+    )
+    assert shards <= 1.05 * copies
 
 
 needs_compiler = pytest.mark.skipif(
