@@ -174,9 +174,7 @@ def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None, co
             state, drawn, metrics = compiled.iteration(base, *given)
             return state, metrics, drawn
         rollout = compiled.rollout(base, state, batch)
-        scores, apart = _host_scores(
-            task, reward, layout, layout.gather(rollout), index, config
-        )
+        scores, apart = _host_scores(task, reward, layout, rollout, index, config)
         state, metrics = compiled.learn(
             base, state, rollout, layout.shard_rows(scores), traced
         )
@@ -227,7 +225,7 @@ def budget(settings, metrics):
 def _host_scores(task, reward, layout, rollout, index, config):
     """(what rewards of Python say of the samples of an iteration: [N] float32, and of
     several rewards the metrics of each)."""
-    index = np.repeat(index, config.candidates)
+    index, rollout = np.repeat(index, config.candidates), layout.gather(rollout)
     columns = {k: [v[i] for i in index] for k, v in task.columns.items()}
     texts = functools.partial(scoring.decode, task, rollout)
     asked, parts = (layout, rollout, texts, columns), reward.parts

@@ -1,6 +1,8 @@
 """Rewards by name, of prompts that a user gives as texts or as messages."""
 
 import dataclasses
+import itertools
+import pathlib
 
 from rlhf_jax.feedback import function, user_modules
 from rlhf_jax.studies import scoring
@@ -85,14 +87,16 @@ def several(given, names, weights=(), *, normalized=False, **how):
 def short_names(names):
     """Names for metrics, all different: of a function its own, of a folder its last.
 
-    What is there already is counted: short, short_2.
+    One that is taken is numbered: short, short_2.
     """
     result = []
     for name in names:
-        last = str(name).rstrip("/").rpartition("/")[2].rpartition(":")[2]
-        last = last.rpartition(".")[2] if ":" in str(name) else last
-        count = sum(x == last or x.startswith(f"{last}_") for x in result)
-        result.append(f"{last}_{count + 1}" if count else last)
+        path, _, attribute = name.rpartition(":")
+        short = attribute.rpartition(".")[2] if path else pathlib.PurePath(name).name
+        numbered = (f"{short}_{n}" for n in itertools.count(2))
+        result.append(
+            next(x for x in itertools.chain([short], numbered) if x not in result)
+        )
     return tuple(result)
 
 
