@@ -79,6 +79,7 @@ def trained(home, name, **flags):
     )
 
 
+@pytest.mark.slow
 def test_rewards_normalised_apart_train_and_are_shown(home):
     weights = [1, 0.5, 2]
     result = trained(
