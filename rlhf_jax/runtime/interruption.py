@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-import time
 
 from rlhf_jax.runtime import terminal
 
@@ -28,28 +27,47 @@ class Signals:
 
     def __init__(self):
         self.received = None
-        self._before, self._inside = {}, False
-        self._pipe = self._woken = None
+        self._before, self._left = {}, threading.Event()
+        self._pipe = self._woken = self._thread = None
 
     def __enter__(self):
-        self._pipe, self._inside = os.pipe(), True
+        self._pipe = os.pipe()
+        self._left.clear()
         os.set_blocking(self._pipe[1], False)
         for kind in self.kinds:
             self._before[kind] = signal.signal(kind, self._note)
         self._woken = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        threading.Thread(target=self._answer, daemon=True).start()
+        self._thread = threading.Thread(target=self._answer, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_):
-        self._inside = False
+        self._left.set()
         signal.set_wakeup_fd(self._woken)
         for kind, handler in self._before.items():
             signal.signal(kind, handler)
         os.close(self._pipe[1])  # the thread reads the end, and closes the other one
+        self._thread.join(timeout=1.0)
 
-    def _note(self, kind, _frame):
+    def _note(self, kind, frame):
         self.received = signal.Signals(kind).name
         signal.signal(kind, self._before[kind])
+        if self._outer(kind) is not None:  # a run inside a run: both stop
+            self._outer(kind)._note(kind, frame)
+
+    def _outer(self, kind):
+        """The Signals that this one is inside of, or None."""
+        around = getattr(self._before[kind], "__self__", None)
+        return around if isinstance(around, Signals) else None
+
+    def _ends_process(self, kind):
+        """Whether a second signal ends the process, nested or not."""
+        outer = self._outer(kind)
+        return (
+            self._before[kind] in _DEFAULTS
+            if outer is None
+            else outer._ends_process(kind)
+        )
 
     def _answer(self):
         """Runs in a thread: answers signals, whose numbers arrive as bytes."""
@@ -68,11 +86,11 @@ class Signals:
 
     def _end(self, kind):
         """Ends the process, if a second signal should have and has not."""
-        if self._before[kind] not in _DEFAULTS or hasattr(sys, "ps1"):
+        if not self._ends_process(kind) or hasattr(sys, "ps1"):
             return  # in a notebook the process is not ours to end
         if kind == signal.SIGINT and self.received is not None:
-            time.sleep(_PATIENCE)  # KeyboardInterrupt was raised, if anything hears it
-        if self._inside:
+            self._left.wait(_PATIENCE)  # for what KeyboardInterrupt may end
+        if not self._left.is_set():
             terminal.say(AT_ONCE)
             terminal.restore()
             os._exit(128 + kind)

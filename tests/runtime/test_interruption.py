@@ -85,6 +85,19 @@ def test_handlers_and_the_wakeup_are_as_before_afterwards():
     assert (signal.getsignal(signal.SIGINT), signal.set_wakeup_fd(before[1])) == before
 
 
+def test_a_run_inside_a_run_stops_both_and_the_second_signal_acts(capfd):
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+    try:
+        with interruption.Signals() as outer, interruption.Signals() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (outer.received, inner.received, seen) == ("SIGTERM", "SIGTERM", [])
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert seen == [1]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def screen():
     return rich.console.Console(file=io.StringIO(), force_terminal=True, width=80)
 

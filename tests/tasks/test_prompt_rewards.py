@@ -1,5 +1,6 @@
 """prompt_rewards: one reward or several, by name or as objects."""
 
+import json
 import pathlib
 import sys
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import rl
-from rlhf_jax.cli import library
+from rlhf_jax.cli import library, presets
 from rlhf_jax.tasks import prompt_rewards
 
 PROMPTS = ["a", [{"role": "user", "content": "b"}], "c"]
@@ -115,3 +116,13 @@ def test_objects_in_a_list_have_names():
     assert config.reward[0] is length
     plain = library.configure(rl.CONFIG, {"reward": ["a:b", "c"]})
     assert library.names(plain) == plain
+
+
+@pytest.mark.parametrize("reward", ["a:b", ["a:b", "c"]])
+def test_a_config_of_one_reward_or_several_is_read_back(tmp_path, reward):
+    saved = {"config": {"reward": reward, "steps": 3}}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    words = ["--config", str(tmp_path), "--steps", "4"]
+    config, rest = presets.default(rl.CONFIG, words, None)
+    assert config.reward == (reward if isinstance(reward, str) else tuple(reward))
+    assert rest == words[2:]
