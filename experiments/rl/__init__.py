@@ -12,11 +12,17 @@ probability of --label), a language model's rating of every completion (d-RLAIF;
     python -m experiments.rl --policy path/to/sft --dataset prompts.jsonl \\
         --reward rewards:short --algorithm rloo
     python -m experiments.rl --policy path/to/sft --dataset prompts.jsonl \\
+        --reward rewards:short rewards:polite runs/reward_model/<time>/model \\
+        --reward-weights 1 0.5 2
+    python -m experiments.rl --policy path/to/sft --dataset prompts.jsonl \\
         --reward runs/reward_model/<time>/model --elastic-reset --rl.reset-every 20
     python -m experiments.rl --policy path/to/sft --dataset prompts.jsonl \\
         --reward ai:path/to/labeler,template=helpful_rating --algorithm reinforce
     python -m experiments.rl --policy path/to/sft --dataset prompts.jsonl \\
         --reward runs/reward_model/<time>/model --gold path/to/larger_reward_model
+
+Of several rewards the sum by --reward-weights is learned from, and each is logged as
+rewards/<name>/mean and /std; a function returns None where it does not apply.
 
 One method, one seed. The result is runs/rl/<time>/model, a directory that transformers
 opens; report.md says what was gained and at what drift: NLL of human text (--texts, or
@@ -42,6 +48,7 @@ from rlhf_jax.algorithms.policy_gradient import GROUPED
 from rlhf_jax.cli import experiment, language, options, recipe
 from rlhf_jax.evaluation import axes
 from rlhf_jax.models import lora
+from rlhf_jax.reporting import several_rewards
 from rlhf_jax.runtime import provenance
 from rlhf_jax.studies import eval_steps, evaluators, policy_gradient
 from rlhf_jax.studies.interfaces import Method, Study, Unit, never
@@ -59,11 +66,22 @@ class Config(options.Base):
     """A model directory, or a name on the hub."""
     dataset: str = ""
     """A hub name, a folder, or a file."""
-    reward: str = ""
-    """A reward model's directory or hub name, module:function, an ensemble of models
-    (mean:DIR+DIR, worst:..., uncertainty:..., warm:...; see `tasks.reward_ensembles`),
-    or a labeler that rates: ai:WHERE[,template=NAME][,shots=N]..., WHERE a language
-    model, an endpoint's URL (with model=NAME), or policy, the initial policy itself."""
+    reward: str | tuple[ranges.Text, ...] = ""
+    """One or several: a reward model's directory or hub name, module:function, an
+    ensemble of models (mean:DIR+DIR, worst:..., uncertainty:..., warm:...; see
+    `tasks.reward_ensembles`), or a labeler that rates:
+    ai:WHERE[,template=NAME][,shots=N]..., WHERE a language model, an endpoint's URL
+    (with model=NAME), or policy, the initial policy itself."""
+    reward_weights: tuple[float, ...] = ()
+    """One for each --reward, by which they are summed; by default 1 each."""
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = (
+        "sum_then_normalize"
+    )
+    """normalize_then_sum: each reward is normalised among the completions of its prompt
+    before the sum, and the sum over the batch (GDPO); with --algorithm grpo."""
+    reward_timeout: ranges.NonNegative = 0.0
+    """Seconds that one call of a reward function may take before the run stops; 0: no
+    limit. With a limit it is called in a thread, where signal.alarm does not work."""
     gold: str = ""
     """A second reward, named as --reward is: what counts, as far as one can know. It is
     measured at every evaluation, and nothing learns from it."""
@@ -124,16 +142,25 @@ class Config(options.Base):
         every = self.rl.reset_every if self.elastic_reset else 0
         return elastic_reset.calendar(self.steps, every, at_zero=self.rl.reset_first)
 
+    @property
+    def rewards(self):
+        """The names of --reward, one or several."""
+        return prompt_rewards.listed(self.reward)
+
+    @property
+    def normalizes_rewards(self):
+        """Whether each reward is normalised before the sum."""
+        return self.multi_objective_aggregation == "normalize_then_sum"
+
     def conflicts(self):
         """Flags that contradict each other, and why."""
+        yield from _reward_conflicts(self)
         if self.algorithm in GROUPED and self.rl.candidates < 2:
             reason = "it compares the candidates of a prompt: ask for 2 or more"
             yield ("algorithm", "rl.candidates"), reason
         if self.rl.rows % max(self.candidates, 1):
             reason = "every prompt has as many samples; choose a divisor"
             yield ("algorithm", "rl.rows", "rl.candidates"), reason
-        if self.gold and self.gold == self.reward:
-            yield ("gold", "reward"), "a reward that is learned from is no gold"
         if self.learns_pairs and not self.rl.kl_coef:
             reason = "β of DPO is --rl.kl-coef, and above 0"
             yield ("algorithm", "rl.kl_coef"), reason
@@ -143,14 +170,27 @@ class Config(options.Base):
         yield from options.evaluated_alike(self)
 
 
+def _reward_conflicts(config):
+    if config.gold and config.gold in config.rewards:
+        yield ("gold", "reward"), "a reward that is learned from is no gold"
+    weights, names = config.reward_weights, ("reward", "reward_weights")
+    if weights and len(weights) != len(config.rewards):
+        counts = f"{len(config.rewards)} rewards and {len(weights)} weights"
+        yield names, f"{counts}; give each its own"
+    if weights and not any(weights):
+        yield names, "nothing is learned from a weight of 0; give one another weight"
+    if config.normalizes_rewards and config.algorithm != "grpo":
+        names = ("multi_objective_aggregation", "algorithm")
+        yield names, "it replaces the advantages of grpo"
+
+
 CONFIG = Config()
 
 
 def check(config):
     """Raises ValueError for misuse that the flags alone reveal."""
     options.check(config, needed=("policy", "dataset", "reward"))
-    for name in (config.reward, config.gold):
-        prompt_rewards.check(name)
+    prompt_rewards.check((*config.rewards, config.gold))
 
 
 def batches(config):
@@ -175,6 +215,8 @@ def make_study(config, setting):
         "algorithm": config.algorithm,
         "kl_in": "loss" if config.algorithm == "grpo" else "reward",
         "keep_average": config.elastic_reset,
+        # Rewards that are normalised already are the advantages.
+        **({"scale_rewards": "none"} if config.normalizes_rewards else {}),
     }
     method = Method(
         config.label_of_method,
@@ -196,7 +238,16 @@ def make_study(config, setting):
         shown=language.SHOWN,
         digest=provenance.digest(config),
         axes=axes_of(config, task),
+        sections=_sections(task.rewards["proxy"](config.seed).parts),
     )
+
+
+def _sections(parts):
+    """What the report says of several rewards."""
+    if parts is None:
+        return ()
+    given = {"normalized": parts.normalized}
+    return (several_rewards.section(parts.names, parts.weights, **given),)
 
 
 def axes_of(config, task):

@@ -11,7 +11,7 @@ def lines(config, study, layout):
     task, adapter, rl = study.task, study.settings.adapter, config.rl
     count, width = task.prompts.tokens.shape
     said = [
-        f"policy {config.policy}, reward {config.reward}, {config.label_of_method}",
+        f"policy {config.policy}, {rewarded(config)}, {config.label_of_method}",
         *[f"gold {config.gold}, which nothing learns from"] * bool(config.gold),
         *judged(task.rewards["proxy"](config.seed)),
         penalty(config),
@@ -27,6 +27,18 @@ def lines(config, study, layout):
             f"{weight:.2f} of the way is kept"
         )
     return (*said, recipe.steps_on(study, layout))
+
+
+def rewarded(config):
+    """What is learned from: one reward, or the sum of several by their weights."""
+    names = config.rewards
+    if len(names) == 1 and not config.reward_weights:
+        return f"reward {names[0]}"
+    weights = config.reward_weights or (1.0,) * len(names)
+    terms = (f"{w:g} · {x}" for w, x in zip(weights, names, strict=True))
+    return (
+        f"reward {' + '.join(terms)}" + ", each normalised" * config.normalizes_rewards
+    )
 
 
 def judged(reward):

@@ -9,6 +9,7 @@ from rlhf_jax.tasks import models, prompt_rewards, prompts, rows
 def make(config, setting):
     """The `Task` of a run."""
     given, layout = setting.given, setting.layout
+    learned, gold = map(prompt_rewards.imported, (given.reward, given.gold))
     model, params, tokenizer = models.read_decoder(
         "--policy", given.policy, config.dtype
     )
@@ -28,11 +29,17 @@ def make(config, setting):
         temperature=config.temperature,
     )
     how = {"label": config.label, "dtype": config.dtype, "folder": setting.folder}
-    make = functools.partial(prompt_rewards.create, task=task, layout=layout, **how)
-    reward = make(given.reward, config.reward)
+    how |= {"task": task, "layout": layout, "timeout": config.reward_timeout}
+    reward = prompt_rewards.several(
+        learned,
+        config.rewards,
+        config.reward_weights,
+        normalized=config.normalizes_rewards,
+        **how,
+    )
     base, truth = models.base(config.policy, given.policy), None
     if config.gold:
-        gold = make(given.gold, config.gold)
+        gold = prompt_rewards.create(*gold, config.gold, **how)
         truth = functools.partial(prompt_rewards.as_gold, task, gold, layout)
     rewards = {"proxy": lambda seed: reward}
     return dataclasses.replace(task, rewards=rewards, truth=truth, facts={"base": base})

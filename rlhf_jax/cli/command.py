@@ -13,6 +13,7 @@ import os
 import pathlib
 import platform
 import shlex
+import signal
 import sys
 import textwrap
 import traceback
@@ -23,7 +24,14 @@ import tyro
 from flax import traverse_util
 
 from rlhf_jax.cli import presets as presets_lib
-from rlhf_jax.runtime import files, loop, processes, provenance, terminal
+from rlhf_jax.runtime import (
+    files,
+    interruption,
+    loop,
+    processes,
+    provenance,
+    terminal,
+)
 
 CONFIG = "config.json"
 _MAX_CPU_DEVICES = 4  # more were never measured
@@ -60,8 +68,9 @@ def parse(config, *, description, presets=None, subcommand=None):
 def main(run):
     """Runs `run()`; errors that a user can fix become one line and an exit status.
 
-    The status is 0 if a signal stopped the run and its state is saved, 2 for misuse. If
-    RLHF_JAX_TRACEBACK is set, misuse raises with its traceback.
+    The status is 130 or 143 if SIGINT or SIGTERM stopped the run, so that a shell goes
+    on to nothing that needs its result, and 2 for misuse. If RLHF_JAX_TRACEBACK is set,
+    misuse raises with its traceback.
     """
     try:
         run()
@@ -70,10 +79,10 @@ def main(run):
         if processes.first():
             _print(f"stopped by {stop}; to go on: {_resume_command(stop.folder)}")
         processes.leave()
-        sys.exit(0)
+        sys.exit(stop.status)
     except KeyboardInterrupt:
-        _print("stopped at once; --resume continues from the last checkpoint")
-        sys.exit(130)
+        _print(interruption.AT_ONCE)
+        sys.exit(128 + signal.SIGINT)
     except (ValueError, OSError, ImportError, loop.NotFinite) as error:
         if os.environ.get("RLHF_JAX_TRACEBACK"):
             raise

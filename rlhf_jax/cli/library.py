@@ -80,7 +80,10 @@ def _name(value):
     if isinstance(value, tuple) and len(value) == 3 and hasattr(value[0], "apply"):
         return f"model given in Python ({_digest(_weights(*value[:2]))})"
     if isinstance(value, tuple | list):
-        return value
+        # A list that names several things may hold objects in their place.
+        named = tuple(map(_name, value))
+        same = all(name is one for name, one in zip(named, value, strict=True))
+        return value if same else named
     if hasattr(value, "column_names") and hasattr(value, "iter"):
         return _rows_name(len(value), value.iter(_BATCH))
     if dataclasses.is_dataclass(value) and not callable(value):

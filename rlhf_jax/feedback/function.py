@@ -1,96 +1,142 @@
 """User-defined reward functions: `fn(prompts, completions, **columns)`.
 
-They take plain strings and return one float per completion. Anything else raises an
-error that names the completion and the value, before it can affect any weight.
+They take plain strings, or messages, and return one float per completion, `None` where
+they do not apply. As in TRL they may be coroutines, and get `completion_ids`, the token
+ids of each completion, if they name that parameter or take `**columns`. Anything else
+raises an error that names the completion and the value, before it can affect any
+weight.
 """
 
-import importlib
+import asyncio
+import contextlib
+import functools
 import inspect
 import math
-import os
-import sys
-import traceback
+import threading
 from collections.abc import Mapping
 
 import numpy as np
 
+from rlhf_jax.feedback import user_modules
+from rlhf_jax.runtime import deadline
+
+IDS = "completion_ids"
 _LARGEST = float(np.finfo(np.float32).max)
+_TRL_ONLY = ("trainer_state", "log_extra", "log_metric", "environments")
 
 
-def load(name):
+def load(name, **how):
     """The function named by `module:function`, also from the current folder.
 
-    Raises ValueError if there is no such module or function. Errors raised while the
-    module is imported are passed on.
+    Args: how: of `checked`. Raises ValueError if there is no such module or function,
+    or where the module cannot be imported, naming its file and line.
     """
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise ValueError(
-            f"--reward {name}: name a function as module:function, for instance "
-            "rewards:length for the function `length` of rewards.py"
-        )
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        imported = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        # A missing import of the module itself is its own error.
-        if not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise ValueError(
-            f"--reward {name}: there is no module {error.name!r} in this folder or "
-            "among the installed packages"
-        ) from error
-    function = getattr(imported, attribute, None)
-    if function is None:
-        raise ValueError(
-            f"--reward {name}: {imported.__file__} has no function {attribute!r}; "
-            f"define it there as def {attribute}(prompts, completions, **columns)"
-        )
-    if not callable(function):
-        raise ValueError(
-            f"--reward {name}: {attribute!r} is not a function but of type "
-            f"{type(function).__name__}"
-        )
-    return checked(function, name)
+    return checked(user_modules.attribute(name), name, **how)
 
 
-def checked(function, name):
-    """`function` with a checked result: [N] float32, finite, one per completion."""
+def checked(function, name, *, optional=False, timeout=0.0):
+    """`function` with a checked result: [N] float32, one number per completion.
+
+    Args: optional: None is allowed, and becomes NaN; timeout: seconds that a call may
+    take, 0 for no limit; see `deadline.within` for what it cannot interrupt.
+    Raises ValueError for what cannot be a reward function.
+    """
+    _check_callable(function, name)
+    start = user_modules.start_of(function)
 
     def score(prompts, completions, **columns):
+        ask = functools.partial(_call, function, prompts, completions, columns)
         try:
-            values = _call(function, prompts, completions, columns)
-        except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
+            values = deadline.within(timeout, ask)
+        except deadline.Expired:
             raise ValueError(
-                f"the reward {name} raised {type(error).__name__}: {error} (in "
-                f"{frame.filename}, line {frame.lineno}), given {len(completions)} "
-                f"completions {list(completions[:1])}... and columns {sorted(columns)}"
+                f"the reward {name} took longer than {timeout:g} s (--reward-timeout) "
+                f"for {len(completions)} completions; allow more, or make it faster"
+            ) from None
+        except (Exception, SystemExit) as error:
+            seen = sorted(k for k in columns if k != IDS)
+            raise ValueError(
+                f"the reward {name} {user_modules.said(error, start=start)}, given "
+                f"{len(completions)} completions {list(completions[:1])}... and "
+                f"columns {seen}"
             ) from error
-        return check(values, completions, name)
+        return check(values, completions, name, optional=optional)
 
     return score
 
 
+def _check_callable(function, name):
+    """Raises ValueError for what cannot be called with prompts and completions."""
+    if inspect.isclass(function):
+        raise ValueError(
+            f"--reward {name}: {function.__name__} is a class; name an instance of it "
+            "that can be called, or a function"
+        )
+    if not callable(function):
+        raise ValueError(
+            f"--reward {name}: {name.rpartition(':')[2]!r} is not a function but of "
+            f"type {type(function).__name__}"
+        )
+    known = _parameters(function)
+    missing = [
+        k for k in _TRL_ONLY if k in known and known[k].default is known[k].empty
+    ]
+    if missing:
+        raise ValueError(
+            f"--reward {name}: it asks for {', '.join(missing)}, which only TRL gives; "
+            f"give the parameter a default ({missing[0]}=None)"
+        )
+    if known and "completions" not in known:
+        with contextlib.suppress(TypeError):
+            inspect.signature(function).bind_partial((), ())
+            return
+        raise ValueError(
+            f"--reward {name}: it takes {inspect.signature(function)}; a reward is "
+            "called with (prompts, completions, **columns)"
+        )
+
+
+def _parameters(function):
+    """{name: parameter} of a function; {} of a builtin that does not say."""
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
 def _call(function, prompts, completions, columns):
     """Calls by name, as TRL does, if a parameter is `completions`; else by position."""
-    try:
-        known = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # a builtin
-        known = {}
-    if "completions" not in known:
-        return function(prompts, completions, **columns)
+    known = _parameters(function)
     anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
-    asked = {"prompts": prompts} if anything or "prompts" in known else {}
-    return function(completions=completions, **asked, **columns)
+    columns = {k: v for k, v in columns.items() if k != IDS or anything or k in known}
+    if "completions" in known:
+        asked = {"prompts": prompts} if anything or "prompts" in known else {}
+        values = function(completions=completions, **asked, **columns)
+    else:
+        values = function(prompts, completions, **columns)
+    if inspect.iscoroutine(values):
+        values = _awaited(values)
+    return list(values) if inspect.isgenerator(values) else values
 
 
-def check(rewards, completions, name):
-    """The rewards as [N] float32.
+def _awaited(coroutine):
+    """What a coroutine returns, also where an event loop runs already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    done = []
+    thread = threading.Thread(target=lambda: done.append(asyncio.run(coroutine)))
+    thread.start()
+    thread.join()
+    return done[0]
+
+
+def check(rewards, completions, name, *, optional=False):
+    """The rewards as [N] float32, NaN for None.
 
     Raises ValueError, naming the completion and the value, unless they are one finite
-    number per completion.
+    number per completion, or, where that is `optional`, None.
     """
     wanted = f"a list of {len(completions)} numbers"
     try:
@@ -107,13 +153,21 @@ def check(rewards, completions, name):
         )
     numbers = [_number(value) for value in values]
     for row, number in enumerate(numbers):
-        if not math.isfinite(number):
+        left_out = optional and values[row] is None
+        if not left_out and not math.isfinite(number):
             raise ValueError(
                 f"the reward {name} returned {values[row]!r} for completion {row}, "
                 f"{completions[row]!r}; every reward must be a finite number"
-                + (" (it is the only reward)" if values[row] is None else "")
+                + _about_none(values[row], optional)
             )
     return np.asarray(numbers, np.float32)
+
+
+def _about_none(value, optional):
+    """What to do about a value that is not finite."""
+    if optional:
+        return ", or None where it does not apply"
+    return " (it is the only reward)" if value is None else ""
 
 
 def _number(value):

@@ -12,46 +12,33 @@ from typing import Any
 
 import jax
 
-from rlhf_jax.runtime import processes
+from rlhf_jax.runtime import interruption, processes
+
+Signals = interruption.Signals
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop; its state is saved.
+    """A signal asked the run to stop; its state is saved. The text begins with its
+    name, such as SIGINT.
 
     `folder`: of the run to resume; None before there is one, as while pretraining.
     """
 
     folder = None
 
+    @property
+    def status(self):
+        """The exit status by which a shell knows the signal: 130 or 143."""
+        name, known = str(self).partition(" ")[0], signal.Signals.__members__
+        return 128 + known.get(name, signal.SIGTERM)
+
 
 class NotFinite(Exception):
     """Updates were skipped several times in a row, because they were not finite."""
 
 
-class Signals:
-    """Turns SIGTERM and SIGINT into a flag that the loop reads between iterations.
-
-    A second signal of the same kind acts as if this class were not there.
-    """
-
-    kinds = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self):
-        self.received = None
-        self._before = {}
-
-    def __enter__(self):
-        for kind in self.kinds:
-            self._before[kind] = signal.signal(kind, self._note)
-        return self
-
-    def __exit__(self, *_):
-        for kind, handler in self._before.items():
-            signal.signal(kind, handler)
-
-    def _note(self, kind, _frame):
-        self.received = signal.Signals(kind).name
-        signal.signal(kind, self._before[kind])
+class Unscored(ValueError):
+    """A reward of Python failed, or took too long; the iteration changed nothing."""
 
 
 def stopped(signals):
@@ -104,7 +91,8 @@ def run(state, *, start, plan, hooks, signals=None):
     `skipped`, under any prefix.
 
     Returns the state. Raises Interrupted after saving when a signal came; NotFinite,
-    after saving too, when `plan.max_skipped` updates in a row were skipped.
+    after saving too, when `plan.max_skipped` updates in a row were skipped; Unscored,
+    after saving the state before the iteration, when its reward failed.
     """
     if start == 0 and 0 in plan.evaluations:
         hooks.evaluate(state, 0, "start")
@@ -112,7 +100,12 @@ def run(state, *, start, plan, hooks, signals=None):
     for iteration in range(start, plan.steps):
         step, last = iteration + 1, iteration + 1 == plan.steps
         wanted, resets = step in plan.evaluations, iteration in plan.resets
-        state, metrics, rows = hooks.advance(state, iteration)
+        try:
+            state, metrics, rows = hooks.advance(state, iteration)
+        except Unscored as error:
+            raise _saved(
+                error, state, iteration, start, plan, pending, hooks
+            ) from error
         if plan.resets:
             metrics = {**metrics, "reset/reset": float(resets)}
         pending.put(step, metrics, rows)
@@ -135,6 +128,16 @@ def run(state, *, start, plan, hooks, signals=None):
         if stop and not last:
             raise Interrupted(f"{_name(signals, stop)} after step {step}")
     return state
+
+
+def _saved(error, state, done, start, plan, pending, hooks):
+    """Saves what was done before an iteration failed; the error that says so."""
+    pending.flush()
+    if done == start:  # nothing since it was restored, or since the start
+        return error
+    if not plan.save_every or done % plan.save_every:
+        hooks.save(state, done, False)
+    return Unscored(f"{error}; step {done} is saved, --resume goes on from there")
 
 
 def _evaluate(state, step, resets, last, hooks):

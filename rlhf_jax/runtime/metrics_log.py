@@ -30,10 +30,19 @@ class Lines:
         if processes.first():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             truncate(self.path, resume_offset)
-        self._file = open(self.path if processes.first() else os.devnull, "ab")
+        self._writes = processes.first()
+        self._file = open(self.path if self._writes else os.devnull, "ab")
 
     def append(self, row):
-        """Writes one object as one line and flushes it to the system."""
+        """Writes one object as one line and flushes it to the system.
+
+        Raises FileNotFoundError where the file is no longer at its path.
+        """
+        if self._writes and not self.path.exists():
+            raise FileNotFoundError(
+                f"{self.path} has vanished during the run: was its folder moved or "
+                "removed? Put it back and continue with --resume, or start again"
+            )
         line = json.dumps(files.plain(row), ensure_ascii=False, allow_nan=False)
         self._file.write(line.encode() + b"\n")
         self._file.flush()

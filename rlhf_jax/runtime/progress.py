@@ -41,10 +41,12 @@ class Progress:
                 console=self._console, get_renderable=self._draw, refresh_per_second=4
             )
             self._live.start()
+            terminal.redraws(self._console, True)
         return self
 
     def __exit__(self, kind, *_):
         if self._live is not None:
+            terminal.redraws(self._console, False)
             self._live.stop()
         elif kind is None and self._printed_step < self._step:
             self._print()

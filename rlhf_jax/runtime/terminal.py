@@ -1,6 +1,12 @@
 """The terminal, as everything here prints to it."""
 
+import contextlib
+import os
+import sys
+
 import rich.console
+
+_live = []  # consoles that redraw lines of their own
 
 
 def console(**options):
@@ -9,3 +15,26 @@ def console(**options):
     options: of `rich.console.Console` besides, such as stderr or quiet.
     """
     return rich.console.Console(emoji=False, **options)
+
+
+def redraws(console, active):
+    """Notes that a console has begun, or ended, to redraw lines at its end."""
+    if active and not console.quiet:
+        _live.append(console)
+    elif console in _live:
+        _live.remove(console)
+
+
+def say(text):
+    """Prints a line at once, from any thread: above the live lines, or to stderr."""
+    if _live:
+        _live[-1].print(text, highlight=False, markup=False, soft_wrap=True)
+        return
+    with contextlib.suppress(OSError):  # nobody listens
+        os.write(2, f"{text}\n".encode())
+
+
+def restore():
+    """Shows the cursor, which live lines hide, before the process ends at once."""
+    if _live and sys.stdout.isatty():
+        os.write(1, b"\x1b[?25h\n")

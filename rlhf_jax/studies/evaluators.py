@@ -71,8 +71,10 @@ def own_samples(task, *, key):
         divergence, entropy = compare(params, task.params, drawn)
         texts = scoring.decode(task, drawn)
         reward = task.rewards["proxy"](run.unit.seed)
-        scores = scoring.score(task, reward, run.layout, drawn, *texts)
-        metrics = halves("eval/reward", scores)
+        given = run.layout, drawn, lambda: texts, task.eval_columns
+        scores, apart = scoring.of_rows(reward, *given)
+        metrics = {f"eval/{name}": value for name, value in apart.items()}
+        metrics |= halves("eval/reward", scores)
         metrics |= of_groups(task.groups, scores)
         metrics |= halves("drift/kl_initial", divergence)
         length = drawn.response_mask.sum()

@@ -18,6 +18,7 @@ import numpy as np
 from rlhf_jax import elastic_reset
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.data import batching
+from rlhf_jax.feedback import combining
 from rlhf_jax.models import lora
 from rlhf_jax.studies import programs, scoring
 from rlhf_jax.studies.interfaces import Trainer
@@ -173,11 +174,11 @@ def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None, co
             state, drawn, metrics = compiled.iteration(base, *given)
             return state, metrics, drawn
         rollout = compiled.rollout(base, state, batch)
-        scores = _host_scores(task, reward, layout.gather(rollout), index, config)
+        scores, apart = _host_scores(task, reward, layout, rollout, index, config)
         state, metrics = compiled.learn(
             base, state, rollout, layout.shard_rows(scores), traced
         )
-        return state, metrics, (rollout, scores)
+        return state, {**metrics, **apart}, (rollout, scores)
 
     return Trainer(
         start=start,
@@ -221,9 +222,19 @@ def budget(settings, metrics):
     }
 
 
-def _host_scores(task, reward, rollout, index, config):
-    """What a reward of Python says of the samples of an iteration: [N] float32."""
-    index = np.repeat(index, config.candidates)
+def _host_scores(task, reward, layout, rollout, index, config):
+    """(what rewards of Python say of the samples of an iteration: [N] float32, and of
+    several rewards the metrics of each)."""
+    index, rollout = np.repeat(index, config.candidates), layout.gather(rollout)
     columns = {k: [v[i] for i in index] for k, v in task.columns.items()}
     texts = functools.partial(scoring.decode, task, rollout)
-    return scoring.on_host(reward, rollout, texts, columns).astype(np.float32)
+    asked, parts = (layout, rollout, texts, columns), reward.parts
+    if parts is None or not parts.normalized:
+        scores, metrics = scoring.of_rows(reward, *asked)
+        return scores.astype(np.float32), metrics
+    values, count = scoring.each(parts, *asked), config.candidates
+    scores = combining.normalize_then_sum(values, parts.weights, candidates=count)
+    # Normalised scores have mean 0: what is logged is the sum in units of its own.
+    total = float(combining.weighted_sum(values, parts.weights).mean())
+    metrics = {**scoring.apart(parts, values), "objective/scores": total}
+    return scores.astype(np.float32), metrics

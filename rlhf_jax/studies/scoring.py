@@ -7,7 +7,9 @@ import numpy as np
 
 from rlhf_jax import rewards
 from rlhf_jax.evaluation import policy
-from rlhf_jax.runtime import processes
+from rlhf_jax.feedback import combining
+from rlhf_jax.feedback.function import IDS
+from rlhf_jax.runtime import loop, processes
 from rlhf_jax.types import Prompts, Tokens
 
 
@@ -32,18 +34,75 @@ def score(
 ):
     """The reward of evaluation rows, each prompt `copies` times: [N] float64.
 
-    columns: {name: a value for each row}, of rows that are no evaluation rows.
+    Of several rewards their weighted sum. columns: {name: a value for each row}, of
+    rows that are no evaluation rows.
     """
-    if reward.score is not None:
-        program = compile_score(reward.score, layout)
-        scores = program(reward.frozen, (rollout.tokens, rollout.mask))
-        return np.asarray(scores, np.float64)
     if columns is None:
         columns = {
             k: [value for value in v for _ in range(copies)]
             for k, v in task.eval_columns.items()
         }
-    return on_host(reward, rollout, lambda: (prompts, completions), columns)
+    texts = prompts, completions
+    return of_rows(reward, layout, rollout, lambda: texts, columns)[0]
+
+
+def of_rows(reward, layout, rollout, texts, columns):
+    """(the reward of rows [N] float64, {metric: number} of each of several rewards).
+
+    Args: texts, columns: as of `on_host`. Of several rewards the weighted sum, and
+    rewards/<name>/mean and /std over the rows that each applies to. Raises
+    `loop.Unscored` where none applies to a row.
+    """
+    if reward.parts is None:
+        return _of_one(reward, layout, rollout, texts, columns), {}
+    values = each(reward.parts, layout, rollout, texts, columns)
+    total = combining.weighted_sum(values, reward.parts.weights)
+    return total, apart(reward.parts, values)
+
+
+def each(parts, layout, rollout, texts, columns):
+    """[N, R] float64 of several rewards, NaN where one does not apply to a row."""
+    texts = functools.cache(texts)
+    asked = layout, rollout, texts, columns
+    values = np.stack([_of_one(one, *asked) for one in parts.rewards], -1)
+    models = np.array([one.host is None for one in parts.rewards])
+    wrong = np.argwhere(~np.isfinite(values) & models)
+    if len(wrong):
+        row, column = wrong[0]
+        raise loop.Unscored(
+            f"the reward {parts.names[column]} is {values[row, column]} for completion "
+            f"{row}, {texts()[1][row]!r}"
+        )
+    none = np.flatnonzero(np.isnan(values).all(-1))
+    if len(none):
+        prompts, completions = texts()
+        raise loop.Unscored(
+            f"no reward applies to completion {none[0]}, {completions[none[0]]!r} of "
+            f"the prompt {prompts[none[0]]!r}: {', '.join(parts.names)} all returned "
+            "None; let one of them answer with a number"
+        )
+    return values
+
+
+def apart(parts, values):
+    """{"rewards/<name>/mean", "rewards/<name>/std"} of values [N, R], TRL's names.
+
+    A reward that applies to no row has no entry.
+    """
+    metrics = {}
+    for name, mean, std in zip(parts.names, *combining.moments(values), strict=True):
+        if np.isfinite(mean):
+            metrics[f"rewards/{name}/mean"] = float(mean)
+            metrics[f"rewards/{name}/std"] = float(std)
+    return metrics
+
+
+def _of_one(reward, layout, rollout, texts, columns):
+    if reward.score is None:
+        return on_host(reward, rollout, texts, columns)
+    program = compile_score(reward.score, layout)
+    scores = program(reward.frozen, (rollout.tokens, rollout.mask))
+    return np.asarray(scores, np.float64)
 
 
 def scaled(score, frozen, tokens, mask):
@@ -64,15 +123,27 @@ def on_host(reward, rollout, texts, columns):
     """The reward of rows by a function of Python: [N] float64, the same on all hosts.
 
     Args: texts() -> (prompts, completions), asked for where the reward reads strings;
-    columns: {name: a value for each row}.
+    columns: {name: a value for each row}; the token ids of each completion, its end
+    included, are one more. Raises `loop.Unscored` where the function fails.
     """
     if reward.arrays is not None:
         return np.asarray(reward.arrays(rollout), np.float64)
+    columns = {**columns, IDS: completion_ids(rollout)}
     ask = functools.partial(reward.host, *texts(), **columns)
-    scores = processes.broadcast_from_first(
-        lambda: np.asarray(ask(), np.float64).tolist()
-    )
+    try:
+        scores = processes.broadcast_from_first(
+            lambda: np.asarray(ask(), np.float64).tolist()
+        )
+    except (ValueError, OSError) as error:
+        raise loop.Unscored(str(error)) from error
     return np.asarray(scores, np.float64)
+
+
+def completion_ids(rollout):
+    """The token ids of each completion of a rollout, as lists of int."""
+    valid = np.asarray(rollout.response_mask) != 0
+    tokens = np.asarray(rollout.tokens)[:, -valid.shape[1] :]
+    return [row[kept].tolist() for row, kept in zip(tokens, valid, strict=True)]
 
 
 @functools.lru_cache(maxsize=16)

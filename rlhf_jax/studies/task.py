@@ -29,6 +29,16 @@ class Reward:
     arrays: Callable | None = None
     facts: dict = dataclasses.field(default_factory=dict)  # for the report
     refresh: "Refresh | None" = None  # how its model learns on; None: it cannot
+    parts: "Parts | None" = None  # of several rewards together; then nothing above
+
+
+class Parts(NamedTuple):
+    """Several rewards, of which each may not apply to some completions."""
+
+    rewards: tuple[Reward, ...]
+    names: tuple[str, ...]  # as in rewards/<name>/mean
+    weights: tuple[float, ...]
+    normalized: bool = False  # each by its prompt's completions, before the sum
 
 
 class Refresh(NamedTuple):

@@ -174,14 +174,14 @@ def test_a_fault_of_ours_is_not_dressed_up():
 def test_a_stop_says_the_command_that_goes_on(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x.py", "--steps", "8"])
     stop = loop.Interrupted("SIGTERM after step 3")
-    line = said(capsys, stop, 0)
+    line = said(capsys, stop, 143)
     assert line.startswith("stopped by SIGTERM after step 3; to go on: ")
     assert line.endswith("--steps 8")  # before there is a folder: the same again
     stop.folder = pathlib.Path("runs/test/a b")
-    line = said(capsys, stop, 0)
+    line = said(capsys, stop, 143)
     assert line.endswith("--steps 8 --resume --output 'runs/test/a b'")
     monkeypatch.setattr(sys, "argv", ["x.py", "--output", "o", "--resume"])
-    assert said(capsys, stop, 0).endswith(" --output o --resume")
+    assert said(capsys, stop, 143).endswith(" --output o --resume")
 
 
 INTERRUPTED = """
@@ -196,6 +196,10 @@ with loop.Signals() as signals:
     signal.raise_signal(signal.SIGINT)
     print("still here")
 """
+
+
+def test_a_shell_goes_on_to_nothing_after_an_interrupt(capsys):
+    assert said(capsys, loop.Interrupted("SIGINT after step 1"), 130)
 
 
 def test_a_second_interrupt_stops_at_once(capsys):

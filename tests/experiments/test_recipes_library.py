@@ -124,6 +124,35 @@ def test_rl_pays_by_a_python_function_and_goes_on_from_a_result(tuned, home):
     assert trees.norm(trees.subtract(result.params, tuned.params)) > 1e-3
 
 
+def tokens_of_some(prompts, completions, completion_ids, **columns):
+    """Does not apply to the first half."""
+    half = len(prompts) // 2
+    return [None if i < half else len(ids) for i, ids in enumerate(completion_ids)]
+
+
+def test_rl_pays_by_several_rewards_and_logs_each(tuned, home):
+    result = rl.train(
+        policy=tuned,
+        dataset=datasets.Dataset.from_list(small_recipes.PAIRS),
+        reward=[short, tokens_of_some],
+        reward_weights=[0.5, 2],
+        output=str(home / "rl_several"),
+        **RL,
+        **COMMON,
+    )
+    config = json.loads((result.folder / "config.json").read_text())["config"]
+    names = [f"{__name__}:{name}" for name in ("short", "tokens_of_some")]
+    assert config["reward"] == names and config["reward_weights"] == [0.5, 2]
+    for row in result.records:
+        prefix = "eval/" * ("eval/phase" in row)
+        one, other = (
+            row[f"{prefix}rewards/{n}/mean"] for n in ("short", "tokens_of_some")
+        )
+        total = row["eval/reward" if prefix else "objective/scores"]
+        assert total == pytest.approx(0.5 * one + 2 * other / 2)
+    assert "| tokens_of_some | 2 |" in (result.folder / "report.md").read_text()
+
+
 def test_rl_pays_by_a_reward_model_that_a_recipe_returned(judge, tuned, home):
     assert isinstance(judge.model, heads.Classifier)
     result = rl.train(

@@ -78,7 +78,7 @@ def test_files_and_models_that_do_not_fit_are_named(home, tmp_path):
             rl,
             policy=home / "model",
             dataset=home / "pairs.jsonl",
-            reward="trl_style_rewards:short",
+            reward="r",
             output=tmp_path / "run",
             response_length=64,
         )
@@ -90,6 +90,52 @@ def test_resets_after_the_last_update_are_refused():
     preference.check_resets(config, 36)
     with pytest.raises(ValueError, match="every 9: no reset would ever come, 32 rows"):
         preference.check_resets(config, 32)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"reward_weights": 2, "reward": ("a", "b")}, "2 rewards and 1 weights"),
+        ({"reward_weights": (0, 0), "reward": ("a", "b")}, "from a weight of 0"),
+        ({"reward_weights": "nan", "reward": "a"}, "--reward-weights nan: must be a"),
+        ({"reward_weights": "inf", "reward": "a"}, "--reward-weights inf: must be a"),
+        ({"gold": "b", "reward": ("a", "b")}, "a reward that is learned from"),
+        ({"reward": ("a", "")}, "a text that is not empty"),
+        ({"reward": ("a", "ai:")}, "whose judgment"),
+        ({"reward_timeout": -1, "reward": "a"}, "--reward-timeout -1.0: must be"),
+        (
+            {"multi_objective_aggregation": "normalize_then_sum", "reward": "a"},
+            "--multi-objective-aggregation normalize_then_sum and --algorithm ppo",
+        ),
+    ],
+)
+def test_rewards_that_do_not_fit_together_are_refused(flags, said):
+    with pytest.raises(ValueError, match=said):
+        rl.check(small_recipes.config(rl, policy="m", dataset="d", **flags))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"reward": "r:f"}, "reward r:f, PPO"),
+        (
+            {"reward": ("r:f", "b"), "reward_weights": (0.5, 2)},
+            "reward 0.5 · r:f + 2 · b",
+        ),
+        (
+            {
+                "reward": ("r:f", "b"),
+                "algorithm": "grpo",
+                "multi_objective_aggregation": "normalize_then_sum",
+            },
+            "reward 1 · r:f + 1 · b, each normalised",
+        ),
+    ],
+)
+def test_rewards_are_announced_with_their_weights(flags, said):
+    config = small_recipes.config(rl, policy="m", dataset="d", **flags)
+    assert said.startswith(announcement.rewarded(config))
+    rl.check(config)
 
 
 def rl_config(**flags):

@@ -13,7 +13,15 @@ from rlhf_jax.runtime import loop
 class Fake:
     """Hooks over a state that is a list of what was done to it."""
 
-    def __init__(self, skipped=(), signals=None, signal_at=None, name="optim/skipped"):
+    def __init__(
+        self,
+        skipped=(),
+        signals=None,
+        signal_at=None,
+        name="optim/skipped",
+        fails_at=None,
+    ):
+        self._fails_at = fails_at
         self._name = name
         self.events = []
         self.logged = []
@@ -32,6 +40,8 @@ class Fake:
 
     def _advance(self, state, iteration):
         self._note("advance", iteration)
+        if iteration == self._fails_at:
+            raise loop.Unscored("the reward r failed")
         if iteration == self._signal_at:
             self._signals.received = "SIGTERM"
         metrics = {
@@ -197,6 +207,45 @@ def test_skipped_updates_are_seen_in_the_last_iteration_too():
 def test_skipped_updates_are_seen_under_any_prefix(name):
     with pytest.raises(loop.NotFinite):
         run(Fake(skipped=(3,), name=name))
+
+
+def test_what_was_done_before_a_reward_failed_is_saved():
+    fake = Fake(fails_at=2)
+    with pytest.raises(loop.Unscored, match="r failed; step 2 is saved, --resume"):
+        run(fake)
+    assert fake.events[-3:] == [
+        ("advance", 2),
+        ("log", 2),
+        ("save", 2, "on the way"),
+    ]
+    assert fake.saved == [0, 1]
+
+
+def test_a_reward_that_fails_at_once_leaves_nothing_to_save():
+    for start in (0, 1):
+        fake = Fake(fails_at=start)
+        with pytest.raises(loop.Unscored, match="r failed$"):
+            run(fake, start=start)
+        assert fake.events == [("advance", start)]
+
+
+def test_what_is_saved_already_is_not_saved_again():
+    fake = Fake(fails_at=2)
+    with pytest.raises(loop.Unscored, match="step 2 is saved"):
+        run(fake, save_every=2)
+    assert fake.events.count(("save", 2, "on the way")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("SIGINT after step 3", 130),
+        ("SIGTERM", 143),
+        ("a signal to another host before ppo-0-0", 143),
+    ],
+)
+def test_an_interruption_knows_its_exit_status(text, status):
+    assert loop.Interrupted(text).status == status
 
 
 def test_a_few_skipped_updates_are_borne():

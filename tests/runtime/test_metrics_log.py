@@ -124,6 +124,16 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
         metrics_log.read(path)
 
 
+def test_a_folder_that_vanishes_during_a_run_is_named(tmp_path):
+    folder = tmp_path / "run"
+    with metrics_log.Lines(folder / "metrics.jsonl") as lines:
+        lines.append({"step": 1})
+        folder.rename(tmp_path / "moved")
+        with pytest.raises(FileNotFoundError, match="run/metrics.jsonl has vanished"):
+            lines.append({"step": 2})
+    assert len(metrics_log.read(tmp_path / "moved" / "metrics.jsonl")) == 1
+
+
 def test_no_file_holds_no_rows(tmp_path):
     assert metrics_log.read(tmp_path / "none.jsonl") == []
 

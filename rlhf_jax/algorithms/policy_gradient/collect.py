@@ -206,7 +206,10 @@ def targets(data, coef, hyper, *, config):
         groups = shaped.sum(-1).reshape(-1, config.candidates)
         rule = {
             "rloo": advantages.leave_one_out,
-            "grpo": advantages.group_normalized,
+            "grpo": {
+                "group": advantages.group_normalized,
+                "none": advantages.baseline,
+            }[config.scale_rewards],
             "rsf": advantages.best,
             "online_dpo": advantages.wins,
         }[config.algorithm]

@@ -43,6 +43,8 @@ class Config:
     """Of a separate network's head."""
     kl_in: Literal["reward", "loss"] = "reward"
     """N 17; GRPO's paper has the KL in the loss."""
+    scale_rewards: Literal["group", "none"] = "group"
+    """Of GRPO: scores are divided by the standard deviation of their group, or not."""
     whiten_rewards: bool = False
     """N 18; N+ 20: off."""
     whiten_advantages: Literal["rollout", "minibatch", "none"] | None = None
