@@ -16,7 +16,7 @@ FLOORS = (
         "ensembles",
         *("ema", "elastic_reset", "averaging", "sparsify", "merging"),
         *("heterogeneous", "ratios"),
-        *("models", "sampling", "optim", "training"),
+        *("filters", "stopping", "models", "sampling", "optim", "training"),
     ),
     ("algorithms", "runtime"),
     (
