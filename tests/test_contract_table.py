@@ -810,6 +810,20 @@ TABLE = {
         NO_MASK,
         NO_GRADIENT,
     ),
+    "importance_sampling.truncated": Row(
+        "test_weights_by_hand_are_ratios_up_to_the_cap",
+        "test_weights_are_the_formula_in_float64",
+        "test_what_the_policy_itself_drew_weighs_one",
+        JUNK,
+        "test_weights_are_data_without_a_gradient",
+    ),
+    "importance_sampling.summary": Row(
+        "test_a_summary_is_of_valid_tokens",
+        "n/a: a mean and two extremes, by hand",
+        "test_a_summary_is_of_valid_tokens",
+        "test_a_summary_is_of_valid_tokens",
+        DATA,
+    ),
     "ratios.init": Row(
         "test_training_starts_at_plain_averaging",
         "test_training_starts_at_plain_averaging",

@@ -13,7 +13,7 @@ FLOORS = (
     ("types", "ranges", "masking", "logprobs", "trees", "gumbel", "sharding"),
     (
         *("kl", "rewards", "advantages", "losses", "regularizers", "labeling"),
-        "ensembles",
+        *("ensembles", "importance_sampling"),
         *("ema", "elastic_reset", "averaging", "sparsify", "merging"),
         *("heterogeneous", "ratios"),
         *("filters", "stopping", "models", "sampling", "optim", "training"),

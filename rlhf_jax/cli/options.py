@@ -19,7 +19,7 @@ _RL = {
     policy_gradient.Config: (
         "epochs", "minibatches", "minibatch_of", "transitions", "micro_batches",
         "packed", "value", "value_bias", "whiten_advantages", "missing_eos",
-        "mask_top_p", "mask_least",
+        "mask_top_p", "mask_least", "importance_sampling_correction",
     ),
     policy_gradient.Hyper: (
         "learning_rate", "kl_coef", "kl_target", "kl_horizon", "value_coef",
