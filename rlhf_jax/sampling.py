@@ -29,14 +29,13 @@ class Config:
     top_k: ranges.Natural = 0
     """Draw from so many of the likeliest tokens; 0: from all."""
     top_p: Annotated[float, ranges.Range(above=0, at_most=1)] = 1.0
-    """Draw from the fewest likeliest tokens that reach this probability; 1: from all.
-    """
+    """Draw from the fewest tokens that together have this probability; 1: from all."""
     min_p: ranges.Share = 0.0
-    """Draw from tokens at least this many times as likely as the likeliest one; 0: from
+    """Draw from tokens with at least this share of the largest probability; 0: from
     all."""
     repetition_penalty: ranges.Positive = 1.0
-    """Divides the positive logits of tokens in the prompt or the response so far and
-    multiplies the negative ones: above 1 they become less likely, below 1 more."""
+    """Above 1, tokens of the prompt and of the response so far become less likely:
+    positive logits are divided by it, negative ones multiplied."""
     eos_ids: tuple[int, ...] = ()
     stops: stopping.Matcher | None = None  # of strings that end a row too
     pad_id: int = 0
