@@ -2,14 +2,14 @@
 
     python -m experiments.generate --model runs/sft/<time>/model --prompts "Once upon"
     python -m experiments.generate --model path/to/model --file prompts.jsonl \\
-        --output answers.jsonl --temperature 0.7 --top-p 0.9 --samples 4
+        --output answers.jsonl --temperature 0.7 --min-p 0.1 --samples 4
     echo "What is RLHF?" | python -m experiments.generate --model path/to/model
 
 Prompts come from flags, a file or stdin, one per line. A JSONL, JSON, CSV or parquet
 file needs a column prompt with texts or lists of messages; any other file holds one
 prompt per line. If the tokenizer has a chat template, a text becomes a user message,
 unless --raw is given. Answers go to stdout, or as JSONL {"prompt", "completion",
-"ended"} to --output.
+"ended"} to --output; an answer that --stop-strings ends keeps the string.
 
 From Python, a model is a name, (model, params, tokenizer), or what a recipe returned:
 
@@ -19,12 +19,13 @@ From Python, a model is a name, (model, params, tokenizer), or what a recipe ret
 import dataclasses
 import io
 import json
+import os
 import sys
-from typing import Annotated, Literal
+from typing import Literal
 
 import jax
 
-from rlhf_jax import ranges, sampling
+from rlhf_jax import huggingface, ranges, sampling
 from rlhf_jax.cli import command, library, options
 from rlhf_jax.data import conversations, stop_tokens, tokenization
 from rlhf_jax.evaluation import policy
@@ -35,12 +36,13 @@ from rlhf_jax.types import Prompts
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Which prompts to answer, and how to sample answers."""
+class Asked:
+    """Which prompts to answer, and how long answers are."""
 
     model: str = ""
     """A model directory, or a name on the hub."""
     prompts: tuple[str, ...] = ()
+    """Texts to answer."""
     file: ranges.Text | None = None
     """Prompts: a table with a column prompt, or text with one prompt per line."""
     output: ranges.Text | None = None
@@ -52,19 +54,36 @@ class Config:
     samples: ranges.Count = 1
     """Answers per prompt."""
     max_new_tokens: ranges.Count = 128
+    """Tokens of an answer, at most."""
     prompt_length: ranges.Count | None = None
     """Longer prompts keep only their end; by default all that the context allows."""
     temperature: ranges.NonNegative = 1.0
     """0 always picks the most likely token."""
-    top_k: ranges.Natural = 0
-    top_p: Annotated[float, ranges.Range(above=0, at_most=1)] = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(options.Sampling, Asked):
+    """Which prompts to answer, and how to sample answers."""
+
     seed: ranges.Natural = 0
+    """Other seeds draw other answers."""
     rows: ranges.Count = 32
     """Answers sampled at a time."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type."""
     devices: ranges.Count | None = None
-    layout: str = "data"
-    cache: str | None = None
+    """Devices that share the rows; by default all of them, or a CPU's cores."""
+    layout: ranges.Text = "data"
+    """data, fsdp, or fsdp:2,tensor:2; see `parallel.layout`."""
+    cache: ranges.Text | None = None
+    """Folder for compiled programs; by default ~/.cache/rlhf_jax."""
+
+    def conflicts(self):
+        """Flags that contradict each other, and why."""
+        yield from options.Sampling.conflicts(self)
+        if self.raw and self.system:
+            reason = "a system message needs the chat template; leave one of them out"
+            yield ("raw", "system"), reason
 
 
 CONFIG = Config()
@@ -117,6 +136,7 @@ def questions(config, stdin):
 
 def answers(config, prompts):
     """[{"prompt", "completion", "ended"}], `config.samples` for each prompt."""
+    _check_system(config)
     command.prepare_devices(config, command.cache_folder(config), (config.rows,))
     layout = parallel.layout(config.layout, config.devices)
     model, params, tokenizer = models.read_decoder(
@@ -140,31 +160,64 @@ def answers(config, prompts):
     ]
 
 
+def _check_system(config):
+    """Raises ValueError for a system message that no template has a place for."""
+    if not config.system:
+        return
+    where, named = config.model, isinstance(config.model, str | os.PathLike)
+    tokenizer = huggingface.load_tokenizer(where) if named else where[2]
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            f"--system {config.system!r}: {models.where('--model', where)} has no chat "
+            "template, so a system message has no place; write it into the prompts"
+        )
+
+
 def _prepare(config, prompts, model, tokenizer):
     """(`Prompts`, how answers to them are sampled)."""
     texts = [_text(config, prompt, tokenizer) for prompt in prompts]
-    room = model.config.max_length - config.max_new_tokens
-    length = config.prompt_length or room
-    if not 1 <= length <= room:
-        raise ValueError(
-            f"--max-new-tokens {config.max_new_tokens}, --prompt-length "
-            f"{config.prompt_length}: the model's context is "
-            f"{model.config.max_length}; lower them"
-        )
+    length = _length(config, model.config.max_length)
     rows = tokenization.prompts(tokenizer, texts, length=length)
+    _say_cut(tokenizer, texts, length)
     longest = int(rows.mask.sum(-1).max())
     width = min(1 << (longest - 1).bit_length(), length)  # few shapes, little padding
     stops = stop_tokens.stop_ids(tokenizer)
     draw = sampling.Config(
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
         eos_ids=stops,
         pad_id=tokenization.pad_id(tokenizer, stops),
         vocab_limit=min(len(tokenizer), model.config.vocab_size),
+        **options.draws(config, tokenizer),
     )
     return Prompts(*(x[:, -width:] for x in rows)), draw
+
+
+def _length(config, context):
+    """Tokens of a prompt, at most. Raises ValueError where answers leave no room."""
+    room, asked = context - config.max_new_tokens, config.prompt_length
+    length = room if asked is None else asked
+    if not 1 <= length <= room:
+        also = f" and --prompt-length {asked}" if asked is not None else ""
+        raise ValueError(
+            f"--max-new-tokens {config.max_new_tokens}{also}: the model's context is "
+            f"{context} tokens, for a prompt and its answer; ask for fewer"
+        )
+    return length
+
+
+def _say_cut(tokenizer, texts, length):
+    """Says on stderr how many prompts lose their beginning, if any do."""
+    special = sum(map(len, tokenization.frame(tokenizer)[:1]))
+    encoded = tokenization.encode(tokenizer, texts)
+    cut = sum(special + len(row) > length for row in encoded)
+    if cut:
+        terminal.console(stderr=True).print(
+            f"{cut} of {len(texts)} prompts have more than {length} tokens: only their "
+            "ends are read",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _text(config, prompt, tokenizer):
@@ -179,14 +232,22 @@ def _text(config, prompt, tokenizer):
 
 
 def show(rows):
-    """Prompts and answers on stdout."""
+    """Prompts and answers on stdout: to a file or a pipe as they are, unwrapped."""
     console = terminal.console()
-    for row in rows:
-        prompt = row["prompt"]
-        prompt = prompt if isinstance(prompt, str) else prompt[-1]["content"]
-        console.print(prompt, style="dim", highlight=False, markup=False)
-        cut = "" if row["ended"] else " …"
-        console.print(row["completion"] + cut + "\n", highlight=False, markup=False)
+    plain = {"highlight": False, "markup": False, "soft_wrap": True}
+    try:
+        for row in rows:
+            prompt = row["prompt"]
+            prompt = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+            answer = row["completion"] + ("" if row["ended"] else " …") + "\n"
+            if console.is_terminal:
+                console.print(prompt, style="dim", **plain)
+                console.print(answer, **plain)
+            else:  # a console would replace tabs and leave out control characters
+                print(prompt, answer, sep="\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone, as in `| head`
+        console.on_broken_pipe()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import gumbel, logprobs, ranges
+from rlhf_jax import filters, gumbel, logprobs, ranges, stopping
 from rlhf_jax.types import Rollout
 
 
@@ -26,9 +26,18 @@ class Config:
     min_new_tokens: int = 0  # no end token before this many others
     uniform_from: ranges.Natural = 0  # rows end at lengths uniform from here; 0: at max
     temperature: ranges.NonNegative = 1.0  # 0: greedy
-    top_k: ranges.Natural = 0  # 0: off
-    top_p: Annotated[float, ranges.Range(above=0, at_most=1)] = 1.0  # 1: off
+    top_k: ranges.Natural = 0
+    """Draw from so many of the likeliest tokens; 0: from all."""
+    top_p: Annotated[float, ranges.Range(above=0, at_most=1)] = 1.0
+    """Draw from the fewest tokens that together have this probability; 1: from all."""
+    min_p: ranges.Share = 0.0
+    """Draw from tokens with at least this share of the largest probability; 0: from
+    all."""
+    repetition_penalty: ranges.Positive = 1.0
+    """Above 1, tokens of the prompt and of the response so far become less likely:
+    positive logits are divided by it, negative ones multiplied."""
     eos_ids: tuple[int, ...] = ()
+    stops: stopping.Matcher | None = None  # of strings that end a row too
     pad_id: int = 0
     vocab_limit: int | None = None  # ids from here on are never sampled
     # "inverse": one uniform draw per row, faster on CPU.
@@ -57,6 +66,8 @@ class _State(NamedTuple):
     sampler_logps: jax.Array  # [B, T] float32
     ended: jax.Array  # [B] bool
     lengths: Any = ()  # [B] int32, where rows are cut; (): at T tokens
+    seen: Any = ()  # [B, V] bool, what a repetition penalty counts; (): nothing
+    matched: Any = ()  # [B] int32, the state of `config.stops`; (): there are none
 
     @property
     def running(self):
@@ -74,14 +85,15 @@ def row_keys(key, row_ids):
 def generate(model, params, prompts, keys, *, config, copies=1):
     """Continues left-padded prompts until each row samples an end token, or T tokens.
 
-    With `uniform_from` = u each row is also cut at a length uniform in u..T, drawn from
-    its key; without `eos_ids` only that stops it (as in StackLLaMA).
+    A row also ends with the token that completes a stop string, which stays in it. With
+    `uniform_from` = u each row is also cut at a length uniform in u..T, drawn from its
+    key; without `eos_ids` only that stops it (as in StackLLaMA).
 
     `logps` are log softmax(logits / temperature) over the whole vocabulary, as in a
     full forward pass (at temperature 1 if greedy). `sampler_logps` are those of the
-    distribution sampled from, after top-k, top-p, `vocab_limit` and `min_new_tokens` (0
-    if greedy). After its end a row holds `pad_id`, mask 0 and zeros. A token depends on
-    the row's key, the time step and the row's logits only.
+    distribution sampled from, after everything in `filtered` (0 if greedy). After its
+    end a row holds `pad_id`, mask 0 and zeros. A token depends on the row's key, the
+    time step and the row's tokens only.
 
     Args: model and params: a generator; prompts: `Prompts` [B, P], with a valid token
     in every row; keys [B·copies]; config: a static `Config`; copies: responses per
@@ -106,7 +118,7 @@ def generate(model, params, prompts, keys, *, config, copies=1):
         )
         return _draw(state._replace(logits=logits, memory=memory), keys, config)
 
-    state = _empty(logits, memory, config)._replace(lengths=lengths)
+    state = _empty(prompts, logits, memory, config)._replace(lengths=lengths)
     state = _draw(state, keys, config)
     state = jax.lax.while_loop(lambda s: _unfinished(s, config), advance, state)
     mask = prompts.mask.astype(jnp.int32)
@@ -134,14 +146,19 @@ def _read(model, params, prompts, config, copies):
     return prompts, logits, memory
 
 
-def filtered(logits, *, config, time=None):
+def filtered(logits, *, config, time=None, seen=None):
     """Logits / temperature, with −inf for tokens not to be sampled. [B, V] → [B, V].
 
-    Excluded, in this order: ids from `vocab_limit` on; end tokens while `time` <
-    `min_new_tokens`; all but the `top_k` largest; all but the smallest set with
-    probability ≥ `top_p` (Holtzman et al. 2019, arXiv:1904.09751). Ties are kept.
+    In this order, as in `transformers`: the penalty on `seen` tokens [B, V], then the
+    temperature; excluded are ids from `vocab_limit` on; end tokens while `time` <
+    `min_new_tokens`; then what `top_k`, `top_p` and `min_p` leave out, each of what the
+    one before left. Ties are kept.
     """
-    scaled = logits.astype(jnp.float32) / (config.temperature or 1.0)
+    logits = logits.astype(jnp.float32)
+    if config.repetition_penalty != 1.0 and seen is not None:
+        penalty = config.repetition_penalty
+        logits = filters.repetition_penalty(logits, seen, penalty=penalty)
+    scaled = logits / (config.temperature or 1.0)
     ids = jnp.arange(scaled.shape[-1])
     if config.vocab_limit is not None:
         scaled = jnp.where((ids < config.vocab_limit)[None], scaled, -jnp.inf)
@@ -151,36 +168,12 @@ def filtered(logits, *, config, time=None):
         )
         scaled = jnp.where(early[None], -jnp.inf, scaled)
     if 0 < config.top_k < scaled.shape[-1]:
-        least = jax.lax.top_k(scaled, config.top_k)[0][:, -1:]
-        scaled = jnp.where(scaled >= least, scaled, -jnp.inf)
+        scaled = jnp.where(filters.top_k(scaled, config.top_k), scaled, -jnp.inf)
     if config.top_p < 1.0:
-        scaled = jnp.where(nucleus(scaled, config.top_p), scaled, -jnp.inf)
+        scaled = jnp.where(filters.nucleus(scaled, config.top_p), scaled, -jnp.inf)
+    if config.min_p > 0.0:
+        scaled = jnp.where(filters.min_p(scaled, config.min_p), scaled, -jnp.inf)
     return scaled
-
-
-def nucleus(scaled, top_p, *, least=None):
-    """The smallest set of the likeliest tokens with probability top_p or more.
-
-    It holds at least `least` tokens. The threshold is found by bisection on the bits of
-    a float, which sort like the number: exact, and 12 times as fast as sorting on CPU.
-    [B, V] → [B, V] bool.
-    """
-    probabilities = jax.nn.softmax(scaled, axis=-1)
-
-    def kept(bits):
-        least = jax.lax.bitcast_convert_type(bits, jnp.float32)
-        return probabilities >= least[:, None]
-
-    def raise_bit(i, bits):
-        higher = bits | (1 << (30 - i))
-        mass = jnp.where(kept(higher), probabilities, 0.0).sum(-1)
-        enough = mass >= top_p
-        if least is not None:
-            enough &= kept(higher).sum(-1) >= least
-        return jnp.where(enough, higher, bits)
-
-    lowest = jnp.zeros(scaled.shape[0], jnp.int32)
-    return kept(jax.lax.fori_loop(0, 31, raise_bit, lowest))
 
 
 def _draw(state, keys, config):
@@ -188,7 +181,8 @@ def _draw(state, keys, config):
 
     keys [T, B].
     """
-    allowed = filtered(state.logits, config=config, time=state.time)
+    seen = None if isinstance(state.seen, tuple) else state.seen
+    allowed = filtered(state.logits, config=config, time=state.time, seen=seen)
     if config.temperature == 0:
         token = _argmax(allowed)
         drawn_logps = jnp.zeros(token.shape, jnp.float32)
@@ -204,14 +198,29 @@ def _draw(state, keys, config):
         value = jnp.where(running, value, otherwise).astype(history.dtype)
         return jax.lax.dynamic_update_index_in_dim(history, value, state.time, axis=1)
 
+    stopped, fields = _remember(state, token, config)
     return state._replace(
         time=state.time + 1,
         tokens=record(state.tokens, token, config.pad_id),
         mask=record(state.mask, running.astype(jnp.int32)),
         logps=record(state.logps, logps),
         sampler_logps=record(state.sampler_logps, drawn_logps),
-        ended=state.ended | (running & jnp.isin(token, jnp.array(config.eos_ids, int))),
+        ended=state.ended | (running & stopped),
+        **fields,
     )
+
+
+def _remember(state, token, config):
+    """(does `token` [B] end its row? [B], the fields of the state that remember it)."""
+    stopped, fields = jnp.isin(token, jnp.array(config.eos_ids, int)), {}
+    if config.stops is not None:
+        matched = stopping.advance(config.stops, state.matched, token)
+        stopped |= stopping.complete(config.stops, matched)
+        fields["matched"] = matched
+    if not isinstance(state.seen, tuple):
+        ids = jnp.arange(state.seen.shape[-1])
+        fields["seen"] = state.seen | (ids[None] == token[:, None])
+    return stopped, fields
 
 
 _fold_rows = jax.vmap(jax.random.fold_in, (0, None))
@@ -256,8 +265,9 @@ def _inverse(keys, logits):
 _SAMPLERS = {"gumbel": _gumbel, "inverse": _inverse}
 
 
-def _empty(logits, memory, config):
+def _empty(prompts, logits, memory, config):
     shape = (logits.shape[0], config.max_new_tokens)
+    penalized = config.repetition_penalty != 1.0
     return _State(
         time=jnp.zeros((), jnp.int32),
         logits=logits,
@@ -267,7 +277,16 @@ def _empty(logits, memory, config):
         logps=jnp.zeros(shape, jnp.float32),
         sampler_logps=jnp.zeros(shape, jnp.float32),
         ended=jnp.zeros(shape[:1], bool),
+        seen=_seen(prompts, logits.shape) if penalized else (),
+        matched=() if config.stops is None else jnp.zeros(shape[:1], jnp.int32),
     )
+
+
+def _seen(prompts, shape):
+    """The tokens of each prompt: [B, V] bool of the given shape."""
+    ids = jnp.where(prompts.mask != 0, prompts.tokens, shape[-1])
+    rows = jnp.arange(shape[0])[:, None]
+    return jnp.zeros(shape, bool).at[rows, ids].set(True, mode="drop")
 
 
 def _unfinished(state, config):

@@ -24,10 +24,10 @@ class Rollout(NamedTuple):
 
     tokens: jax.Array  # [B, S] int32: prompt, then response, then padding
     mask: jax.Array  # [B, S] int32
-    response_mask: jax.Array  # [B, T] int32, up to and including EOS
+    response_mask: jax.Array  # [B, T] int32, up to and including its end
     logps: jax.Array  # [B, T] float32, nats, at the sampling temperature alone
-    sampler_logps: jax.Array  # [B, T] float32, nats, after top-k and top-p
-    ended: jax.Array  # [B] bool, an end token was sampled
+    sampler_logps: jax.Array  # [B, T] float32, nats, of what was sampled from
+    ended: jax.Array  # [B] bool, it has an end token or a stop string
 
 
 class Tokens(NamedTuple):

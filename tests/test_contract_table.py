@@ -40,6 +40,8 @@ PARETO, RECOVERY = "test_pareto::", "test_recovery::"
 FRONTS, UNITS = "test_fronts::", "test_units::"
 SCALES = "test_readings_scale_with_reward_and_do_not_care_for_the_unit_of_drift"
 CHOICE = "test_multiple_choice::"
+FILTER = "test_a_filter_keeps_the_likeliest_and_does_not_care_for_order_or_scale"
+STOPPED = "test_a_row_is_complete_from_the_token_on_with_which_its_text_holds_one"
 NOT_TOLD = "test_a_label_that_was_not_told_has_no_probability"
 MERGEKIT = "test_merges_are_those_of_mergekit"
 
@@ -758,6 +760,69 @@ TABLE = {
         "test_the_gradient_holds_no_tree_for_each_block",
         "n/a: the loss that it is given reads the masks",
         NUMERIC,
+    ),
+    "filters.repetition_penalty": Row(
+        "test_a_penalty_by_hand",
+        "test_a_penalty_is_the_formula_in_float64",
+        "test_a_penalty_lowers_what_was_seen_and_a_reward_raises_it",
+        "test_stopping::test_padding_is_nothing_that_a_penalty_counts",
+        DATA,
+    ),
+    "filters.top_k": Row(
+        "test_top_k_by_hand_keeps_what_is_tied_with_the_last",
+        "test_top_k_keeps_the_largest",
+        FILTER,
+        NO_MASK,
+        DATA,
+    ),
+    "filters.nucleus": Row(
+        "test_a_nucleus_by_hand",
+        "test_a_nucleus_is_the_smallest_set_that_reaches_it",
+        FILTER,
+        NO_MASK,
+        DATA,
+    ),
+    "filters.min_p": Row(
+        "test_min_p_by_hand",
+        "test_min_p_compares_probabilities_in_float64",
+        FILTER,
+        NO_MASK,
+        DATA,
+    ),
+    "stopping.matcher": Row(
+        "test_a_stop_string_by_hand",
+        STOPPED,
+        "test_a_state_is_that_of_the_text_however_it_is_cut_into_tokens",
+        READS_STRINGS,
+        NO_GRADIENT,
+    ),
+    "stopping.advance": Row(
+        "test_a_stop_string_by_hand",
+        STOPPED,
+        "test_a_state_is_that_of_the_text_however_it_is_cut_into_tokens",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "stopping.complete": Row(
+        "test_a_stop_string_by_hand",
+        STOPPED,
+        "test_a_state_is_that_of_the_text_however_it_is_cut_into_tokens",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "importance_sampling.truncated": Row(
+        "test_weights_by_hand_are_ratios_up_to_the_cap",
+        "test_weights_are_the_formula_in_float64",
+        "test_what_the_policy_itself_drew_weighs_one",
+        JUNK,
+        "test_weights_are_data_without_a_gradient",
+    ),
+    "importance_sampling.summary": Row(
+        "test_a_summary_is_of_valid_tokens",
+        "n/a: a mean and two extremes, by hand",
+        "test_a_summary_is_of_valid_tokens",
+        "test_a_summary_is_of_valid_tokens",
+        DATA,
     ),
     "ratios.init": Row(
         "test_training_starts_at_plain_averaging",

@@ -13,10 +13,10 @@ FLOORS = (
     ("types", "ranges", "masking", "logprobs", "trees", "gumbel", "sharding"),
     (
         *("kl", "rewards", "advantages", "losses", "regularizers", "labeling"),
-        "ensembles",
+        *("ensembles", "importance_sampling"),
         *("ema", "elastic_reset", "averaging", "sparsify", "merging"),
         *("heterogeneous", "ratios"),
-        *("models", "sampling", "optim", "training"),
+        *("filters", "stopping", "models", "sampling", "optim", "training"),
     ),
     ("algorithms", "runtime"),
     (

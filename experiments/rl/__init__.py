@@ -59,7 +59,7 @@ AXES = (axes.TEXT_NLL, axes.KL_INITIAL)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Base):
+class Config(options.Sampling, options.Base):
     """Everything a run depends on."""
 
     policy: str = ""
@@ -155,6 +155,10 @@ class Config(options.Base):
     def conflicts(self):
         """Flags that contradict each other, and why."""
         yield from _reward_conflicts(self)
+        yield from options.Sampling.conflicts(self)
+        if self.learns_pairs and self.rl.importance_sampling_correction:
+            reason = "DPO has no ratio to the sampler's probabilities; leave it out"
+            yield ("algorithm", "rl.importance_sampling_correction"), reason
         if self.algorithm in GROUPED and self.rl.candidates < 2:
             reason = "it compares the candidates of a prompt: ask for 2 or more"
             yield ("algorithm", "rl.candidates"), reason

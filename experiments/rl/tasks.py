@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+from rlhf_jax.cli import options
 from rlhf_jax.tasks import models, prompt_rewards, prompts, rows
 
 
@@ -27,6 +28,7 @@ def make(config, setting):
         cue=config.data.cue,
         texts=texts,
         temperature=config.temperature,
+        **options.draws(config, tokenizer),
     )
     how = {"label": config.label, "dtype": config.dtype, "folder": setting.folder}
     how |= {"task": task, "layout": layout, "timeout": config.reward_timeout}

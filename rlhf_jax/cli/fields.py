@@ -53,6 +53,6 @@ def _defaults(source):
 def _help(source):
     """{field: its help text}."""
     return {
-        param.arg_name: param.description
+        param.arg_name: " ".join((param.description or "").split())
         for param in docstring_parser.parse_from_object(source).params
     }

@@ -10,16 +10,17 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rlhf_jax import optim, ranges
+from rlhf_jax import optim, ranges, sampling
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.cli import fields
+from rlhf_jax.data import stop_tokens
 from rlhf_jax.models import lora
 
 _RL = {
     policy_gradient.Config: (
         "epochs", "minibatches", "minibatch_of", "transitions", "micro_batches",
         "packed", "value", "value_bias", "whiten_advantages", "missing_eos",
-        "mask_top_p", "mask_least",
+        "mask_top_p", "mask_least", "importance_sampling_correction",
     ),
     policy_gradient.Hyper: (
         "learning_rate", "kl_coef", "kl_target", "kl_horizon", "value_coef",
@@ -28,6 +29,7 @@ _RL = {
     ),
     optim.Config: ("schedule", "max_grad_norm", "weight_decay", ("adam_eps", "eps")),
 }  # fmt: skip
+_SAMPLING = {sampling.Config: ("top_k", "top_p", "min_p", "repetition_penalty")}
 _FIT = {optim.Config: ("schedule", "warmup", "max_grad_norm", "weight_decay")}
 Lora = lora.Config  # --lora.*
 
@@ -202,6 +204,20 @@ class RL(fields.group(_RL)):
 
 
 @dataclasses.dataclass(frozen=True)
+class Sampling(fields.group(_SAMPLING)):
+    """Which tokens may be drawn besides the temperature, and which texts end a row."""
+
+    stop_strings: tuple[ranges.Text, ...] = ()
+    """Texts that end a response and stay in it; $'\\n' is a line break in a shell."""
+
+    def conflicts(self):
+        """Flags that mean something else than they seem to, and why."""
+        if any("\\n" in text for text in self.stop_strings):
+            reason = "a backslash and an n are no line break; write $'\\n' in a shell"
+            yield ("stop_strings",), reason
+
+
+@dataclasses.dataclass(frozen=True)
 class Distributed:
     """The processes of one run, one per host; unnecessary on SLURM and TPU pods."""
 
@@ -276,6 +292,12 @@ def evaluated_alike(config):
         if (data.eval_split or "train") == data.split:
             reason = "held-out rows would be training rows; give other ones"
             yield ("data.eval_dataset", "dataset"), reason
+
+
+def draws(flags, tokenizer):
+    """{field: value} of `sampling.Config` that flags of `Sampling` ask for."""
+    stops = stop_tokens.matcher(tokenizer, flags.stop_strings)
+    return {**fields.of(flags, sampling.Config), "stops": stops}
 
 
 def algorithm(rl, **changes):

@@ -1,4 +1,4 @@
-"""The tokens that end an answer, in training texts and in generation.
+"""The tokens and strings that end an answer, in training texts and in generation.
 
 A chat template ends turns with a token such as <|im_end|> or <|eot_id|>, which need not
 be the tokenizer's EOS. Training texts end with the template's; both stop generation.
@@ -7,7 +7,8 @@ be the tokenizer's EOS. Training texts end with the template's; both stop genera
 import json
 import pathlib
 
-from rlhf_jax.data import tokenization
+from rlhf_jax import stopping
+from rlhf_jax.data import token_bytes, tokenization
 
 _PROBE = "answer"
 
@@ -29,6 +30,17 @@ def stop_ids(tokenizer):
     if not ids:
         tokenization.eos_id(tokenizer)  # raises
     return tuple(sorted(ids))
+
+
+def matcher(tokenizer, strings):
+    """Finds stop strings in what is generated: `sampling.Config.stops`, None for none.
+
+    They are looked for in the response alone, special tokens included, by bytes.
+    """
+    if not strings:
+        return None
+    encoded = [string.encode() for string in strings]
+    return stopping.matcher(encoded, token_bytes.of(tokenizer))
 
 
 def end_of_turn(tokenizer):

@@ -10,7 +10,7 @@ Python, `rollout` and `learn` are the two halves around it: the same functions.
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import elastic_reset, kl, masking, trees
+from rlhf_jax import elastic_reset, importance_sampling, kl, masking, trees
 from rlhf_jax.algorithms.policy_gradient import token_mask
 from rlhf_jax.algorithms.policy_gradient.collect import (
     experience,
@@ -211,7 +211,16 @@ def _describe(sample, coef):
         "objective/advantage_std": jnp.sqrt(masking.var(target.advantages, valid)),
         "response/length": masking.mean(valid.sum(-1).astype(jnp.float32), rows),
         "response/ended": masking.mean(data.ended.astype(jnp.float32), rows),
+        **_describe_weights(data),
     }
+
+
+def _describe_weights(data):
+    """Importance weights under TRL's names, where there are any."""
+    if isinstance(data.weights, tuple):
+        return {}
+    found = importance_sampling.summary(data.weights, data.response_mask)
+    return {f"sampling/importance_sampling_ratio/{k}": x for k, x in found.items()}
 
 
 def _describe_updates(steps, state, *, early_stop):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from rlhf_jax import (
     advantages,
+    importance_sampling,
     masking,
     rewards,
     sampling,
@@ -87,6 +88,7 @@ def experience(state, rollout, scores, hyper, *, networks, config, axis_name=Non
         values=masking.zero(values, valid),
         scores=_missing_eos(scores, rollout.ended, hyper, config),
         ended=rollout.ended,
+        weights=_weights(logps, rollout, config),
         **masks,
     )
     if axis_name is None:
@@ -112,6 +114,15 @@ def _policy_logps(state, rollout, model, config):
     if config.recompute_logps:
         return _in_parts(full_pass, rollout, config), {}
     return rollout.logps, {}  # from the logits that sampled (N+ 19)
+
+
+def _weights(logps, rollout, config):
+    """Corrections for what sampled the tokens, () where none are asked for."""
+    cap = config.importance_sampling_correction
+    if not cap:
+        return ()
+    given = logps, rollout.sampler_logps, rollout.response_mask
+    return importance_sampling.truncated(*given, cap=cap)
 
 
 def _masked(model, params, masking_params, data, config):

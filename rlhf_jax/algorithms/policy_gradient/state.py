@@ -56,6 +56,11 @@ class Config:
     """Whether the entropy enters the loss."""
     recompute_logps: bool = False
     """Old log-probs come from a full pass, not from sampling (N+ 19: no)."""
+    importance_sampling_correction: Annotated[
+        float, ranges.Range(at_least=0, infinite=True)
+    ] = 0.0
+    """Weigh each token by the ratio of the policy's to the sampler's probability, where
+    top-k, top-p, min-p or a penalty make the two differ: capped at this; 0: do not."""
     tick: Literal["iteration", "epoch", "update"] = "iteration"
     """The EMA's clock."""
     early_stop: bool = False
@@ -97,6 +102,10 @@ class Config:
         if self.pairs and self.early_stop:
             reason = "it learns from a rollout without a ratio that could go too far"
             yield ("algorithm", "early_stop"), reason
+        corrected = self.importance_sampling_correction
+        if corrected and (self.pairs or self.algorithm == "rsf"):
+            reason = "it learns from samples as they are, without a ratio to correct"
+            yield ("algorithm", "importance_sampling_correction"), reason
         if self.transitions and self.minibatch_of == "rows":
             reason = "only where tokens are dealt out can some be left out"
             yield ("transitions", "minibatch_of"), reason
@@ -254,6 +263,7 @@ class Experience(NamedTuple):
     ended: jax.Array  # [N] bool
     allowed: Any = ()  # [N, T, ⌈V/8⌉] uint8, bits of what could be drawn; (): anything
     free_logps: Any = ()  # [N, T] float32, `logps` without the mask
+    weights: Any = ()  # [N, T] float32, of importance sampling; (): all are 1
 
     @property
     def unmasked(self):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from rlhf_jax import sampling, trees
+from rlhf_jax import filters, sampling, trees
 
 
 class Pair(NamedTuple):
@@ -72,7 +72,7 @@ def allowed(logits, *, config):
         vocab_limit=sampler.vocab_limit,
     )
     scaled = sampling.filtered(jnp.where(is_end[None], -jnp.inf, flat), config=plain)
-    kept = sampling.nucleus(scaled, config.mask_top_p, least=config.mask_least)
+    kept = filters.nucleus(scaled, config.mask_top_p, least=config.mask_least)
     return (kept | is_end[None]).reshape(logits.shape)
 
 

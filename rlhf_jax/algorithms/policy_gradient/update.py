@@ -291,6 +291,10 @@ def share(sample, order, *, config, axis_name):
         # Not in the loss, which sees one micro-batch of one device only.
         advantages = masking.whiten(part.targets.advantages, valid)
         part = part._replace(targets=part.targets._replace(advantages=advantages))
+    if config.importance_sampling_correction:
+        # w · min(r A, clip(r) A) = min(r wA, clip(r) wA) for weights of at least 0.
+        advantages = part.targets.advantages * part.data.weights
+        part = part._replace(targets=part.targets._replace(advantages=advantages))
     if axis_name is not None:
         size = order.shape[0] // jax.lax.axis_size(axis_name)
         start = jax.lax.axis_index(axis_name) * size

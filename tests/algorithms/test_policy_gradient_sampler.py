@@ -1,0 +1,85 @@
+"""RL on what a filtered sampler drew: ratios of the policy's, weights if asked for."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from rlhf_jax.algorithms import policy_gradient
+from rlhf_jax.algorithms.policy_gradient import update
+
+FILTERS = {"top_k": 6, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.4}
+PLAIN = tiny.config("grpo", tuple(FILTERS.items()))
+CORRECTED = dataclasses.replace(PLAIN, importance_sampling_correction=0.9)
+RATIO = "sampling/importance_sampling_ratio"
+
+
+def drawn(config):
+    """(state, Rollout, Experience) of one iteration."""
+    state = tiny.start(config)
+    rollout = tiny.rollout(config)(state, tiny.batch())
+    scores = tiny.score(tiny.FROZEN, rollout.tokens, rollout.mask)
+    return state, rollout, tiny.experience(config)(state, rollout, scores, tiny.HYPER)
+
+
+def test_ratios_are_between_policies_and_the_first_is_one():
+    """Whatever the sampler left out: its log-probs are no part of them."""
+    _, rollout, data = drawn(PLAIN)
+    valid = np.asarray(rollout.response_mask, bool)
+    table = np.asarray(tiny.policy_params()["table"], np.float64)
+    full = table - np.log(np.exp(table).sum(-1, keepdims=True))
+    tokens = np.asarray(rollout.tokens)
+    before, after = tokens[:, tiny.PROMPT - 1 : -1], tokens[:, tiny.PROMPT :]
+    np.testing.assert_allclose(
+        np.asarray(data.logps)[valid], full[before, after][valid], atol=1e-5
+    )
+    assert (rollout.sampler_logps != rollout.logps)[valid].mean() > 0.9
+    assert data.weights == ()
+
+
+def test_weights_are_ratios_to_what_was_sampled_from_up_to_the_cap():
+    _, rollout, data = drawn(CORRECTED)
+    valid = np.asarray(rollout.response_mask)
+    ratio = np.exp(np.float64(rollout.logps) - np.float64(rollout.sampler_logps))
+    expected = np.minimum(ratio, 0.9) * valid
+    np.testing.assert_allclose(data.weights, expected, rtol=1e-5, atol=1e-7)
+    assert (ratio[valid != 0] < 0.9).any() and (ratio[valid != 0] > 0.9).any()
+
+
+@pytest.mark.parametrize("whitened", ["none", "minibatch"])
+def test_an_update_takes_weighted_advantages_after_whitening(whitened):
+    config = dataclasses.replace(CORRECTED, whiten_advantages=whitened)
+    state, _, data = drawn(CORRECTED)
+    targets = policy_gradient.targets(data, 0.1, tiny.HYPER, config=config)
+    sample = update.Sample(data, targets)
+    order = jnp.array([1, 0, 5, 4])
+    part, _ = update.share(sample, order, config=config, axis_name=None)
+    plain = dataclasses.replace(config, importance_sampling_correction=0.0)
+    without, _ = update.share(sample, order, config=plain, axis_name=None)
+    weights = np.asarray(data.weights)[order]
+    np.testing.assert_allclose(
+        part.targets.advantages, without.targets.advantages * weights, rtol=1e-6
+    )
+    assert len(np.unique(weights[np.asarray(part.data.response_mask) != 0])) > 3
+
+
+def test_a_correction_says_its_weights_and_leaves_the_first_ratio_one():
+    _, _, data = drawn(CORRECTED)
+    weights = np.asarray(data.weights)[np.asarray(data.response_mask) != 0]
+    _, (metrics,) = tiny.run(CORRECTED, 1)
+    for name in ("mean", "min", "max"):
+        expected = getattr(np, name)(weights)
+        np.testing.assert_allclose(metrics[f"{RATIO}/{name}"], expected, rtol=1e-5)
+    assert metrics["val/ratio_first_error"] <= 1e-5
+    given = tiny.start(PLAIN), tiny.FROZEN, tiny.batch(), tiny.traced()
+    _, _, without = jax.eval_shape(tiny.iteration(PLAIN), *given)
+    assert not [name for name in without if name.startswith("sampling/")]
+
+
+@pytest.mark.parametrize("algorithm", ["rsf", "online_dpo"])
+def test_what_has_no_ratio_has_none_to_correct(algorithm):
+    with pytest.raises(ValueError, match="importance_sampling_correction=2.0: it lear"):
+        tiny.config(algorithm, importance_sampling_correction=2.0)
