@@ -11,6 +11,7 @@ import numpy as np
 
 from rlhf_jax import huggingface
 from rlhf_jax.data import stop_tokens
+from rlhf_jax.huggingface import tokenizer_files
 from rlhf_jax.models import decoder, heads
 from rlhf_jax.runtime import files
 from rlhf_jax.studies.trainable import Trainable
@@ -25,7 +26,9 @@ def read(flag, source):
     `huggingface.load` or a recipe returned.
     """
     if isinstance(source, str | os.PathLike):
-        return huggingface.load(source, dtype="float32")
+        model, params, tokenizer = huggingface.load(source, dtype="float32")
+        tokenizer_files.check_template(where(flag, source), tokenizer)
+        return model, params, tokenizer
     known = isinstance(source, tuple) and len(source) >= 3
     if not known or not isinstance(source[0], decoder.Decoder | heads.Classifier):
         raise ValueError(
@@ -33,6 +36,7 @@ def read(flag, source):
             "(model, params, tokenizer), or what a recipe returned"
         )
     model, params, tokenizer = source[:3]
+    tokenizer_files.check_template(flag, tokenizer)
     return with_dtype(model, "float32"), _float32(params), tokenizer
 
 
