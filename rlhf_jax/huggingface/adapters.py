@@ -196,7 +196,7 @@ def _describe(model, modules, whole, config, family, base):
     task = "CAUSAL_LM" if isinstance(model, decoder.Decoder) else None
     return {
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS" if saved == ["score"] else task,
+        "task_type": "SEQ_CLS" if "score" in saved else task,
         "base_model_name_or_path": base,
         "r": common,
         "lora_alpha": _alpha(config, common),

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from rlhf_jax.huggingface import (
     names,
     read_config,
+    score_bias,
     tokenizer_files,
     weight_files,
     weights,
@@ -102,10 +103,14 @@ def save(path, model, params, tokenizer, *, max_shard_bytes=SHARD):
     """Writes a decoder or a classifier as a directory that `transformers` opens.
 
     Parameters keep their dtype; above `max_shard_bytes` they are split into several
-    files. `transformers` has no bias in a decoder's head; a non-zero one is written as
-    "score.bias". The directory is written atomically. It replaces an older model;
+    files. `transformers` has no bias in a decoder's head: a non-zero one moves into the
+    final norm (`score_bias`), or where that has none is written as "score.bias", which
+    only we read: config.json says under "score_offset" what `transformers` leaves out
+    of all scores. The directory is written atomically. It replaces an older model;
     anything else in its place raises ValueError.
     """
+    if isinstance(model, heads.Classifier):
+        params = score_bias.folded(model, params)
     with fresh(path, model, params, tokenizer) as (folder, kind):
         weights.write(folder, params, kind, model.config.heads, max_shard_bytes)
 
@@ -141,6 +146,7 @@ def _describe(model, params, tokenizer):
         labels = range(model.labels)
         described["id2label"] = {str(label): f"LABEL_{label}" for label in labels}
         described["label2id"] = {f"LABEL_{label}": label for label in labels}
+        described |= _offset(model, params)
     name = names.CLASSES[described["model_type"]] + task
     described["architectures"] = [names.OTHER_CLASSES.get(name, name)]
     described["dtype"] = jax.tree.leaves(params)[0].dtype.name
@@ -152,6 +158,14 @@ def _describe(model, params, tokenizer):
         known = token_id is not None and token_id < model.config.vocab_size
         described[f"{token}_token_id"] = token_id if known else None
     return described
+
+
+def _offset(model, params):
+    """What config.json says of a bias that `transformers` leaves out of scores."""
+    if isinstance(model.config, model_config.Encoder):
+        return {}
+    bias = [float(x) for x in params["head"]["bias"]]
+    return {"score_offset": bias} if any(bias) else {}
 
 
 def replaceable(path):
