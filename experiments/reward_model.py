@@ -34,6 +34,7 @@ from rlhf_jax.algorithms import reward_model
 from rlhf_jax.cli import experiment, options, recipe
 from rlhf_jax.data import preferences
 from rlhf_jax.evaluation import preference_sets
+from rlhf_jax.huggingface import score_bias
 from rlhf_jax.models import lora
 from rlhf_jax.reporting import preference_sets as reports
 from rlhf_jax.runtime import files
@@ -55,7 +56,8 @@ class Config(options.Supervised):
     ended: bool = True
     """Answers are read with their end token; off for policies that never end theirs."""
     center: bool = True
-    """Shift scores so that those of training answers have mean 0."""
+    """Shift scores so that those of training answers have mean 0; of Llama and others
+    with RMSNorm they stay, for transformers has no place for a shift."""
     chat: bool = False
     """Prompts that are texts are a user's turn in the model's chat template."""
     test: tuple[str, ...] = ()
@@ -86,10 +88,12 @@ def make_study(config, setting):
         sets = read_sets(config, given, model, tokenizer, held, how)
         beside = functools.partial(tested, layout, score, sets)
         work = work._replace(beside=beside)
-    if config.center:
-        work = work._replace(
-            finished=functools.partial(centered, score, pairs=train.pairs)
-        )
+    if config.center and score_bias.expressible(model):
+        shift = functools.partial(centered, score, model, pairs=train.pairs)
+        work = work._replace(finished=shift)
+    elif config.center:
+        line = "scores are not centred: the family has no place for their bias"
+        work = work._replace(about=(*work.about, line))
 
     def evaluate(params, run):
         return judge(score, params, held.pairs), []
@@ -161,11 +165,11 @@ def tested(layout, score, sets, params, done):
     return reports.section(found), {"tests": found}
 
 
-def centered(score, params, *, pairs, count=512):
-    """Parameters whose scores of `count` training pairs have mean 0: the head's bias.
+def centered(score, model, params, *, pairs, count=512):
+    """Parameters whose scores of `count` training pairs have mean 0.
 
     "The N+ Implementation Details of RLHF with PPO", RM 9: Bradley–Terry leaves the
-    level open.
+    level open. The bias is where `transformers` reads one.
     """
     sides = (
         (pairs.chosen, pairs.chosen_mask),
@@ -174,7 +178,7 @@ def centered(score, params, *, pairs, count=512):
     scores = [score(params, tuple(x[:count] for x in side)) for side in sides]
     head = params["head"]
     head = {**head, "bias": head["bias"] - np.mean(scores).astype(np.float32)}
-    return {**params, "head": head}
+    return score_bias.folded(model, {**params, "head": head})
 
 
 RECIPE = recipe.supervised_experiment(

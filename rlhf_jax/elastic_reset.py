@@ -143,7 +143,9 @@ def wrap(optimizer, *, decay, every, mask=None):
     """Wraps an optax optimiser so that any training loop does Elastic Reset.
 
     It must be the outermost transformation: nothing may scale, clip or skip its
-    updates. It ticks after every optimiser step. At a reset the update is θ̄ − θ, so
+    updates. `optax.MultiSteps(wrap(...), k)` accumulates gradients exactly, a tick per
+    update. `wrap(optax.MultiSteps(...))` would tick at each of its k calls and is
+    refused. It ticks after every optimiser step. At a reset the update is θ̄ − θ, so
     the parameters reach θ̄ up to one float32 rounding, and the EMA restarts at exactly
     θ₀. Parameters must be float32.
 
@@ -151,7 +153,8 @@ def wrap(optimizer, *, decay, every, mask=None):
     should not be): a pytree of bools, a prefix of the parameters, or a function from
     parameters to either. The others are not averaged and cost no memory.
     Returns an optax.GradientTransformationExtraArgs; its update needs `params`. Raises
-    ValueError for a decay outside [0, 1] and an interval that is no whole number ≥ 0.
+    ValueError for a decay outside [0, 1] and an interval that is no whole number ≥ 0,
+    and at init for an optimiser that accumulates.
     """
     ranges.check_value("decay", decay, ranges.Share)
     ranges.check_value("every", every, ranges.Natural)
@@ -164,7 +167,9 @@ def wrap(optimizer, *, decay, every, mask=None):
 
     def start(params):
         _, chosen = select(params)
-        return WrapState(optimizer.init(params), init(chosen))
+        inner = optimizer.init(params)
+        _check_every_call_updates(inner)
+        return WrapState(inner, init(chosen))
 
     def step(updates, state, params=None, **extra):
         if params is None:
@@ -179,3 +184,14 @@ def wrap(optimizer, *, decay, every, mask=None):
         return updates, WrapState(inner, elastic)
 
     return optax.GradientTransformationExtraArgs(start, step)
+
+
+def _check_every_call_updates(inner):
+    """Raises ValueError if the state of an optimiser is one that accumulates."""
+    accumulates = lambda x: isinstance(x, optax.MultiStepsState)  # noqa: E731
+    if any(map(accumulates, jax.tree.leaves(inner, is_leaf=accumulates))):
+        raise ValueError(
+            "elastic_reset.wrap(optax.MultiSteps(optimizer, k)) would count calls in "
+            "place of updates: write optax.MultiSteps(elastic_reset.wrap(optimizer, "
+            "decay=..., every=...), k)"
+        )

@@ -143,3 +143,59 @@ def test_wrap_asks_for_the_parameters(initial):
     wrapped = elastic_reset.wrap(optax.sgd(0.1), decay=DECAY, every=2)
     with pytest.raises(ValueError, match="params"):
         wrapped.update(initial, wrapped.init(initial))
+
+
+def accumulated(optimizer, params, batches):
+    """Params after each batch of gradients, given to the optimiser one by one."""
+    update, state, path = jax.jit(optimizer.update), optimizer.init(params), []
+    for parts in batches:
+        for grads in parts:
+            updates, state = update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        path.append(params)
+    return path, state
+
+
+def test_multi_steps_around_wrap_is_wrap_on_the_large_batch(initial):
+    """Resets fall after updates 2 and 4, whatever the calls in between."""
+    parts, wrapped = 3, elastic_reset.wrap(optax.adam(0.1), decay=DECAY, every=2)
+    batches = [[tree(10 * i + j) for j in range(parts)] for i in range(5)]
+    whole = [[jax.tree.map(lambda *x: sum(x) / parts, *batch)] for batch in batches]
+    many = optax.MultiSteps(wrapped, parts)
+    path, state = accumulated(many, initial, batches)
+    expected, large = accumulated(wrapped, initial, whole)
+    for actual, goal in zip(path, expected, strict=True):
+        one_rounding(actual, goal)
+    one_rounding(state.inner_opt_state.elastic.average, large.elastic.average)
+    assert state.inner_opt_state.elastic.ticks == large.elastic.ticks == 5
+    assert state.gradient_step == 5
+
+
+@pytest.mark.parametrize(
+    "accumulate",
+    [
+        lambda optimizer: optax.MultiSteps(optimizer, 2),
+        lambda optimizer: optax.MultiSteps(optimizer, 2).gradient_transformation(),
+        lambda optimizer: optax.chain(
+            optax.clip(1.0), optax.MultiSteps(optimizer, 2).gradient_transformation()
+        ),
+    ],
+)
+def test_wrap_around_multi_steps_is_refused(initial, accumulate):
+    with pytest.raises(ValueError, match=r"write optax.MultiSteps\(elastic_reset.wrap"):
+        elastic_reset.wrap(accumulate(optax.sgd(0.1)), decay=DECAY, every=2).init(
+            initial
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"decay": 2}, "decay=2: must be a number of at least 0 and of at most 1"),
+        ({"every": -1}, "every=-1: must be a whole number of at least 0"),
+        ({"every": 2.5}, "every=2.5: must be a whole number of at least 0"),
+    ],
+)
+def test_wrap_refuses_what_no_schedule_is(changes, words):
+    with pytest.raises(ValueError, match=words):
+        elastic_reset.wrap(optax.sgd(0.1), **{"decay": DECAY, "every": 2, **changes})

@@ -12,6 +12,7 @@ import jax
 
 from rlhf_jax.cli import experiment, library, options
 from rlhf_jax.huggingface import adapters as hf_adapters
+from rlhf_jax.huggingface import score_bias
 from rlhf_jax.reporting import single_run
 from rlhf_jax.runtime import provenance, terminal
 from rlhf_jax.studies import eval_steps, runner, supervised
@@ -181,12 +182,14 @@ def export(done, model, tokenizer, trainable, base, finished=lambda params: para
     (run,) = done.study.runs()
     place = done.study, done.folder, done.layout
     policy = runner.policy(*place, run, console=done.console)
+    merged = trainable.merge(policy)
+    params = finished(merged)
     if trainable.adapter is not None:
         beside = done.folder / "adapters"
-        weights = jax.device_get(policy)
+        weights = score_bias.beside(model, policy, merged, params)
+        weights = jax.device_get(weights)
         hf_adapters.save(beside, model, weights, trainable.adapter, base=base)
         experiment.say(done.console, [f"saved {beside}"])
-    params = finished(trainable.merge(policy))
     params = models.export(done.folder / "model", model, params, tokenizer)
     experiment.say(done.console, [f"saved {done.folder / 'model'}"])
     return params

@@ -3,9 +3,8 @@
 import re
 
 import numpy as np
-import safetensors.numpy
 
-from rlhf_jax.huggingface import fused, names, weights
+from rlhf_jax.huggingface import fused, names, weight_files, weights
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -21,10 +20,9 @@ def read(folder):
             f"{folder} has no {WEIGHTS}: save the adapters again with PEFT's "
             "save_pretrained, which writes safetensors"
         )
-    tensors = safetensors.numpy.load_file(folder / WEIGHTS)
     return {
         names.short(name.removeprefix(PREFIX)): tensor.astype(np.float32)
-        for name, tensor in tensors.items()
+        for name, tensor in weight_files.read(folder / WEIGHTS).items()
     }
 
 

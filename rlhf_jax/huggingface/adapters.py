@@ -15,7 +15,14 @@ import safetensors.numpy
 from flax import traverse_util
 
 from rlhf_jax import trees
-from rlhf_jax.huggingface import adapter_tensors, fused, names, weights, write_config
+from rlhf_jax.huggingface import (
+    adapter_tensors,
+    fused,
+    names,
+    weight_files,
+    weights,
+    write_config,
+)
 from rlhf_jax.models import decoder, heads, lora
 from rlhf_jax.runtime import files
 
@@ -84,7 +91,7 @@ def _read_config(folder):
             f"{folder} is not an adapter directory: it has no {CONFIG}; fetch one from "
             "the hub with `hf download NAME`"
         )
-    described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    described = weight_files.read_json(folder / CONFIG)
     where = f"{folder}/{CONFIG}"
     if described.get("peft_type") != "LORA":
         kind = described.get("peft_type")
@@ -189,7 +196,7 @@ def _describe(model, modules, whole, config, family, base):
     task = "CAUSAL_LM" if isinstance(model, decoder.Decoder) else None
     return {
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS" if saved == ["score"] else task,
+        "task_type": "SEQ_CLS" if "score" in saved else task,
         "base_model_name_or_path": base,
         "r": common,
         "lora_alpha": _alpha(config, common),

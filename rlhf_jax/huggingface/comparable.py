@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
-from rlhf_jax.huggingface import adapters, directories, weights
+from rlhf_jax.huggingface import adapters, directories, weight_files, weights
 from rlhf_jax.models import decoder, lora
 
 # Fields of a configuration that may differ: how far a context reaches, how to compute.
@@ -67,7 +67,7 @@ def read(before, after, *, dtype="float32"):
         found = described, theirs
     whole = folders[: 1 if adapter else 2]
     for folder, config in zip(whole, found, strict=False):
-        with weights.opened(folder) as tensors:
+        with weight_files.opened(folder) as tensors:
             shapes = weights.shapes_of(model)
             weights.check(folder, tensors, shapes, config["model_type"])
     tokenizer = _tokenizer(before, after, folders, adapter, notes)
@@ -92,7 +92,7 @@ def load(pair, *, sharding=None):
 
 def _is_adapter(folder):
     """Whether a directory holds adapters and no whole model."""
-    whole = (folder / weights.WEIGHTS, folder / weights.INDEX)
+    whole = (folder / weight_files.WEIGHTS, folder / weight_files.INDEX)
     return (folder / adapters.CONFIG).is_file() and not any(x.is_file() for x in whole)
 
 

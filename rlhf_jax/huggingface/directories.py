@@ -12,7 +12,15 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.huggingface import names, read_config, weights, write_config
+from rlhf_jax.huggingface import (
+    names,
+    read_config,
+    score_bias,
+    tokenizer_files,
+    weight_files,
+    weights,
+    write_config,
+)
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
 from rlhf_jax.runtime import files
@@ -37,27 +45,32 @@ def load(path, *, revision=None, dtype=None, sharding=None):
         are read: the host holds those that stay on it, and twice the largest.
 
     Embedding and tokenizer are as on disk; if the tokenizer has no padding token, or
-    pads with EOS, pad with `data.tokenization.pad_id`. Raises ValueError naming every
-    tensor that is missing, misshapen or left over.
+    pads with EOS, pad with `data.tokenization.pad_id`. Raises ValueError naming a file
+    that is missing or damaged, every tensor that is missing, misshapen or left over,
+    one that is quantized or not finite, and tokens that the embedding does not have.
     """
     dtype = jnp.dtype("float32" if dtype is None else dtype)
     folder = resolve(path, revision)
     model, described = read_model(folder, dtype)
+    check_generation(folder, model)
+    tokenizer = load_tokenizer(folder)
     params = read_params(folder, model, described, sharding)
-    return model, params, load_tokenizer(folder)
+    tokenizer_files.check_ids(folder, tokenizer, model.config.vocab_size)
+    return model, params, tokenizer
 
 
 def read_model(folder, dtype="float32"):
     """(model, config.json) of a directory, whose weights are not read."""
-    described = _read_json(folder / "config.json")
+    described = _read_config(folder)
     try:
         config = read_config.read(described)
         config = dataclasses.replace(config, dtype=jnp.dtype(dtype).name)
         return _model(config, described), described
     except KeyError as error:
         raise ValueError(f"{folder}/config.json has no {error}") from None
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        # The last two: an entry that is of another type than its kind should be.
+        raise ValueError(f"{folder}/config.json: {error}") from None
 
 
 def read_params(folder, model, described, sharding=None):
@@ -69,7 +82,7 @@ def read_params(folder, model, described, sharding=None):
 
 
 def _model(config, described):
-    architecture = (described.get("architectures") or [""])[0]
+    architecture = described["architectures"][0]
     if architecture.endswith("ForSequenceClassification"):
         labels = described.get("id2label") or {"0": "", "1": ""}
         return heads.Classifier(config, described.get("num_labels") or len(labels))
@@ -83,26 +96,21 @@ def _model(config, described):
 
 def load_tokenizer(path, *, revision=None):
     """The tokenizer of a directory or hub name, unchanged."""
-    import transformers
-
-    folder = resolve(path, revision)
-    try:
-        return transformers.AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{folder} has no tokenizer that transformers can read "
-            f"({_first_line(error)}): copy its tokenizer.json there"
-        ) from None
+    return tokenizer_files.load(resolve(path, revision))
 
 
 def save(path, model, params, tokenizer, *, max_shard_bytes=SHARD):
     """Writes a decoder or a classifier as a directory that `transformers` opens.
 
     Parameters keep their dtype; above `max_shard_bytes` they are split into several
-    files. `transformers` has no bias in a decoder's head; a non-zero one is written as
-    "score.bias". The directory is written atomically. It replaces an older model;
+    files. `transformers` has no bias in a decoder's head: a non-zero one moves into the
+    final norm (`score_bias`), or where that has none is written as "score.bias", which
+    only we read: config.json says under "score_offset" what `transformers` leaves out
+    of all scores. The directory is written atomically. It replaces an older model;
     anything else in its place raises ValueError.
     """
+    if isinstance(model, heads.Classifier):
+        params = score_bias.folded(model, params)
     with fresh(path, model, params, tokenizer) as (folder, kind):
         weights.write(folder, params, kind, model.config.heads, max_shard_bytes)
 
@@ -138,6 +146,7 @@ def _describe(model, params, tokenizer):
         labels = range(model.labels)
         described["id2label"] = {str(label): f"LABEL_{label}" for label in labels}
         described["label2id"] = {f"LABEL_{label}": label for label in labels}
+        described |= _offset(model, params)
     name = names.CLASSES[described["model_type"]] + task
     described["architectures"] = [names.OTHER_CLASSES.get(name, name)]
     described["dtype"] = jax.tree.leaves(params)[0].dtype.name
@@ -151,9 +160,17 @@ def _describe(model, params, tokenizer):
     return described
 
 
+def _offset(model, params):
+    """What config.json says of a bias that `transformers` leaves out of scores."""
+    if isinstance(model.config, model_config.Encoder):
+        return {}
+    bias = [float(x) for x in params["head"]["bias"]]
+    return {"score_offset": bias} if any(bias) else {}
+
+
 def replaceable(path):
     """Is this an empty or a model directory? A run directory has a config.json too."""
-    files = (path / weights.WEIGHTS, path / weights.INDEX)
+    files = (path / weight_files.WEIGHTS, path / weight_files.INDEX)
     model = (path / "config.json").is_file() and any(map(pathlib.Path.is_file, files))
     return path.is_dir() and (model or not any(path.iterdir()))
 
@@ -185,12 +202,40 @@ def _first_line(error):
     return str(error).strip().partition("\n")[0]
 
 
-def _read_json(file):
+def _read_config(folder):
+    """The content of config.json. Raises ValueError unless it is a model's."""
+    file = folder / "config.json"
     if not file.is_file():
+        raise ValueError(f"{folder} is not a model directory: it has no config.json")
+    described = weight_files.read_json(file)
+    if described.get("model_type") is None:
+        raise ValueError(f"{file} has no model_type: copy it from the model's origin")
+    quantized = described.get("quantization_config")
+    if quantized:
+        kind = quantized.get("quant_method") if isinstance(quantized, dict) else None
         raise ValueError(
-            f"{file.parent} is not a model directory: it has no {file.name}"
+            f"{file} has a quantization_config ({kind or quantized}): "
+            f"{weight_files.FLOATS_ARE_NEEDED}"
         )
-    return json.loads(file.read_text(encoding="utf-8"))
+    classes = described.get("architectures") or [""]
+    if not isinstance(classes, list) or not isinstance(classes[0], str):
+        raise ValueError(f"{file}: architectures is {classes!r}: give a list of names")
+    return described | {"architectures": classes}
+
+
+def check_generation(folder, model):
+    """Raises ValueError for a generation_config.json whose end tokens cannot be."""
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return
+    ends = weight_files.read_json(file).get("eos_token_id")
+    for end in ends if isinstance(ends, list) else [ends]:
+        known = isinstance(end, int) and 0 <= end < model.config.vocab_size
+        if end is not None and not known:
+            raise ValueError(
+                f"{file}: eos_token_id {end!r} is no token of the model, which has "
+                f"{model.config.vocab_size}"
+            )
 
 
 def _write_json(file, content):

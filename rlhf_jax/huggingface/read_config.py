@@ -49,7 +49,7 @@ def _refuse(described, *plain):
     """Raises ValueError for unsupported settings; plain: (key, supported value)."""
     for key, value in plain:
         if described.get(key, value) != value:
-            raise ValueError(f"config.json has {key}={described[key]!r}: not supported")
+            raise ValueError(f"{key}={described[key]!r}: not supported")
 
 
 def _sizes(described, names=SIZES):
@@ -133,7 +133,7 @@ def _window(described):
     ]
     strange = set(types) - {"sliding_attention", "full_attention"}
     if strange:
-        raise ValueError(f"config.json has layer_types {strange}: not supported")
+        raise ValueError(f"layer_types {strange}: not supported")
     windowed = tuple(name == "sliding_attention" for name in types)
     if window is None or not any(windowed):
         return None, None
@@ -209,7 +209,14 @@ def _activation(name):
 
 
 def _rope(described):
-    return described.get("rope_parameters") or described.get("rope_scaling") or {}
+    rope = described.get("rope_parameters") or described.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise ValueError(f"rope_parameters={rope!r}: not an object")
+    for name in ("rope_theta", "rope_local_base_freq", "rotary_emb_base"):
+        theta = rope.get(name, described.get(name))
+        if theta is not None and not (isinstance(theta, int | float) and theta > 0):
+            raise ValueError(f"{name}={theta!r}: must be above 0")
+    return rope
 
 
 def _scaling(rope):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax import trees
-from rlhf_jax.huggingface import directories, weights
+from rlhf_jax.huggingface import directories, weight_files, weights
 
 
 def average(path, pair, weight, *, max_shard_bytes=directories.SHARD):
@@ -31,8 +31,8 @@ def average(path, pair, weight, *, max_shard_bytes=directories.SHARD):
         weights.shapes_of(pair.model),
     )
     with (
-        weights.opened(pair.before) as before,
-        weights.opened(pair.after) as after,
+        weight_files.opened(pair.before) as before,
+        weight_files.opened(pair.after) as after,
         directories.fresh(path, pair.model, shapes, pair.tokenizer) as (folder, kind),
     ):
 
@@ -44,5 +44,6 @@ def average(path, pair, weight, *, max_shard_bytes=directories.SHARD):
 
 
 def _take(tensors, name):
-    content, full = tensors[name]
-    return jnp.asarray(content.get_tensor(full), jnp.float32)
+    array = jnp.asarray(tensors[name].read(), jnp.float32)
+    tensors[name].check_finite(np.asarray(array))
+    return array

@@ -4,7 +4,6 @@ Parameters are read one by one: each is assembled on the host, moved to its devi
 freed. They are written file by file.
 """
 
-import contextlib
 import gc
 import json
 import math
@@ -13,14 +12,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from rlhf_jax import trees
-from rlhf_jax.huggingface import names
+from rlhf_jax.huggingface import names, weight_files
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 _LISTED = 8  # faults of one kind that a message names
 _IGNORED = {"lm_head.weight"}  # a copy of a tied embedding, or unused by a classifier
 
@@ -49,7 +45,7 @@ def read(folder, shapes, family, heads, dtype, put):
     are missing, misshapen or left over.
     """
     shapes_of = dict(zip(trees.paths(shapes), jax.tree.leaves(shapes), strict=True))
-    with opened(folder) as tensors:
+    with weight_files.opened(folder) as tensors:
         sources = check(folder, tensors, shapes, family)
         leaves = [
             put(path, _read_leaf(tensors, sources[path], leaf.shape, dtype, heads))
@@ -58,23 +54,11 @@ def read(folder, shapes, family, heads, dtype, put):
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
-@contextlib.contextmanager
-def opened(folder):
-    """Yields {short name: (open file, full name)} of every tensor in a directory."""
-    files = _files(folder)
-    with contextlib.ExitStack() as stack:
-        contents = {
-            file: stack.enter_context(safetensors.safe_open(folder / file, "np"))
-            for file in {file for file, _ in files.values()}
-        }
-        yield {name: (contents[file], full) for name, (file, full) in files.items()}
-
-
 def check(folder, tensors, shapes, family):
-    """{path: where it comes from} of a tree of parameters, in files that are `opened`.
+    """{path: where it comes from} of a tree of parameters.
 
-    Raises one ValueError that names every tensor that is missing, misshapen or left
-    over; only headers are read.
+    tensors: of `weight_files.opened`, of which only headers are read. Raises one
+    ValueError that names every tensor that is missing, misshapen or left over.
     """
     sources = {
         path: _source(path, leaf.shape, family)
@@ -162,45 +146,32 @@ def _source(path, shape, family):
     return _Source(listed, tensor.form, tuple(shape))
 
 
-def _files(folder):
-    """{short tensor name: (file, full tensor name)} of one or several weight files."""
-    index = folder / INDEX
-    if index.is_file():
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        listed = sorted(set(weight_map.values()))
-    elif (folder / WEIGHTS).is_file():
-        listed = [WEIGHTS]
-    else:
-        raise ValueError(
-            f"{folder} has no {WEIGHTS}: save the model again with transformers' "
-            "save_pretrained, which writes safetensors"
-        )
-    tensors = {}
-    for file in listed:
-        if not (folder / file).is_file():
-            raise ValueError(f"{folder} lacks {file}, which {INDEX} names")
-        with safetensors.safe_open(folder / file, "np") as content:
-            tensors |= {names.short(name): (file, name) for name in content.keys()}
-    return tensors
-
-
 def _check(folder, sources, tensors):
     """Raises one ValueError that names every tensor that does not fit."""
     wanted = {name: source for source in sources.values() for name in source.names}
     missing = set(wanted) - set(tensors) - {names.OPTIONAL}
-    misshapen = []
-    for name in sorted(set(wanted) & set(tensors)):
-        file, full = tensors[name]
-        shape = tuple(file.get_slice(full).get_shape())
-        if shape != wanted[name].shape:
-            misshapen.append(f"{name} is {shape}, not {wanted[name].shape}")
+    present = sorted(set(wanted) & set(tensors))
+    for name in present:
+        if not tensors[name].is_float:
+            raise ValueError(
+                f"{tensors[name].file}: {tensors[name].name} is {tensors[name].dtype}: "
+                f"{weight_files.FLOATS_ARE_NEEDED}"
+            )
+    misshapen = [
+        f"{name} is {tensors[name].shape}, not {wanted[name].shape}"
+        for name in present
+        if tensors[name].shape != wanted[name].shape
+    ]
     spare = set(tensors) - set(wanted) - _IGNORED
     left_over = {name for name in spare if not names.BUFFERS.search(name)}
     faults = {"missing": missing, "misshapen": misshapen, "left over": left_over}
     if any(faults.values()):
         named = {kind: shortened(of) for kind, of in faults.items() if of}
         listed = "; ".join(f"{kind}: {text}" for kind, text in named.items())
-        raise ValueError(f"{folder}: the tensors do not fit config.json; {listed}")
+        raise ValueError(
+            f"{folder}: the tensors do not fit config.json, which may be of another "
+            f"model; {listed}"
+        )
 
 
 def shortened(faults):
@@ -216,8 +187,8 @@ def _read_leaf(tensors, source, shape, dtype, heads):
     layers = leaf if len(shape) > len(source.shape) else leaf[None]
     for layer, name in zip(layers, source.names, strict=True):
         if name in tensors:
-            file, full = tensors[name]
-            layer[...] = _take(file.get_tensor(full), source.form, heads)
+            layer[...] = _take(tensors[name].read(), source.form, heads)
+            tensors[name].check_finite(layer)
     return leaf
 
 
@@ -261,7 +232,7 @@ def _write_files(folder, plan, make, max_shard_bytes):
     shards = _shards(plan, max_shard_bytes)
     index = {"metadata": {"total_size": 0}, "weight_map": {}}
     for number, shard in enumerate(shards, 1):
-        file = WEIGHTS
+        file = weight_files.WEIGHTS
         if len(shards) > 1:
             file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         # safetensors ignores strides.
@@ -271,7 +242,7 @@ def _write_files(folder, plan, make, max_shard_bytes):
         index["weight_map"] |= dict.fromkeys(tensors, file)
     if len(shards) > 1:
         text = json.dumps(index, indent=2, sort_keys=True)
-        (folder / INDEX).write_text(text + "\n", encoding="utf-8")
+        (folder / weight_files.INDEX).write_text(text + "\n", encoding="utf-8")
 
 
 def _plan(leaves, family):

@@ -1,5 +1,6 @@
 """Models of the recipes: read, given a compute type, adapted, and exported."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -11,7 +12,8 @@ import numpy as np
 
 from rlhf_jax import huggingface
 from rlhf_jax.data import stop_tokens
-from rlhf_jax.models import decoder, heads
+from rlhf_jax.huggingface import score_bias, tokenizer_files
+from rlhf_jax.models import config, decoder, heads
 from rlhf_jax.runtime import files
 from rlhf_jax.studies.trainable import Trainable
 
@@ -25,7 +27,9 @@ def read(flag, source):
     `huggingface.load` or a recipe returned.
     """
     if isinstance(source, str | os.PathLike):
-        return huggingface.load(source, dtype="float32")
+        model, params, tokenizer = huggingface.load(source, dtype="float32")
+        tokenizer_files.check_template(where(flag, source), tokenizer)
+        return model, params, tokenizer
     known = isinstance(source, tuple) and len(source) >= 3
     if not known or not isinstance(source[0], decoder.Decoder | heads.Classifier):
         raise ValueError(
@@ -33,6 +37,7 @@ def read(flag, source):
             "(model, params, tokenizer), or what a recipe returned"
         )
     model, params, tokenizer = source[:3]
+    tokenizer_files.check_template(flag, tokenizer)
     return with_dtype(model, "float32"), _float32(params), tokenizer
 
 
@@ -47,7 +52,8 @@ def read_decoder(flag, source, dtype):
 def read_classifier(flag, source, dtype, seed):
     """(reward model, params, tokenizer); a language model gets a new head.
 
-    A classifier with one label keeps its head.
+    A classifier with one label keeps its head, but not a bias in it that `transformers`
+    does not read: pairs cannot tell, and what is exported scores alike there.
     """
     model, params, tokenizer = read(flag, source)
     if isinstance(model, heads.Classifier):
@@ -56,7 +62,7 @@ def read_classifier(flag, source, dtype, seed):
                 f"{where(flag, source)} has {model.labels} classes; a reward model has "
                 "one score: give a language model, or a reward model to train further"
             )
-        return with_dtype(model, dtype), params, tokenizer
+        return with_dtype(model, dtype), score_bias.removed(model, params), tokenizer
     scorer = heads.Classifier(dataclasses.replace(model.config, dtype=dtype), labels=1)
     head = heads.init_head(scorer, jax.random.key(seed))
     return scorer, heads.from_decoder(params, head), tokenizer
@@ -129,10 +135,34 @@ def export(folder, model, params, tokenizer):
     Weights are float32, whatever the compute type. Returns them.
     """
     params = _float32(jax.device_get(params))
-    huggingface.save(folder, model, params, tokenizer)
     if isinstance(model, decoder.Decoder):
+        huggingface.save(folder, model, params, tokenizer)
         write_stops(folder, tokenizer)
+    else:
+        huggingface.save(folder, model, params, scoring_tokenizer(model, tokenizer))
     return params
+
+
+def scoring_tokenizer(model, tokenizer):
+    """The tokenizer of a classifier, whose padding `transformers` must not confuse.
+
+    There, a decoder's score is read at the last token that is not the padding token. If
+    that ends answers as well, padding becomes another special token, or else none:
+    `transformers` then refuses to pad, and scores rows one by one.
+    """
+    if isinstance(model.config, config.Encoder):
+        return tokenizer
+    ends = {tokenizer.eos_token_id, stop_tokens.end_of_turn(tokenizer)}
+    pad = tokenizer.pad_token_id
+    if pad is not None and pad not in ends and pad < model.config.vocab_size:
+        return tokenizer
+    special = {*tokenizer.all_special_ids}
+    special |= {i for i, x in tokenizer.added_tokens_decoder.items() if x.special}
+    usable = sorted(i for i in special - ends if i < model.config.vocab_size)
+    tokenizer = copy.deepcopy(tokenizer)
+    first = tokenizer.convert_ids_to_tokens(usable[0]) if usable else None
+    tokenizer.pad_token = first
+    return tokenizer
 
 
 def write_stops(folder, tokenizer):

@@ -165,11 +165,13 @@ def test_a_reward_model_keeps_its_head_and_bias(llama, tmp_path):
     huggingface.save(tmp_path / "reward", model, reward, tokenizer)
     again, kept, _ = huggingface.load(tmp_path / "reward")
     assert again == model
+    assert read(tmp_path / "reward")[1]["score_offset"] == [0.25]
     chex.assert_trees_all_equal(kept, reward)
     reward["head"]["bias"] *= 0
     huggingface.save(tmp_path / "reward", model, reward, tokenizer)
     tensors, described = read(tmp_path / "reward")
     assert "score.weight" in tensors and "score.bias" not in tensors
+    assert "score_offset" not in described
     assert described["architectures"] == ["LlamaForSequenceClassification"]
     chex.assert_trees_all_equal(huggingface.load(tmp_path / "reward")[1], reward)
 
