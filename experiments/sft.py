@@ -1,8 +1,10 @@
 """Supervised fine-tuning: teach a language model to write what your rows hold.
 
 Rows are JSONL, JSON, CSV, parquet or a data set on the hub, with columns `text` (all of
-it is learned), `prompt` and `completion` (the completion is), or `messages` (the
-assistant's turns are, written by the tokenizer's chat template).
+it is learned), `prompt` and `completion` (the completion is), `messages` (the
+assistant's turns are, written by the tokenizer's chat template), or `input_ids` (with
+`labels`, `completion_mask` or `assistant_masks`). Columns of ShareGPT and of Alpaca are
+read as messages.
 
     python -m experiments.sft --model path/to/model --dataset rows.jsonl
     python -m experiments.sft --model path/to/model --dataset chats.jsonl \\
@@ -27,10 +29,8 @@ import numpy as np
 from rlhf_jax import masking
 from rlhf_jax.algorithms import sft
 from rlhf_jax.cli import options, recipe
-from rlhf_jax.data import examples, stop_tokens, tokenization
 from rlhf_jax.models import lora, responses
-from rlhf_jax.tasks import models, rows
-from rlhf_jax.types import Tokens
+from rlhf_jax.tasks import models, sft_rows
 
 TITLE = "Supervised fine-tuning"
 METRICS = ("nll", "accuracy", "grad_norm", "learning_rate")
@@ -41,8 +41,8 @@ class Config(options.Supervised):
     """Everything a run depends on."""
 
     pack: bool = False
-    """Texts, each with its EOS, are joined and cut every --data.length tokens; for rows
-    with a column text."""
+    """Several rows in one of --data.length tokens. Texts, each with its EOS, are joined
+    and cut; other rows stay whole, and none of them sees another."""
     truncate: Literal["right", "left", "error"] = "right"
     """right keeps the beginning of rows that are too long, left their end; error
     refuses them."""
@@ -56,7 +56,10 @@ def make_study(config, setting):
     given, layout = setting.given, setting.layout
     loaded = models.read_decoder("--model", given.model, config.dtype)
     model, params, tokenizer = loaded
-    train, held, about = data(config, given, model, tokenizer)
+    how = {"truncate": config.truncate, "pack": config.pack}
+    train, held, about = sft_rows.read(
+        given.dataset, given.data, model, tokenizer, **how
+    )
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
     work = recipe.supervise(
         config, setting, loaded, trainable, train, about, sft.make_loss, sft.count
@@ -71,51 +74,6 @@ def make_study(config, setting):
     return recipe.study(
         config, work, "sft", evaluate, label=TITLE, shown={"nll": "nll"}
     )
-
-
-def data(config, given, model, tokenizer):
-    """(training `Tokens`, held-out `Tokens`, lines about them).
-
-    given: the config with rows, where those were given, in place of their names.
-    """
-    end = stop_tokens.end_id(tokenizer)
-    length = models.length(config.data.length, model)
-    encoded, about = [], []
-    parts = rows.read(given.dataset, given.data)
-    for name, part in zip(("training", "held-out"), parts, strict=True):
-        if config.pack:
-            encoded.append(packed(part, tokenizer, length))
-            learned = encoded[-1].tokens.size
-            about.append(f"{learned} {name} tokens in rows of {length}")
-            continue
-        texts = examples.read(part, tokenizer, cue=config.data.cue)
-        tokens = tokenization.spans(
-            tokenizer, texts, length=length, truncate=config.truncate, end=end
-        )
-        useful = tokens.target_mask[:, 1:].any(-1)
-        if not useful.any():
-            raise ValueError(
-                f"{config.dataset}: within {length} tokens no {name} row has anything "
-                "to learn; raise --data.length, or cut prompts with --truncate left"
-            )
-        tokens = Tokens(*(x[useful] for x in tokens))
-        encoded.append(models.narrow(tokens, [tokens.mask]))
-        learned = int(encoded[-1].target_mask.sum())
-        line = f"{len(tokens.tokens)} {name} rows, {learned} tokens to learn"
-        left = int((~useful).sum())
-        about.append(line + (f"; {left} rows have none and are left out" * (left > 0)))
-    return *encoded, about
-
-
-def packed(part, tokenizer, length):
-    """`Tokens` without padding, of rows with a column text."""
-    if "text" not in part.column_names:
-        raise ValueError(
-            f"--pack: columns {', '.join(part.column_names)}; texts are packed, of a "
-            "column text"
-        )
-    tokens = tokenization.packed(tokenizer, list(part["text"]), length=length)
-    return Tokens(*(np.array(x) for x in tokens))
 
 
 def sums(model, params, rows):

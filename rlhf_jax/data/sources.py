@@ -7,30 +7,23 @@ columns pass through.
 
 import contextlib
 import difflib
+import logging
 import os
 import pathlib
 import re
 import tempfile
 
-KINDS = {  # most specific first: a data set is of the first kind whose columns it has
-    "paired": ("question", "response_j", "response_k"),
-    "choices": ("question", "choices", "label"),
-    "preference": ("prompt", "chosen", "rejected"),
-    "conversations": ("chosen", "rejected"),
-    "completion": ("prompt", "completion"),
-    "messages": ("messages",),
-    "translation": ("translation",),
-    "classification": ("text", "label"),
-    "text": ("text",),
-    "prompt": ("prompt",),
-}
+from rlhf_jax.data import diagnosis, kinds, places
+
 _BUILDERS = {"jsonl": "json", "json": "json", "csv": "csv", "parquet": "parquet"}
 _FILE = re.compile(r"(?P<stem>.+?)\.(?P<format>jsonl|json|csv|parquet)(\.gz)?$")
 _PART = re.compile(r"(?P<name>[^\[\]+]+)(?P<slice>\[[^\]]*\])?$")
 _ALIASES = {"validation": ("val", "valid", "dev"), "val": ("validation",)}
 
 
-def load(name_or_path, *, split="train", columns=None, config=None, folder=None):
+def load(
+    name_or_path, *, split="train", columns=None, config=None, folder=None, placed=False
+):
     """The rows of a split as a checked `datasets.Dataset`.
 
     Args:
@@ -39,9 +32,10 @@ def load(name_or_path, *, split="train", columns=None, config=None, folder=None)
         or a part ("train[:10%]"). A single file is the split "train", and that of its
         own name.
       columns: the columns needed, or {needed: present} to rename them; () for any;
-        by default those of any of `KINDS`.
+        by default those of any of `kinds.KINDS`.
       config: of a hub data set.
       folder: the folder of the rows inside the data set.
+      placed: with the columns of `places`.
 
     Raises ValueError for a data set that cannot be found, has no rows, lacks columns or
     has an empty text.
@@ -53,11 +47,17 @@ def load(name_or_path, *, split="train", columns=None, config=None, folder=None)
         path, where = _inside(path, folder, where)
         parts = [_local(path, part, where) for part in split.split("+")]
     else:
-        parts = [_hub(str(name_or_path), split, config, folder)]
-    shared = [c for c in parts[0].column_names if all(c in p.features for p in parts)]
+        rows = _hub(str(name_or_path), split, config, folder)
+        parts = [(rows, where, range(len(rows)))]
+    tables = [rows for rows, *_ in parts]
+    shared = [c for c in tables[0].column_names if all(c in t.features for t in tables)]
     if len(parts) > 1:
-        parts = [part.select_columns(shared) for part in parts]
-    return checked(datasets.concatenate_datasets(parts), columns, where)
+        tables = [table.select_columns(shared) for table in tables]
+    rows = datasets.concatenate_datasets(tables)
+    if len(rows):
+        rows = places.mark(rows, [origin for _, *origin in parts])
+    rows = checked(rows, columns, where)
+    return rows if placed else places.unmark(rows)
 
 
 def checked(rows, columns, where):
@@ -67,24 +67,12 @@ def checked(rows, columns, where):
     """
     if not len(rows):
         raise ValueError(f"{where}: no rows; choose another split or file")
-    rows = _choose(rows, columns, where)
+    rows = kinds.rename(rows, columns, where)
     if columns is None:
-        columns = KINDS[kind(rows, where)]
+        columns = kinds.KINDS[kinds.of(rows, where)]
     if columns:
-        _refuse_empty(rows, columns, where)
+        kinds.refuse_unreadable(rows, columns)
     return rows
-
-
-def kind(rows, where="the data set"):
-    """The kind of a data set, by its columns: a key of `KINDS`."""
-    for name, needed in KINDS.items():
-        if set(needed) <= set(rows.column_names):
-            return name
-    known = "; ".join("+".join(needed) for needed in KINDS.values())
-    raise ValueError(
-        f"{where}: columns {', '.join(rows.column_names)}; needed are {known}; name "
-        "yours with columns={'text': 'your column'}"
-    )
 
 
 def drop_shared(rows, other):
@@ -116,7 +104,8 @@ def _inside(path, folder, where):
 
 
 def _local(path, part, where):
-    """One part of a split, from a file, a folder of files, or `save_to_disk`."""
+    """One part of a split, from a file, a folder of files, or `save_to_disk`: (rows,
+    source, numbers), the latter as for `places.mark`."""
     match = _PART.match(part.strip())
     if not match:
         raise ValueError(f"{where}: {part!r} is not a valid split name")
@@ -125,7 +114,8 @@ def _local(path, part, where):
         _known(match["name"], {"train", name["stem"] if name else path.name}, where)
         return _files([path], match["slice"], where)
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        return _saved(path, match["name"], match["slice"], where)
+        rows = _saved(path, match["name"], match["slice"], where)
+        return rows, where, range(len(rows))
     splits = {}
     for file in sorted(path.iterdir()):
         if name := _FILE.match(file.name):
@@ -143,7 +133,7 @@ def _known(name, splits, where):
 
 
 def _files(files, part, where):
-    """Rows of files of one format."""
+    """Rows of files of one format, or some of them: as of `_local`."""
     datasets = _datasets()
     match = _FILE.match(files[0].name)
     if not match:
@@ -152,18 +142,46 @@ def _files(files, part, where):
         )
     if not any(file.stat().st_size for file in files):
         raise ValueError(f"{where}: {files[0]} is empty; give it at least one row")
-    with _cache() as options:
+    more = {"na_values": [""], "keep_default_na": False}
+    with _cache() as options, _silent():
         try:
-            return datasets.load_dataset(
+            rows = datasets.load_dataset(
                 _BUILDERS[match["format"]],
                 data_files={"rows": [str(file) for file in files]},
-                split=f"rows{part or ''}",
+                split="rows",
                 **options,
+                **(more if match["format"] == "csv" else {}),
             )
-        except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
-            cause = error.__cause__ or error
-            reason = " ".join(str(cause).split())[:300]
-            raise ValueError(f"{where}: {files[0]} cannot be read: {reason}") from None
+            rows.data.table.validate(full=True)  # it may hold what is not UTF-8
+        except Exception as error:  # its readers raise what they like
+            raise ValueError(diagnosis.why(files, error)) from None
+    numbers = range(len(rows))
+    if part:
+        numbers = _part(part, len(rows), where)
+        rows = rows.select(numbers)
+    return rows, "\n".join(map(str, files)), numbers
+
+
+def _part(part, count, where):
+    """The range of rows that a part such as [:10%] names."""
+    instruction = _datasets().ReadInstruction
+    try:
+        (chosen,) = instruction.from_spec(f"rows{part}").to_absolute({"rows": count})
+    except (ValueError, AssertionError) as error:
+        raise ValueError(f"{where}: {part} is no part of a split: {error}") from None
+    return range(chosen.from_ or 0, count if chosen.to is None else chosen.to)
+
+
+@contextlib.contextmanager
+def _silent():
+    """Without what `datasets` logs beside its errors."""
+    logger = logging.getLogger("datasets")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _saved(path, name, part, where):
@@ -235,36 +253,3 @@ def _missing(name, reason):
         f"{name}: neither a folder, nor a file, nor a data set on the hub that can be "
         f"reached ({reason}){similar}; give a path that exists or a hub name"
     )
-
-
-def _choose(rows, columns, where):
-    """Renames columns as needed. Raises ValueError if one is missing."""
-    renames = columns if isinstance(columns, dict) else {c: c for c in columns or ()}
-    for needed, present in renames.items():
-        if present not in rows.column_names:
-            raise ValueError(
-                f"{where}: no column {present!r}, needed for {needed!r}; there is "
-                f"{', '.join(rows.column_names)}; name yours with "
-                f"columns={{{needed!r}: 'your column'}}"
-            )
-        if needed != present:
-            if needed in rows.column_names:
-                rows = rows.remove_columns(needed)
-            rows = rows.rename_column(present, needed)
-    return rows
-
-
-def _refuse_empty(rows, columns, where):
-    """Raises ValueError at the first row whose text is missing or blank."""
-    size = 10_000
-    blank = {"text", "prompt"} & set(columns)  # an answer may be empty
-    parts = rows.select_columns(list(columns)).iter(batch_size=size)
-    for start, part in zip(range(0, len(rows), size), parts, strict=True):
-        for column, values in part.items():
-            for i, value in enumerate(values):
-                empty = not (value.strip() if isinstance(value, str) else value)
-                if value is None or (column in blank and empty):
-                    raise ValueError(
-                        f"{where}: row {start + i} (counted from 0) has no {column}; "
-                        "remove the row or fill it"
-                    )
