@@ -44,6 +44,8 @@ def recognised(rows):
 
 def _replaced(rows, made, read):
     """The data set with columns made(row), without those that were read for them."""
+    import datasets
+
     drop = {*read, "system"} & set(rows.column_names)
     columns = {name: [] for name in made}
     for i, row in enumerate(rows):
@@ -52,10 +54,11 @@ def _replaced(rows, made, read):
                 columns[name].append(make(row))
             except ValueError as error:
                 raise ValueError(f"{places.words(rows, i)}: {error}") from None
-    rows = rows.remove_columns(sorted(drop))
-    for name, values in columns.items():
-        rows = rows.add_column(name, values)
-    return rows
+    kept = [name for name in rows.column_names if name not in drop]
+    made = datasets.Dataset.from_dict(columns)
+    if not kept:
+        return made
+    return datasets.concatenate_datasets([rows.select_columns(kept), made], axis=1)
 
 
 def _chat(column):
