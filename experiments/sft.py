@@ -30,7 +30,7 @@ from rlhf_jax import masking
 from rlhf_jax.algorithms import sft
 from rlhf_jax.cli import options, recipe
 from rlhf_jax.models import lora, responses
-from rlhf_jax.tasks import models, sft_rows
+from rlhf_jax.tasks import models, sft_rows, streamed_rows
 
 TITLE = "Supervised fine-tuning"
 METRICS = ("nll", "accuracy", "grad_norm", "learning_rate")
@@ -56,10 +56,11 @@ def make_study(config, setting):
     given, layout = setting.given, setting.layout
     loaded = models.read_decoder("--model", given.model, config.dtype)
     model, params, tokenizer = loaded
-    how = {"truncate": config.truncate, "pack": config.pack}
-    train, held, about = sft_rows.read(
-        given.dataset, given.data, model, tokenizer, **how
-    )
+    length = models.length(config.data.length, model)
+    form = sft_rows.Form(length, config.truncate, config.pack, config.data.cue)
+    streamed = streamed_rows.wanted(given.dataset, given.data)
+    read = streamed_rows.read if streamed else sft_rows.read
+    train, held, about = read(given.dataset, given.data, model, tokenizer, form)
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
     work = recipe.supervise(
         config, setting, loaded, trainable, train, about, sft.make_loss, sft.count

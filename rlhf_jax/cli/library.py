@@ -81,7 +81,7 @@ def _name(value):
         return f"model given in Python ({_digest(_weights(*value[:2]))})"
     if isinstance(value, tuple | list):
         return value
-    if hasattr(value, "column_names") and hasattr(value, "iter"):
+    if all(hasattr(value, name) for name in ("column_names", "iter", "__len__")):
         return _rows_name(len(value), value.iter(_BATCH))
     if dataclasses.is_dataclass(value) and not callable(value):
         return names(value)

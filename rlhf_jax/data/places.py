@@ -47,7 +47,11 @@ def words(rows, index):
     if ROW not in rows.column_names:
         return _numbered("", index)
     row = rows.select_columns(list(COLUMNS))[index]
-    source, number = rows.features[SOURCE].int2str(row[SOURCE]), row[ROW]
+    return at(rows.features[SOURCE].int2str(row[SOURCE]), row[ROW])
+
+
+def at(source, number):
+    """The same of a row by its source and number, both as for `mark`."""
     files = [pathlib.Path(line) for line in source.split("\n")]
     if not all(file.is_file() for file in files):
         return _numbered(source, number)

@@ -60,6 +60,43 @@ def load(
     return rows if placed else places.unmark(rows)
 
 
+def stream(name_or_path, *, split="train"):
+    """(an iterator over the rows of a split as dictionaries, their source as for
+    `places.mark`), none of which is read before it is asked for.
+
+    Args: as for `load`; a split is one, and whole. Raises ValueError where there is no
+    such split, and, from the iterator, for a file that cannot be read.
+    """
+    path = pathlib.Path(name_or_path).expanduser()
+    where = f"{name_or_path}, split {split!r}"
+    if "+" in split or "[" in split:
+        raise ValueError(f"{where}: a stream is of one whole split")
+    if not path.exists():
+        rows = _hub(str(name_or_path), split, None, None, streaming=True)
+        return _reading(rows, ()), where
+    if _is_saved(path):
+        return _reading(_saved(path, split, None, where), ()), where
+    files, _ = _split(path, split, where)
+    return _reading(_open(files, where, streaming=True), files), _joined(files)
+
+
+def _reading(rows, files):
+    """The rows one by one; errors are those of `_files`."""
+    with _silent():
+        rows = iter(rows)
+    while True:
+        try:
+            with _silent():
+                row = next(rows, None)
+        except Exception as error:  # readers raise what they like
+            if not files:
+                raise
+            raise ValueError(diagnosis.why(files, error)) from None
+        if row is None:
+            return
+        yield row
+
+
 def checked(rows, columns, where):
     """A `datasets.Dataset` with its columns renamed, when it is as `load` wants it.
 
@@ -106,21 +143,46 @@ def _inside(path, folder, where):
 def _local(path, part, where):
     """One part of a split, from a file, a folder of files, or `save_to_disk`: (rows,
     source, numbers), the latter as for `places.mark`."""
+    if path.is_dir() and _is_saved(path):
+        match = _matched(part, where)
+        rows = _saved(path, match["name"], match["slice"], where)
+        return rows, where, range(len(rows))
+    return _files(*_split(path, part, where), where)
+
+
+def _is_saved(path):
+    return (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+
+
+def _matched(part, where):
     match = _PART.match(part.strip())
     if not match:
         raise ValueError(f"{where}: {part!r} is not a valid split name")
+    return match
+
+
+def _split(path, part, where):
+    """(the files of a part of a split, which part of their rows it is)."""
+    match = _matched(part, where)
     if path.is_file():
         name = _FILE.match(path.name)
         _known(match["name"], {"train", name["stem"] if name else path.name}, where)
-        return _files([path], match["slice"], where)
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        rows = _saved(path, match["name"], match["slice"], where)
-        return rows, where, range(len(rows))
+        if not name:
+            raise ValueError(
+                f"{path}: not a .jsonl, .json, .csv or .parquet file (.gz may follow)"
+            )
+        return _filled([path]), match["slice"]
     splits = {}
     for file in sorted(path.iterdir()):
         if name := _FILE.match(file.name):
             splits.setdefault(re.sub(r"-\d.*", "", name["stem"]), []).append(file)
-    return _files(splits[_known(match["name"], splits, where)], match["slice"], where)
+    return _filled(splits[_known(match["name"], splits, where)]), match["slice"]
+
+
+def _filled(files):
+    if not any(file.stat().st_size for file in files):
+        raise ValueError(f"{files[0]} is empty; give it at least one row")
+    return files
 
 
 def _known(name, splits, where):
@@ -134,32 +196,37 @@ def _known(name, splits, where):
 
 def _files(files, part, where):
     """Rows of files of one format, or some of them: as of `_local`."""
-    datasets = _datasets()
-    match = _FILE.match(files[0].name)
-    if not match:
-        raise ValueError(
-            f"{files[0]}: not a .jsonl, .json, .csv or .parquet file (.gz may follow)"
-        )
-    if not any(file.stat().st_size for file in files):
-        raise ValueError(f"{where}: {files[0]} is empty; give it at least one row")
-    more = {"na_values": [""], "keep_default_na": False}
-    with _cache() as options, _silent():
-        try:
-            rows = datasets.load_dataset(
-                _BUILDERS[match["format"]],
-                data_files={"rows": [str(file) for file in files]},
-                split="rows",
-                **options,
-                **(more if match["format"] == "csv" else {}),
-            )
-            rows.data.table.validate(full=True)  # it may hold what is not UTF-8
-        except Exception as error:  # its readers raise what they like
-            raise ValueError(diagnosis.why(files, error)) from None
+    try:
+        rows = _open(files, where)
+        rows.data.table.validate(full=True)  # it may hold what is not UTF-8
+    except Exception as error:  # readers raise what they like
+        raise ValueError(diagnosis.why(files, error)) from None
     numbers = range(len(rows))
     if part:
         numbers = _part(part, len(rows), where)
         rows = rows.select(numbers)
-    return rows, "\n".join(map(str, files)), numbers
+    return rows, _joined(files), numbers
+
+
+def _joined(files):
+    """Files as a source of `places`."""
+    return "\n".join(map(str, files))
+
+
+def _open(files, where, **options):
+    """All rows of files of one format; options: of `load_dataset`."""
+    match = _FILE.match(files[0].name)
+    if match["format"] == "csv":
+        options |= {"na_values": [""], "keep_default_na": False}
+    lazy = options.get("streaming")  # needs no cache
+    with contextlib.nullcontext({}) if lazy else _cache() as cache, _silent():
+        return _datasets().load_dataset(
+            _BUILDERS[match["format"]],
+            data_files={"rows": [str(file) for file in files]},
+            split="rows",
+            **cache,
+            **options,
+        )
 
 
 def _part(part, count, where):
@@ -209,7 +276,7 @@ def _cache():
         yield {"cache_dir": temporary, "keep_in_memory": True}
 
 
-def _hub(name, split, config, folder):
+def _hub(name, split, config, folder, **options):
     """A split of a data set on the hub, or of its copy in the local cache."""
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or _FILE.match(name):
         raise ValueError(_missing(name, "not tried: the name looks like a path"))
@@ -218,7 +285,9 @@ def _hub(name, split, config, folder):
     offline = settings.HF_HUB_OFFLINE
     settings.HF_HUB_OFFLINE = offline or not _reachable(name)
     try:
-        return datasets.load_dataset(name, config, split=split, data_dir=folder)
+        return datasets.load_dataset(
+            name, config, split=split, data_dir=folder, **options
+        )
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         if isinstance(error, (ConnectionError, FileNotFoundError)):

@@ -1,5 +1,6 @@
 """The rows of a recipe: from a file, the hub or Python, and some of them held out."""
 
+import itertools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -39,19 +40,59 @@ def parts(dataset, data, *, among):
     `cli.options.Data`; among: the kinds of `kinds.KINDS` that can be used.
     Raises ValueError, naming file and row, for rows of another kind.
     """
+    if data.streaming:
+        raise ValueError(
+            "--data.streaming: only supervised fine-tuning reads rows while it trains"
+        )
     train, said = _chosen(dataset, data.split, data, among)
-    if data.eval_split is None and data.eval_dataset is None:
+    held = apart(dataset, data, among=among)
+    if held is None:
         return Parts(*hold_out(train, data.eval_rows), said)
+    return Parts(train, held, said)
+
+
+def apart(dataset, data, *, among):
+    """The held-out rows that have a data set or split of their own, None without one.
+
+    Args: as for `parts`.
+    """
+    if data.eval_split is None and data.eval_dataset is None:
+        return None
     source = dataset if data.eval_dataset is None else data.eval_dataset
-    held, more = _chosen(source, data.eval_split or "train", data, among)
-    about = tuple(dict.fromkeys(said + more))
-    return Parts(train, sample(held, data.eval_rows), about)
+    held, _ = _chosen(source, data.eval_split or "train", data, among)
+    return sample(held, data.eval_rows)
+
+
+def chunks(dataset, data, *, size, among, skipped=0):
+    """Yields the rows of a stream in order, at most `size` at a time, as `parts` has
+    them; the first `skipped` ones are left out."""
+    where = f"{dataset}, split {data.split!r}" if _is_name(dataset) else _GIVEN
+    if _is_name(dataset):
+        found, source = sources.stream(dataset, split=data.split)
+    else:
+        found, source = iter(dataset), _GIVEN
+    found = itertools.islice(found, skipped, None)
+    start = skipped
+    while part := list(itertools.islice(found, size)):
+        numbers = range(start, start + len(part))
+        table = _dataset(part, start, source)
+        yield _of_kind(places.mark(table, [(source, numbers)]), where, data, among)[0]
+        start += len(part)
+
+
+def is_stream(rows):
+    """Whether rows were given as a `datasets.IterableDataset`."""
+    return hasattr(rows, "column_names") and not hasattr(rows, "__len__")
 
 
 def _chosen(source, split, data, among):
     """(rows of one of the kinds, a line if their columns were recognised)."""
     rows = load(source, split=split, columns=(), placed=True)
     where = f"{source}, split {split!r}" if _is_name(source) else _GIVEN
+    return _of_kind(rows, where, data, among)
+
+
+def _of_kind(rows, where, data, among):
     rows = kinds.rename(rows, renames(data.columns), where, flag=_FLAG)
     rows, said = formats.recognised(rows)
     kind = kinds.of(rows, where, among=among, flag=_FLAG)
@@ -120,13 +161,21 @@ def hold_out(rows, count):
     return rows.select(np.sort(order[count:])), rows.select(np.sort(order[:count]))
 
 
-def _dataset(rows):
-    """A `datasets.Dataset` or a list of dictionaries as a `datasets.Dataset`."""
+def _dataset(rows, first=0, source=_GIVEN):
+    """A `datasets.Dataset` or a list of dictionaries as a `datasets.Dataset`.
+
+    first: the number of the first of them in their source, of `places`.
+    """
     import datasets  # takes two seconds, so only for rows given in Python
     import pyarrow
 
     if isinstance(rows, datasets.Dataset):
         return rows
+    if is_stream(rows):
+        raise ValueError(
+            "the rows given are a stream, which only supervised fine-tuning reads; "
+            "give rows.take(n) as a list"
+        )
     if not isinstance(rows, list) or not all(isinstance(r, Mapping) for r in rows):
         raise ValueError(
             f"rows of type {type(rows).__name__}: give a path, a hub name, a "
@@ -135,21 +184,22 @@ def _dataset(rows):
     try:
         return datasets.Dataset.from_list(rows)
     except (pyarrow.ArrowException, TypeError, OverflowError, ValueError) as error:
-        raise ValueError(_odd(rows, error)) from None
+        raise ValueError(_odd(rows, first, source, error)) from None
 
 
-def _odd(rows, error):
+def _odd(rows, first, source, error):
     """What is wrong with rows that fit into no table: the first of another type."""
-    first = {}
+    kinds_of = {}
     for i, row in enumerate(rows):
         for name, value in row.items():
             if value is None:
                 continue
-            before = first.setdefault(name, type(value))
+            before = kinds_of.setdefault(name, type(value))
             if type(value) is not before and {type(value), before} != {int, float}:
+                where = places.at(source, first + i)
                 return (
-                    f"row {i} (counted from 0): {name} is {diagnosis.named(value)}, "
-                    f"and before it a {before.__name__}; give one type"
+                    f"{where}: {name} is {diagnosis.named(value)}, in rows before it a "
+                    f"{before.__name__}; give one type"
                 )
     reason = " ".join(str(error).split())[:300]
     return f"{_GIVEN} make no table: {reason}"

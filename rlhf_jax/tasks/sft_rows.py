@@ -29,21 +29,20 @@ class Form(NamedTuple):
     cue: str = ""
 
 
-def read(dataset, data, model, tokenizer, *, truncate="right", pack=False):
+def read(dataset, data, model, tokenizer, form):
     """(training rows, held-out rows, lines about them): `Tokens`, or `Packed` if rows
     with parts that are not learned are packed.
 
-    Args: dataset, data: as for `rows.parts`. Raises ValueError where no row has
-    anything to learn.
+    Args: dataset, data: as for `rows.parts`; form: `Form`. Raises ValueError where no
+    row has anything to learn.
     """
-    form = Form(models.length(data.length, model), truncate, pack, data.cue)
     found = rows.parts(dataset, data, among=KINDS)
     made, about = [], list(found.about)
     for name, part in (("training", found.train), ("held-out", found.held)):
         arrays, said = encoded(part, name, model, tokenizer, form)
         made.append(arrays)
         about.append(said)
-    return *made, [*about, form_of(found.train, tokenizer, data.cue)]
+    return *made, [*about, form_of(found.train, tokenizer, form.cue)]
 
 
 def form_of(part, tokenizer, cue=""):

@@ -57,6 +57,11 @@ def test_held_out_rows_may_be_given_as_well():
         (["text"], {}, "rows of type list"),
         ([], {}, "no rows"),
         ([{"text": "a"}, {"text": " "}], {}, "row 1 .*: no text"),
+        (
+            [{"text": "a"}, {"text": ["b"]}],
+            {},
+            "row 1 .*: text is a list, .*give one t",
+        ),
         ([{"word": "a"}], {}, "columns word; needed are"),
         ([{"word": "a"}], {"columns": ["prompt"]}, "no column 'prompt'"),
         (ROWS, {"split": "test"}, "split 'test': rows given in Python have no splits"),

@@ -33,8 +33,9 @@ def words(tmp_path_factory):
 
 def read(words, rows, *, length=64, columns=(), **how):
     shape = config.llama(vocab_size=300, width=8, layers=1, heads=1, max_length=64)
-    data = options.Data(length=length, columns=columns)
-    return sft_rows.read(rows, data, decoder.Decoder(shape), words, **how)
+    data = options.Data(columns=columns)
+    form = sft_rows.Form(length, **how)
+    return sft_rows.read(rows, data, decoder.Decoder(shape), words, form)
 
 
 @pytest.mark.parametrize(
