@@ -10,6 +10,9 @@ read as messages.
     python -m experiments.sft --model path/to/model --dataset chats.jsonl \\
         --lora.rank 8 --fit.learning-rate 2e-4 --dtype bfloat16
 
+Rows that would not fit into memory are read while training, --data.streaming with
+--fit.steps; several short rows share one with --pack.
+
 The result is runs/sft/<time>/model, a directory that transformers opens; report.md
 beside it says what held-out rows gained. --config runs/sft/<time>/config.json repeats a
 run, --resume goes on with a stopped one.
@@ -46,6 +49,15 @@ class Config(options.Supervised):
     truncate: Literal["right", "left", "error"] = "right"
     """right keeps the beginning of rows that are too long, left their end; error
     refuses them."""
+
+    def conflicts(self):
+        """Flags that contradict each other, and why."""
+        if self.pack and self.data.streaming:
+            yield ("pack", "data.streaming"), "rows of a stream are not packed"
+        if self.data.streaming and not self.fit.steps:
+            reason = "how many rows a stream has is not known; say how many updates"
+            yield ("data.streaming", "fit.steps"), reason
+        yield from super().conflicts()
 
 
 CONFIG = Config()

@@ -28,7 +28,9 @@ def mark(rows, parts):
     which = np.repeat([names.index(source) for source, _ in parts], counts)
     labels = datasets.ClassLabel(names=names)
     rows = rows.add_column(SOURCE, which, feature=labels)
-    return rows.add_column(ROW, np.concatenate([list(n) for _, n in parts]))
+    return rows.add_column(
+        ROW, np.concatenate([np.arange(n.start, n.stop) for _, n in parts])
+    )
 
 
 def unmark(rows):

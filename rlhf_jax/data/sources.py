@@ -285,9 +285,10 @@ def _hub(name, split, config, folder, **options):
     offline = settings.HF_HUB_OFFLINE
     settings.HF_HUB_OFFLINE = offline or not _reachable(name)
     try:
-        return datasets.load_dataset(
-            name, config, split=split, data_dir=folder, **options
-        )
+        with _silent():
+            return datasets.load_dataset(
+                name, config, split=split, data_dir=folder, **options
+            )
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         if isinstance(error, (ConnectionError, FileNotFoundError)):

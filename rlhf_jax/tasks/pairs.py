@@ -67,7 +67,8 @@ def read_sets(specs, data, model, tokenizer, *, count, chat=False, **how):
             raise ValueError(
                 f"--test {' '.join(specs)}: two sets are called {name}; rename one"
             )
-        part = sources.load(path, split=split, columns=rows.renames(data.columns))
+        columns = rows.renames(data.columns)
+        part = sources.load(path, split=split, columns=columns, placed=True)
         part = rows.sample(part, count)
         try:
             texts = preferences.read(part, tokenizer, cue=data.cue, chat=chat)

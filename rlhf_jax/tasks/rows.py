@@ -136,7 +136,13 @@ def of_prompts(flag, name):
         raise ValueError(f"{flag} {name}: there is no such file")
     if path.suffix in _TABLES:
         return sources.load(path, columns=["prompt"])
-    lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{flag} {diagnosis.why([path], error)}") from None
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise ValueError(f"{flag} {name}: only blank lines; give at least one prompt")
     return datasets.Dataset.from_dict({"prompt": lines})
 
 

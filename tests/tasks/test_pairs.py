@@ -64,7 +64,7 @@ def test_two_sets_of_one_name_and_answers_that_are_no_text_are_refused(
         read(model, chat, f"{file}:train", f"{file}:mine")
     rows = [{**ROWS[0], "chosen": True}]
     file = small_recipes.lines(tmp_path / "wrong.jsonl", rows)
-    with pytest.raises(ValueError, match=r"wrong.*row 0.*chosen is True, a bool"):
+    with pytest.raises(ValueError, match=r"wrong.*line 1: chosen is True, a bool"):
         read(model, chat, f"{file}:train")
 
 

@@ -70,3 +70,18 @@ def test_held_out_rows_may_be_given_as_well():
 def test_rows_that_cannot_be_read_are_named(source, options, said):
     with pytest.raises(ValueError, match=said):
         rows.load(source, **options)
+
+
+def test_files_of_prompts_that_cannot_be_read_are_named(tmp_path):
+    for written, said in (
+        (
+            "café".encode("latin-1"),
+            "--file .*a.txt, line 1: byte 4 .0xe9. is not UTF-8",
+        ),
+        (b"\n \n", "--file .*a.txt: only blank lines"),
+    ):
+        (tmp_path / "a.txt").write_bytes(written)
+        with pytest.raises(ValueError, match=said):
+            rows.of_prompts("--file", tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\n\ntwo")
+    assert rows.of_prompts("--file", tmp_path / "a.txt")["prompt"][:] == ["one", "two"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import small_recipes
 
+from experiments import sft
 from rlhf_jax.cli import library, options
 from rlhf_jax.models import config, decoder
 from rlhf_jax.tasks import pairs, rows, sft_rows, streamed_rows
@@ -109,6 +110,19 @@ def test_only_supervised_fine_tuning_streams(words, file):
     assert not streamed_rows.wanted(datasets.Dataset.from_list(ROWS), options.Data())
     named = library.names(options.Data(eval_dataset=stream))
     assert named.eval_dataset.endswith("IterableDataset")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({}, "--data.streaming and --fit.steps 0: how many rows a stream has"),
+        ({"fit__steps": 5, "pack": True}, "--pack and --data.streaming: rows of a str"),
+    ],
+)
+def test_flags_that_a_stream_contradicts_are_named_before_it_is_read(flags, said):
+    given = {"model": "m", "dataset": "d", "data__streaming": True, **flags}
+    with pytest.raises(ValueError, match=said):
+        small_recipes.run(sft, **given)
 
 
 def test_the_number_of_updates_must_be_given():
