@@ -1,12 +1,17 @@
 """Supervised fine-tuning: teach a language model to write what your rows hold.
 
 Rows are JSONL, JSON, CSV, parquet or a data set on the hub, with columns `text` (all of
-it is learned), `prompt` and `completion` (the completion is), or `messages` (the
-assistant's turns are, written by the tokenizer's chat template).
+it is learned), `prompt` and `completion` (the completion is), `messages` (the
+assistant's turns are, written by the tokenizer's chat template), or `input_ids` (with
+`labels`, `completion_mask` or `assistant_masks`). Columns of ShareGPT and of Alpaca are
+read as messages.
 
     python -m experiments.sft --model path/to/model --dataset rows.jsonl
     python -m experiments.sft --model path/to/model --dataset chats.jsonl \\
         --lora.rank 8 --fit.learning-rate 2e-4 --dtype bfloat16
+
+Rows that would not fit into memory are read while training, --data.streaming with
+--fit.steps; several short rows share one with --pack.
 
 The result is runs/sft/<time>/model, a directory that transformers opens; report.md
 beside it says what held-out rows gained. --config runs/sft/<time>/config.json repeats a
@@ -27,10 +32,8 @@ import numpy as np
 from rlhf_jax import masking
 from rlhf_jax.algorithms import sft
 from rlhf_jax.cli import options, recipe
-from rlhf_jax.data import examples, stop_tokens, tokenization
 from rlhf_jax.models import lora, responses
-from rlhf_jax.tasks import models, rows
-from rlhf_jax.types import Tokens
+from rlhf_jax.tasks import models, sft_rows, streamed_rows
 
 TITLE = "Supervised fine-tuning"
 METRICS = ("nll", "accuracy", "grad_norm", "learning_rate")
@@ -41,11 +44,20 @@ class Config(options.Supervised):
     """Everything a run depends on."""
 
     pack: bool = False
-    """Texts, each with its EOS, are joined and cut every --data.length tokens; for rows
-    with a column text."""
+    """Several rows in one of --data.length tokens. Texts, each with its EOS, are joined
+    and cut; other rows stay whole, and none of them sees another."""
     truncate: Literal["right", "left", "error"] = "right"
     """right keeps the beginning of rows that are too long, left their end; error
     refuses them."""
+
+    def conflicts(self):
+        """Flags that contradict each other, and why."""
+        if self.pack and self.data.streaming:
+            yield ("pack", "data.streaming"), "rows of a stream are not packed"
+        if self.data.streaming and not self.fit.steps:
+            reason = "how many rows a stream has is not known; say how many updates"
+            yield ("data.streaming", "fit.steps"), reason
+        yield from super().conflicts()
 
 
 CONFIG = Config()
@@ -56,7 +68,11 @@ def make_study(config, setting):
     given, layout = setting.given, setting.layout
     loaded = models.read_decoder("--model", given.model, config.dtype)
     model, params, tokenizer = loaded
-    train, held, about = data(config, given, model, tokenizer)
+    length = models.length(config.data.length, model)
+    form = sft_rows.Form(length, config.truncate, config.pack, config.data.cue)
+    streamed = streamed_rows.wanted(given.dataset, given.data)
+    read = streamed_rows.read if streamed else sft_rows.read
+    train, held, about = read(given.dataset, given.data, model, tokenizer, form)
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
     work = recipe.supervise(
         config, setting, loaded, trainable, train, about, sft.make_loss, sft.count
@@ -71,51 +87,6 @@ def make_study(config, setting):
     return recipe.study(
         config, work, "sft", evaluate, label=TITLE, shown={"nll": "nll"}
     )
-
-
-def data(config, given, model, tokenizer):
-    """(training `Tokens`, held-out `Tokens`, lines about them).
-
-    given: the config with rows, where those were given, in place of their names.
-    """
-    end = stop_tokens.end_id(tokenizer)
-    length = models.length(config.data.length, model)
-    encoded, about = [], []
-    parts = rows.read(given.dataset, given.data)
-    for name, part in zip(("training", "held-out"), parts, strict=True):
-        if config.pack:
-            encoded.append(packed(part, tokenizer, length))
-            learned = encoded[-1].tokens.size
-            about.append(f"{learned} {name} tokens in rows of {length}")
-            continue
-        texts = examples.read(part, tokenizer, cue=config.data.cue)
-        tokens = tokenization.spans(
-            tokenizer, texts, length=length, truncate=config.truncate, end=end
-        )
-        useful = tokens.target_mask[:, 1:].any(-1)
-        if not useful.any():
-            raise ValueError(
-                f"{config.dataset}: within {length} tokens no {name} row has anything "
-                "to learn; raise --data.length, or cut prompts with --truncate left"
-            )
-        tokens = Tokens(*(x[useful] for x in tokens))
-        encoded.append(models.narrow(tokens, [tokens.mask]))
-        learned = int(encoded[-1].target_mask.sum())
-        line = f"{len(tokens.tokens)} {name} rows, {learned} tokens to learn"
-        left = int((~useful).sum())
-        about.append(line + (f"; {left} rows have none and are left out" * (left > 0)))
-    return *encoded, about
-
-
-def packed(part, tokenizer, length):
-    """`Tokens` without padding, of rows with a column text."""
-    if "text" not in part.column_names:
-        raise ValueError(
-            f"--pack: columns {', '.join(part.column_names)}; texts are packed, of a "
-            "column text"
-        )
-    tokens = tokenization.packed(tokenizer, list(part["text"]), length=length)
-    return Tokens(*(np.array(x) for x in tokens))
 
 
 def sums(model, params, rows):

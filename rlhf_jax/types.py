@@ -38,6 +38,15 @@ class Tokens(NamedTuple):
     target_mask: jax.Array  # [B, T] int32, a subset of mask
 
 
+class Packed(NamedTuple):
+    """Several texts in a row for supervised learning; none of them sees another."""
+
+    tokens: jax.Array  # [B, T] int32
+    mask: jax.Array  # [B, T] int32
+    target_mask: jax.Array  # [B, T] int32, 0 at the first token of every text
+    segments: jax.Array  # [B, T] int32, from 1: which of the row's texts; 0: padding
+
+
 class Labelled(NamedTuple):
     """Text with class labels, for classifiers and classifier rewards."""
 

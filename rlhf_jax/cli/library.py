@@ -84,7 +84,7 @@ def _name(value):
         named = tuple(map(_name, value))
         same = all(name is one for name, one in zip(named, value, strict=True))
         return value if same else named
-    if hasattr(value, "column_names") and hasattr(value, "iter"):
+    if all(hasattr(value, name) for name in ("column_names", "iter", "__len__")):
         return _rows_name(len(value), value.iter(_BATCH))
     if dataclasses.is_dataclass(value) and not callable(value):
         return names(value)

@@ -105,6 +105,12 @@ class Data:
     length: ranges.Count | None = None
     """Tokens per row; by default what the longest needs, at most the context."""
 
+    streaming: bool = False
+    """Read rows while training, for data that would not fit here; the first
+    --data.eval-rows are held out. Only supervised fine-tuning."""
+    buffer: ranges.Count = 1000
+    """Rows of a stream that are read ahead; the next one is drawn from them."""
+
     def conflicts(self):
         """Flags that contradict each other, and why."""
         if self.eval_dataset is None and self.eval_split == self.split:
@@ -138,7 +144,14 @@ class Fit(fields.group(_FIT, schedule="cosine")):
         return optim.Config(**fields.of(self, optim.Config), eps=1e-8)
 
     def updates(self, count):
-        """The number of updates on `count` rows."""
+        """The number of updates on `count` rows; None: of a stream, which has no end.
+
+        Raises ValueError where that leaves the number open.
+        """
+        if count is None and not self.steps:
+            raise ValueError(
+                "--fit.steps is needed: how many rows a stream has is not known"
+            )
         return self.steps or math.ceil(self.epochs * count / self.rows)
 
 

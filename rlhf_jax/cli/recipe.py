@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from rlhf_jax.cli import experiment, library, options
+from rlhf_jax.data import batching
 from rlhf_jax.huggingface import adapters as hf_adapters
 from rlhf_jax.huggingface import score_bias
 from rlhf_jax.reporting import single_run
@@ -82,7 +83,7 @@ def supervise(
     """
     model, _, tokenizer = loaded
     fit, layout = config.fit, setting.layout
-    steps = fit.updates(jax.tree.leaves(data)[0].shape[0])
+    steps = fit.updates(batching.count(data))
     objective = supervised.Objective(
         model, make_loss, count, fit.optimizer, fit.micro_batches
     )

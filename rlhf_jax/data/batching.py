@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from rlhf_jax import ranges
+from rlhf_jax.data import streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,36 @@ def _permutation(n_rows, seed, epoch):
     rows = generator.permutation(n_rows)
     rows.setflags(write=False)
     return rows
+
+
+class Shuffled(NamedTuple):
+    """The batches of arrays on the host, in the order of `Epochs`."""
+
+    data: Any  # a pytree of [N, ...]
+    order: Epochs
+
+    def take(self, number):
+        """Batch `number`, counted from 0."""
+        return take(self.data, self.order.indices(number))
+
+    def epoch(self, number):
+        """The epochs completed when batch `number` begins, as a fraction."""
+        return self.order.epoch(number)
+
+
+def batches(data, rows, seed):
+    """What has `take(number)` and `epoch(number)`, of a pytree of arrays [N, ...] or a
+    `streams.Stream`."""
+    if isinstance(data, streams.Stream):
+        return data.batches(rows, seed)
+    return Shuffled(data, Epochs(count(data), rows, seed))
+
+
+def count(data):
+    """The number of rows N of a pytree of arrays, None of a stream."""
+    if isinstance(data, streams.Stream):
+        return None
+    return jax.tree.leaves(data)[0].shape[0]
 
 
 def take(tree, indices):

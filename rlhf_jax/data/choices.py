@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlhf_jax.data import sources, tokenization
+from rlhf_jax.data import kinds, sources, tokenization
 from rlhf_jax.types import Tokens
 
-COLUMNS = sources.KINDS["choices"]
+COLUMNS = kinds.KINDS["choices"]
 _ENDINGS = 4
 _WORDS = 30  # of an ending; a prompt has twice as many
 

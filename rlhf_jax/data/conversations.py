@@ -6,7 +6,9 @@ rendered by the tokenizer's chat template if it has one, otherwise as such turns
 token that ends the last answer is not part of the text: see `stop_tokens`.
 """
 
-from rlhf_jax.data import stop_tokens
+from collections.abc import Mapping
+
+from rlhf_jax.data import diagnosis, stop_tokens
 
 CUE = "\n\nAssistant:"  # the start of an assistant's turn
 _TURNS = {"user": "\n\nHuman: ", "assistant": f"{CUE} ", "system": "\n\n"}
@@ -47,6 +49,19 @@ def split(conversation, tokenizer=None):
             "must be an assistant's answer to an earlier message"
         )
     return prompt(asked, tokenizer), reply(asked, last["content"], tokenizer)
+
+
+def last_answer(messages, what):
+    """The content of the last of an assistant's messages; errors call them `what`."""
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    if not isinstance(last, Mapping) or last.get("role") != "assistant":
+        raise ValueError(f"{what} must end with a message whose role is assistant")
+    if not isinstance(last.get("content"), str):
+        raise ValueError(
+            f"the content of {what} is {diagnosis.named(last.get('content'))}; it must "
+            "be a text"
+        )
+    return last["content"]
 
 
 def reply(asked, content, tokenizer=None):
@@ -94,6 +109,27 @@ def parts(messages, tokenizer=None):
     return spans
 
 
+def form(tokenizer, *, texts, cue=""):
+    """A line about how prompts and answers become one text.
+
+    texts: whether they are texts, or else messages; cue: as in `examples.read`.
+    """
+    end = tokenizer.convert_ids_to_tokens(stop_tokens.end_id(tokenizer))
+    if texts:
+        between = f", {cue!r} between them" if cue else ""
+        instead = ", without the chat template" if _templated(tokenizer) else ""
+        return (
+            f"prompts and answers are joined as they are{between}{instead}; {end}"
+            + (" ends each answer")
+        )
+    if _templated(tokenizer):
+        return f"messages are written by the chat template; {end} ends each answer"
+    return (
+        "the tokenizer has no chat template: messages are written as turns that begin "
+        f"with Human: and Assistant:; {end} ends the last answer"
+    )
+
+
 def _end(tokenizer):
     """The text of the token that ends a turn."""
     return tokenizer.convert_ids_to_tokens(stop_tokens.end_id(tokenizer))
@@ -115,13 +151,27 @@ def _render(messages, tokenizer, *, add_generation_prompt):
 
 def _check(messages, tokenizer):
     """Checks messages; a chat template may have roles of its own."""
+    if not isinstance(messages, list):
+        raise ValueError(
+            f"{diagnosis.named(messages)}, where a list of messages is needed"
+        )
     if not messages:
         raise ValueError("a conversation without messages; it needs at least one")
     for turn in messages:
-        role = turn.get("role")
+        if not isinstance(turn, Mapping):
+            raise ValueError(
+                f"a message is {diagnosis.named(turn)}; a message is "
+                '{"role": "user", "content": "..."}'
+            )
+        role, content = turn.get("role"), turn.get("content")
         known = role in _TURNS or (role and _templated(tokenizer))
-        if not known or not isinstance(turn.get("content"), str):
+        if not known:
             raise ValueError(
                 f"a message has role {role!r}; it needs a role ({', '.join(_TURNS)}) "
                 "and a content, a text"
+            )
+        if not isinstance(content, str):
+            raise ValueError(
+                f"the content of a message of role {role!r} is "
+                f"{diagnosis.named(content)}; it must be a text"
             )

@@ -4,7 +4,7 @@ The columns determine the kind: `text`; `prompt` and `completion`; `messages`. P
 and completions are texts or lists of messages.
 """
 
-from rlhf_jax.data import conversations, sources
+from rlhf_jax.data import conversations, kinds, places, stop_tokens
 
 LEARNED = ("messages", "completion", "text")  # kinds that supervised learning reads
 
@@ -15,19 +15,25 @@ def read(rows, tokenizer, *, cue=""):
     All of a `text` is learned; of `prompt` and `completion` the completion; of
     `messages` the assistant's turns. cue: appended to prompts that are texts.
     """
-    columns = rows.column_names
-    kind = next((k for k in LEARNED if set(sources.KINDS[k]) <= set(columns)), None)
-    if kind is None:
-        raise ValueError(
-            f"columns {', '.join(columns)}: needed is text, or prompt and completion, "
-            "or messages; name yours with --data.columns text=..."
-        )
+    kind = kinds.of(rows, "rows", among=LEARNED, flag="--data.columns")
     if kind == "text":
         return [[(text, True)] for text in rows["text"]]
     if kind == "messages":
-        return _each(rows["messages"], lambda m: conversations.parts(m, tokenizer))
+        return _each(
+            rows, rows["messages"], lambda m: conversations.parts(m, tokenizer)
+        )
     both = zip(rows["prompt"], rows["completion"], strict=True)
-    return _each(both, lambda row: _completion(*row, tokenizer, cue))
+    return _each(rows, both, lambda row: _completion(*row, tokenizer, cue))
+
+
+def form(rows, tokenizer, *, cue=""):
+    """A line about how rows become texts."""
+    kind = kinds.of(rows, "rows", among=LEARNED, flag="--data.columns")
+    if kind == "text":
+        end = tokenizer.convert_ids_to_tokens(stop_tokens.end_id(tokenizer))
+        return f"texts are learned as they are, each with {end} at its end"
+    texts = kind == "completion" and isinstance(rows[0]["prompt"], str)
+    return conversations.form(tokenizer, texts=texts, cue=cue)
 
 
 def prompts(rows, tokenizer, *, cue=""):
@@ -37,15 +43,12 @@ def prompts(rows, tokenizer, *, cue=""):
         prompt = conversations.prompt(asked, tokenizer)
         return prompt + cue if isinstance(asked, str) else prompt
 
-    return _each(rows["prompt"], text)
+    return _each(rows, rows["prompt"], text)
 
 
 def _completion(asked, completion, tokenizer, cue):
     if not isinstance(completion, str):
-        *_, last = completion or [{}]
-        if last.get("role") != "assistant":
-            raise ValueError("a completion must end with the assistant's message")
-        completion = last["content"]
+        completion = conversations.last_answer(completion, "a completion")
     if not isinstance(asked, str):
         completion = conversations.reply(asked, completion, tokenizer)
     text = conversations.prompt(asked, tokenizer)
@@ -53,11 +56,12 @@ def _completion(asked, completion, tokenizer, cue):
     return [(text, False), (completion, True)]
 
 
-def _each(rows, read):
+def _each(rows, values, read):
+    """read(value) of each row; an error says where the row stands."""
     results = []
-    for i, row in enumerate(rows):
+    for i, value in enumerate(values):
         try:
-            results.append(read(row))
+            results.append(read(value))
         except ValueError as error:
-            raise ValueError(f"row {i} (counted from 0): {error}") from None
+            raise ValueError(f"{places.words(rows, i)}: {error}") from None
     return results

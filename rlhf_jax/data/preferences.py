@@ -3,7 +3,9 @@
 import os
 from typing import NamedTuple
 
-from rlhf_jax.data import conversations
+from rlhf_jax.data import conversations, places
+
+KINDS = ("preference", "conversations")  # of `kinds.KINDS`
 
 
 class Pairs(NamedTuple):
@@ -31,8 +33,9 @@ def read(rows, tokenizer=None, *, cue="", chat=False):
     for name in ("chosen", "rejected"):
         if name not in columns:
             raise ValueError(
-                f"columns {', '.join(columns)}: needed are chosen and rejected, and "
-                f"prompt if they are answers; name yours with columns {name}=..."
+                f"columns {', '.join(places.visible(rows))}: needed are chosen and "
+                "rejected, and prompt if they are answers; name yours with columns "
+                f"{name}=..."
             )
     sides = columns["chosen"], columns["rejected"]
     asked = columns.get("prompt", [None] * len(sides[0]))
@@ -46,24 +49,33 @@ def read(rows, tokenizer=None, *, cue="", chat=False):
             else:
                 pairs.append(_answers(_turn(prompt, chat), both, tokenizer, cue))
         except ValueError as error:
-            raise ValueError(f"row {i} (counted from 0): {error}") from None
+            raise ValueError(f"{places.words(rows, i)}: {error}") from None
     prompts, chosen, rejected = (list(column) for column in zip(*pairs, strict=True))
-    extra = (_numbers(columns, name) for name in ("preference", "margin"))
+    extra = (_numbers(rows, name) for name in ("preference", "margin"))
     return Pairs(prompts, chosen, rejected, *extra)
 
 
-def _numbers(columns, name):
+def form(rows, tokenizer, *, cue="", chat=False):
+    """A line about how rows become texts; cue, chat: as for `read`."""
+    first = rows[0]
+    asked = first.get("prompt", first["chosen"])
+    texts = isinstance(asked, str) and not (chat and "prompt" in first)
+    return conversations.form(tokenizer, texts=texts, cue=cue)
+
+
+def _numbers(rows, name):
     """A column of numbers as floats, None if there is no such column."""
-    if name not in columns:
+    if name not in rows.column_names:
         return None
-    for i, value in enumerate(columns[name]):
+    numbers = []
+    for i, value in enumerate(rows[name]):
         try:
-            float(value)
+            numbers.append(float(value))
         except (TypeError, ValueError):
             raise ValueError(
-                f"row {i} (counted from 0): {name} {value!r} is not a number"
+                f"{places.words(rows, i)}: {name} {value!r} is not a number"
             ) from None
-    return [float(value) for value in columns[name]]
+    return numbers
 
 
 def _check(name, answer):
@@ -91,9 +103,7 @@ def _answers(prompt, both, tokenizer, cue):
 
 
 def _last(messages):
-    if not messages or messages[-1].get("role") != "assistant":
-        raise ValueError("an answer must end with a message whose role is assistant")
-    return messages[-1]["content"]
+    return conversations.last_answer(messages, "an answer")
 
 
 def _shared(chosen, rejected, tokenizer):

@@ -7,30 +7,23 @@ columns pass through.
 
 import contextlib
 import difflib
+import logging
 import os
 import pathlib
 import re
 import tempfile
 
-KINDS = {  # most specific first: a data set is of the first kind whose columns it has
-    "paired": ("question", "response_j", "response_k"),
-    "choices": ("question", "choices", "label"),
-    "preference": ("prompt", "chosen", "rejected"),
-    "conversations": ("chosen", "rejected"),
-    "completion": ("prompt", "completion"),
-    "messages": ("messages",),
-    "translation": ("translation",),
-    "classification": ("text", "label"),
-    "text": ("text",),
-    "prompt": ("prompt",),
-}
+from rlhf_jax.data import diagnosis, kinds, places
+
 _BUILDERS = {"jsonl": "json", "json": "json", "csv": "csv", "parquet": "parquet"}
 _FILE = re.compile(r"(?P<stem>.+?)\.(?P<format>jsonl|json|csv|parquet)(\.gz)?$")
 _PART = re.compile(r"(?P<name>[^\[\]+]+)(?P<slice>\[[^\]]*\])?$")
 _ALIASES = {"validation": ("val", "valid", "dev"), "val": ("validation",)}
 
 
-def load(name_or_path, *, split="train", columns=None, config=None, folder=None):
+def load(
+    name_or_path, *, split="train", columns=None, config=None, folder=None, placed=False
+):
     """The rows of a split as a checked `datasets.Dataset`.
 
     Args:
@@ -39,9 +32,10 @@ def load(name_or_path, *, split="train", columns=None, config=None, folder=None)
         or a part ("train[:10%]"). A single file is the split "train", and that of its
         own name.
       columns: the columns needed, or {needed: present} to rename them; () for any;
-        by default those of any of `KINDS`.
+        by default those of any of `kinds.KINDS`.
       config: of a hub data set.
       folder: the folder of the rows inside the data set.
+      placed: with the columns of `places`.
 
     Raises ValueError for a data set that cannot be found, has no rows, lacks columns or
     has an empty text.
@@ -53,11 +47,54 @@ def load(name_or_path, *, split="train", columns=None, config=None, folder=None)
         path, where = _inside(path, folder, where)
         parts = [_local(path, part, where) for part in split.split("+")]
     else:
-        parts = [_hub(str(name_or_path), split, config, folder)]
-    shared = [c for c in parts[0].column_names if all(c in p.features for p in parts)]
+        rows = _hub(str(name_or_path), split, config, folder)
+        parts = [(rows, where, range(len(rows)))]
+    tables = [rows for rows, *_ in parts]
+    shared = [c for c in tables[0].column_names if all(c in t.features for t in tables)]
     if len(parts) > 1:
-        parts = [part.select_columns(shared) for part in parts]
-    return checked(datasets.concatenate_datasets(parts), columns, where)
+        tables = [table.select_columns(shared) for table in tables]
+    rows = datasets.concatenate_datasets(tables)
+    if len(rows):
+        rows = places.mark(rows, [origin for _, *origin in parts])
+    rows = checked(rows, columns, where)
+    return rows if placed else places.unmark(rows)
+
+
+def stream(name_or_path, *, split="train"):
+    """(an iterator over the rows of a split as dictionaries, their source as for
+    `places.mark`), none of which is read before it is asked for.
+
+    Args: as for `load`; a split is one, and whole. Raises ValueError where there is no
+    such split, and, from the iterator, for a file that cannot be read.
+    """
+    path = pathlib.Path(name_or_path).expanduser()
+    where = f"{name_or_path}, split {split!r}"
+    if "+" in split or "[" in split:
+        raise ValueError(f"{where}: a stream is of one whole split")
+    if not path.exists():
+        rows = _hub(str(name_or_path), split, None, None, streaming=True)
+        return _reading(rows, ()), where
+    if _is_saved(path):
+        return _reading(_saved(path, split, None, where), ()), where
+    files, _ = _split(path, split, where)
+    return _reading(_open(files, where, streaming=True), files), _joined(files)
+
+
+def _reading(rows, files):
+    """The rows one by one; errors are those of `_files`."""
+    with _silent():
+        rows = iter(rows)
+    while True:
+        try:
+            with _silent():
+                row = next(rows, None)
+        except Exception as error:  # readers raise what they like
+            if not files:
+                raise
+            raise ValueError(diagnosis.why(files, error)) from None
+        if row is None:
+            return
+        yield row
 
 
 def checked(rows, columns, where):
@@ -67,24 +104,12 @@ def checked(rows, columns, where):
     """
     if not len(rows):
         raise ValueError(f"{where}: no rows; choose another split or file")
-    rows = _choose(rows, columns, where)
+    rows = kinds.rename(rows, columns, where)
     if columns is None:
-        columns = KINDS[kind(rows, where)]
+        columns = kinds.KINDS[kinds.of(rows, where)]
     if columns:
-        _refuse_empty(rows, columns, where)
+        kinds.refuse_unreadable(rows, columns)
     return rows
-
-
-def kind(rows, where="the data set"):
-    """The kind of a data set, by its columns: a key of `KINDS`."""
-    for name, needed in KINDS.items():
-        if set(needed) <= set(rows.column_names):
-            return name
-    known = "; ".join("+".join(needed) for needed in KINDS.values())
-    raise ValueError(
-        f"{where}: columns {', '.join(rows.column_names)}; needed are {known}; name "
-        "yours with columns={'text': 'your column'}"
-    )
 
 
 def drop_shared(rows, other):
@@ -116,21 +141,48 @@ def _inside(path, folder, where):
 
 
 def _local(path, part, where):
-    """One part of a split, from a file, a folder of files, or `save_to_disk`."""
+    """One part of a split, from a file, a folder of files, or `save_to_disk`: (rows,
+    source, numbers), the latter as for `places.mark`."""
+    if path.is_dir() and _is_saved(path):
+        match = _matched(part, where)
+        rows = _saved(path, match["name"], match["slice"], where)
+        return rows, where, range(len(rows))
+    return _files(*_split(path, part, where), where)
+
+
+def _is_saved(path):
+    return (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+
+
+def _matched(part, where):
     match = _PART.match(part.strip())
     if not match:
         raise ValueError(f"{where}: {part!r} is not a valid split name")
+    return match
+
+
+def _split(path, part, where):
+    """(the files of a part of a split, which part of their rows it is)."""
+    match = _matched(part, where)
     if path.is_file():
         name = _FILE.match(path.name)
         _known(match["name"], {"train", name["stem"] if name else path.name}, where)
-        return _files([path], match["slice"], where)
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        return _saved(path, match["name"], match["slice"], where)
+        if not name:
+            raise ValueError(
+                f"{path}: not a .jsonl, .json, .csv or .parquet file (.gz may follow)"
+            )
+        return _filled([path]), match["slice"]
     splits = {}
     for file in sorted(path.iterdir()):
         if name := _FILE.match(file.name):
             splits.setdefault(re.sub(r"-\d.*", "", name["stem"]), []).append(file)
-    return _files(splits[_known(match["name"], splits, where)], match["slice"], where)
+    return _filled(splits[_known(match["name"], splits, where)]), match["slice"]
+
+
+def _filled(files):
+    if not any(file.stat().st_size for file in files):
+        raise ValueError(f"{files[0]} is empty; give it at least one row")
+    return files
 
 
 def _known(name, splits, where):
@@ -143,27 +195,60 @@ def _known(name, splits, where):
 
 
 def _files(files, part, where):
-    """Rows of files of one format."""
-    datasets = _datasets()
+    """Rows of files of one format, or some of them: as of `_local`."""
+    try:
+        rows = _open(files, where)
+        rows.data.table.validate(full=True)  # it may hold what is not UTF-8
+    except Exception as error:  # readers raise what they like
+        raise ValueError(diagnosis.why(files, error)) from None
+    numbers = range(len(rows))
+    if part:
+        numbers = _part(part, len(rows), where)
+        rows = rows.select(numbers)
+    return rows, _joined(files), numbers
+
+
+def _joined(files):
+    """Files as a source of `places`."""
+    return "\n".join(map(str, files))
+
+
+def _open(files, where, **options):
+    """All rows of files of one format; options: of `load_dataset`."""
     match = _FILE.match(files[0].name)
-    if not match:
-        raise ValueError(
-            f"{files[0]}: not a .jsonl, .json, .csv or .parquet file (.gz may follow)"
+    if match["format"] == "csv":
+        options |= {"na_values": [""], "keep_default_na": False}
+    lazy = options.get("streaming")  # needs no cache
+    with contextlib.nullcontext({}) if lazy else _cache() as cache, _silent():
+        return _datasets().load_dataset(
+            _BUILDERS[match["format"]],
+            data_files={"rows": [str(file) for file in files]},
+            split="rows",
+            **cache,
+            **options,
         )
-    if not any(file.stat().st_size for file in files):
-        raise ValueError(f"{where}: {files[0]} is empty; give it at least one row")
-    with _cache() as options:
-        try:
-            return datasets.load_dataset(
-                _BUILDERS[match["format"]],
-                data_files={"rows": [str(file) for file in files]},
-                split=f"rows{part or ''}",
-                **options,
-            )
-        except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
-            cause = error.__cause__ or error
-            reason = " ".join(str(cause).split())[:300]
-            raise ValueError(f"{where}: {files[0]} cannot be read: {reason}") from None
+
+
+def _part(part, count, where):
+    """The range of rows that a part such as [:10%] names."""
+    instruction = _datasets().ReadInstruction
+    try:
+        (chosen,) = instruction.from_spec(f"rows{part}").to_absolute({"rows": count})
+    except (ValueError, AssertionError) as error:
+        raise ValueError(f"{where}: {part} is no part of a split: {error}") from None
+    return range(chosen.from_ or 0, count if chosen.to is None else chosen.to)
+
+
+@contextlib.contextmanager
+def _silent():
+    """Without what `datasets` logs beside its errors."""
+    logger = logging.getLogger("datasets")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _saved(path, name, part, where):
@@ -191,7 +276,7 @@ def _cache():
         yield {"cache_dir": temporary, "keep_in_memory": True}
 
 
-def _hub(name, split, config, folder):
+def _hub(name, split, config, folder, **options):
     """A split of a data set on the hub, or of its copy in the local cache."""
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or _FILE.match(name):
         raise ValueError(_missing(name, "not tried: the name looks like a path"))
@@ -200,7 +285,10 @@ def _hub(name, split, config, folder):
     offline = settings.HF_HUB_OFFLINE
     settings.HF_HUB_OFFLINE = offline or not _reachable(name)
     try:
-        return datasets.load_dataset(name, config, split=split, data_dir=folder)
+        with _silent():
+            return datasets.load_dataset(
+                name, config, split=split, data_dir=folder, **options
+            )
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         if isinstance(error, (ConnectionError, FileNotFoundError)):
@@ -235,36 +323,3 @@ def _missing(name, reason):
         f"{name}: neither a folder, nor a file, nor a data set on the hub that can be "
         f"reached ({reason}){similar}; give a path that exists or a hub name"
     )
-
-
-def _choose(rows, columns, where):
-    """Renames columns as needed. Raises ValueError if one is missing."""
-    renames = columns if isinstance(columns, dict) else {c: c for c in columns or ()}
-    for needed, present in renames.items():
-        if present not in rows.column_names:
-            raise ValueError(
-                f"{where}: no column {present!r}, needed for {needed!r}; there is "
-                f"{', '.join(rows.column_names)}; name yours with "
-                f"columns={{{needed!r}: 'your column'}}"
-            )
-        if needed != present:
-            if needed in rows.column_names:
-                rows = rows.remove_columns(needed)
-            rows = rows.rename_column(present, needed)
-    return rows
-
-
-def _refuse_empty(rows, columns, where):
-    """Raises ValueError at the first row whose text is missing or blank."""
-    size = 10_000
-    blank = {"text", "prompt"} & set(columns)  # an answer may be empty
-    parts = rows.select_columns(list(columns)).iter(batch_size=size)
-    for start, part in zip(range(0, len(rows), size), parts, strict=True):
-        for column, values in part.items():
-            for i, value in enumerate(values):
-                empty = not (value.strip() if isinstance(value, str) else value)
-                if value is None or (column in blank and empty):
-                    raise ValueError(
-                        f"{where}: row {start + i} (counted from 0) has no {column}; "
-                        "remove the row or fill it"
-                    )

@@ -12,6 +12,7 @@ import numpy as np
 from rlhf_jax.types import Labelled, Preferences, Prompts, Tokens
 
 _CHUNK = 1000  # texts per call of the tokenizer
+_BLANKS = ("▁", "Ġ")  # how tokenizers write a blank
 
 
 def pad_id(tokenizer, stops=()):
@@ -59,12 +60,13 @@ def sft(tokenizer, completions, *, length, prompts=None, truncate="right"):
     "left" the beginning (of the prompt, if any), "error" raises.
     """
     before, _ = frame(tokenizer)
-    answers = _with_eos(tokenizer, completions)
+    if prompts is not None:
+        _same_length(prompts=prompts, completions=completions)
+    answers = _with_end(tokenizer, completions, prompts)
     if prompts is None:
         rows = _fit(answers, before, before[:0], length, truncate, "text")
         starts = [0] * len(rows)
     else:
-        _same_length(prompts=prompts, completions=completions)
         questions = encode(tokenizer, prompts)
         rows, starts = [], []
         for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
@@ -115,29 +117,6 @@ def prefix_id(tokenizer):
     return eos_id(tokenizer) if first is None else first
 
 
-def packed(tokenizer, texts, *, length):
-    """`Tokens` [N, L] without padding: documents with EOS, concatenated and cut.
-
-    The incomplete row at the end is dropped. Raises ValueError if there is no other.
-    """
-    before, _ = frame(tokenizer)
-    end = np.array([eos_id(tokenizer)], np.int32)
-    stream = []
-    for chunk in chunks(texts):
-        rows = _ids(tokenizer, chunk)
-        stream.append(np.concatenate([x for row in rows for x in (before, row, end)]))
-    stream = np.concatenate([end[:0], *stream])
-    blocks = len(stream) // length
-    if not blocks:
-        raise ValueError(
-            f"the texts have {len(stream)} tokens in all, less than one row of "
-            f"length={length}; give more text, or a smaller length"
-        )
-    tokens = stream[: blocks * length].reshape(blocks, length)
-    ones = np.broadcast_to(np.int32(1), tokens.shape)  # takes no memory
-    return Tokens(tokens, ones, ones)
-
-
 def classification(tokenizer, texts, labels, *, length, truncate="right"):
     """`Labelled` [N, L], right-padded, with the tokenizer's special tokens."""
     labels = np.asarray(labels)
@@ -154,35 +133,6 @@ def classification(tokenizer, texts, labels, *, length, truncate="right"):
     return Labelled(tokens, mask, labels.astype(np.int32))
 
 
-def spans(tokenizer, rows, *, length, truncate="right", end=None):
-    """`Tokens` [N, L], right-padded, from texts in parts, only some of them learned.
-
-    Parts are encoded separately, as in generation. `end`, by default EOS, follows the
-    last part and is learned if that is. truncate: "right" cuts the end of a long row,
-    "left" the beginning, "error" raises. A row may be left with nothing to learn.
-
-    Args: rows: one list [(text, is it learned?), ...] per row.
-    """
-    before, _ = frame(tokenizer)
-    end = np.array([eos_id(tokenizer) if end is None else end], np.int32)
-    pieces = iter(encode(tokenizer, [text for row in rows for text, _ in row]))
-    room, tokens, targets = length - len(before), [], []
-    for i, row in enumerate(rows):
-        parts = [next(pieces) for _ in row] + [end]
-        flags = [learned for _, learned in row] + [row[-1][1]]
-        ids = np.concatenate(parts)
-        kept = np.repeat(np.array(flags, np.int32), [len(part) for part in parts])
-        if len(ids) > room:
-            what = f"row {i}: the text has {len(before) + len(ids)} tokens"
-            ids, kept = (_cut(x, room, truncate, what, length) for x in (ids, kept))
-        tokens.append(np.concatenate([before, ids]))
-        # BOS is a target only if the whole row is.
-        first = int(all(flags))
-        targets.append(np.concatenate([np.full(len(before), first, np.int32), kept]))
-    padded, mask = pad_rows(tokens, length, pad_id(tokenizer), "right")
-    return Tokens(padded, mask, pad_rows(targets, length, 0, "right")[0])
-
-
 def pairs(
     tokenizer, prompts, chosen, rejected, *,
     length, preference=None, truncate="left", end=None,
@@ -197,7 +147,8 @@ def pairs(
     _same_length(prompts=prompts, chosen=chosen, rejected=rejected)
     before, _ = frame(tokenizer)
     questions = encode(tokenizer, prompts)
-    answers = [_with_eos(tokenizer, texts, end) for texts in (chosen, rejected)]
+    sides = chosen, rejected
+    answers = [_with_end(tokenizer, texts, prompts, end) for texts in sides]
     joined = [
         _join(before, question, both, length, truncate, i)
         for i, (question, *both) in enumerate(zip(questions, *answers, strict=True))
@@ -228,7 +179,7 @@ def chunks(texts):
         yield list(texts[start : start + _CHUNK])
 
 
-def _ids(tokenizer, texts):
+def ids(tokenizer, texts):
     """Token ids of a few texts, without special tokens: a list of int32 arrays."""
     encoded = tokenizer(
         texts, add_special_tokens=False, return_attention_mask=False, verbose=False
@@ -242,7 +193,7 @@ def encode(tokenizer, texts):
         raise ValueError(f"a list of texts is needed, not one: {texts[:40]!r}")
     if not len(texts):
         raise ValueError("no texts were given; at least one row is needed")
-    return [row for chunk in chunks(texts) for row in _ids(tokenizer, chunk)]
+    return [row for chunk in chunks(texts) for row in ids(tokenizer, chunk)]
 
 
 def frame(tokenizer):
@@ -257,9 +208,50 @@ def frame(tokenizer):
     return tuple(np.array(part, np.int32) for part in parts)
 
 
-def _with_eos(tokenizer, texts, end=None):
+def encode_after(tokenizer, befores, texts):
+    """Token ids of texts that continue others, as a model writes them: int32 arrays.
+
+    SentencePiece marks the start of a text as if a blank were before it. What continues
+    a text is marked only if a blank is there: it is what the joined text has more than
+    the one before, or if their tokens merge, the text's own tokens without the mark.
+    """
+    alone = encode(tokenizer, texts)
+    if not _marks_start(tokenizer):
+        return alone
+    starts = encode(tokenizer, befores)
+    joined = [before + text for before, text in zip(befores, texts, strict=True)]
+    found = []
+    for i, whole in enumerate(encode(tokenizer, joined)):
+        count = len(starts[i])
+        if np.array_equal(whole[:count], starts[i]):
+            found.append(whole[count:])
+        else:
+            found.append(_unmarked(tokenizer, texts[i], alone[i]))
+    return found
+
+
+def _marks_start(tokenizer):
+    first = tokenizer("a", add_special_tokens=False)["input_ids"][:1]
+    return any(x.startswith(_BLANKS) for x in tokenizer.convert_ids_to_tokens(first))
+
+
+def _unmarked(tokenizer, text, alone):
+    """A text's tokens as they follow a character that does not merge with it."""
+    for before in ("\n", ".", "0"):
+        start, whole = ids(tokenizer, [before, before + text])
+        if len(start) and np.array_equal(whole[: len(start)], start):
+            return whole[len(start) :]
+    return alone
+
+
+def _with_end(tokenizer, texts, befores=None, end=None):
+    """Token ids of texts, with the ids that end them, by default EOS."""
     end = np.array(eos_id(tokenizer) if end is None else end, np.int32).reshape(-1)
-    return [np.concatenate([row, end]) for row in encode(tokenizer, texts)]
+    if befores is None:
+        rows = encode(tokenizer, texts)
+    else:
+        rows = encode_after(tokenizer, befores, texts)
+    return [np.concatenate([row, end]) for row in rows]
 
 
 def _same_length(**columns):
@@ -269,7 +261,7 @@ def _same_length(**columns):
         raise ValueError(f"the columns differ in length: {listed}; give equally many")
 
 
-def _cut(row, room, truncate, what, length):
+def cut(row, room, truncate, what, length):
     """`row` truncated to `room` tokens, or a ValueError that begins with `what`."""
     if truncate not in ("left", "right", "error"):
         raise ValueError(
@@ -291,7 +283,7 @@ def _fit(rows, before, after, length, truncate, noun):
     for i, row in enumerate(rows):
         if len(row) > room:
             what = f"row {i}: the {noun} has {len(row) + length - room} tokens"
-            row = _cut(row, room, truncate, what, length)
+            row = cut(row, room, truncate, what, length)
         fitted.append(np.concatenate([before, row, after]))
     return fitted
 
@@ -306,11 +298,11 @@ def _join(before, question, answers, length, truncate, i):
             question = question[-max(room, 1) :]
         start = len(before) + len(question)
         if truncate == "error" or start >= length:
-            _cut(question, 0, truncate, what, length)
+            cut(question, 0, truncate, what, length)
         answers = [
             answer
             if start + len(answer) <= length
-            else _cut(answer, length - start, "right", what, length)
+            else cut(answer, length - start, "right", what, length)
             for answer in answers
         ]
     rows = [np.concatenate([before, question, answer]) for answer in answers]

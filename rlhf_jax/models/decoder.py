@@ -44,7 +44,8 @@ class Decoder(nn.Module):
         [B, n, D]. In a shallow model the last layer computes no others.
 
         segments: a numpy array [T] of 0, 1, ... n: segment 0 is common to the others,
-        which do not see each other, and each of which follows it directly.
+        which do not see each other, and each of which follows it directly. Or an array
+        [B, T]: tokens see those of their own segment alone, whose positions start at 0.
 
         after: the `prefix` of a text that the tokens continue, of one row for all or of
         as many. The states are those of the whole text, but for rounding, and so are
@@ -154,7 +155,7 @@ class Decoder(nn.Module):
 
 def _check_length(c, tokens, segments, after):
     length = tokens.shape[1]
-    if segments is not None:
+    if segments is not None and segments.ndim == 1:
         common, *others = np.bincount(segments)
         length = int(common) + int(max(others))
     if after is not None:
@@ -171,9 +172,11 @@ def _visible(mask, segments, after):
     The S tokens are those before, if any, and the T of the mask.
     """
     causal = jnp.tril(jnp.ones((mask.shape[1],) * 2, bool))
-    if segments is not None:
+    if segments is not None and segments.ndim == 1:
         causal &= (segments == 0)[None] | (segments[:, None] == segments[None])
     visible = causal[None] & (mask != 0)[:, None]
+    if segments is not None and segments.ndim == 2:
+        visible &= segments[:, :, None] == segments[:, None]
     if after is None:
         return visible
     earlier = jnp.broadcast_to(

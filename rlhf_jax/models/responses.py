@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax import logprobs
+from rlhf_jax.types import Packed
 
 _LOGITS = 2**25  # the most logits held at once where they are only passed through
 
@@ -68,13 +69,15 @@ def _packed_states(model, params, data, copies):
 
 
 def of_targets(model, params, batch):
-    """(log-probs, hits, mask) of tokens 1 to T − 1 of `Tokens`, [B, T − 1] each.
+    """(log-probs, hits, mask) of tokens 1 to T − 1 of `Tokens` or `Packed`,
+    [B, T − 1] each.
 
     The mask is that of targets. A hit is 1 where no token is likelier than the target,
     else 0; both are float32.
     """
     variables, targets = {"params": params}, batch.tokens[:, 1:]
-    hidden = model.apply(variables, batch.tokens, batch.mask, method="hidden")
+    apart = {"segments": batch.segments} if isinstance(batch, Packed) else {}
+    hidden = model.apply(variables, batch.tokens, batch.mask, method="hidden", **apart)
     logits = model.apply(variables, hidden[:, :-1], method="unembed")
     logps = logprobs.of_tokens(logits, targets)
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]

@@ -103,7 +103,8 @@ def trainer(
     """An `interfaces.Trainer` of an objective on rows of data.
 
     Args:
-      trainable: `Trainable`; data: a pytree of [N, ...] on the host.
+      trainable: `Trainable`; data: a pytree of [N, ...] on the host, or a
+        `streams.Stream`.
       rows: of an update; steps: iterations of the run, of `updates` updates each.
       seed: of the order of rows; key: of adapters, where those are trained.
       decay: of an EMA to reset to; None keeps none.
@@ -113,7 +114,7 @@ def trainer(
 
     Raises ValueError for a penalty beside adapters, which it would not reach.
     """
-    order = batching.Epochs(jax.tree.leaves(data)[0].shape[0], rows, seed)
+    batches = batching.batches(data, rows, seed)
     step = compile_step(objective, layout, adapter=trainable.adapter)
     base = _base(trainable, objective, layout)
     scalars = learning_rate, steps * updates, decay or 0.0, strength
@@ -125,12 +126,12 @@ def trainer(
 
     def advance(state, iteration):
         for number in range(iteration * updates, (iteration + 1) * updates):
-            batch = batching.take(data, order.indices(number))
+            batch = batches.take(number)
             if prepare is not None:
                 batch = prepare(batch)
             batch = layout.shard_rows(batch)
             state, metrics = step(base, state, batch, hyper)
-        metrics = {**metrics, "epoch": order.epoch((iteration + 1) * updates)}
+        metrics = {**metrics, "epoch": batches.epoch((iteration + 1) * updates)}
         return state, {f"{prefix}{k}": v for k, v in metrics.items()}, None
 
     return Trainer(

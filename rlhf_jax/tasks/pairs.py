@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlhf_jax.benchmarks import suites
-from rlhf_jax.data import preferences, sources, stop_tokens, tokenization
+from rlhf_jax.data import preferences, sources, spans, stop_tokens, tokenization
 from rlhf_jax.tasks import models, rows
 from rlhf_jax.types import Preferences
 
@@ -36,14 +36,17 @@ def read(dataset, data, model, tokenizer, *, chat=False, **how):
     for `encode`.
     """
     how = {"length": models.length(data.length, model), **how}
-    encoded, about = [], []
-    parts = rows.read(dataset, data)
-    for name, part in zip(("training", "held-out"), parts, strict=True):
+    found = rows.parts(dataset, data, among=preferences.KINDS)
+    encoded, about = [], list(found.about)
+    for name, part in (("training", found.train), ("held-out", found.held)):
         texts = preferences.read(part, tokenizer, cue=data.cue, chat=chat)
         made = encode(texts, tokenizer, **how)
         encoded.append(made)
         width = made.pairs.chosen.shape[1]
         about.append(f"{len(made.starts)} {name} pairs of up to {width}")
+        cut = spans.count_long(tokenizer, *texts[:3], length=how["length"])
+        about[-1] += f"; {cut} cut to {how['length']} tokens" * (cut > 0)
+    about.append(preferences.form(found.train, tokenizer, cue=data.cue, chat=chat))
     return *encoded, about
 
 
@@ -64,7 +67,8 @@ def read_sets(specs, data, model, tokenizer, *, count, chat=False, **how):
             raise ValueError(
                 f"--test {' '.join(specs)}: two sets are called {name}; rename one"
             )
-        part = sources.load(path, split=split, columns=rows.renames(data.columns))
+        columns = rows.renames(data.columns)
+        part = sources.load(path, split=split, columns=columns, placed=True)
         part = rows.sample(part, count)
         try:
             texts = preferences.read(part, tokenizer, cue=data.cue, chat=chat)

@@ -9,7 +9,7 @@ import functools
 import numpy as np
 
 from rlhf_jax import sampling
-from rlhf_jax.data import examples, stop_tokens, tokenization
+from rlhf_jax.data import examples, places, spans, stop_tokens, tokenization
 from rlhf_jax.studies.task import Task
 from rlhf_jax.tasks import rows as rows_of
 from rlhf_jax.types import Tokens
@@ -37,6 +37,8 @@ def create(
         )
     written = [examples.prompts(rows, tokenizer, cue=cue) for rows in (train, held)]
     encoded = [_prompts(tokenizer, part, lengths[0] or room) for part in written]
+    longest = lengths[0] or room
+    cut = spans.count_long(tokenizer, written[0], length=longest, end=0)
     width = lengths[0] or max(int(part.mask.sum(-1).max()) for part in encoded)
     encoded = [type(part)(*(x[:, -width:] for x in part)) for part in encoded]
     return Task(
@@ -56,7 +58,7 @@ def create(
         best=None,
         decode=functools.partial(tokenization.texts, tokenizer),
         rewards={},
-        facts={},
+        facts={"about": [f"{cut} prompts cut to {longest} tokens"] if cut else []},
         columns=_columns(train),
         eval_columns=_columns(held),
     )
@@ -91,7 +93,7 @@ def _prompts(tokenizer, texts, length):
 
 
 def _columns(rows):
-    columns = {k: list(rows[k]) for k in rows.column_names if k != "prompt"}
+    columns = {k: list(rows[k]) for k in places.visible(rows) if k != "prompt"}
     return {**columns, GIVEN: list(rows["prompt"])}
 
 
@@ -107,7 +109,7 @@ def _human(tokenizer, held, prompts, texts, length, cue):
         )
         return _useful(Tokens(*tokens, tokens.mask), "prompts")
     end = stop_tokens.end_id(tokenizer)
-    tokens = tokenization.spans(tokenizer, rows, length=length, end=end)
+    tokens = spans.tokens(tokenizer, rows, length=length, end=end)
     return _useful(tokens, "texts")
 
 

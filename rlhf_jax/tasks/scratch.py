@@ -3,7 +3,7 @@
 import pathlib
 
 from rlhf_jax import optim
-from rlhf_jax.data import bpe, sources, tokenization
+from rlhf_jax.data import bpe, packing, sources
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder
 from rlhf_jax.tasks import pretraining
@@ -41,7 +41,7 @@ def pretrained(config, dataset, preset, *, layout, cache, report, signals):
 
     def data():
         report(f"encoding {len(texts)} texts ...")
-        return tokenization.packed(tokenizer, texts, length=config.pretrain_length)
+        return packing.documents(tokenizer, texts, length=config.pretrain_length)
 
     params = pretraining.cached(
         model,

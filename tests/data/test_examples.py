@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import small_recipes
 
-from rlhf_jax.data import conversations, examples, stop_tokens, tokenization
+from rlhf_jax.data import conversations, examples, spans, stop_tokens, tokenization
 
 datasets = pytest.importorskip("datasets")
 
@@ -93,7 +93,7 @@ def test_a_template_that_rewrites_history_teaches_the_last_answer(chatty):
 def test_parts_become_the_tokens_of_the_template(chatty):
     rows = read(chatty, {"messages": CHAT}, {"messages": [USER, SECOND]})
     end = stop_tokens.end_id(chatty)
-    result = tokenization.spans(chatty, rows, length=200, end=end)
+    result = spans.tokens(chatty, rows, length=200, end=end)
     for i, chat in enumerate((CHAT, [USER, SECOND])):
         said = chatty.apply_chat_template(chat, tokenize=False)
         wanted = chatty(said.rstrip("\n"), add_special_tokens=False)["input_ids"]
@@ -108,21 +108,21 @@ def test_parts_become_the_tokens_of_the_template(chatty):
 def test_parts_that_are_too_long_are_cut_as_asked(plain):
     rows = [[("abcd", False), ("efg", True)]]
     eos = plain.eos_token_id
-    left = tokenization.spans(plain, rows, length=5, truncate="left")
-    right = tokenization.spans(plain, rows, length=5)
+    left = spans.tokens(plain, rows, length=5, truncate="left")
+    right = spans.tokens(plain, rows, length=5)
     ids = plain("abcdefg")["input_ids"]
     assert left.tokens[0].tolist() == [*ids[3:], eos]
     assert left.target_mask[0].tolist() == [0, 1, 1, 1, 1]
     assert right.tokens[0].tolist() == ids[:5]
     assert right.target_mask[0].tolist() == [0, 0, 0, 0, 1]
     with pytest.raises(ValueError, match="row 0: the text has 8 tokens, length=5"):
-        tokenization.spans(plain, rows, length=5, truncate="error")
+        spans.tokens(plain, rows, length=5, truncate="error")
 
 
 def test_whole_texts_are_learned_as_sft_has_them(plain):
     texts = ["good", "so so"]
     rows = [[(text, True)] for text in texts]
-    result = tokenization.spans(plain, rows, length=9)
+    result = spans.tokens(plain, rows, length=9)
     for ours, theirs in zip(
         result, tokenization.sft(plain, texts, length=9), strict=True
     ):
@@ -145,11 +145,17 @@ def test_pairs_say_where_their_answers_begin(plain):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"label": 1}, "columns label: needed is text, or prompt and completion"),
+        ({"label": 1}, "columns label; needed are messages; prompt.completion; text"),
         ({"messages": [USER]}, "row 0 .* without an assistant's answer"),
         ({"messages": []}, "row 0 .* without messages"),
-        ({"prompt": [USER], "completion": [USER]}, "must end with the assistant's"),
-        ({"prompt": [USER], "completion": []}, "must end with the assistant's"),
+        (
+            {"prompt": [USER], "completion": [USER]},
+            "whose role is assistant",
+        ),
+        (
+            {"prompt": [USER], "completion": []},
+            "whose role is assistant",
+        ),
     ],
 )
 def test_misuse_names_the_row_and_the_fix(plain, row, message):

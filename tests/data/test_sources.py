@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from rlhf_jax.data import sources
+from rlhf_jax.data import kinds, sources
 
 ROWS = [{"text": f"text {i}", "label": i % 2, "rating": i} for i in range(6)]
 
@@ -35,7 +35,7 @@ def test_a_folder_has_a_file_a_split(folder):
     rows = sources.load(folder)
     assert rows[:]["text"] == [row["text"] for row in ROWS]
     assert rows[:]["rating"] == list(range(6))
-    assert sources.kind(rows) == "classification"
+    assert kinds.of(rows) == "classification"
     assert len(sources.load(str(folder), split="validation")) == 2
 
 
@@ -90,7 +90,7 @@ def test_what_save_to_disk_wrote(folder):
 
 def test_columns_can_be_renamed(folder):
     rows = sources.load(folder, columns={"prompt": "text"})
-    assert sources.kind(rows) == "prompt"
+    assert kinds.of(rows) == "prompt"
     assert rows[0]["prompt"] == "text 0"
 
 
@@ -113,7 +113,7 @@ def test_kinds_show_in_the_columns(columns, kind):
     import datasets
 
     rows = datasets.Dataset.from_dict({name: ["a"] for name in columns.split()})
-    assert sources.kind(rows) == kind
+    assert kinds.of(rows) == kind
 
 
 def test_a_file_that_changed_is_read_anew(folder):
@@ -194,7 +194,7 @@ def test_no_rows_is_an_error(folder):
 
 def test_a_broken_file_is_named(folder):
     (folder / "test.jsonl").write_text('{"text": "a"}\n{"text": \n')
-    says("test.jsonl cannot be read", folder, split="test")
+    says("test.jsonl, line 2: not JSON, Expecting value", folder, split="test")
 
 
 def test_the_error_for_a_missing_column_lists_the_columns(folder):
@@ -210,7 +210,7 @@ def test_the_error_for_a_missing_column_lists_the_columns(folder):
 def test_the_error_for_an_empty_text_names_its_row(folder, blank):
     rows = [{"text": "a"}, {"text": "b"}, {"text": blank}]
     write_lines(folder / "test.jsonl", rows)
-    says("row 2 (counted from 0) has no text", folder, split="test")
+    says("test.jsonl, line 3: no text", folder, split="test")
 
 
 @pytest.mark.data
@@ -225,12 +225,12 @@ def test_real_reviews(data_folder):
 
 @pytest.mark.data
 def test_real_sets_are_recognised(data_folder):
-    kinds = {
+    wanted = {
         "tinystories_small": "text",
         "sst2": "classification",
         "rotten_tomatoes": "classification",
         "multi30k": "translation",
         "dpo_en_demo": "preference",
     }
-    for name, kind in kinds.items():
-        assert sources.kind(sources.load(data_folder / name)) == kind
+    for name, kind in wanted.items():
+        assert kinds.of(sources.load(data_folder / name)) == kind

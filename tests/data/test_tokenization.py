@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_jax.data import tokenization
+from rlhf_jax.data import packing, tokenization
 
 transformers = pytest.importorskip("transformers")
 
@@ -129,9 +129,9 @@ def test_packing_loses_only_the_tail(plain, documents, length, chunk):
         texts = [" ".join(document) for document in documents]
         if len(stream) < length:
             with pytest.raises(ValueError, match="less than one row of length"):
-                tokenization.packed(plain, texts, length=length)
+                packing.documents(plain, texts, length=length)
             return
-        rows = tokenization.packed(plain, texts, length=length)
+        rows = packing.documents(plain, texts, length=length)
     assert rows.tokens.shape == (len(stream) // length, length)
     np.testing.assert_array_equal(rows.tokens.ravel(), stream[: rows.tokens.size])
     assert rows.mask.all() and rows.target_mask.all()
@@ -139,7 +139,7 @@ def test_packing_loses_only_the_tail(plain, documents, length, chunk):
 
 
 def test_documents_are_packed_with_their_bos(with_bos):
-    rows = tokenization.packed(with_bos, ["a", "b"], length=6)
+    rows = packing.documents(with_bos, ["a", "b"], length=6)
     np.testing.assert_array_equal(rows.tokens, [[2, A, 1, 2, B, 1]])
 
 
@@ -254,7 +254,7 @@ def test_a_real_tokenizer_and_real_stories(data_folder):
         pytest.skip(f"no model at {path}")
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(path))
     stories = sources.load(data_folder / "tinystories_small", split="validation")
-    rows = tokenization.packed(tokenizer, stories["text"], length=128)
+    rows = packing.documents(tokenizer, stories["text"], length=128)
     (begins,) = {row[0] for row in tokenizer(list(stories["text"]))["input_ids"]}
     assert rows.tokens[0, 0] == begins
     assert rows.tokens.max() < len(tokenizer)

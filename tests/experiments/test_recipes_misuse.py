@@ -54,7 +54,7 @@ def test_files_and_models_that_do_not_fit_are_named(home, tmp_path):
         data__columns="text=answer",
     )
     refused("write needed=yours", dataset=short, data__columns="question")
-    refused("of which one would be held out", dataset=tmp_path / "one.jsonl")
+    refused("this is the only row", dataset=tmp_path / "one.jsonl")
     for flags in ({"data__split": "nope"}, {"data__eval_split": "nope"}):
         refused("there is no 'nope'; there is short, train", dataset=short, **flags)
     refused(
@@ -65,7 +65,7 @@ def test_files_and_models_that_do_not_fit_are_named(home, tmp_path):
     refused("the model's context is 64", dataset=short, data__length=65)
     refused("neither a folder, nor a file", dataset=tmp_path / "none.jsonl")
     refused(
-        "columns prompt: needed are chosen and rejected",
+        "columns prompt; needed are prompt.chosen.rejected; chosen.rejected; name",
         reward_model,
         dataset=short,
         data__columns="prompt=text",

@@ -178,15 +178,6 @@ def test_many_pairs_of_a_question_stay_together(tmp_path, words):
     assert len(data.prompts) == len(set(data.prompts)) == 6
 
 
-def test_only_texts_are_packed(words):
-    datasets = pytest.importorskip("datasets")
-    rows = datasets.Dataset.from_dict({"text": ["say yes"] * 4})
-    found = sft.packed(rows, words, 8)
-    assert found.tokens.shape[1] == 8 and found.target_mask.all()
-    with pytest.raises(ValueError, match="--pack: columns answer; texts are packed"):
-        sft.packed(rows.rename_column("text", "answer"), words, 8)
-
-
 def test_windows_score_every_token_once(words):
     config = task.Config(window=8, stride=4)
     text = task.join(words, ["say yes or no", "say no"])

@@ -64,7 +64,7 @@ def test_two_sets_of_one_name_and_answers_that_are_no_text_are_refused(
         read(model, chat, f"{file}:train", f"{file}:mine")
     rows = [{**ROWS[0], "chosen": True}]
     file = small_recipes.lines(tmp_path / "wrong.jsonl", rows)
-    with pytest.raises(ValueError, match=r"wrong.*row 0.*chosen is True, a bool"):
+    with pytest.raises(ValueError, match=r"wrong.*line 1: chosen is True, a bool"):
         read(model, chat, f"{file}:train")
 
 
@@ -84,3 +84,28 @@ def test_scores_do_not_depend_on_the_width_that_rows_are_read_at(rng):
     # Too few rows fit a quarter of the width; those that fit a half are enough.
     assert [shape[1] for shape in seen] == [16, 32]
     assert sum(shape[0] for shape in seen) == 2 * count
+
+
+def test_pairs_that_are_cut_are_counted_and_their_form_is_said(model, chat):
+    rows = [{"prompt": "zq" * 40, "chosen": "a", "rejected": "b"}] * 2
+    rows += [{"prompt": "a", "chosen": "zq", "rejected": "b"}] * 8
+    *_, about = pairs.read(rows, options.Data(), model, chat)
+    assert sum(int(line.split()[-5]) for line in about if "cut to 64" in line) == 2
+    assert about[-1].startswith("prompts and answers are joined as they are, without")
+    *_, about = pairs.read(rows[2:], options.Data(), model, chat, chat=True)
+    assert not any("cut" in line for line in about)
+    assert about[-1].startswith("messages are written by the chat template")
+
+
+def test_pairs_of_other_formats_are_read(model, chat):
+    turns = {name: {"from": "gpt", "value": name} for name in ("chosen", "rejected")}
+    row = {"conversations": [{"from": "human", "value": "a"}], **turns}
+    train, _, about = pairs.read([row] * 9, options.Data(), model, chat)
+    text = chat.decode(train.pairs.chosen[0][train.pairs.chosen_mask[0] == 1])
+    assert text.endswith("assistant\nchosen<|im_end|>")
+    assert about[0] == "columns conversations (ShareGPT) are read as prompt"
+    with pytest.raises(ValueError, match="needed are prompt.chosen.rejected; chosen"):
+        pairs.read([{"text": "a"}] * 9, options.Data(), model, chat)
+    bad = {"prompt": 3, "chosen": "a", "rejected": "b"}
+    with pytest.raises(ValueError, match="row 0 .*: prompt is a number, 3; it must be"):
+        pairs.read([bad] * 9, options.Data(), model, chat)

@@ -6,6 +6,7 @@ import datasets
 import pytest
 
 from rlhf_jax.cli import options
+from rlhf_jax.data import places
 from rlhf_jax.tasks import rows
 
 ROWS = [{"text": str(i), "kind": i % 2} for i in range(40)]
@@ -20,7 +21,7 @@ def test_rows_are_held_out_without_being_trained_on():
 
 
 def test_one_row_cannot_be_held_out():
-    with pytest.raises(ValueError, match="1 row.*--data.eval-dataset"):
+    with pytest.raises(ValueError, match="only row.*--data.eval-dataset"):
         rows.hold_out(datasets.Dataset.from_list(ROWS[:1]), 1)
 
 
@@ -33,7 +34,7 @@ def test_a_file_a_dataset_and_a_list_are_read_alike(kind, tmp_path):
         source = kind(ROWS)
     data = options.Data(eval_rows=3, columns=("prompt=text",))
     train, held = rows.read(source, data, needed=("prompt",))
-    assert set(train.column_names) == {"kind", "prompt"}
+    assert set(places.visible(train)) == {"kind", "prompt"}
     assert len(held) == 3 and len(train) == 37
     expected = rows.hold_out(datasets.Dataset.from_list(ROWS), 3)
     assert train["prompt"][:] == expected[0]["text"][:]
@@ -55,7 +56,12 @@ def test_held_out_rows_may_be_given_as_well():
         (("text",), {}, "rows of type tuple: give a path, a hub name"),
         (["text"], {}, "rows of type list"),
         ([], {}, "no rows"),
-        ([{"text": "a"}, {"text": " "}], {}, "row 1.*has no text"),
+        ([{"text": "a"}, {"text": " "}], {}, "row 1 .*: no text"),
+        (
+            [{"text": "a"}, {"text": ["b"]}],
+            {},
+            "row 1 .*: text is a list, .*give one t",
+        ),
         ([{"word": "a"}], {}, "columns word; needed are"),
         ([{"word": "a"}], {"columns": ["prompt"]}, "no column 'prompt'"),
         (ROWS, {"split": "test"}, "split 'test': rows given in Python have no splits"),
@@ -64,3 +70,18 @@ def test_held_out_rows_may_be_given_as_well():
 def test_rows_that_cannot_be_read_are_named(source, options, said):
     with pytest.raises(ValueError, match=said):
         rows.load(source, **options)
+
+
+def test_files_of_prompts_that_cannot_be_read_are_named(tmp_path):
+    for written, said in (
+        (
+            "café".encode("latin-1"),
+            "--file .*a.txt, line 1: byte 4 .0xe9. is not UTF-8",
+        ),
+        (b"\n \n", "--file .*a.txt: only blank lines"),
+    ):
+        (tmp_path / "a.txt").write_bytes(written)
+        with pytest.raises(ValueError, match=said):
+            rows.of_prompts("--file", tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\n\ntwo")
+    assert rows.of_prompts("--file", tmp_path / "a.txt")["prompt"][:] == ["one", "two"]
