@@ -71,8 +71,9 @@ class Config(fields.group(_TAKEN), options.Supervised):
     )
 
     def __post_init__(self):
-        if isinstance(self.loss, str):  # loss="ipo", from Python
-            object.__setattr__(self, "loss", (self.loss,))
+        names = self.loss  # "ipo" or a list, from Python
+        names = (names,) if isinstance(names, str) else tuple(names)
+        object.__setattr__(self, "loss", names)
 
     @property
     def single(self):

@@ -36,6 +36,7 @@ LOSS_NUMERIC = f"test_losses::{NUMERIC}"
 TOKENS, ROWS = "test_token_losses::", "test_row_losses::"
 ODIN = "test_odin_loss::"
 FAMILY = "test_preference_losses::"
+GIVEN = "test_preference_weights::"
 FAMILY_JUNK = f"{FAMILY}{JUNK}"
 FAMILY_NUMERIC = f"{FAMILY}{NUMERIC}"
 WRAP = "test_elastic_reset_wrap::"
@@ -567,25 +568,25 @@ TABLE = {
         NUMERIC,
     ),
     "preference_losses.init_shift": Row(
-        "test_the_shift_is_the_mean_of_all_rewards_so_far",
+        GIVEN + "test_the_shift_is_the_mean_of_all_rewards_so_far",
         "n/a: zeros",
-        "test_the_shift_is_the_mean_of_all_rewards_so_far",
+        GIVEN + "test_the_shift_is_the_mean_of_all_rewards_so_far",
         NO_MASK,
         DATA,
     ),
     "preference_losses.update_shift": Row(
-        "test_the_shift_is_the_mean_of_all_rewards_so_far",
-        "test_the_shift_is_the_mean_of_all_rewards_so_far",
-        "test_the_shift_is_that_of_all_devices",
-        "test_junk_in_ignored_rewards_moves_no_shift",
+        GIVEN + "test_the_shift_is_the_mean_of_all_rewards_so_far",
+        GIVEN + "test_the_shift_is_the_mean_of_all_rewards_so_far",
+        GIVEN + "test_the_shift_is_that_of_all_devices",
+        GIVEN + "test_junk_in_ignored_rewards_moves_no_shift",
         DATA,
     ),
     "preference_losses.wpo_weights": Row(
-        "test_answers_as_likely_as_samples_weigh_one",
-        "test_weights_are_the_loop_over_tokens",
-        "test_answers_as_likely_as_samples_weigh_one",
-        "test_junk_in_padding_moves_no_weight_and_weights_are_data",
-        "test_junk_in_padding_moves_no_weight_and_weights_are_data",
+        GIVEN + "test_answers_as_likely_as_samples_weigh_one",
+        GIVEN + "test_weights_are_the_loop_over_tokens",
+        GIVEN + "test_answers_as_likely_as_samples_weigh_one",
+        GIVEN + "test_junk_in_padding_moves_no_weight_and_weights_are_data",
+        GIVEN + "test_junk_in_padding_moves_no_weight_and_weights_are_data",
     ),
     "reference_free.simpo": Row(
         "test_equal_answers_have_known_losses",

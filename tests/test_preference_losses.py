@@ -44,6 +44,7 @@ def test_nothing_valid_is_a_loss_of_zero():
         assert all(np.isfinite(x) for x in metrics.values()), name
 
 
+@pytest.mark.slow  # the goldens of TRL hold the first derivatives
 def test_gradients_are_the_numerical_ones():
     """Away from the kinks of hinge and of sorting."""
     data = four()[2:].astype(np.float64)
@@ -64,64 +65,84 @@ def test_data_carries_no_gradient(name):
     assert not np.any(found[:, MASK == 0])
 
 
+def device(sides, mask, index, cases=tuple(CASES)):
+    """{name: (loss, metrics)} of one row on a device of its own."""
+    rows = [side[None] for side in sides]
+    over = {"axis_name": checks.AXIS, "index": index[None]}
+    return _indexed(rows, mask[None], cases, **over)
+
+
+def _indexed(sides, mask, cases=tuple(CASES), *, index, **over):
+    """`every`, with which rows these are where a case has lengths or labels."""
+    found = {}
+    for name in cases:
+        more = {"index": index} if name in ("cpo", "orpo", "kto") else {}
+        found[name] = CASES[name](*sides, mask=mask, **over, **more)
+    return found
+
+
 @functools.cache
-def parts():
-    """((loss, metrics), slope) of all rows, of rows on four devices, of two halves."""
-    grad = jax.value_and_grad(_total, has_aux=True)
-    whole = jax.jit(grad)(0.1, four(), MASK)
+def on_devices():
+    """{name: (loss, metrics)}, each [B], of rows on devices of their own."""
+    mapped = jax.jit(jax.vmap(device, (1, 0, 0), axis_name=checks.AXIS))
+    return mapped(four(), MASK, np.arange(B))
 
-    def device(sides, mask, index):
-        rows = [side[None] for side in sides]
-        over = {"axis_name": checks.AXIS, "index": index[None]}
-        out, slope = grad(0.1, rows, mask[None], **over)
-        return out, jax.lax.pmean(slope, checks.AXIS)
 
-    mapped = jax.vmap(device, (1, 0, 0), axis_name=checks.AXIS)
-    split = jax.jit(mapped)(four(), MASK, np.arange(B))
-    halves = [x.reshape(*x.shape[:-1], 2, 2) for x in (four(), MASK, np.arange(B))]
+@functools.cache
+def in_halves():
+    """{name: (loss, metrics)}, each [2], of two micro-batches of a known count."""
 
     def half(sides, mask, index):
-        return grad(0.1, sides, mask, count=MASK.sum(), index=index)
+        return _indexed(sides, mask, index=index, count=MASK.sum())
 
-    return whole, split, jax.jit(jax.vmap(half, (1, 0, 0)))(*halves)
-
-
-def _total(shift, sides, mask, **over):
-    """Weighted differently, so that no two losses could be mistaken."""
-    sides = [(1 + shift) * x + shift for x in sides[:2]] + [*sides[2:]]
-    found = {}
-    for name in CASES:
-        more = dict(over)
-        if name not in ("cpo", "orpo", "kto"):
-            more.pop("index", None)
-        found[name] = CASES[name](*sides, mask=mask, **more)
-    weights = {name: 1.0 + i for i, name in enumerate(CASES) if name not in SORTED}
-    return sum(w * found[name][0] for name, w in weights.items()), found
+    halves = [x.reshape(*x.shape[:-1], 2, 2) for x in (four(), MASK, np.arange(B))]
+    return jax.jit(jax.vmap(half, (1, 0, 0)))(*halves)
 
 
+@pytest.mark.slow
 @each
 def test_rows_over_devices_are_rows_on_one(name):
     """Ragged rows: a mean of the devices' means would be another number."""
-    ((_, whole), slope), ((_, split), slopes), _ = parts()
-    expected = jax.tree.map(lambda x: np.full(B, x), whole[name])
-    jax.tree.map(lambda s, w: close(s, w, 1e-5, 1e-6), split[name], expected)
-    close(slopes, np.full(B, slope), 1e-5, 1e-6)
+    whole = evaluate(*four(), mask=MASK)[name]
+    expected = jax.tree.map(lambda x: np.full(B, x), whole)
+    jax.tree.map(lambda s, w: close(s, w, 1e-5, 1e-6), on_devices()[name], expected)
+
+
+def test_the_devices_mean_gradient_is_that_of_all_rows():
+    """Of one loss as they all are, and of those that gather rows to sort them."""
+    names = ("apo_zero", *SORTED)
+
+    def total(found):
+        return sum((1 + i) * found[name][0] for i, name in enumerate(names))
+
+    def alone(scale, *row):
+        return total(device(scale * row[0], *row[1:], cases=names))
+
+    def mapped(scale, *row):
+        return jax.lax.pmean(jax.grad(alone)(scale, *row), checks.AXIS)
+
+    axes = (None, 1, 0, 0)
+    found = jax.jit(jax.vmap(mapped, axes, axis_name=checks.AXIS))(
+        1.5, four(), MASK, np.arange(B)
+    )
+    one = jax.grad(lambda s: total(every(*(s * four()), mask=MASK, cases=names)))
+    whole = jax.jit(one)(1.5)
+    close(found, np.full(B, whole), 1e-5, 1e-6)
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if n not in SORTED])
 def test_micro_batches_of_a_known_count_add_up(name):
-    ((_, whole), slope), _, ((_, halves), slopes) = parts()
-    added = jax.tree.map(lambda x: x.sum(0), halves[name])
-    jax.tree.map(lambda s, w: close(s, w, 1e-5, 1e-6), added, whole[name])
-    close(slopes.sum(), slope, 1e-5, 1e-6)
+    added = jax.tree.map(lambda x: x.sum(0), in_halves()[name])
+    whole = evaluate(*four(), mask=MASK)[name]
+    jax.tree.map(lambda s, w: close(s, w, 1e-5, 1e-6), added, whole)
 
 
 def test_rows_may_be_permuted():
     order = np.array([2, 0, 3, 1])
-    names = tuple(n for n in CASES if n not in ("cpo", "orpo", "kto"))
-    run = jax.jit(functools.partial(every, cases=names))
-    found = run(*four()[:, order], mask=MASK[order])
-    jax.tree.map(lambda x, y: close(x, y, 1e-5, 1e-6), found, run(*four(), mask=MASK))
+    found = evaluate(*four()[:, order], mask=MASK[order])
+    whole = evaluate(*four(), mask=MASK)
+    for name in set(CASES) - {"cpo", "orpo", "kto"}:  # their lengths and labels stay
+        jax.tree.map(lambda x, y: close(x, y, 1e-5, 1e-6), found[name], whole[name])
 
 
 AT_REFERENCE = {
@@ -280,65 +301,3 @@ def test_extreme_log_probs_stay_finite():
             assert np.isfinite(value), name
     found, values = slopes(80 * sides, MASK)
     assert np.isfinite(values).all() and np.isfinite(found).all()
-
-
-def test_the_shift_is_the_mean_of_all_rewards_so_far(rng):
-    state = preference_losses.init_shift()
-    assert state == (0.0, 0.0)
-    batches = rng.normal(size=(3, 2, B)).astype(np.float32)
-    for chosen, rejected in batches:
-        state = preference_losses.update_shift(state, chosen, rejected, mask=MASK)
-    close(state.mean, batches[:, :, MASK == 1].mean(), 1e-5)
-    assert state.count == 3 * 2 * 3
-    again = preference_losses.update_shift(state, chosen, rejected, mask=np.zeros(B))
-    checks.same(again, state)
-
-
-def test_the_shift_is_that_of_all_devices(rng):
-    chosen, rejected = rng.normal(size=(2, B)).astype(np.float32)
-    start = preference_losses.init_shift()
-
-    def device(chosen, rejected, mask):
-        rows = chosen[None], rejected[None]
-        over = {"mask": mask[None], "axis_name": checks.AXIS}
-        return preference_losses.update_shift(start, *rows, **over)
-
-    found = jax.vmap(device, axis_name=checks.AXIS)(chosen, rejected, MASK)
-    whole = preference_losses.update_shift(start, chosen, rejected, mask=MASK)
-    jax.tree.map(lambda s, w: close(s, np.full(B, w), 1e-5), found, whole)
-
-
-def test_junk_in_ignored_rewards_moves_no_shift():
-    start = preference_losses.init_shift()
-    chosen, rejected = four()[:2]
-    checks.assert_ignores(
-        lambda *x: preference_losses.update_shift(start, *x, mask=MASK),
-        (chosen, rejected),
-        MASK,
-    )
-
-
-def test_answers_as_likely_as_samples_weigh_one():
-    """A uniform policy: every token has the log-prob of log Σ p² = −log V."""
-    logps = np.full((B, 6), -np.log(11.0), np.float32)
-    found = preference_losses.wpo_weights(logps, logps, checks.ragged(B, 6))
-    close(found, np.ones(B))
-
-
-def test_weights_are_the_loop_over_tokens(rng):
-    logps, collisions = rng.normal(size=(2, B, 6)).astype(np.float32)
-    mask = checks.ragged(B, 6)
-    expected = [
-        np.exp(np.mean((x - y)[m == 1])) if m.any() else 1.0
-        for x, y, m in zip(logps, collisions, mask, strict=True)
-    ]
-    close(preference_losses.wpo_weights(logps, collisions, mask), expected, 1e-5)
-
-
-def test_junk_in_padding_moves_no_weight_and_weights_are_data():
-    logps, collisions = np.random.default_rng(0).normal(size=(2, B, 6))
-    mask = checks.ragged(B, 6)
-    weights = functools.partial(preference_losses.wpo_weights, mask=mask)
-    checks.assert_ignores(weights, (logps, collisions), mask)
-    slope = jax.grad(lambda x: weights(x, jnp.asarray(collisions)).sum())(logps)
-    assert not np.any(slope)
