@@ -1,4 +1,4 @@
-"""Learning from pairs without a reward model: DPO or IPO, with or without resets.
+"""Learning from preferences without a reward model: DPO and its family, and KTO.
 
 Rows hold `prompt`, `chosen` and `rejected`, texts or lists of messages (or two whole
 conversations that begin alike); a column `preference` holds soft labels.
@@ -6,6 +6,16 @@ conversations that begin alike); a column `preference` holds soft labels.
     python -m experiments.preference --model path/to/sft --dataset pairs.jsonl
     python -m experiments.preference --model path/to/sft --dataset pairs.jsonl \\
         --loss ipo --beta 0.1 --elastic-reset.every 200 --elastic-reset.decay 0.99
+
+--loss takes TRL's names: sigmoid (dpo is the same), sigmoid_norm, hinge, ipo, exo_pair,
+nca_pair, robust, bco_pair, sppo_hard, aot, aot_unpaired, apo_zero, apo_down, discopop
+and, without a reference, simpo, cpo and orpo. Several are added up (MPO):
+
+    ... --loss sigmoid bco_pair sft --loss-weights 0.8 0.2 1.0
+
+kto and apo_zero_unpaired learn from single answers: rows of `prompt`, `completion` and
+`label` (true: desirable), or pairs, whose chosen answers are desirable and whose
+rejected ones are not.
 
 The reference is the model as it was, or --reference; what it says of every row is
 computed once before training, or with --reference-on-the-fly before each step. The
@@ -20,33 +30,35 @@ From Python, with rows as a list of dictionaries or a `datasets.Dataset`:
 
 import dataclasses
 import functools
-from typing import Annotated, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from rlhf_jax import ranges
-from rlhf_jax.algorithms import preference
-from rlhf_jax.cli import options, recipe
+from rlhf_jax.algorithms import preference, unpaired
+from rlhf_jax.cli import fields, options, recipe
 from rlhf_jax.models import lora
 from rlhf_jax.studies import eval_steps, interfaces
 from rlhf_jax.tasks import models, pairs
+from rlhf_jax.tasks import unpaired as answers
 
 TITLE = "Learning from preferences"
 METRICS = (
     "rewards/accuracies", "loss", "rewards/margins", "rewards/chosen",
-    "rewards/rejected", "logps/chosen", "logps/rejected",
+    "rewards/rejected", "logps/chosen", "logps/rejected", "kl", "nll",
 )  # fmt: skip
+_TAKEN = {
+    preference.Settings: preference.Settings._fields,
+    unpaired.Settings: ("desirable_weight", "undesirable_weight"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Supervised):
+class Config(fields.group(_TAKEN), options.Supervised):
     """Everything a run depends on."""
 
-    loss: Literal["dpo", "ipo"] = "dpo"
-    beta: ranges.Positive = 0.1
-    """β of the implicit reward, β(log π − log ρ)."""
-    label_smoothing: Annotated[float, ranges.Range(at_least=0, below=0.5)] = 0.0
-    """How often labels are wrong (cDPO)."""
+    loss: tuple[Literal[preference.LOSSES + unpaired.LOSSES], ...] = ("dpo",)
+    """One loss or several to add up, by TRL's names; dpo is TRL's sigmoid."""
     reference: ranges.Text | None = None
     """A model directory or hub name; by default the model as it was."""
     reference_on_the_fly: bool = False
@@ -58,39 +70,111 @@ class Config(options.Supervised):
         default_factory=options.ElasticReset
     )
 
+    def __post_init__(self):
+        names = self.loss  # "ipo" or a list, from Python
+        names = (names,) if isinstance(names, str) else tuple(names)
+        object.__setattr__(self, "loss", names)
+
+    @property
+    def single(self):
+        """The loss of single answers, None where it is of pairs."""
+        return next((name for name in self.loss if name in unpaired.LOSSES), None)
+
+    @property
+    def settings(self):
+        """`preference.Settings`, or `unpaired.Settings` of single answers."""
+        if self.single is None:
+            return preference.Settings(
+                self.loss, **fields.of(self, preference.Settings)
+            )
+        weights = fields.of(self, unpaired.Settings)
+        return unpaired.Settings(self.single, self.beta, **weights)
+
+    @property
+    def refers(self):
+        """Whether a reference is asked."""
+        return self.single is not None or self.settings.refers()
+
     def conflicts(self):
         """Flags that contradict each other, and why."""
-        if self.loss == "ipo" and self.label_smoothing:
-            reason = "IPO takes soft labels alone, from a column preference"
-            yield ("loss", "label_smoothing"), reason
+        if self.single is not None and len(self.loss) > 1:
+            reason = f"{self.single} learns from single answers, others from pairs"
+            yield ("loss",), f"{reason}; run it by itself"
+        yield from self._without_effect()
+        yield from self.settings.conflicts()
         if self.fit.steps and self.elastic_reset.every > self.fit.steps:
             yield ("elastic_reset.every", "fit.steps"), "no reset would ever come"
-        yield from super().conflicts()
+        yield from options.Supervised.conflicts(self)
+
+    def _without_effect(self):
+        """Flags that the chosen losses do not read."""
+        idle = {}
+        if self.single is None:
+            reason = f"without effect; {' and '.join(unpaired.LOSSES)} take it"
+            idle = dict.fromkeys(fields.of(self, unpaired.Settings), reason)
+        else:
+            reason = f"without effect; {self.single} learns from single answers"
+            taken = fields.of(self, preference.Settings)
+            idle = dict.fromkeys(set(taken) - {"beta"}, reason)
+        if not self.refers:
+            reason = "without effect; no reference is asked"
+            idle |= dict.fromkeys(("reference", "reference_on_the_fly"), reason)
+        for name, reason in sorted(idle.items()):
+            if getattr(self, name) != getattr(type(self), name):
+                yield (name, "loss"), reason
 
 
 CONFIG = Config()
 
 
-def kind(config):
-    """Which loss it is, as arguments of `preference.make_loss`."""
-    names = ("loss", "beta", "label_smoothing")
-    return {name: getattr(config, name) for name in names}
+class Task(NamedTuple):
+    """What one kind of rows is learned by."""
+
+    train: Any  # a batch of all training rows, without what the reference says
+    held: Any  # of all held-out rows
+    about: list
+    ask: Any  # (params, batch) -> a pytree of [N, ...]: what a policy says of rows
+    refer: Any  # what it said -> [N, 2]: of that the reference's log-probs
+    measure: Any  # (what it said, held) -> metrics
+    objective: dict  # make_loss, count and make_data of `supervised.Objective`
+
+
+def describe(config):
+    """A line for the reader: the losses, their parameters, and whom they ask."""
+    settings = config.settings
+    words = "loss " + config.loss[0]
+    taken, parameters = ("desirable_weight", "undesirable_weight"), []
+    if config.single is None:
+        parts = settings.parts()
+        if len(parts) > 1:
+            words = "loss " + " + ".join(f"{w:g} {name}" for name, _, w in parts)
+        taken = dict.fromkeys(name for _, kind, _ in parts for _, name in kind.takes)
+        parameters = ["pairs weighted as in WPO"] * settings.use_weighting
+    known = [(n, getattr(config, n)) for n in taken]
+    values = [f"{name.replace('_', ' ')} {x:g}" for name, x in known if x]
+    parameters = [f"β {config.beta:g}", *values, *parameters]
+    whom = "no reference is asked"
+    if config.refers:
+        whom = f"reference {config.reference or 'the model as it was'}"
+    return f"{words}; {', '.join(parameters)}; {whom}"
 
 
 def make_study(config, setting):
-    """The study of one run of DPO or IPO."""
+    """The study of one run of one loss, or of several added up."""
     given, layout = setting.given, setting.layout
     loaded = models.read_decoder("--model", given.model, config.dtype)
     model, params, tokenizer = loaded
-    train, held, about = pairs.read(given.dataset, given.data, model, tokenizer)
-    check_resets(config, len(train.starts))
+    read = _pairs if config.single is None else _answers
+    task = read(config, given, model, tokenizer)
+    check_resets(config, len(task.train.reference))
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
-    ask = functools.partial(_logps, model, config.loss == "ipo")
-    ask = layout.over_rows(ask, replicated=1, chunk=recipe.batches(config)[0])
-    if config.reference is not None:
-        params = _reference(config, given.reference, model, tokenizer)
-    refer = functools.partial(ask, layout.put(params))
-    train, held, prepare = compared(config, setting, refer, train, held)
+    ask = layout.over_rows(task.ask, replicated=1, chunk=recipe.batches(config)[0])
+    train, held, prepare = task.train, task.held, None
+    if config.refers:
+        if config.reference is not None:
+            params = _reference(config, given.reference, model, tokenizer)
+        refer = functools.partial(_refer, task.refer, ask, layout.put(params))
+        train, held, prepare = compared(config, setting, refer, train, held)
     resets = config.elastic_reset
     work = recipe.supervise(
         config,
@@ -98,24 +182,20 @@ def make_study(config, setting):
         loaded,
         trainable,
         train,
-        about,
-        functools.partial(preference.make_loss, **kind(config)),
-        preference.count,
+        [describe(config), *task.about],
+        **task.objective,
         decay=resets.decay if resets.every else None,
         prepare=prepare,
     )
 
     def evaluate(params, run):
-        logps = ask(params, pairs.Pairs(held.pairs, held.starts))
-        _, metrics = preference.compare(
-            logps, held.reference, held.pairs.preference, **kind(config)
-        )
+        metrics = task.measure(ask(params, held), held)
         return {f"eval/{name}": float(metrics[name]) for name in metrics}, []
 
     return recipe.study(
         config,
         work,
-        config.loss,
+        "+".join(config.loss),
         evaluate,
         label=TITLE,
         shown={"loss": "loss", "margin": "rewards/margins"},
@@ -124,19 +204,66 @@ def make_study(config, setting):
     )
 
 
-def compared(config, setting, refer, train, held):
-    """(training `Batch`, held-out `Batch`, what prepares a batch for its update).
+def _pairs(config, given, model, tokenizer):
+    """The `Task` of preference pairs."""
+    settings = config.settings
+    *parts, about = pairs.read(given.dataset, given.data, model, tokenizer)
+    for part in parts:
+        preference.check_labels(settings, part.pairs.preference)
+    unknown = (np.zeros((len(part.starts), 2), np.float32) for part in parts)
+    batches = map(preference.Batch, *zip(*parts, strict=True), unknown)
 
-    refer(rows) -> [N, 2]: what the reference says of both answers.
+    def ask(params, batch):
+        how = {"weighting": settings.use_weighting}
+        return preference.read_answers(model, params, batch.pairs, batch.starts, **how)
+
+    def measure(said, held):
+        labels = held.pairs.preference
+        return preference.compare(said, held.reference, labels, settings)[1]
+
+    make_loss = functools.partial(preference.make_loss, **settings._asdict())
+    objective = {"make_loss": make_loss, "count": preference.count}
+    return Task(
+        *batches, about, ask, lambda said: np.asarray(said.logps), measure, objective
+    )
+
+
+def _answers(config, given, model, tokenizer):
+    """The `Task` of single answers."""
+    settings = config.settings
+    *parts, about = answers.read(given.dataset, given.data, model, tokenizer)
+
+    def ask(params, batch):
+        return unpaired.both_logps(model, params, batch)
+
+    def measure(said, held):
+        if settings.loss == "kto":
+            held = unpaired.with_baseline(held, said[:, 1])
+        return unpaired.compare(said[:, 0], held, settings)[1]
+
+    objective = {
+        "make_loss": functools.partial(unpaired.make_loss, **settings._asdict()),
+        "count": unpaired.count,
+        "make_data": unpaired.make_baseline if settings.loss == "kto" else None,
+    }
+    return Task(*parts, about, ask, np.asarray, measure, objective)
+
+
+def compared(config, setting, refer, train, held):
+    """(training batch, held-out batch, what prepares a batch for its update).
+
+    refer(batch) -> the batch with what the reference says of its answers.
     """
     setting.report("asking the reference about held-out rows ...")
-    held = preference.Batch(*held, refer(held))
+    held = refer(held)
     if config.reference_on_the_fly:
-        unknown = np.zeros((len(train.starts), 2))
-        prepare = functools.partial(_with_reference, refer)
-        return preference.Batch(*train, unknown), held, prepare
+        return train, held, refer
     setting.report("asking the reference about training rows ...")
-    return preference.Batch(*train, refer(train)), held, None
+    return refer(train), held, None
+
+
+def _refer(read, ask, params, batch):
+    return batch._replace(reference=read(ask(params, batch)))
 
 
 def check_resets(config, count):
@@ -147,14 +274,6 @@ def check_resets(config, count):
             f"--elastic-reset.every {every}: no reset would ever come, {count} rows "
             f"make {updates} updates; reset earlier, or raise --fit.epochs"
         )
-
-
-def _logps(model, mean, params, rows):
-    return preference.sequence_logps(model, params, *rows, mean=mean)
-
-
-def _with_reference(refer, batch):
-    return batch._replace(reference=refer(pairs.Pairs(batch.pairs, batch.starts)))
 
 
 def _reference(config, source, model, tokenizer):

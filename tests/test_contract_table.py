@@ -35,6 +35,10 @@ LOSS_JUNK = f"test_losses::{JUNK}"
 LOSS_NUMERIC = f"test_losses::{NUMERIC}"
 TOKENS, ROWS = "test_token_losses::", "test_row_losses::"
 ODIN = "test_odin_loss::"
+FAMILY = "test_preference_losses::"
+GIVEN = "test_preference_weights::"
+FAMILY_JUNK = f"{FAMILY}{JUNK}"
+FAMILY_NUMERIC = f"{FAMILY}{NUMERIC}"
 WRAP = "test_elastic_reset_wrap::"
 PARETO, RECOVERY = "test_pareto::", "test_recovery::"
 FRONTS, UNITS = "test_fronts::", "test_units::"
@@ -487,6 +491,146 @@ TABLE = {
         ROWS + "test_dpo_and_ipo_ignore_a_constant_on_both_policy_log_probs",
         LOSS_JUNK,
         LOSS_NUMERIC,
+    ),
+    "preference_losses.hinge": Row(
+        "test_at_the_reference_the_loss_is_known",
+        "test_a_loss_is_the_loop_over_pairs",
+        "test_losses_of_differences_ignore_a_constant_on_both_policy_log_probs",
+        JUNK,
+        NUMERIC,
+    ),
+    "preference_losses.robust": Row(
+        "test_at_the_reference_the_loss_is_known",
+        "test_a_loss_is_the_loop_over_pairs",
+        "test_robust_on_labels_that_are_wrong_as_often_as_said_is_dpo_on_right_ones",
+        JUNK,
+        NUMERIC,
+    ),
+    "preference_losses.exo_pair": Row(
+        "test_at_the_reference_the_loss_is_known",
+        "test_a_loss_is_the_loop_over_pairs",
+        "test_exo_is_zero_where_the_policy_has_the_smoothed_label_and_above_elsewhere",
+        JUNK,
+        NUMERIC,
+    ),
+    "preference_losses.nca_pair": Row(
+        "test_at_the_reference_the_loss_is_known",
+        "test_a_loss_is_the_loop_over_pairs",
+        "test_rows_may_be_permuted",
+        JUNK,
+        NUMERIC,
+    ),
+    "preference_losses.bco_pair": Row(
+        "test_at_the_reference_the_loss_is_known",
+        "test_a_loss_is_the_loop_over_pairs",
+        "test_a_pair_turned_round_has_the_other_label",
+        JUNK,
+        NUMERIC,
+    ),
+    "preference_losses.sppo_hard": Row(
+        "test_at_the_reference_the_loss_is_known",
+        "test_a_loss_is_the_loop_over_pairs",
+        "test_a_pair_turned_round_has_the_other_label",
+        JUNK,
+        NUMERIC,
+    ),
+    "preference_losses.apo_zero": Row(
+        "test_at_the_reference_the_loss_is_known",
+        "test_a_loss_is_the_loop_over_pairs",
+        "test_rows_may_be_permuted",
+        JUNK,
+        NUMERIC,
+    ),
+    "preference_losses.apo_down": Row(
+        "test_at_the_reference_the_loss_is_known",
+        "test_a_loss_is_the_loop_over_pairs",
+        "test_rows_may_be_permuted",
+        JUNK,
+        NUMERIC,
+    ),
+    "preference_losses.discopop": Row(
+        "test_at_the_reference_the_loss_is_known",
+        "test_a_loss_is_the_loop_over_pairs",
+        "test_losses_of_differences_ignore_a_constant_on_both_policy_log_probs",
+        JUNK,
+        NUMERIC,
+    ),
+    "preference_losses.aot": Row(
+        "test_at_the_reference_the_loss_is_known",
+        "test_sorted_losses_are_the_loop_over_ranks",
+        "test_sorted_losses_do_not_know_which_rows_belong_together",
+        JUNK,
+        NUMERIC,
+    ),
+    "preference_losses.aot_unpaired": Row(
+        "test_at_the_reference_the_loss_is_known",
+        "test_sorted_losses_are_the_loop_over_ranks",
+        "test_sorted_losses_do_not_know_which_rows_belong_together",
+        JUNK,
+        NUMERIC,
+    ),
+    "preference_losses.init_shift": Row(
+        GIVEN + "test_the_shift_is_the_mean_of_all_rewards_so_far",
+        "n/a: zeros",
+        GIVEN + "test_the_shift_is_the_mean_of_all_rewards_so_far",
+        NO_MASK,
+        DATA,
+    ),
+    "preference_losses.update_shift": Row(
+        GIVEN + "test_the_shift_is_the_mean_of_all_rewards_so_far",
+        GIVEN + "test_the_shift_is_the_mean_of_all_rewards_so_far",
+        GIVEN + "test_the_shift_is_that_of_all_devices",
+        GIVEN + "test_junk_in_ignored_rewards_moves_no_shift",
+        DATA,
+    ),
+    "preference_losses.wpo_weights": Row(
+        GIVEN + "test_answers_as_likely_as_samples_weigh_one",
+        GIVEN + "test_weights_are_the_loop_over_tokens",
+        GIVEN + "test_answers_as_likely_as_samples_weigh_one",
+        GIVEN + "test_junk_in_padding_moves_no_weight_and_weights_are_data",
+        GIVEN + "test_junk_in_padding_moves_no_weight_and_weights_are_data",
+    ),
+    "reference_free.simpo": Row(
+        "test_equal_answers_have_known_losses",
+        "test_a_loss_is_the_loop_over_pairs",
+        "test_simpo_is_bradley_terry_with_a_margin_and_ignores_a_common_constant",
+        FAMILY_JUNK,
+        FAMILY_NUMERIC,
+    ),
+    "reference_free.cpo": Row(
+        "test_equal_answers_have_known_losses",
+        "test_a_loss_is_the_loop_over_pairs",
+        "test_cpo_without_likelihood_is_dpo_against_a_uniform_reference",
+        FAMILY_JUNK,
+        FAMILY_NUMERIC,
+    ),
+    "reference_free.orpo": Row(
+        "test_odds_by_hand",
+        "test_a_loss_is_the_loop_over_pairs",
+        "test_orpo_of_an_answer_turned_round_has_the_inverse_odds",
+        FAMILY_JUNK,
+        FAMILY_NUMERIC,
+    ),
+    "reference_free.sft": Row(
+        "test_likelihood_is_per_token_not_per_answer",
+        "test_a_loss_is_the_loop_over_pairs",
+        "test_likelihood_is_per_token_not_per_answer",
+        FAMILY_JUNK,
+        FAMILY_NUMERIC,
+    ),
+    "unpaired_losses.kl_baseline": Row(
+        "test_the_baseline_by_hand_and_never_below_zero",
+        "test_kto_is_the_loop_over_answers",
+        "test_the_baseline_is_that_of_all_devices",
+        "test_junk_moves_no_baseline_and_it_is_data",
+        "test_junk_moves_no_baseline_and_it_is_data",
+    ),
+    "unpaired_losses.kto": Row(
+        "test_kto_at_the_reference_is_a_half_of_each_weight",
+        "test_kto_is_the_loop_over_answers",
+        "test_kto_without_a_baseline_is_half_of_apo_zero_on_pairs",
+        FAMILY_JUNK,
+        FAMILY_NUMERIC,
     ),
     "ema.update": Row(
         "test_two_updates_by_algebra",

@@ -13,6 +13,7 @@ FLOORS = (
     ("types", "ranges", "masking", "logprobs", "trees", "gumbel", "sharding"),
     (
         *("kl", "rewards", "advantages", "losses", "regularizers", "labeling"),
+        *("preference_losses", "reference_free", "unpaired_losses"),
         *("ensembles", "importance_sampling"),
         *("ema", "elastic_reset", "averaging", "sparsify", "merging"),
         *("heterogeneous", "ratios"),

@@ -73,19 +73,20 @@ def batches(config):
 
 
 def supervise(
-    config, setting, loaded, trainable, data, about, make_loss, count, **training
-):
+    config, setting, loaded, trainable, data, about, make_loss, count, *,
+    make_data=None, **training,
+):  # fmt: skip
     """`Work` that trains on rows of data.
 
     Args: loaded: (model, params, tokenizer); data: a pytree of [N, ...] on the host;
-    about: lines about it; make_loss, count: as for `supervised.Objective`;
+    about: lines about it; make_loss, count, make_data: as for `supervised.Objective`;
     training: more arguments of `supervised.trainer`.
     """
     model, _, tokenizer = loaded
     fit, layout = config.fit, setting.layout
     steps = fit.updates(batching.count(data))
     objective = supervised.Objective(
-        model, make_loss, count, fit.optimizer, fit.micro_batches
+        model, make_loss, count, fit.optimizer, fit.micro_batches, make_data=make_data
     )
     trainer = supervised.trainer(
         trainable,

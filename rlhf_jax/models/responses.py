@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax import logprobs
+from rlhf_jax import logprobs, masking
 from rlhf_jax.types import Packed
 
 _LOGITS = 2**25  # the most logits held at once where they are only passed through
@@ -149,3 +149,23 @@ def in_parts(fn, arrays, size):
 
     each = jax.checkpoint(lambda parts: fn(*parts))
     return jax.tree.map(join, jax.lax.map(each, tuple(map(cut, arrays))))
+
+
+def of_answers(model, params, tokens, mask, starts, *, collisions=False):
+    """(log π of each token, whether it is one of the answer), [B, T − 1] each.
+
+    Token 0 has no log-prob: column t is of token t + 1. The answer is the valid tokens
+    from column `starts` of its row on; elsewhere the log-prob is 0.
+
+    Args: tokens, mask [B, T]; starts [B]; collisions: a third array, log Σ_v π(v)² at
+    each token, without gradient.
+    """
+    position = jnp.expand_dims(jnp.arange(tokens.shape[1]), 0)
+    answer = (mask * (position >= jnp.expand_dims(starts, 1)))[:, 1:]
+    hidden = model.apply({"params": params}, tokens, mask, method="hidden")
+    logits = unembed(model, params, hidden[:, :-1])
+    logps = masking.zero(logprobs.of_tokens(logits, tokens[:, 1:]), answer)
+    if not collisions:
+        return logps, answer
+    twice = 2.0 * logprobs.normalize(jax.lax.stop_gradient(logits))
+    return logps, answer, masking.zero(jax.nn.logsumexp(twice, -1), answer)

@@ -24,7 +24,9 @@ class Objective(NamedTuple):
 
     make_loss(model) -> a loss as `training` has them; count(batch) -> [], the
     denominator of its mean; make_penalty(model, π₀'s weights) -> a penalty of
-    `regularization`, or None.
+    `regularization`, or None; make_data(model) -> `data(params, batch, *,
+    micro_batches, axis_name) -> batch`, what a whole minibatch says before its update,
+    or None.
     """
 
     model: Any
@@ -33,6 +35,7 @@ class Objective(NamedTuple):
     optimizer: optim.Config
     micro_batches: int = 1  # parts over which an update is accumulated
     make_penalty: Callable | None = None
+    make_data: Callable | None = None
 
 
 class State(NamedTuple):
@@ -64,11 +67,15 @@ def compile_step(objective, layout, *, adapter=None):
     base: of `Trainable`, or all its weights where they anchor a penalty. Compiled once
     for all who ask for the same.
     """
-    model, make_loss, count, optimizer, micro_batches, make_penalty = objective
+    model, make_loss, count, optimizer, micro_batches, make_penalty = objective[:6]
     tx = optim.transformation(optimizer)
 
     def step(base, state, batch, hyper, *, axis_name):
-        loss = make_loss(trainables.bind(model, base, adapter))
+        network = trainables.bind(model, base, adapter)
+        loss = make_loss(network)
+        if objective.make_data is not None:
+            data, parts = objective.make_data(network), {"micro_batches": micro_batches}
+            batch = data(state.learner.params, batch, **parts, axis_name=axis_name)
         if make_penalty is not None:
             penalty = make_penalty(model, base)
             loss = regularization.regularized(loss, penalty, hyper.strength)
