@@ -119,6 +119,7 @@ def make_study(config, setting):
         evaluate,
         label=TITLE,
         shown={"loss": "loss", "margin": "rewards/margins"},
+        best="loss",
         resets=eval_steps.at_multiples if resets.every else interfaces.never,
         every=resets.every,
     )

@@ -69,7 +69,7 @@ def make_study(config, setting):
         return {"eval/nll": nll / tokens, "eval/accuracy": hits / tokens}, []
 
     return recipe.study(
-        config, work, "sft", evaluate, label=TITLE, shown={"nll": "nll"}
+        config, work, "sft", evaluate, label=TITLE, shown={"nll": "nll"}, best="nll"
     )
 
 

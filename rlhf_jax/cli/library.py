@@ -30,13 +30,15 @@ class Result(NamedTuple):
     params: Any  # float32, adapters merged
     tokenizer: Any
     folder: pathlib.Path  # of the run; folder / "model" opens with transformers
-    metrics: dict[str, float]  # of the last evaluation, on held-out rows
-    records: list[dict]  # of metrics.jsonl, training and evaluations
+    metrics: dict[str, float]  # of the model on held-out rows: its evaluation
+    records: list[dict]  # of metrics.jsonl, training and evaluations, of its seed
+    directory: str = "model"  # of the model, in the folder
+    seeds: tuple["Result", ...] = ()  # one of each seed, this one the first of them
 
     @property
     def model_folder(self):
         """The model directory, for the next recipe or other programs."""
-        return self.folder / "model"
+        return self.folder / self.directory
 
 
 def configure(config, flags):
@@ -80,7 +82,7 @@ def _name(value):
     if isinstance(value, tuple) and len(value) == 3 and hasattr(value[0], "apply"):
         return f"model given in Python ({_digest(_weights(*value[:2]))})"
     if isinstance(value, tuple | list):
-        return value
+        return type(value)(map(_name, value))
     if hasattr(value, "column_names") and hasattr(value, "iter"):
         return _rows_name(len(value), value.iter(_BATCH))
     if dataclasses.is_dataclass(value) and not callable(value):
