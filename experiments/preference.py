@@ -26,20 +26,20 @@ import numpy as np
 
 from rlhf_jax import ranges
 from rlhf_jax.algorithms import preference
-from rlhf_jax.cli import options, recipe
+from rlhf_jax.cli import options, policy, recipe
 from rlhf_jax.models import lora
 from rlhf_jax.studies import eval_steps, interfaces
-from rlhf_jax.tasks import models, pairs
+from rlhf_jax.tasks import held_out, models, pairs
 
 TITLE = "Learning from preferences"
 METRICS = (
     "rewards/accuracies", "loss", "rewards/margins", "rewards/chosen",
-    "rewards/rejected", "logps/chosen", "logps/rejected",
+    "rewards/rejected", "logps/chosen", "logps/rejected", *policy.NAMES,
 )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Supervised):
+class Config(policy.Flags):
     """Everything a run depends on."""
 
     loss: Literal["dpo", "ipo"] = "dpo"
@@ -84,6 +84,7 @@ def make_study(config, setting):
     model, params, tokenizer = loaded
     train, held, about = pairs.read(given.dataset, given.data, model, tokenizer)
     check_resets(config, len(train.starts))
+    besides = policy.measured(config, setting, loaded, held_out.of_pairs)
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
     ask = functools.partial(_logps, model, config.loss == "ipo")
     ask = layout.over_rows(ask, replicated=1, chunk=recipe.batches(config)[0])
@@ -98,7 +99,7 @@ def make_study(config, setting):
         loaded,
         trainable,
         train,
-        about,
+        (*about, *besides.about),
         functools.partial(preference.make_loss, **kind(config)),
         preference.count,
         decay=resets.decay if resets.every else None,
@@ -117,11 +118,13 @@ def make_study(config, setting):
         work,
         config.loss,
         evaluate,
-        label=TITLE,
+        label=config.loss.upper(),
         shown={"loss": "loss", "margin": "rewards/margins"},
         best="loss",
         resets=eval_steps.at_multiples if resets.every else interfaces.never,
         every=resets.every,
+        evaluators=besides.evaluators,
+        axes=besides.axes,
     )
 
 
@@ -170,7 +173,12 @@ def _reference(config, source, model, tokenizer):
 
 
 RECIPE = recipe.supervised_experiment(
-    "preference", make_study, title=TITLE, metrics=METRICS
+    "preference",
+    make_study,
+    title=TITLE,
+    metrics=METRICS,
+    check=policy.check,
+    sections=policy.sections,
 )
 main, train, run = recipe.entry_points(RECIPE, CONFIG, __doc__)
 

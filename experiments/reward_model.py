@@ -75,6 +75,7 @@ def make_study(config, setting):
     how = {"margin": config.margin, "ended": config.ended, "chat": config.chat}
     train, held, about = pairs.read(given.dataset, given.data, model, tokenizer, **how)
     trainable = by_seed(config, setting, loaded)
+    about = (*about, "a reward model has no policy: it has neither samples nor drift")
     loss, count = reward_model.make_pair_loss, reward_model.count
     work = recipe.supervise(
         config, setting, loaded, trainable, train.pairs, about, loss, count

@@ -26,18 +26,18 @@ import numpy as np
 
 from rlhf_jax import masking
 from rlhf_jax.algorithms import sft
-from rlhf_jax.cli import options, recipe
+from rlhf_jax.cli import policy, recipe
 from rlhf_jax.data import examples, stop_tokens, tokenization
 from rlhf_jax.models import lora, responses
-from rlhf_jax.tasks import models, rows
+from rlhf_jax.tasks import held_out, models, rows
 from rlhf_jax.types import Tokens
 
 TITLE = "Supervised fine-tuning"
-METRICS = ("nll", "accuracy", "grad_norm", "learning_rate")
+METRICS = ("nll", "accuracy", *policy.NAMES, "grad_norm", "learning_rate")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Supervised):
+class Config(policy.Flags):
     """Everything a run depends on."""
 
     pack: bool = False
@@ -57,9 +57,17 @@ def make_study(config, setting):
     loaded = models.read_decoder("--model", given.model, config.dtype)
     model, params, tokenizer = loaded
     train, held, about = data(config, given, model, tokenizer)
+    besides = policy.measured(config, setting, loaded, held_out.of_examples)
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
     work = recipe.supervise(
-        config, setting, loaded, trainable, train, about, sft.make_loss, sft.count
+        config,
+        setting,
+        loaded,
+        trainable,
+        train,
+        (*about, *besides.about),
+        sft.make_loss,
+        sft.count,
     )
     (chunk,) = recipe.batches(config)
     score = layout.over_rows(functools.partial(sums, model), replicated=1, chunk=chunk)
@@ -69,7 +77,15 @@ def make_study(config, setting):
         return {"eval/nll": nll / tokens, "eval/accuracy": hits / tokens}, []
 
     return recipe.study(
-        config, work, "sft", evaluate, label=TITLE, shown={"nll": "nll"}, best="nll"
+        config,
+        work,
+        "sft",
+        evaluate,
+        label="SFT",
+        shown={"nll": "nll"},
+        best="nll",
+        evaluators=besides.evaluators,
+        axes=besides.axes,
     )
 
 
@@ -125,7 +141,14 @@ def sums(model, params, rows):
     return nll, hits, learned.sum(-1)
 
 
-RECIPE = recipe.supervised_experiment("sft", make_study, title=TITLE, metrics=METRICS)
+RECIPE = recipe.supervised_experiment(
+    "sft",
+    make_study,
+    title=TITLE,
+    metrics=METRICS,
+    check=policy.check,
+    sections=policy.sections,
+)
 main, train, run = recipe.entry_points(RECIPE, CONFIG, __doc__)
 
 if __name__ == "__main__":

@@ -35,17 +35,22 @@ def entry_points(recipe, config, description):
     return main, train, run
 
 
-def supervised_experiment(name, make_study, *, title, metrics):
+def supervised_experiment(
+    name, make_study, *, title, metrics, check=None, sections=lambda config, done: ()
+):
     """The `Experiment` of a supervised recipe.
 
-    Args: name: of its folder under runs/; title, metrics: of `finish`.
+    Args: name: of its folder under runs/; title, metrics, sections: of `finish`; check:
+    by default what every recipe needs.
     """
+    usual = functools.partial(options.check, needed=("model", "dataset"))
+    said = {"title": title, "metrics": metrics, "sections": sections}
     return experiment.Experiment(
         name=name,
-        check=functools.partial(options.check, needed=("model", "dataset")),
+        check=check or usual,
         study=make_study,
         announce=announce,
-        finish=functools.partial(finish, title=title, metrics=metrics),
+        finish=functools.partial(finish, **said),
         batches=batches,
     )
 
@@ -196,10 +201,11 @@ def steps_on(study, layout):
     return f"{study.schedule.steps} steps{seeds} on {devices}"
 
 
-def finish(config, done, *, title, metrics):
+def finish(config, done, *, title, metrics, sections):
     """Writes a supervised recipe's model directories and report; returns its `Result`.
 
-    metrics: names to report, the most important first.
+    Args: metrics: names to report, the most important first; sections(config, done) ->
+    paragraphs of the report.
     """
     work = done.study.task
     made = export.results(
@@ -210,7 +216,7 @@ def finish(config, done, *, title, metrics):
         work.base,
         work.finished,
     )
-    sections, numbers = work.beside(made.params, done)
+    beside, numbers = work.beside(made.params, done)
     single_run.write(
         done.folder,
         done.records,
@@ -223,7 +229,7 @@ def finish(config, done, *, title, metrics):
         console=done.console,
         notes=export.notes(config, done),
         exported=export.evaluations(config, done),
-        sections=sections,
+        sections=(*sections(config, done), *beside),
         results=numbers,
     )
     return made

@@ -18,7 +18,7 @@ def write(
       records: of metrics.jsonl, of one seed or several.
       about: lines for the reader; notes: others, on how it ended.
       names: metrics to show, the most important first; on held-out rows they are
-        logged as eval/<name>.
+        logged as eval/<name>, drift as drift/<name>.
       command, provenance: the command line, and {name: fact} of what it ran with.
       wall: seconds that the run took.
       exported: {seed: the evaluation record of the model}; by default the last ones.
@@ -54,12 +54,12 @@ def summary(records, names, exported):
         measured = [r for r in records if r["seed"] == seed and "eval/phase" in r]
         first, last = measured[0], measured[-1]
         kept = exported.get(seed, last)
-        known = [n for n in names if f"eval/{n}" in last]
+        known = [n for n in names if _key(n) in last]
         columns = {"before": first, "after": kept, "last": last}
         found[seed] = {
             "step": kept["step"],
             "last_step": last["step"],
-            **{k: {n: r[f"eval/{n}"] for n in known} for k, r in columns.items()},
+            **{k: {n: r[_key(n)] for n in known} for k, r in columns.items()},
         }
     first = found[seeds[0]]
     results = {"method": records[0]["method"], "seed": seeds[0], "seeds": seeds}
@@ -130,7 +130,8 @@ def _value(results, column, name):
 
 def curves(records, path, names, title):
     """One panel per metric: a line while training, dots on held-out rows."""
-    shown = [n for n in names if any(n in r or f"eval/{n}" in r for r in records)]
+    shown = [n for n in names if any(n in r or _key(n) in r for r in records)]
+    training = [record for record in records if "eval/phase" not in record]
     columns = min(3, len(shown))
     sheet, grid = figure_style.sheet(
         -(-len(shown) // columns), columns, width=_WIDTH, height=_HEIGHT
@@ -140,11 +141,11 @@ def curves(records, path, names, title):
     seeds = sorted({record["seed"] for record in records})
     for panel, name in zip(grid.flat, shown, strict=False):
         for seed in seeds:
-            of_seed = [record for record in records if record["seed"] == seed]
+            of_seed = [record for record in training if record["seed"] == seed]
             color, thick = figure_style.COLORS[0], 1.2 if seed == seeds[0] else 0.6
             panel.plot(*_points(of_seed, name), color=color, lw=thick)
         dots = {"color": figure_style.COLORS[1], "ls": "", "marker": "o", "ms": 4}
-        panel.plot(*_points(records, f"eval/{name}"), **dots)
+        panel.plot(*_points(records, _key(name)), **dots)
         panel.set_title(name, loc="left", fontsize=10, fontweight="bold")
         panel.set_xlabel("step", fontsize=8.5, color=figure_style.MUTED)
     keys = [
@@ -153,6 +154,11 @@ def curves(records, path, names, title):
     ]
     note = "one run, one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
     return figure_style.finish(sheet, [keys], path, title, note)
+
+
+def _key(name):
+    """Where a metric of held-out rows is logged."""
+    return name if name.startswith("drift/") else f"eval/{name}"
 
 
 def _points(records, name):
