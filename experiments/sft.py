@@ -12,10 +12,19 @@ The result is runs/sft/<time>/model, a directory that transformers opens; report
 beside it says what held-out rows gained. --config runs/sft/<time>/config.json repeats a
 run, --resume goes on with a stopped one.
 
+Held-out prompts are completed at every evaluation: samples.jsonl has the texts, and the
+report how far the model has drifted. --reward measures a reward on them besides, and
+experiments.compare draws such runs beside those of experiments.preference and
+experiments.rl. --seeds 3 makes three runs, --load-best-model-at-end exports the best
+evaluated weights, --early-stopping-patience 3 ends a run that no longer gets better.
+
 From Python, with rows as a list of dictionaries or a `datasets.Dataset`:
 
     tuned = sft.train(model="path/to/model", dataset=rows, fit={"steps": 100})
     tuned.params, tuned.metrics["eval/nll"]
+
+`callbacks=[f]` takes functions f(step, metrics), called with every line of
+metrics.jsonl; one that returns "stop" ends the run.
 """
 
 import dataclasses

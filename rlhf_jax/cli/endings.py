@@ -6,6 +6,7 @@ The names are those of `transformers`' TrainingArguments and EarlyStoppingCallba
 import dataclasses
 
 from rlhf_jax import ranges
+from rlhf_jax.studies import best_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +37,29 @@ class Endings:
                 if getattr(self, name) is not None:
                     reason = "nothing is chosen by it; ask for one of the two"
                     yield (name, "load_best_model_at_end"), reason
+        elif not self._way_is_known():
+            names = ("metric_for_best_model", "greater_is_better")
+            yield names, "it is not known whether more of it is better; say so"
         if self.early_stopping_threshold and not self.early_stopping_patience:
             names = ("early_stopping_threshold", "early_stopping_patience")
             yield names, "without patience the run never ends early"
-        if self.early_stopping_patience and not self.evaluates:
-            names = ("early_stopping_patience", "eval_every")
-            yield names, "it is only measured before and after; evaluate in between"
+        silent = self._silent()
+        if self.early_stopping_patience and silent:
+            reason = "it is only measured before and after; evaluate in between"
+            yield ("early_stopping_patience", silent), reason
 
-    @property
-    def evaluates(self):
-        """Whether the run is evaluated on its way."""
-        return getattr(self, "eval_every", 0) > 0
+    def _way_is_known(self):
+        if self.metric_for_best_model is None or self.greater_is_better is not None:
+            return True
+        try:
+            best_model.selection(self.metric_for_best_model)
+        except ValueError:
+            return False
+        return True
+
+    def _silent(self):
+        """The flag that leaves out all evaluations on the way; "" where none does."""
+        strategy = getattr(self, "eval_strategy", "steps")
+        if strategy == "no":
+            return "eval_strategy"
+        return "eval_every" * (strategy == "steps" and not self.eval_every)

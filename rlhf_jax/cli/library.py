@@ -82,7 +82,8 @@ def _name(value):
     if isinstance(value, tuple) and len(value) == 3 and hasattr(value[0], "apply"):
         return f"model given in Python ({_digest(_weights(*value[:2]))})"
     if isinstance(value, tuple | list):
-        return type(value)(map(_name, value))
+        named = type(value)(map(_name, value))
+        return value if named == value else named
     if hasattr(value, "column_names") and hasattr(value, "iter"):
         return _rows_name(len(value), value.iter(_BATCH))
     if dataclasses.is_dataclass(value) and not callable(value):

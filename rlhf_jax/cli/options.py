@@ -167,12 +167,6 @@ class Supervised(Base):
         yield from evaluated_alike(self)
         yield from super().conflicts()
 
-    @property
-    def evaluates(self):
-        """Whether the run is evaluated on its way."""
-        every = self.eval_strategy == "steps" and self.eval_every > 0
-        return every or self.eval_strategy == "epoch"
-
 
 @dataclasses.dataclass(frozen=True)
 class ElasticReset:

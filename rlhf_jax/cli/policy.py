@@ -43,7 +43,7 @@ class Flags(options.Supervised):
     """Of samples."""
     texts: ranges.Text | None = None
     """Human text that drift is read on: a data set with a column text; by default the
-    held-out rows."""
+    held-out texts or completions, or prompts where there are pairs."""
     texts_split: ranges.Text = "train"
     """Its split."""
     corner: options.Corner = dataclasses.field(default_factory=options.Corner)
@@ -91,7 +91,8 @@ def measured(config, setting, loaded, read):
     line = f"{count} held-out prompts are completed by up to {length} tokens"
     if config.reward:
         line += f", and {config.reward} is measured on them"
-    return Measured((evaluate,), _axes(config, task), (line,))
+    human = f"human text of drift/text_nll: {task.facts['human']}"
+    return Measured((evaluate,), _axes(config, task), (line, human))
 
 
 def _task(config, setting, loaded, read):
@@ -101,8 +102,11 @@ def _task(config, setting, loaded, read):
     train, held = (_asked(part, read, tokenizer, config) for part in split)
     if held is None:
         return None
-    texts = held.texts
+    texts, human = held.texts, "the held-out prompts"
+    if texts is not None or "completion" in held.rows.column_names:
+        human = "the held-out rows"
     if given.texts is not None:
+        human = config.texts
         texts = prompts.texts(given.texts, config.texts_split, config.data.eval_rows)
     length = min(config.max_new_tokens, max(model.config.max_length // 2, 1))
     task = prompts.create(
@@ -124,6 +128,7 @@ def _task(config, setting, loaded, read):
     return dataclasses.replace(
         task,
         rewards=rewards,
+        facts={"human": human},
         eval_prompts=Prompts(*(x[:count] for x in task.eval_prompts)),
         eval_columns={k: v[:count] for k, v in task.eval_columns.items()},
     )
