@@ -99,7 +99,11 @@ def _chosen(config, done, seed):
     measured = [markdown.number(record[key]) for record in (best, last)]
     if best is last:
         return f"the last policy, step {last['step']}, is the best: {key} {measured[0]}"
+    which = f"of the last one, step {last['step']}, {measured[1]}"
+    if best["step"] == 0:
+        start = "the initial weights are exported, as no evaluation was better"
+        return f"{start}: {key} {measured[0]}, {which}"
     return (
         f"the policy of step {best['step']} is exported, the best: {key} "
-        f"{measured[0]}, of the last one, step {last['step']}, {measured[1]}"
+        f"{measured[0]}, {which}"
     )

@@ -174,6 +174,6 @@ def _show(results, notes, console):
     for name, before, *after in rows:
         line = f"{name:<24} {before:>10} → {after[0]}"
         line += f"   (last: {after[1]})" if len(after) > 1 else ""
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for note in notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)

@@ -54,13 +54,18 @@ def ask(functions, step, record):
             frame = traceback.extract_tb(error.__traceback__)[-1]
             raised = f"raised {type(error).__name__}: {error}"
             place = f"in {frame.filename}, line {frame.lineno}"
-            return stopped, f"the callback {name} {raised} ({place}), told step {step}"
+            said = f"{raised} ({place}), told step {step}"
+            return stopped, f"the callback {name} {said}{_saved(step)}"
         if answer is not None and answer != STOP:
             wanted = f'None, or "{STOP}" to end the run'
             said = f"returned {answer!r} at step {step}: return {wanted}"
-            return stopped, f"the callback {name} {said}"
+            return stopped, f"the callback {name} {said}{_saved(step)}"
         stopped = stopped or name * (answer == STOP)
     return stopped, ""
+
+
+def _saved(step):
+    return "; what was done is saved, and --resume goes on" * (step > 0)
 
 
 def name_of(function):

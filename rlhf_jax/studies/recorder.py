@@ -197,7 +197,10 @@ class Recorder:
         for key in select.metrics:
             if key not in metrics:
                 known = ", ".join(k for k in metrics if not k.endswith(("_a", "_b")))
-                raise ValueError(f"{key} is not measured; an evaluation has {known}")
+                raise ValueError(
+                    f"the best policy is chosen by {key}, which is not measured; an "
+                    f"evaluation has {known}"
+                )
         now = {key: metrics[key] for key in select.metrics}
         first, start = not self._best["start"], self._best["start"] or now
         value = select.worth(now, start)
@@ -221,8 +224,9 @@ class Recorder:
         self._best = {**self._best, "waited": waited}
         if waited >= patience.evaluations and phase != "before_reset":
             keys = " and ".join(self._study.select.metrics)
-            self._given_up = f"early stopping: {waited} evaluations without a better "
-            self._given_up += f"{keys} than at step {self._best['step']}"
+            looks = "1 evaluation" if waited == 1 else f"{waited} evaluations"
+            best = f"a better {keys} than at step {self._best['step']}"
+            self._given_up = f"early stopping: {looks} without {best}"
 
     def _keep(self, state):
         if self._study.select is not None:

@@ -85,7 +85,9 @@ def test_the_best_policy_is_exported_and_said_to_be(seeds, loaded):
         nll = [r["eval/nll"] for r in result.records if "eval/nll" in r]
         assert result.metrics["eval/nll"] == nll[0] == max(nll)
     page = (seeds.folder / "report.md").read_text()
-    assert "seed 3: the policy of step 0 is exported, the best: eval/nll" in page
+    assert (
+        "seed 3: the initial weights are exported, as no evaluation was better" in page
+    )
     assert "seed 4: stopped after step 4 of 6 by the callback" in page
     assert "2 seeds, 3 to 4: model/ is seed 3's" in page
     assert "| metric | before | exported, step 0 | last, step 4 to 6 |" in page
@@ -224,7 +226,7 @@ def test_a_reward_model_says_that_drift_is_not_its_own(home):
     )
     page = (result.folder / "report.md").read_text()
     assert "a reward model has no policy: it has neither samples nor drift" in page
-    assert "seed 1: stopped after step 2 of 6 by early stopping: 1 evaluations" in page
+    assert "seed 1: stopped after step 2 of 6 by early stopping: 1 evaluation w" in page
     heads = [one.params["head"]["kernel"] for one in result.seeds]
     assert np.any(heads[0] != heads[1])
     assert not any("drift/kl_initial" in record for record in result.records)

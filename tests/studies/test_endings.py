@@ -208,7 +208,7 @@ def test_a_resumed_run_has_not_forgotten_how_long_it_waited(tmp_path):
 
 def test_a_metric_that_is_not_measured_is_named(tmp_path):
     asked = study(select=best_model.selection("nll"))
-    with pytest.raises(ValueError, match="eval/nll is not measured; .* eval/reward"):
+    with pytest.raises(ValueError, match="by eval/nll, which is not measured; .*eval/"):
         run(asked, tmp_path)
 
 
