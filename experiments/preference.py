@@ -36,16 +36,17 @@ import numpy as np
 
 from rlhf_jax import ranges
 from rlhf_jax.algorithms import preference, unpaired
-from rlhf_jax.cli import fields, options, recipe
+from rlhf_jax.cli import fields, options, policy, recipe
 from rlhf_jax.models import lora
 from rlhf_jax.studies import eval_steps, interfaces
-from rlhf_jax.tasks import models, pairs
+from rlhf_jax.tasks import held_out, models, pairs
 from rlhf_jax.tasks import unpaired as answers
 
 TITLE = "Learning from preferences"
 METRICS = (
     "rewards/accuracies", "loss", "rewards/margins", "rewards/chosen",
     "rewards/rejected", "logps/chosen", "logps/rejected", "kl", "nll",
+    *policy.NAMES,
 )  # fmt: skip
 _TAKEN = {
     preference.Settings: preference.Settings._fields,
@@ -54,7 +55,7 @@ _TAKEN = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(fields.group(_TAKEN), options.Supervised):
+class Config(fields.group(_TAKEN), policy.Flags):
     """Everything a run depends on."""
 
     loss: tuple[Literal[preference.LOSSES + unpaired.LOSSES], ...] = ("dpo",)
@@ -104,7 +105,7 @@ class Config(fields.group(_TAKEN), options.Supervised):
         yield from self.settings.conflicts()
         if self.fit.steps and self.elastic_reset.every > self.fit.steps:
             yield ("elastic_reset.every", "fit.steps"), "no reset would ever come"
-        yield from options.Supervised.conflicts(self)
+        yield from policy.Flags.conflicts(self)
 
     def _without_effect(self):
         """Flags that the chosen losses do not read."""
@@ -167,6 +168,7 @@ def make_study(config, setting):
     read = _pairs if config.single is None else _answers
     task = read(config, given, model, tokenizer)
     check_resets(config, len(task.train.reference))
+    besides = policy.measured(config, setting, loaded, held_out.of_pairs)
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
     ask = layout.over_rows(task.ask, replicated=1, chunk=recipe.batches(config)[0])
     train, held, prepare = task.train, task.held, None
@@ -182,7 +184,7 @@ def make_study(config, setting):
         loaded,
         trainable,
         train,
-        [describe(config), *task.about],
+        (describe(config), *task.about, *besides.about),
         **task.objective,
         decay=resets.decay if resets.every else None,
         prepare=prepare,
@@ -197,10 +199,13 @@ def make_study(config, setting):
         work,
         "+".join(config.loss),
         evaluate,
-        label=TITLE,
+        label="+".join(config.loss).upper(),
         shown={"loss": "loss", "margin": "rewards/margins"},
+        best="loss",
         resets=eval_steps.at_multiples if resets.every else interfaces.never,
         every=resets.every,
+        evaluators=besides.evaluators,
+        axes=besides.axes,
     )
 
 
@@ -288,7 +293,12 @@ def _reference(config, source, model, tokenizer):
 
 
 RECIPE = recipe.supervised_experiment(
-    "preference", make_study, title=TITLE, metrics=METRICS
+    "preference",
+    make_study,
+    title=TITLE,
+    metrics=METRICS,
+    check=policy.check,
+    sections=policy.sections,
 )
 main, train, run = recipe.entry_points(RECIPE, CONFIG, __doc__)
 

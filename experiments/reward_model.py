@@ -76,8 +76,8 @@ def make_study(config, setting):
     model, params, tokenizer = loaded
     how = {"margin": config.margin, "ended": config.ended, "chat": config.chat}
     train, held, about = pairs.read(given.dataset, given.data, model, tokenizer, **how)
-    adapter = lora.adapter(config.lora, params)
-    trainable = models.trainable(params, adapter, layout, whole=("head",))
+    trainable = by_seed(config, setting, loaded)
+    about = (*about, "a reward model has no policy: it has neither samples nor drift")
     loss, count = reward_model.make_pair_loss, reward_model.count
     work = recipe.supervise(
         config, setting, loaded, trainable, train.pairs, about, loss, count
@@ -100,8 +100,23 @@ def make_study(config, setting):
 
     shown = {"loss": "loss", "accuracy": "accuracy"}
     return recipe.study(
-        config, work, "reward_model", evaluate, label=TITLE, shown=shown
+        config, work, "reward_model", evaluate, label=TITLE, shown=shown, best="loss"
     )
+
+
+def by_seed(config, setting, loaded):
+    """seed -> `Trainable`: a language model gets another new head with every seed."""
+
+    @functools.lru_cache(maxsize=1)  # of the run under way
+    def trainable(seed):
+        params = loaded[1]
+        if seed != config.seed:
+            given = setting.given.model
+            _, params, _ = models.read_classifier("--model", given, config.dtype, seed)
+        adapter = lora.adapter(config.lora, params)
+        return models.trainable(params, adapter, setting.layout, whole=("head",))
+
+    return trainable
 
 
 def scorer(model, layout, chunk):

@@ -17,10 +17,19 @@ The result is runs/sft/<time>/model, a directory that transformers opens; report
 beside it says what held-out rows gained. --config runs/sft/<time>/config.json repeats a
 run, --resume goes on with a stopped one.
 
+Held-out prompts are completed at every evaluation: samples.jsonl has the texts, and the
+report how far the model has drifted. --reward measures a reward on them besides, and
+experiments.compare draws such runs beside those of experiments.preference and
+experiments.rl. --seeds 3 makes three runs, --load-best-model-at-end exports the best
+evaluated weights, --early-stopping-patience 3 ends a run that no longer gets better.
+
 From Python, with rows as a list of dictionaries or a `datasets.Dataset`:
 
     tuned = sft.train(model="path/to/model", dataset=rows, fit={"steps": 100})
     tuned.params, tuned.metrics["eval/nll"]
+
+`callbacks=[f]` takes functions f(step, metrics), called with every line of
+metrics.jsonl; one that returns "stop" ends the run.
 """
 
 import dataclasses
@@ -31,16 +40,16 @@ import numpy as np
 
 from rlhf_jax import masking
 from rlhf_jax.algorithms import sft
-from rlhf_jax.cli import options, recipe
+from rlhf_jax.cli import policy, recipe
 from rlhf_jax.models import lora, responses
-from rlhf_jax.tasks import models, sft_rows, streamed_rows
+from rlhf_jax.tasks import held_out, models, sft_rows, streamed_rows
 
 TITLE = "Supervised fine-tuning"
-METRICS = ("nll", "accuracy", "grad_norm", "learning_rate")
+METRICS = ("nll", "accuracy", *policy.NAMES, "grad_norm", "learning_rate")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Supervised):
+class Config(policy.Flags):
     """Everything a run depends on."""
 
     pack: bool = False
@@ -73,9 +82,17 @@ def make_study(config, setting):
     streamed = streamed_rows.wanted(given.dataset, given.data)
     read = streamed_rows.read if streamed else sft_rows.read
     train, held, about = read(given.dataset, given.data, model, tokenizer, form)
+    besides = policy.measured(config, setting, loaded, held_out.of_examples)
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
     work = recipe.supervise(
-        config, setting, loaded, trainable, train, about, sft.make_loss, sft.count
+        config,
+        setting,
+        loaded,
+        trainable,
+        train,
+        (*about, *besides.about),
+        sft.make_loss,
+        sft.count,
     )
     (chunk,) = recipe.batches(config)
     score = layout.over_rows(functools.partial(sums, model), replicated=1, chunk=chunk)
@@ -85,7 +102,15 @@ def make_study(config, setting):
         return {"eval/nll": nll / tokens, "eval/accuracy": hits / tokens}, []
 
     return recipe.study(
-        config, work, "sft", evaluate, label=TITLE, shown={"nll": "nll"}
+        config,
+        work,
+        "sft",
+        evaluate,
+        label="SFT",
+        shown={"nll": "nll"},
+        best="nll",
+        evaluators=besides.evaluators,
+        axes=besides.axes,
     )
 
 
@@ -96,7 +121,14 @@ def sums(model, params, rows):
     return nll, hits, learned.sum(-1)
 
 
-RECIPE = recipe.supervised_experiment("sft", make_study, title=TITLE, metrics=METRICS)
+RECIPE = recipe.supervised_experiment(
+    "sft",
+    make_study,
+    title=TITLE,
+    metrics=METRICS,
+    check=policy.check,
+    sections=policy.sections,
+)
 main, train, run = recipe.entry_points(RECIPE, CONFIG, __doc__)
 
 if __name__ == "__main__":

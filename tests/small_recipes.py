@@ -85,8 +85,10 @@ def chats(pairs=PAIRS):
 
 def config(recipe, **changes):
     """The Config that flags make; "__" in a name is a dot, "_" a dash."""
-    words = []
-    for name, value in {"devices": 1, "eval_every": 0, **changes}.items():
+    words, usual = [], {"devices": 1, "eval_every": 0}
+    if hasattr(recipe.CONFIG, "eval_samples") and "reward" not in changes:
+        usual["eval_samples"] = 0  # what draws them takes seconds to compile
+    for name, value in {**usual, **changes}.items():
         flag = f"--{name.replace('__', '.').replace('_', '-')}"
         if value is True:
             words.append(flag)

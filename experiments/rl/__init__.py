@@ -45,13 +45,13 @@ import jax
 from experiments.rl import announcement, tasks
 from rlhf_jax import elastic_reset, ranges
 from rlhf_jax.algorithms.policy_gradient import GROUPED
-from rlhf_jax.cli import experiment, language, options, recipe
+from rlhf_jax.cli import experiment, export, language, options, recipe
 from rlhf_jax.evaluation import axes
 from rlhf_jax.models import lora
 from rlhf_jax.reporting import several_rewards
 from rlhf_jax.runtime import provenance
 from rlhf_jax.studies import eval_steps, evaluators, policy_gradient
-from rlhf_jax.studies.interfaces import Method, Study, Unit, never
+from rlhf_jax.studies.interfaces import Method, Study, never
 from rlhf_jax.studies.trainable import Trainable
 from rlhf_jax.tasks import prompt_rewards
 
@@ -172,6 +172,7 @@ class Config(options.Sampling, options.Base):
             names = ("elastic_reset", "rl.reset_every", "steps")
             yield names, "no reset would ever come"
         yield from options.evaluated_alike(self)
+        yield from super().conflicts()
 
 
 def _reward_conflicts(config):
@@ -234,7 +235,7 @@ def make_study(config, setting):
     )
     return Study(
         methods={config.method: method},
-        units=(Unit(0, config.seed),),
+        units=recipe.units(config),
         schedule=schedule,
         evaluators=measures,
         task=task,
@@ -243,6 +244,7 @@ def make_study(config, setting):
         digest=provenance.digest(config),
         axes=axes_of(config, task),
         sections=_sections(task.rewards["proxy"](config.seed).parts),
+        **recipe.selected(config, "reward"),
     )
 
 
@@ -263,21 +265,33 @@ def axes_of(config, task):
 
 
 def finish(config, done):
-    """Model directory, report, and the `library.Result`."""
+    """Model directories, report, and the `library.Result`."""
     task = done.study.task
     trained = Trainable(task.params, done.study.settings.adapter)
-    params = recipe.export(
-        done, task.model, task.tokenizer, trained, task.facts["base"]
+    made = export.results(
+        config,
+        done,
+        (task.model, task.tokenizer),
+        lambda seed: trained,
+        task.facts["base"],
     )
+    notes = export.notes(config, done)
+    experiment.say(done.console, notes)
     experiment.report(
         config,
         done,
         title=f"{config.method} on {config.dataset}",
         question="What was gained, and at what drift?",
         scope="these prompts and this policy",
-        notes=("One run of one seed: read it as descriptive.",),
+        notes=(*notes, descriptive(config)),
     )
-    return recipe.result(done, task.model, params, task.tokenizer)
+    return made
+
+
+def descriptive(config):
+    """What the numbers of so few seeds are."""
+    what = "One run of one seed" if config.seeds == 1 else f"{config.seeds} seeds"
+    return f"{what}: read it as descriptive."
 
 
 RECIPE = experiment.Experiment(

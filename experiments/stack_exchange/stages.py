@@ -76,7 +76,7 @@ def sft_config(config, base, files):
     data = options.Data(eval_dataset=files.get("heldout"), length=config.sft_length)
     what = {"model": base, "dataset": files.get("finetune", ""), "data": data}
     how = {"fit": config.sft, "lora": config.sft_lora, "seed": config.first_seed}
-    return sft.Config(**what, **how, pack=True, **_shared(config))
+    return sft.Config(**what, **how, pack=True, eval_samples=0, **_shared(config))
 
 
 def reward_config(config, base, files, name):

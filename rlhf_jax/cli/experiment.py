@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rlhf_jax.cli import command, library
+from rlhf_jax.cli import callbacks, command, library
 from rlhf_jax.evaluation import axes as axes_
 from rlhf_jax.reporting import plots, samples
 from rlhf_jax.reporting import report as reports
@@ -93,6 +93,7 @@ def run(config, experiment, *, console=None):
     started = time.monotonic()
     given, config = config, library.names(config)
     experiment.check(config)
+    watching = callbacks.load(getattr(given, "callbacks", ()))
     cache = command.cache_folder(config)
     command.prepare_devices(config, cache, experiment.batches(config))
     console = command.console() if console is None else console
@@ -102,6 +103,8 @@ def run(config, experiment, *, console=None):
         with progress.Preparation(console) as report:
             setting = Setting(folder, layout, cache, console, signals, report, given)
             study = experiment.study(config, setting)
+        if watching:
+            study = dataclasses.replace(study, callbacks=watching)
         command.write_config(folder, config, layout)
         lines = experiment.announce(config, study, layout)
         say(console, (*lines, f"folder    {folder}"))

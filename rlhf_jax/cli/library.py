@@ -30,13 +30,15 @@ class Result(NamedTuple):
     params: Any  # float32, adapters merged
     tokenizer: Any
     folder: pathlib.Path  # of the run; folder / "model" opens with transformers
-    metrics: dict[str, float]  # of the last evaluation, on held-out rows
-    records: list[dict]  # of metrics.jsonl, training and evaluations
+    metrics: dict[str, float]  # of the model on held-out rows: its evaluation
+    records: list[dict]  # of metrics.jsonl, training and evaluations, of its seed
+    directory: str = "model"  # of the model, in the folder
+    seeds: tuple["Result", ...] = ()  # one of each seed, this one the first of them
 
     @property
     def model_folder(self):
         """The model directory, for the next recipe or other programs."""
-        return self.folder / "model"
+        return self.folder / self.directory
 
 
 def configure(config, flags):

@@ -12,7 +12,7 @@ import tyro
 
 from rlhf_jax import optim, ranges, sampling
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.cli import fields
+from rlhf_jax.cli import endings, fields
 from rlhf_jax.data import stop_tokens
 from rlhf_jax.models import lora
 
@@ -72,7 +72,7 @@ class Study(Run):
 
 
 @dataclasses.dataclass(frozen=True)
-class Base(Run):
+class Base(Run, endings.Endings):
     """What every recipe depends on."""
 
     seed: ranges.Natural = 0
@@ -166,10 +166,21 @@ class Supervised(Base):
     data: Data = dataclasses.field(default_factory=Data)
     fit: Fit = dataclasses.field(default_factory=Fit)
     lora: Lora = dataclasses.field(default_factory=Lora)
+    eval_strategy: Literal["steps", "epoch", "no"] = "steps"
+    """epoch: evaluate after every pass over the training rows; no: only before and
+    after."""
+    save_strategy: Literal["steps", "epoch", "no"] = "steps"
+    """epoch: save after every pass over the training rows; no: only at the end."""
 
     def conflicts(self):
         """Flags that contradict each other, and why."""
+        for what in ("eval", "save"):
+            every, strategy = f"{what}_every", f"{what}_strategy"
+            usual = getattr(self, every) in (0, getattr(type(self), every))
+            if not usual and getattr(self, strategy) != "steps":
+                yield (every, strategy), "it counts steps; leave one of them out"
         yield from evaluated_alike(self)
+        yield from super().conflicts()
 
 
 @dataclasses.dataclass(frozen=True)

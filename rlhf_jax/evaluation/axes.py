@@ -107,6 +107,16 @@ STANDARD = (
     TRAINING_ENTROPY,
 )
 
+# What recipes measure on held-out rows besides.
+HELD_OUT = (
+    Axis("eval/nll", "Held-out NLL", "nats / token", "less"),
+    Axis("eval/loss", "Held-out loss", "", "less"),
+    Axis("eval/accuracy", "Held-out accuracy", "", "more"),
+    Axis("eval/margin", "Held-out margin", "", "more"),
+    Axis("eval/rewards/accuracies", "Held-out accuracy", "", "more"),
+    Axis("eval/rewards/margins", "Held-out margin of implicit rewards", "", "more"),
+)
+
 
 def by_key(axes):
     """{key: Axis}. Raises ValueError where two axes describe one key."""

@@ -16,14 +16,16 @@ def table(rows, *, title="Samples", limit=8, width=400):
     result = rich.table.Table(title=title, show_lines=True, title_justify="left")
     result.add_column("prompt", ratio=2, overflow="fold", style="dim")
     result.add_column("completion", ratio=3, overflow="fold")
-    result.add_column("score", justify="right", no_wrap=True)
+    scored = any("score" in row for row in rows)
+    if scored:
+        result.add_column("score", justify="right", no_wrap=True)
     for row in rows[:limit]:
+        texts = (row["prompt"], row["completion"])
+        columns = [rich.text.Text(shorten(text, width)) for text in texts]
         score = row.get("score")
-        result.add_row(
-            rich.text.Text(shorten(row["prompt"], width)),
-            rich.text.Text(shorten(row["completion"], width)),
-            "" if score is None else f"{score:.3f}",
-        )
+        if scored:
+            columns.append("" if score is None else f"{score:.3f}")
+        result.add_row(*columns)
     return result
 
 

@@ -62,6 +62,8 @@ class Plan:
     evaluations: frozenset[int] = frozenset()  # steps after which to evaluate
     resets: frozenset[int] = frozenset()  # iterations that end with a reset
     save_every: int = 0  # steps; 0: only at the end and on a signal
+    saves: frozenset[int] = frozenset()  # steps after which to save besides
+    prompt: bool = False  # metrics are fetched at once: what is logged may end the run
     max_skipped: int = 3  # updates not finite in a row
 
 
@@ -72,6 +74,8 @@ class Hooks:
     advance(state, iteration) -> (state, metrics, rows): one iteration, dispatched; it
     never resets. reset(state) -> state, after the iterations of `Plan.resets`.
     evaluate(state, step, phase). log(step, metrics, rows). save(state, step, final).
+    stopped() -> whether what was logged or evaluated asked for the end; failed() -> an
+    exception that it raised, or None.
     """
 
     advance: Callable[[Any, int], tuple]
@@ -79,27 +83,31 @@ class Hooks:
     evaluate: Callable[[Any, int, str], None] = lambda *_: None
     save: Callable[[Any, int, bool], None] = lambda *_: None
     reset: Callable[[Any], Any] = lambda state: state
+    stopped: Callable[[], bool] = lambda: False
+    failed: Callable[[], Exception | None] = lambda: None
 
 
 def run(state, *, start, plan, hooks, signals=None):
     """Iterations `start` to `plan.steps`, and what the plan asks for in between.
 
     Metrics of an iteration are fetched after the next one is dispatched, so that the
-    device never waits for the host. Hosts stop after the same step: the one after that
-    in which one of several is told to. On iterations that end with a reset and are
-    evaluated, both sides of the reset are. Of the metrics the loop itself reads one:
-    `skipped`, under any prefix.
+    device never waits for the host; with `plan.prompt` at once. Hosts stop after the
+    same step: the one after that in which one of several is told to. On iterations that
+    end with a reset and are evaluated, both sides of the reset are. Of the metrics the
+    loop itself reads one: `skipped`, under any prefix. Where `hooks.stopped` says so a
+    step is the last one, evaluated and saved as such.
 
-    Returns the state. Raises Interrupted after saving when a signal came; NotFinite,
-    after saving too, when `plan.max_skipped` updates in a row were skipped; Unscored,
-    after saving the state before the iteration, when its reward failed.
+    Returns the state. Raises Interrupted after saving when a signal came; what
+    `hooks.failed` returned, after saving too; NotFinite, after saving too, when
+    `plan.max_skipped` updates in a row were skipped; Unscored, after saving the state
+    before the iteration, when its reward failed.
     """
     if start == 0 and 0 in plan.evaluations:
         hooks.evaluate(state, 0, "start")
+        _raise(hooks.failed())
     pending, ballot = _Pending(hooks.log), processes.Ballot()
     for iteration in range(start, plan.steps):
-        step, last = iteration + 1, iteration + 1 == plan.steps
-        wanted, resets = step in plan.evaluations, iteration in plan.resets
+        step, resets = iteration + 1, iteration in plan.resets
         try:
             state, metrics, rows = hooks.advance(state, iteration)
         except Unscored as error:
@@ -108,7 +116,9 @@ def run(state, *, start, plan, hooks, signals=None):
             ) from error
         if plan.resets:
             metrics = {**metrics, "reset/reset": float(resets)}
-        pending.put(step, metrics, rows)
+        pending.put(step, metrics, rows, prompt=plan.prompt)
+        last = step == plan.steps or hooks.stopped()
+        wanted = step in plan.evaluations or hooks.stopped()
         if wanted or last:
             pending.flush()
         if pending.skipped >= plan.max_skipped:
@@ -121,11 +131,15 @@ def run(state, *, start, plan, hooks, signals=None):
             pending.restart_clock()
         elif resets:
             state = hooks.reset(state)
+        last, failure = last or hooks.stopped(), hooks.failed()
         stop = ballot.cast(_received(signals))
-        if last or stop or (plan.save_every and step % plan.save_every == 0):
+        if last or stop or failure is not None or _is_saved(plan, step):
             pending.flush()
             hooks.save(state, step, last)
-        if stop and not last:
+        _raise(failure)
+        if last:
+            break
+        if stop:
             raise Interrupted(f"{_name(signals, stop)} after step {step}")
     return state
 
@@ -135,9 +149,19 @@ def _saved(error, state, done, start, plan, pending, hooks):
     pending.flush()
     if done == start:  # nothing since it was restored, or since the start
         return error
-    if not plan.save_every or done % plan.save_every:
+    if not _is_saved(plan, done):
         hooks.save(state, done, False)
     return Unscored(f"{error}; step {done} is saved, --resume goes on from there")
+
+
+def _is_saved(plan, step):
+    every = plan.save_every and step % plan.save_every == 0
+    return every or step in plan.saves
+
+
+def _raise(failure):
+    if failure is not None:
+        raise failure
 
 
 def _evaluate(state, step, resets, last, hooks):
@@ -165,9 +189,11 @@ class _Pending:
         """What comes next is not charged for what was done until now."""
         self._clock = time.monotonic()
 
-    def put(self, step, metrics, rows):
+    def put(self, step, metrics, rows, *, prompt=False):
         before, self._held = self._held, (step, metrics, rows)
         self._write(before)
+        if prompt:
+            self.flush()
 
     def flush(self):
         held, self._held = self._held, None

@@ -1,5 +1,7 @@
 """When runs are reset and evaluated, so that every method is measured as often."""
 
+import math
+
 from rlhf_jax import elastic_reset
 
 
@@ -58,6 +60,30 @@ def at_every(steps, every):
         return frozenset({*between, *(reset + 1 for reset in resets), steps})
 
     return evaluations
+
+
+def at_epochs(steps, epoch):
+    """`Schedule.evaluations` of a single run: after every pass over its rows.
+
+    The start, both sides of its resets, and the end are measured besides. Args: epoch:
+    as of `epochs`.
+    """
+    between = {0, *epochs(steps, epoch), steps}
+
+    def evaluations(resets, every_method):
+        del every_method
+        return frozenset({*between, *(reset + 1 for reset in resets)})
+
+    return evaluations
+
+
+def epochs(steps, epoch):
+    """The steps, up to the last, in which a pass over the rows is completed: ⌈k·epoch⌉.
+
+    Args: epoch: steps that a pass takes, a `fractions.Fraction` or whole number.
+    """
+    passes = range(1, steps // epoch + 1)
+    return frozenset(math.ceil(k * epoch) for k in passes) - {0}
 
 
 def regular(steps, resets, every):

@@ -52,7 +52,8 @@ def by_world(made):
 def own_samples(task, *, key):
     """Samples of the policy: their reward, their exact KL to π₀, their shape.
 
-    `eval/reward` is the proxy's, `drift/kl_initial` in nats a sample; where the task
+    `eval/reward` is the proxy's, where there is one; `drift/kl_initial` is in nats a
+    sample; where the task
     knows the truth it is read as well, and where it has judges the win rates against
     π₀'s samples on the same prompts and keys (see `wins`).
     """
@@ -70,12 +71,14 @@ def own_samples(task, *, key):
         drawn = draw(params, inputs)
         divergence, entropy = compare(params, task.params, drawn)
         texts = scoring.decode(task, drawn)
-        reward = task.rewards["proxy"](run.unit.seed)
-        given = run.layout, drawn, lambda: texts, task.eval_columns
-        scores, apart = scoring.of_rows(reward, *given)
-        metrics = {f"eval/{name}": value for name, value in apart.items()}
-        metrics |= halves("eval/reward", scores)
-        metrics |= of_groups(task.groups, scores)
+        metrics, scores = {}, None
+        if "proxy" in task.rewards:
+            reward = task.rewards["proxy"](run.unit.seed)
+            given = run.layout, drawn, lambda: texts, task.eval_columns
+            scores, apart = scoring.of_rows(reward, *given)
+            metrics = {f"eval/{name}": value for name, value in apart.items()}
+            metrics |= halves("eval/reward", scores)
+            metrics |= of_groups(task.groups, scores)
         metrics |= halves("drift/kl_initial", divergence)
         length = drawn.response_mask.sum()
         metrics["eval/entropy"] = float(entropy.sum() / max(length, 1))
@@ -184,8 +187,11 @@ def of_groups(groups, scores):
     }
 
 
-def rows(prompts, completions, scores):
+def rows(prompts, completions, scores=None):
     """Rows of samples.jsonl."""
+    if scores is None:
+        pairs = zip(prompts, completions, strict=True)
+        return [{"prompt": p, "completion": c} for p, c in pairs]
     together = zip(prompts, completions, scores, strict=True)
     return [{"prompt": p, "completion": c, "score": float(s)} for p, c, s in together]
 

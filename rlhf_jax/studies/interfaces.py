@@ -148,6 +148,7 @@ class Schedule:
     reset_every: int = 0  # iterations between resets, of the methods that reset
     reset_first: bool = False  # also at the end of iteration 0
     save_every: int = 0  # 0: only at the end and on a signal
+    saves: frozenset[int] = frozenset()  # steps after which to save besides
     keep: int = 1  # checkpoints of a run
     logged_samples: int = 20  # of an evaluation, in samples.jsonl
 
@@ -160,6 +161,18 @@ class Selection(NamedTuple):
 
     metrics: tuple[str, ...]
     worth: Callable[[Metrics, Metrics], float]
+
+
+class Patience(NamedTuple):
+    """How long a run goes on without getting better, as `Selection` has it."""
+
+    evaluations: int  # so many in a row end it
+    threshold: float = 0.0  # what counts as better, in units of `Selection.worth`
+
+
+# Watches a run: told the step and the line that metrics.jsonl got, of an iteration or
+# an evaluation, it returns None, or "stop" to make this step the last.
+Callback = Callable[[int, dict], str | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +193,8 @@ class Study:
         Evaluator, ...
     ] = ()  # of the best policy of a trained run, at the end
     select: Selection | None = None  # None: no best policy is kept
+    patience: Patience | None = None  # needs `select`; None: all steps are made
+    callbacks: tuple[Callback, ...] = ()
     budget: Callable[[Metrics], Mapping] = lambda metrics: {}  # what an iteration took
     shown: Mapping[str, str] = dataclasses.field(default_factory=dict)  # on the bar
     digest: str = ""  # a checkpoint of another one is refused

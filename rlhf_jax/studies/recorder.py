@@ -1,6 +1,7 @@
 """One run under way: what the host loop calls to log, measure, keep and save.
 
-Budget spent so far and the best policy so far are kept here, and saved with the state.
+Budget spent so far, the best policy so far and how long it has been the best are kept
+here, and saved with the state.
 """
 
 from typing import NamedTuple
@@ -8,9 +9,9 @@ from typing import NamedTuple
 import jax
 
 from rlhf_jax.runtime import metrics_log, progress
-from rlhf_jax.studies import interfaces
+from rlhf_jax.studies import callbacks, interfaces
 
-_NOTHING = {"value": -1.0, "step": 0, "start": {}}
+_NOTHING = {"value": -1.0, "step": 0, "start": {}, "waited": 0}
 
 
 class Files(NamedTuple):
@@ -38,6 +39,19 @@ class Recorder:
         self._files, self._checkpoints = files, checkpoints
         self._starts, self._before = starts, before
         self._best, self._best_policy, self._spent = dict(_NOTHING), None, {}
+        self._callbacks = callbacks.Callbacks(study.callbacks)
+        self._given_up = ""  # why, where patience has ended the run
+
+    @property
+    def stopped(self):
+        """Who ended the run before its last step; "" while nobody has."""
+        by = self._callbacks.stopped
+        return self._given_up or (f"the callback {by}" if by else "")
+
+    @property
+    def failure(self):
+        """The error of a callback, or None."""
+        return self._callbacks.failure
 
     def restore(self):
         """(state, steps done): of the newest checkpoint, or of the start."""
@@ -47,7 +61,7 @@ class Recorder:
             self._keep(state)
             return state, 0
         step, tree, extra = saved
-        self._best, self._spent = extra["best"], extra["spent"]
+        self._best, self._spent = {**_NOTHING, **extra["best"]}, extra["spent"]
         if self._study.select is not None:
             self._best_policy = self._run.layout.snapshot(tree["best"])
         return tree["state"], step
@@ -58,14 +72,22 @@ class Recorder:
         for name, amount in self._study.budget(metrics).items():
             self._spent[name] = self._spent.get(name, 0) + amount
         spent = {f"budget/{name}": amount for name, amount in self._spent.items()}
-        self._write(self._run, {**metrics, **spent}, step)
+        self._write(self._run, {**metrics, **spent}, step, told=True)
 
     def evaluate(self, state, step, phase):
-        """Measures the run, and the methods that are derived from it as it goes."""
+        """Measures the run, and the methods that are derived from it as it goes.
+
+        An evaluation that ends the run is its final one.
+        """
         if self._is_asked_for():
             policy = self._trainer.policy(state)
-            metrics = self.measure(self._run, policy, step, phase)
-            self._select(metrics, state, step)
+            metrics, samples = self._measured(self._run, policy, step, phase)
+            self._select(metrics, state, step, phase)
+            self._tell({"eval/phase": phase, **metrics}, step)
+            if self.stopped and phase == "train":
+                phase = "final"
+                metrics = {**metrics, **self._at_end(policy)}
+            self.write(self._run, metrics, samples, step, phase)
         if self._is_listed(self._run) and self._is_last(step, phase):
             self._measure_best(step)
         about = {"study": self._study, "run": self._run}
@@ -79,17 +101,24 @@ class Recorder:
 
         found: metrics of how the policy was derived.
         """
+        metrics, samples = self._measured(run, policy, step, phase)
+        return self.write(run, {**metrics, **(found or {})}, samples, step, phase)
+
+    def _measured(self, run, policy, step, phase):
+        """(metrics, samples) of a policy."""
         with self._files.bar.phase(f"{run.name}: evaluating"):
             weights = self._trainer.weights(policy)
             if phase == "start":
-                measured = self._start(run, weights)
-            else:
-                study, more = self._study, ()
-                if self._is_last(step, phase):
-                    more = study.at_end
-                measured = _ask((*study.evaluators, *more), weights, run)
-        metrics, samples = measured
-        return self.write(run, {**metrics, **(found or {})}, samples, step, phase)
+                return self._start(run, weights)
+            study, more = self._study, ()
+            if self._is_last(step, phase):
+                more = study.at_end
+            return _ask((*study.evaluators, *more), weights, run)
+
+    def _at_end(self, policy):
+        """The metrics that are asked of final policies alone."""
+        weights = self._trainer.weights(policy)
+        return _ask(self._study.at_end, weights, self._run)[0]
 
     def initial(self, policy):
         """(metrics, samples) of the initial policy, measured once a unit."""
@@ -113,10 +142,17 @@ class Recorder:
         if self._study.select is not None:
             tree["best"] = self._best_policy
         extra = {"best": self._best, "spent": self._spent, "final": final}
+        extra["stopped"] = self.stopped
         with self._files.bar.phase(f"{self._run.name}: saving"):
             self._checkpoints.save(step, tree, {**self._files.offsets(), **extra})
 
-    def _write(self, run, metrics, step):
+    def _tell(self, metrics, step):
+        record = {**self._run.origin, "step": step, **metrics}
+        self._callbacks.tell(step, record)
+
+    def _write(self, run, metrics, step, told=False):
+        if told:
+            self._tell(metrics, step)
         log, bar = self._files.log, self._files.bar
         log.write(metrics, **run.origin, step=step)
         shown = self._study.shown.items()
@@ -136,8 +172,8 @@ class Recorder:
 
     def _is_last(self, step, phase):
         """Is this the last evaluation of a policy, after a reset if one ends it?"""
-        last = step == self._study.schedule.steps and phase != "before_reset"
-        return last or phase == "final"
+        last = step == self._study.schedule.steps or bool(self.stopped)
+        return (last and phase != "before_reset") or phase == "final"
 
     def _start(self, run, weights):
         """Every method of a unit starts from the same policy: it is measured once."""
@@ -153,17 +189,44 @@ class Recorder:
             if reads and not method.at_end:
                 yield self._run._replace(method=name), method
 
-    def _select(self, metrics, state, step):
+    def _select(self, metrics, state, step, phase):
+        """Keeps the best policy so far, and counts the evaluations since it."""
         select = self._study.select
         if select is None:
             return
+        for key in select.metrics:
+            if key not in metrics:
+                known = ", ".join(k for k in metrics if not k.endswith(("_a", "_b")))
+                raise ValueError(
+                    f"the best policy is chosen by {key}, which is not measured; an "
+                    f"evaluation has {known}"
+                )
         now = {key: metrics[key] for key in select.metrics}
-        start = self._best["start"] or now
+        first, start = not self._best["start"], self._best["start"] or now
         value = select.worth(now, start)
         self._best = {**self._best, "start": start}
+        if self._study.patience is not None and not first:
+            self._wait(value, phase)
         if value > self._best["value"]:
-            self._best = {"value": value, "step": step, "start": start}
+            self._best = {**self._best, "value": value, "step": step}
             self._keep(state)
+
+    def _wait(self, value, phase):
+        """Counts an evaluation; both sides of a reset are one, and the better counts.
+
+        Worse or better as in `transformers`: by more than a threshold than the best.
+        """
+        patience, waited = self._study.patience, self._best["waited"]
+        if value > self._best["value"] + patience.threshold:
+            waited = 0
+        elif phase != "after_reset":
+            waited += 1
+        self._best = {**self._best, "waited": waited}
+        if waited >= patience.evaluations and phase != "before_reset":
+            keys = " and ".join(self._study.select.metrics)
+            looks = "1 evaluation" if waited == 1 else f"{waited} evaluations"
+            best = f"a better {keys} than at step {self._best['step']}"
+            self._given_up = f"early stopping: {looks} without {best}"
 
     def _keep(self, state):
         if self._study.select is not None:

@@ -8,7 +8,7 @@ resuming cuts the two files back to what the checkpoints vouch for.
 import dataclasses
 import functools
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import rich.console
@@ -23,6 +23,14 @@ from rlhf_jax.runtime import (
     terminal,
 )
 from rlhf_jax.studies import interfaces, recorder
+
+
+class Ending(NamedTuple):
+    """How a run ended."""
+
+    step: int  # its last one
+    stopped: str  # who ended it before the last step of the schedule; "" nobody
+    best: int  # the step of the policy that `Study.select` prefers
 
 
 def run(
@@ -62,17 +70,28 @@ def run(
     return metrics_log.read(work.folder / "metrics.jsonl")
 
 
-def policy(study, folder, layout, run, *, console=None):
+def policy(study, folder, layout, run, *, best=False, console=None):
     """The final policy of a run that is done, as it was trained: all weights, or
-    adapters. `run` is an interfaces.Run without a layout, or with this one."""
+    adapters. `run` is an interfaces.Run without a layout, or with this one.
+
+    best: the one that `Study.select` prefers, in place of the final one."""
     console = console or terminal.console()
     work = _Work(study, pathlib.Path(folder), layout, console, {})
     run = run._replace(layout=layout)
     trainer = work.trainer(run)
     if work.trains(run):
-        return work.end_of(run, trainer).policy
+        end = work.end_of(run, trainer)
+        return end.best if best else end.policy
     shape = jax.eval_shape(trainer.policy, jax.eval_shape(trainer.start))
     return work.checkpoints(run).restore(layout.like({"policy": shape}))[1]["policy"]
+
+
+def ending(study, folder, layout, run, *, console=None):
+    """How a run that is done ended, as `Ending`."""
+    console = console or terminal.console()
+    work = _Work(study, pathlib.Path(folder), layout, console, {})
+    step, extra = work.checkpoints(run).peek()
+    return Ending(step, extra.get("stopped", ""), extra["best"]["step"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +194,8 @@ def _train(work, run, opened, before, signals, trace):
         evaluations=study.evaluations(run.method),
         resets=frozenset(study.resets(run.method)),
         save_every=study.schedule.save_every,
+        saves=study.schedule.saves,
+        prompt=bool(study.callbacks),
     )
     hooks = loop.Hooks(
         advance=trace.around(trainer.advance),
@@ -182,6 +203,8 @@ def _train(work, run, opened, before, signals, trace):
         evaluate=recorded.evaluate,
         save=recorded.save,
         reset=trainer.reset,
+        stopped=lambda: bool(recorded.stopped),
+        failed=lambda: recorded.failure,
     )
     loop.run(state, start=start, plan=plan, hooks=hooks, signals=signals)
 

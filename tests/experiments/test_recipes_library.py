@@ -15,6 +15,7 @@ pytest.importorskip("transformers")
 
 FIT = {"steps": 4, "rows": 4, "learning_rate": 2e-2}
 COMMON = {"devices": 1, "eval_every": 0, "quiet": True}
+ROWS = {**COMMON, "eval_samples": 0}  # what draws them takes seconds to compile
 RL = {
     "steps": 2,
     "algorithm": "rloo",
@@ -45,7 +46,7 @@ def loaded(home):
 def tuned(home, loaded):
     rows = small_recipes.chats()
     return sft.train(
-        model=loaded, dataset=rows, fit=FIT, output=str(home / "sft"), **COMMON
+        model=loaded, dataset=rows, fit=FIT, output=str(home / "sft"), **ROWS
     )
 
 
@@ -70,7 +71,7 @@ def test_objects_train_as_their_files_do_bit_for_bit(tuned, home):
         dataset=str(home / "chats.jsonl"),
         fit=FIT,
         output=str(home / "sft_files"),
-        **COMMON,
+        **ROWS,
     )
     chex.assert_trees_all_equal(again.params, tuned.params)
     assert again.metrics == tuned.metrics
@@ -99,7 +100,7 @@ def test_config_json_says_what_was_given(tuned):
 
 
 def test_a_run_goes_on_with_the_same_objects_alone(tuned, loaded):
-    flags = {"fit": FIT, "output": str(tuned.folder), "resume": True, **COMMON}
+    flags = {"fit": FIT, "output": str(tuned.folder), "resume": True, **ROWS}
     again = sft.train(model=loaded, dataset=small_recipes.chats(), **flags)
     chex.assert_trees_all_equal(again.params, tuned.params)
     with pytest.raises(ValueError, match="--dataset 40 rows.*there, 39 rows.*here"):
@@ -193,7 +194,7 @@ def test_preferences_are_learned_against_a_reference_in_memory(loaded, tuned, ho
         dataset=small_recipes.PAIRS,
         fit=FIT,
         output=str(home / "dpo"),
-        **COMMON,
+        **ROWS,
     )
     first = next(r for r in result.records if "eval/phase" in r)
     assert first["eval/rewards/margins"] != pytest.approx(0, abs=1e-4)

@@ -1,5 +1,6 @@
 """loop: the order of what happens, on fakes that write down what was asked of them."""
 
+import dataclasses
 import os
 import signal
 
@@ -261,6 +262,50 @@ def test_not_finite_at_a_reset_saves_what_is_after_it():
         run(fake, evaluations=frozenset({2}), resets=frozenset({1}))
     assert fake.saved == [0, 1, "reset"]
     assert ("evaluate", 2, "before_reset") not in fake.events
+
+
+def test_metrics_that_may_end_the_run_are_fetched_at_once():
+    fake = Fake()
+    run(fake, prompt=True)
+    names = [event[0] for event in fake.events]
+    assert names == ["advance", "log"] * 3 + ["save"]
+
+
+@pytest.mark.parametrize("asked", ["log", "evaluate"])
+def test_a_step_that_is_told_to_be_the_last_is_evaluated_and_saved_as_such(asked):
+    fake = Fake()
+    stopped = lambda: any(event[:2] == (asked, 2) for event in fake.events)  # noqa: E731
+    fake.hooks = dataclasses.replace(fake.hooks, stopped=stopped)
+    state = run(fake, steps=9, prompt=True, evaluations=frozenset({2, 9}))
+    assert state == fake.saved == [0, 1]
+    phase = {"log": "final", "evaluate": "train"}[asked]  # who evaluates renames it
+    ends = [("log", 2), ("evaluate", 2, phase), ("save", 2, "final")]
+    assert fake.events[-3:] == ends
+
+
+def test_a_run_that_is_stopped_between_evaluations_is_evaluated_after_its_reset():
+    fake = Fake()
+    stopped = lambda: ("log", 2) in fake.events  # noqa: E731
+    fake.hooks = dataclasses.replace(fake.hooks, stopped=stopped)
+    assert run(fake, steps=9, prompt=True, resets=frozenset({1})) == [0, 1, "reset"]
+    phases = [event[2] for event in fake.events if event[0] == "evaluate"]
+    assert phases == ["before_reset", "after_reset"]
+
+
+def test_a_failure_of_a_hook_is_raised_with_its_step_evaluated_and_saved():
+    fake = Fake()
+    problem = ValueError("the callback f raised")
+    failed = lambda: problem if ("log", 2) in fake.events else None  # noqa: E731
+    fake.hooks = dataclasses.replace(fake.hooks, failed=failed)
+    with pytest.raises(ValueError, match="the callback f raised"):
+        run(fake, prompt=True, evaluations=frozenset({2, 3}))
+    assert fake.events[-2:] == [("evaluate", 2, "train"), ("save", 2, "on the way")]
+
+
+def test_steps_may_be_named_to_be_saved_after():
+    fake = Fake()
+    run(fake, saves=frozenset({2}))
+    assert [event[1] for event in fake.events if event[0] == "save"] == [2, 3]
 
 
 def test_time_spent_on_evaluations_is_not_an_iterations(monkeypatch):

@@ -1,6 +1,7 @@
 """When policies are evaluated: as often for every method, both sides of each reset."""
 
 import dataclasses
+import fractions
 
 import hypothesis
 import pytest
@@ -155,6 +156,16 @@ def test_a_single_run_is_evaluated_every_so_many_steps_and_around_its_resets():
     assert evaluations([], []) == {0, 4, 8, 10}
     assert evaluations([5], []) == {0, 4, 6, 8, 10}
     assert eval_steps.at_every(10, 0)([5], []) == {0, 6, 10}
+
+
+def test_passes_over_the_rows_are_completed_in_the_step_that_takes_the_last_row():
+    """40 rows by 16 are 2.5 steps a pass: passes are over in steps 3, 5 and 8."""
+    epoch = fractions.Fraction(40, 16)
+    assert eval_steps.epochs(9, epoch) == {3, 5, 8}
+    assert eval_steps.at_epochs(9, epoch)([5], []) == {0, 3, 5, 6, 8, 9}
+    assert eval_steps.epochs(2, epoch) == frozenset()
+    many = eval_steps.epochs(2, fractions.Fraction(1, 4))  # 4 passes a step
+    assert many == {1, 2}
 
 
 def test_resets_that_never_come_are_refused():

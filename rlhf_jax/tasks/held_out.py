@@ -1,0 +1,68 @@
+"""Rows that supervised recipes learn from, as prompts for the policy to complete."""
+
+from typing import NamedTuple
+
+from rlhf_jax.data import preferences
+
+_WORDS = 8  # of a text that are its prompt
+
+
+class Asked(NamedTuple):
+    """Rows with a column prompt, as `prompts.create` reads them."""
+
+    rows: object  # a `datasets.Dataset`
+    texts: list[str] | None = None  # human text, where it is not what `prompts` takes
+    cue: str = ""
+
+
+def of_examples(rows, tokenizer, *, cue=""):
+    """`Asked` of rows that `examples.read` reads; None where they hold no text.
+
+    The prompt of a text is its first words, that of a conversation everything before
+    the assistant's last turn. Args: cue: for prompts that are texts.
+    """
+    del tokenizer
+    names = rows.column_names
+    if {"prompt", "completion"} <= set(names):
+        return Asked(rows, cue=cue)
+    if "messages" in names:
+        return _of_messages(rows)
+    if "text" not in names:
+        return None
+    texts = list(rows["text"])
+    starts = [" ".join(text.split()[:_WORDS]) for text in texts]
+    kept = [i for i, start in enumerate(starts) if start]
+    rows = rows.select(kept).add_column("prompt", [starts[i] for i in kept])
+    return Asked(rows, texts)
+
+
+def of_pairs(rows, tokenizer, *, cue=""):
+    """`Asked` of rows that `preferences.read` reads; the prompts of conversations are
+    what chosen and rejected have in common."""
+    if "prompt" in rows.column_names:
+        return Asked(rows, cue=cue)
+    texts = preferences.read(rows, tokenizer)
+    return Asked(rows.add_column("prompt", texts.prompts))
+
+
+def _of_messages(rows):
+    import datasets  # takes two seconds, and is there already where rows are
+
+    kept = [row for row in rows if _answered(row["messages"])]
+    if not kept:
+        return None
+    made = [
+        {
+            **{k: v for k, v in row.items() if k != "messages"},
+            "prompt": row["messages"][:-1],
+            "completion": row["messages"][-1:],
+        }
+        for row in kept
+    ]
+    return Asked(datasets.Dataset.from_list(made))
+
+
+def _answered(messages):
+    """Whether the assistant has the last word, and somebody had one before."""
+    roles = [turn["role"] for turn in messages]
+    return len(roles) > 1 and roles[-1] == "assistant" != roles[-2]
