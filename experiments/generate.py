@@ -41,6 +41,7 @@ class Config:
     model: str = ""
     """A model directory, or a name on the hub."""
     prompts: tuple[str, ...] = ()
+    """Prompts, each a word of the command line or quoted."""
     file: ranges.Text | None = None
     """Prompts: a table with a column prompt, or text with one prompt per line."""
     output: ranges.Text | None = None
@@ -52,19 +53,27 @@ class Config:
     samples: ranges.Count = 1
     """Answers per prompt."""
     max_new_tokens: ranges.Count = 128
+    """Tokens of an answer, at most."""
     prompt_length: ranges.Count | None = None
     """Longer prompts keep only their end; by default all that the context allows."""
     temperature: ranges.NonNegative = 1.0
     """0 always picks the most likely token."""
     top_k: ranges.Natural = 0
+    """Only the k most likely tokens are sampled; 0: all."""
     top_p: Annotated[float, ranges.Range(above=0, at_most=1)] = 1.0
+    """Only the most likely tokens of this total probability are sampled."""
     seed: ranges.Natural = 0
+    """Of the samples."""
     rows: ranges.Count = 32
     """Answers sampled at a time."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type."""
     devices: ranges.Count | None = None
-    layout: str = "data"
-    cache: str | None = None
+    """Devices that share the answers; by default all of them."""
+    layout: ranges.Text = "data"
+    """data, fsdp, or fsdp:2,tensor:2; see `parallel.layout`."""
+    cache: ranges.Text | None = None
+    """Folder for compiled programs; by default ~/.cache/rlhf_jax."""
 
 
 CONFIG = Config()

@@ -43,6 +43,7 @@ class Config(options.Supervised):
     """Everything a run depends on."""
 
     loss: Literal["dpo", "ipo"] = "dpo"
+    """Which loss is minimised on the pairs."""
     beta: ranges.Positive = 0.1
     """β of the implicit reward, β(log π − log ρ)."""
     label_smoothing: Annotated[float, ranges.Range(at_least=0, below=0.5)] = 0.0

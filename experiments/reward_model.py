@@ -58,7 +58,7 @@ class Config(options.Supervised):
     """Shift scores so that those of training answers have mean 0."""
     chat: bool = False
     """Prompts that are texts are a user's turn in the model's chat template."""
-    test: tuple[str, ...] = ()
+    test: tuple[ranges.Text, ...] = ()
     """Preference sets to test the finished model on: PATH or PATH:SPLIT each."""
     test_rows: ranges.Count = 2000
     """Maximum number of pairs of each."""

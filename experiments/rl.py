@@ -78,12 +78,15 @@ class Config(options.Base):
     eval_every: ranges.Natural = 20
     save_every: ranges.Natural = 20
     response_length: ranges.Count = 64
+    """Tokens of a response, at most."""
     temperature: ranges.Positive = 1.0
+    """Logits are divided by it before sampling."""
     label: ranges.Natural = 1
     """The class that pays, where the reward is a classifier of several."""
     texts: ranges.Text | None = None
     """Human text that drift is read on: a data set with a column text."""
     texts_split: ranges.Text = "train"
+    """Split of --texts."""
     data: options.Data = dataclasses.field(default_factory=options.Data)
     """--data.length is of a prompt."""
     rl: options.RL = dataclasses.field(

@@ -46,7 +46,8 @@ class Data:
     """Which rows to read."""
 
     split: ranges.Text = "train"
-    columns: tuple[str, ...] = ()
+    """Split to label."""
+    columns: tuple[ranges.Text, ...] = ()
     """Your column names, as in prompt=question chosen=better."""
 
 

@@ -15,7 +15,7 @@ from rlhf_jax.runtime import files
 class Config:
     """Without flags, the numbers of the READMEs are written anew."""
 
-    keep: tuple[str, ...] = ()
+    keep: tuple[ranges.Text, ...] = ()
     """Folders of finished runs, kept as one result."""
     name: ranges.Text | None = None
     """Of the file under experiments/results."""

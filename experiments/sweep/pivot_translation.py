@@ -69,9 +69,10 @@ class Config(pivot_translation.Config):
     axis: ranges.Text = sections.AXES[0].key
     """The drift whose hypervolume chooses."""
     space: Space = dataclasses.field(default_factory=Space)
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[ranges.Text, ...] = METHODS
     """Names of methods, or quick, study, all."""
     seeds: ranges.Count = subject.UNITS
+    """Of every trial."""
     first_seed: ranges.Natural = 900
     """Seeds from 900 on are for calibration alone."""
     num_evals: Annotated[ranges.Count, tyro.conf.arg(aliases=["--looks"])] = 12

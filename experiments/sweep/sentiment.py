@@ -49,7 +49,7 @@ METHODS = (
 class Config(sentiment.Config):
     """Everything a sweep depends on; worlds and seeds are for calibration."""
 
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[ranges.Text, ...] = METHODS
     """Names of methods, or all."""
     axis: ranges.Text = axes.TEXT_NLL.key
     """The drift whose hypervolume chooses."""

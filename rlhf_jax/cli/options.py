@@ -37,7 +37,9 @@ class Log:
     """Where metrics go besides metrics.jsonl."""
 
     wandb: bool = False
-    project: str = "rlhf_jax"
+    """Also to Weights & Biases."""
+    project: ranges.Text = "rlhf_jax"
+    """Its name there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +66,10 @@ class Study(Run):
     """What every comparison of methods depends on besides."""
 
     seeds: ranges.Count = 1
+    """Seeds, of which each trains every method."""
     first_seed: ranges.Natural = 0
-    preset: str | None = None
+    """The first of --seeds; the others follow it."""
+    preset: ranges.Text | None = None
     """A named set of flags; see above."""
 
 
@@ -74,6 +78,7 @@ class Base(Run):
     """What every recipe depends on."""
 
     seed: ranges.Natural = 0
+    """Of row order, fresh weights and samples."""
     layout: ranges.Text = "data"
     """data, fsdp, or fsdp:2,tensor:2; see `parallel.layout`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -90,13 +95,14 @@ class Data:
     """Which rows to read, and how."""
 
     split: ranges.Text = "train"
+    """Split to train on."""
     eval_dataset: ranges.Text | None = None
     """Dataset of the held-out rows; by default --dataset."""
     eval_split: ranges.Text | None = None
     """Split of the held-out rows; by default they are split off the training rows."""
     eval_rows: ranges.Count = 256
     """Maximum number of held-out rows."""
-    columns: tuple[str, ...] = ()
+    columns: tuple[ranges.Text, ...] = ()
     """Your column names, as in prompt=question completion=answer."""
     cue: str = ""
     """Appended to prompts that are texts, for instance '\\n\\nAssistant:'."""
@@ -123,6 +129,7 @@ class Fit(fields.group(_FIT, schedule="cosine")):
     micro_batches: ranges.Count = 1
     """Parts to accumulate an update over when memory is short."""
     learning_rate: ranges.Positive = 2e-5
+    """Of AdamW, at the peak of its schedule."""
 
     def conflicts(self):
         """Flags that contradict each other, and why."""
@@ -229,7 +236,7 @@ class Corner:
 class Language(Study):
     """What every comparison of methods on a language model depends on besides."""
 
-    methods: tuple[str, ...] = ()
+    methods: tuple[ranges.Text, ...] = ()
     """Names of methods, or all."""
     steps: ranges.Count = 50
     """Iterations of every method."""
@@ -238,7 +245,7 @@ class Language(Study):
     num_evals: Annotated[ranges.Natural, tyro.conf.arg(aliases=["--looks"])] = 0
     """Evaluations of every method after its start, in place of --eval-every, so that
     all fronts have as many checkpoints."""
-    override: tuple[str, ...] = ()
+    override: tuple[ranges.Text, ...] = ()
     """Hyperparameters of single methods, as in ppo_kl.kl_coef=0.1."""
     layout: ranges.Text = "data"
     """data: every device has all weights; fsdp, or fsdp,tensor:2: weights sharded."""
@@ -246,7 +253,7 @@ class Language(Study):
     lora: Lora = dataclasses.field(default_factory=Lora)
     corner: Corner = dataclasses.field(default_factory=Corner)
     log: Log = dataclasses.field(default_factory=Log)
-    export: tuple[str, ...] = ()
+    export: tuple[ranges.Text, ...] = ()
     """Methods whose policy of the first seed is saved as a model directory."""
 
 

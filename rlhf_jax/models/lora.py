@@ -33,7 +33,7 @@ class Config:
     """Of an adapter; 0 trains all weights."""
     alpha: ranges.Positive | None = None
     """An update counts alpha / rank times; by default twice, as in StackLLaMA."""
-    targets: tuple[str, ...] = ("attention/query", "attention/value")
+    targets: tuple[ranges.Text, ...] = ("attention/query", "attention/value")
     """Regular expressions, searched in the paths of linear layers."""
     rslora: bool = False
     """An update counts alpha / √rank times instead."""
