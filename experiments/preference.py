@@ -42,6 +42,10 @@ METRICS = (
 class Config(options.Supervised):
     """Everything a run depends on."""
 
+    essential = (
+        *options.Supervised.essential, "loss", "beta", "label_smoothing", "reference",
+        "elastic_reset.every", "elastic_reset.decay",
+    )  # fmt: skip
     loss: Literal["dpo", "ipo"] = "dpo"
     """Which loss is minimised on the pairs."""
     beta: ranges.Positive = 0.1

@@ -48,6 +48,7 @@ METRICS = ("accuracy", "loss", "margin", "score_std", "grad_norm", "learning_rat
 class Config(options.Supervised):
     """Everything a run depends on."""
 
+    essential = (*options.Supervised.essential, "margin", "center", "chat", "test")
     model: str = ""
     """A language model, or a reward model to go on with: a directory or a hub name."""
     margin: ranges.NonNegative = 0.0

@@ -56,6 +56,13 @@ AXES = (axes.TEXT_NLL, axes.KL_INITIAL)
 class Config(options.Base):
     """Everything a run depends on."""
 
+    essential = (
+        "policy", "dataset", "reward", "gold", "algorithm", "steps", "rl.learning_rate",
+        "rl.rows", "rl.candidates", "rl.minibatches", "rl.kl_coef", "rl.clip",
+        "elastic_reset", "rl.reset_every", "rl.decay", "response_length", "temperature",
+        "data.length", "lora.rank", "dtype", "seed", "eval_every", "save_every",
+        "output", "resume",
+    )  # fmt: skip
     policy: str = ""
     """A model directory, or a name on the hub."""
     dataset: str = ""

@@ -40,6 +40,7 @@ METRICS = ("nll", "accuracy", "grad_norm", "learning_rate")
 class Config(options.Supervised):
     """Everything a run depends on."""
 
+    essential = (*options.Supervised.essential, "pack", "truncate")
     pack: bool = False
     """Texts, each with its EOS, are joined and cut every --data.length tokens; for rows
     with a column text."""

@@ -12,6 +12,7 @@ method of the structure that holds them both:
             yield ("transitions", "minibatch_of"), "only tokens can be left out"
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -80,7 +81,7 @@ def check(config, *, flags=False):
         wanted = _wanted(hint, value)
         if wanted is not None:
             raise ValueError(f"{spell(path, value)}: must be {wanted}")
-    for path, structure in _structures(config):
+    for path, structure in structures(config):
         for names, reason in getattr(structure, "conflicts", tuple)():
             values = [(name, operator.attrgetter(name)(structure)) for name in names]
             said = " and ".join(spell(f"{path}{name}", x) for name, x in values)
@@ -92,6 +93,24 @@ def check_value(name, value, hint):
     wanted = _wanted(hint, value)
     if wanted is not None:
         raise ValueError(f"{_as_argument(name, value)}: must be {wanted}")
+
+
+def wanted_of_word(hint, word):
+    """What a word of a command line must be to fit `hint`, None where it fits."""
+    if word == "None" and _wanted(hint, None) is None:
+        return None
+    bare = hint
+    while typing.get_args(bare) and typing.get_origin(bare) is not Literal:
+        inner = typing.get_args(bare)
+        bare = next(x for x in inner if x is not types.NoneType)
+    value = word
+    if bare in (int, float):
+        with contextlib.suppress(ValueError):
+            value = bare(word)
+    elif typing.get_origin(bare) is Literal:
+        value = next((x for x in typing.get_args(bare) if str(x) == word), word)
+    many = typing.get_origin(hint) is tuple
+    return _wanted(hint, (value,) if many else value)
 
 
 def hints(structure):
@@ -108,7 +127,8 @@ def _hints(kind):
     return {name: known[name] for name in kind._fields}
 
 
-def _is_structure(value):
+def is_structure(value):
+    """Whether a value is a dataclass or a NamedTuple, with fields of its own."""
     if isinstance(value, type):
         return False
     return dataclasses.is_dataclass(value) or (
@@ -116,21 +136,21 @@ def _is_structure(value):
     )
 
 
-def _structures(config, path=""):
+def structures(config, path=""):
     """(path, structure) of a configuration and of every one inside it."""
     yield path, config
     for name in hints(config):
         value = getattr(config, name)
-        if _is_structure(value):
-            yield from _structures(value, f"{path}{name}.")
+        if is_structure(value):
+            yield from structures(value, f"{path}{name}.")
 
 
 def _fields(config):
     """(path, annotation, value) of every field that is no structure itself."""
-    for path, structure in _structures(config):
+    for path, structure in structures(config):
         for name, hint in hints(structure).items():
             value = getattr(structure, name)
-            if not _is_structure(value):
+            if not is_structure(value):
                 yield f"{path}{name}", hint, value
 
 
@@ -190,7 +210,8 @@ def _wanted_text(value, marks):
 def _as_flag(path, value):
     name = path.replace("_", "-")
     if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
+        group, dot, last = name.rpartition(".")
+        return f"--{name}" if value else f"--{group}{dot}no-{last}"
     if isinstance(value, tuple | list):
         value = " ".join(map(str, value))
     return f"--{name} {value if value != '' else repr(value)}"

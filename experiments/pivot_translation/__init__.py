@@ -37,6 +37,11 @@ CLAIMS = sections.CLAIMS
 class Config(shared.Study):
     """Everything a run depends on. The defaults are sized for minutes of two cores."""
 
+    essential = (
+        "dataset", "pretrain_fr_en", "pretrain_en_de", "methods", "steps", "seeds",
+        "num_evals", "eval_every", "rl.learning_rate", "rl.tokens", "rl.reset_every",
+        "rl.decay", "strengths.kl", "save_every", "output", "resume",
+    )  # fmt: skip
     dataset: ranges.Text = tasks.HUB["dataset"]
     """Sentences in French, English and German on which the game is played."""
     pretrain_fr_en: tuple[ranges.Text, ...] = (tasks.HUB["fr_en"],)

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import errno
+import io
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ import rich.markup
 import tyro
 from flax import traverse_util
 
+from rlhf_jax.cli import help as help_lib
 from rlhf_jax.cli import presets as presets_lib
 from rlhf_jax.runtime import files, loop, processes, provenance, terminal
 
@@ -40,21 +42,47 @@ def parse(config, *, description, presets=None, subcommand=None):
       subcommand: the first word of the command line, if it has been read already.
     """
     words = sys.argv[1:] if subcommand is None else sys.argv[2:]
+    program = " ".join(filter(None, [provenance.program(), subcommand]))
     try:
         config, words = presets_lib.default(config, words, presets)
     except ValueError as error:
         _print_error(str(error))
         sys.exit(2)
-    # tyro joins lines without wrapping them again unless they start with a blank.
-    help_text = f"{description.rstrip()}\n\n{presets_lib.help_of(presets)}\n"
+    wanted = help_lib.asked(config, words)
     with _exit_on_broken_pipe():
-        return tyro.cli(
-            type(config),
-            prog=" ".join(filter(None, [provenance.program(), subcommand])),
-            default=config,
-            description=textwrap.indent(help_text, "  "),
-            args=words,
-        )
+        if wanted == "short":
+            about = {"program": program, "description": description, "presets": presets}
+            print(help_lib.short(config, **about), flush=True)
+            sys.exit(0)
+        words = ["--help"] if wanted == "all" else words
+        fault = None if wanted else help_lib.refusal(config, words)
+        if fault is not None:
+            _print_error(fault)
+            sys.exit(2)
+        # tyro joins lines without wrapping them again unless they start with a blank.
+        text = f"{description.rstrip()}\n\n{presets_lib.help_of(presets)}\n"
+        text = textwrap.indent(text, "  ")
+        return _read(config, words, prog=program, description=text)
+
+
+def _read(config, words, **about):
+    """The config that words of the command line make of `config`.
+
+    Exits with one line where they cannot be read. about: prog and description.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(type(config), default=config, args=words, **about)
+    except SystemExit as stop:
+        if stop.code == 2:
+            _print_error(_plain(said.getvalue()))
+        raise
+
+
+def _plain(box):
+    """What stands in the frames of tyro, as one line."""
+    return " ".join("".join(" " if c in "╭╮╰╯│─" else c for c in box).split())
 
 
 def main(run):

@@ -151,6 +151,11 @@ class Fit(fields.group(_FIT, schedule="cosine")):
 class Supervised(Base):
     """What every supervised recipe depends on."""
 
+    essential = (
+        "model", "dataset", "data.columns", "data.length", "fit.learning_rate",
+        "fit.epochs", "fit.steps", "fit.rows", "fit.micro_batches", "lora.rank",
+        "dtype", "seed", "eval_every", "save_every", "output", "resume",
+    )  # fmt: skip
     model: str = ""
     """A model directory, or a name on the hub."""
     dataset: str = ""
@@ -236,6 +241,12 @@ class Corner:
 class Language(Study):
     """What every comparison of methods on a language model depends on besides."""
 
+    essential = (
+        "dataset", "policy", "reward", "methods", "steps", "seeds", "num_evals",
+        "eval_every", "rl.learning_rate", "rl.rows", "rl.kl_coef", "rl.reset_every",
+        "rl.decay", "override", "lora.rank", "layout", "save_every", "export", "output",
+        "resume",
+    )  # fmt: skip
     methods: tuple[ranges.Text, ...] = ()
     """Names of methods, or all."""
     steps: ranges.Count = 50

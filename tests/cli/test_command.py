@@ -222,7 +222,7 @@ def test_help_may_be_read_in_part():
 def test_help_shows_every_group_of_flags_and_its_defaults():
     environment = {**os.environ, "COLUMNS": "100"}
     shown = subprocess.run(
-        [sys.executable, "-m", "experiments.sentiment", "--help"],
+        [sys.executable, "-m", "experiments.sentiment", "--help-all"],
         cwd=ROOT,
         env=environment,
         capture_output=True,
