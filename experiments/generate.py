@@ -19,6 +19,7 @@ From Python, a model is a name, (model, params, tokenizer), or what a recipe ret
 import dataclasses
 import io
 import json
+import pathlib
 import sys
 from typing import Annotated, Literal
 
@@ -108,6 +109,8 @@ def run(config, stdin=None):
 def check(config):
     """Raises ValueError for misuse that the flags alone reveal."""
     options.check(library.names(config), needed=("model",))
+    if config.output is not None and pathlib.Path(config.output).is_dir():
+        raise ValueError(f"--output {config.output} is a folder; name a JSONL file")
 
 
 def questions(config, stdin):

@@ -151,6 +151,8 @@ class Config(options.Base):
         if self.elastic_reset and not self.calendar:
             names = ("elastic_reset", "rl.reset_every", "steps")
             yield names, "no reset would ever come"
+        if self.texts is None and self.texts_split != Config.texts_split:
+            yield ("texts_split", "texts"), "there is nothing to take a split of"
         yield from options.evaluated_alike(self)
 
 

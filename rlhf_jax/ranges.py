@@ -95,22 +95,37 @@ def check_value(name, value, hint):
         raise ValueError(f"{_as_argument(name, value)}: must be {wanted}")
 
 
-def wanted_of_word(hint, word):
-    """What a word of a command line must be to fit `hint`, None where it fits."""
-    if word == "None" and _wanted(hint, None) is None:
+def wanted_of_words(hint, words):
+    """What words after a flag must be to fit `hint`, None where they fit."""
+    if words == ["None"] and _wanted(hint, None) is None:
         return None
-    bare = hint
-    while typing.get_args(bare) and typing.get_origin(bare) is not Literal:
-        inner = typing.get_args(bare)
-        bare = next(x for x in inner if x is not types.NoneType)
-    value = word
+    bare = plain(hint)
+    if typing.get_origin(bare) is not tuple:
+        return _wanted(hint, _parsed(bare, *words))
+    inner = typing.get_args(bare)
+    if inner[-1] is not Ellipsis and len(words) != len(inner):
+        return f"{len(inner)} values"
+    return _wanted(hint, tuple(_parsed(plain(inner[0]), word) for word in words))
+
+
+def plain(hint):
+    """A type without ranges, and without None as an alternative."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return plain(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return plain(next(x for x in inner if x is not types.NoneType))
+    return hint
+
+
+def _parsed(bare, word):
+    """A word as the value of a type; the word itself where it is none."""
     if bare in (int, float):
         with contextlib.suppress(ValueError):
-            value = bare(word)
-    elif typing.get_origin(bare) is Literal:
-        value = next((x for x in typing.get_args(bare) if str(x) == word), word)
-    many = typing.get_origin(hint) is tuple
-    return _wanted(hint, (value,) if many else value)
+            return bare(word)
+    if typing.get_origin(bare) is Literal:
+        return next((x for x in typing.get_args(bare) if str(x) == word), word)
+    return word
 
 
 def hints(structure):
@@ -165,7 +180,9 @@ def _wanted(hint, value, marks=()):
         return _wanted_of_any(inner, value, marks)
     if origin is Literal:
         return None if value in inner else f"one of {', '.join(map(str, inner))}"
-    if origin is tuple and inner and isinstance(value, tuple | list):
+    if origin is tuple and inner:
+        if not isinstance(value, tuple | list):
+            return "a list"
         wanted = (_wanted(inner[0], element, marks) for element in value)
         return next((words for words in wanted if words is not None), None)
     if hint is bool:

@@ -196,6 +196,11 @@ def _choose_run_dir(config, name):
         )
     elif path.exists() and not path.is_dir():
         raise ValueError(f"--output {path} is a file; name a folder")
+    nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ValueError(
+            f"--output {path}: nothing can be written in {nearest}; name another folder"
+        )
     if path.exists():
         with files.lock(path):
             pass  # fails early if the folder is in use; the run itself locks it later
@@ -253,7 +258,12 @@ def write_config(path, config, layout):
     """
     if not processes.first():
         return
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"--output {path} cannot be made ({error.strerror}): name another folder"
+        ) from None
     if config.resume and (path / CONFIG).exists():
         return
     record = {
@@ -272,6 +282,8 @@ def write_config(path, config, layout):
 def cache_folder(config):
     """The folder of pretrained weights and compiled programs, shared by runs."""
     if config.cache is not None:
+        if pathlib.Path(config.cache).is_file():
+            raise ValueError(f"--cache {config.cache} is a file; name a folder")
         return pathlib.Path(config.cache)
     caches = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
     return pathlib.Path(caches) / "rlhf_jax"

@@ -8,7 +8,6 @@ import difflib
 import re
 import shutil
 import textwrap
-import types
 import typing
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -33,7 +32,7 @@ class Flag(NamedTuple):
     @property
     def switch(self):
         """Whether it takes no value."""
-        return _bare(self.hint) is bool
+        return ranges.plain(self.hint) is bool
 
 
 def flags(config):
@@ -101,7 +100,7 @@ def refusal(config, words):
                 break
             given.append(words[at])
             at += 1
-            if typing.get_origin(_bare(flag.hint)) is not tuple:
+            if typing.get_origin(ranges.plain(flag.hint)) is not tuple:
                 break
         wanted = _refused(flag, given)
         if wanted is not None:
@@ -128,12 +127,11 @@ def _refused(flag, given):
         if given:
             return "it takes no value; put no- before its last part to switch it off"
         return None
-    many = typing.get_origin(_bare(flag.hint)) is tuple
-    if not given:
-        return None if many else "a value must follow it"
-    wanted = (ranges.wanted_of_word(flag.hint, word) for word in given)
-    words = next((words for words in wanted if words is not None), None)
-    return None if words is None else f"must be {words}"
+    many = typing.get_origin(ranges.plain(flag.hint)) is tuple
+    if not (given or many):
+        return "a value must follow it"
+    wanted = ranges.wanted_of_words(flag.hint, given)
+    return None if wanted is None else f"must be {wanted}"
 
 
 def _spelled(path):
@@ -153,16 +151,6 @@ def _positional(hint):
     )
 
 
-def _bare(hint):
-    """A type without ranges, and without None as an alternative."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        return _bare(inner[0])
-    if origin in (typing.Union, types.UnionType):
-        return _bare(next(x for x in inner if x is not types.NoneType))
-    return hint
-
-
 def _essence(description, width):
     """The first paragraph of a docstring, and the commands in it."""
     first, *rest = description.strip().split("\n\n")
@@ -178,9 +166,9 @@ def _line(flag, width):
         room = max(_LEFT - len(said) - 3, 1)
         default = _default(flag.default)
         said += f" {default if len(default) <= room else default[: room - 1] + '…'}"
-    choices = typing.get_args(_bare(flag.hint))
+    choices = typing.get_args(ranges.plain(flag.hint))
     text = " ".join(flag.help.split())
-    if typing.get_origin(_bare(flag.hint)) is Literal:
+    if typing.get_origin(ranges.plain(flag.hint)) is Literal:
         text = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}."
     elif flag.switch and flag.default:
         text = f"{text} On by default."

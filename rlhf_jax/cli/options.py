@@ -41,6 +41,11 @@ class Log:
     project: ranges.Text = "rlhf_jax"
     """Its name there."""
 
+    def conflicts(self):
+        """Flags that contradict each other, and why."""
+        if self.project != Log.project and not self.wandb:
+            yield ("project", "wandb"), "nothing is logged there without --log.wandb"
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:

@@ -42,6 +42,10 @@ class Config:
         """Fields that contradict each other, and why."""
         if self.alpha is not None and not self.rank:
             yield ("alpha", "rank"), "without a rank there are no adapters to scale"
+        if self.rslora and not self.rank:
+            yield ("rslora", "rank"), "without a rank there are no adapters to scale"
+        if self.targets != Config.targets and not self.rank:
+            yield ("targets", "rank"), "without a rank there are no adapters"
 
     @property
     def scale(self):
