@@ -34,7 +34,7 @@ a function or what `reward_model.train` returned:
 import dataclasses
 import functools
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 
@@ -59,11 +59,11 @@ class Config(options.Base):
     essential = (
         "policy", "dataset", "reward", "gold", "algorithm", "steps", "rl.learning_rate",
         "rl.rows", "rl.candidates", "rl.minibatches", "rl.kl_coef", "rl.clip",
-        "elastic_reset", "rl.reset_every", "rl.decay", "response_length", "temperature",
+        "elastic_reset", "rl.reset_every", "rl.decay", "max_new_tokens", "temperature",
         "data.length", "lora.rank", "dtype", "seed", "eval_every", "save_every",
         "output", "resume",
     )  # fmt: skip
-    policy: str = ""
+    policy: Annotated[str, ranges.Was("model")] = ""
     """A model directory, or a name on the hub."""
     dataset: str = ""
     """A hub name, a folder, or a file."""
@@ -84,7 +84,7 @@ class Config(options.Base):
     """Iterations."""
     eval_every: ranges.Natural = 20
     save_every: ranges.Natural = 20
-    response_length: ranges.Count = 64
+    max_new_tokens: Annotated[ranges.Count, ranges.Was("response_length")] = 64
     """Tokens of a response, at most."""
     temperature: ranges.Positive = 1.0
     """Logits are divided by it before sampling."""
@@ -236,7 +236,7 @@ def make_task(config, setting):
         tokenizer,
         train,
         held,
-        lengths=(config.data.length, config.response_length),
+        lengths=(config.data.length, config.max_new_tokens),
         cue=config.data.cue,
         texts=texts,
         temperature=config.temperature,
@@ -262,7 +262,7 @@ def announce(config, study, layout):
         *judged(task.rewards["proxy"](config.seed)),
         penalty(config),
         f"{count} prompts of up to {width} tokens, {len(task.eval_prompts.tokens)} "
-        f"held out; responses of up to {config.response_length}, {rl.rows} a step",
+        f"held out; responses of up to {config.max_new_tokens}, {rl.rows} a step",
     ]
     if adapter is not None:
         lines.append(f"adapters of rank {adapter.rank} are trained")

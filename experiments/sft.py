@@ -20,11 +20,11 @@ From Python, with rows as a list of dictionaries or a `datasets.Dataset`:
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from rlhf_jax import masking
+from rlhf_jax import masking, ranges
 from rlhf_jax.algorithms import sft
 from rlhf_jax.cli import options, recipe
 from rlhf_jax.data import examples, stop_tokens, tokenization
@@ -41,7 +41,7 @@ class Config(options.Supervised):
     """Everything a run depends on."""
 
     essential = (*options.Supervised.essential, "pack", "truncate")
-    pack: bool = False
+    pack: Annotated[bool, ranges.Was("packing")] = False
     """Texts, each with its EOS, are joined and cut every --data.length tokens; for rows
     with a column text."""
     truncate: Literal["right", "left", "error"] = "right"

@@ -60,6 +60,13 @@ class NotEmpty:
     """Marks a text that must hold something."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Was:
+    """Marks a field that goes by another name too, which it had or has elsewhere."""
+
+    name: str
+
+
 Count = Annotated[int, Range(at_least=1)]
 Natural = Annotated[int, Range(at_least=0)]
 Positive = Annotated[float, Range(above=0)]

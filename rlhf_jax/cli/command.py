@@ -48,6 +48,7 @@ def parse(config, *, description, presets=None, subcommand=None):
     except ValueError as error:
         _print_error(str(error))
         sys.exit(2)
+    words = help_lib.renamed(config, words)
     wanted = help_lib.asked(config, words)
     with _exit_on_broken_pipe():
         if wanted == "short":

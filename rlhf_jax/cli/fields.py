@@ -59,18 +59,28 @@ def help_of(kind):
     return helped
 
 
-def old_names(hint):
-    """The names that a field had before, or has elsewhere, and still answers to."""
-    names = (mark.aliases or () for mark in _marks(hint) if hasattr(mark, "aliases"))
-    return [name.lstrip("-").replace("-", "_") for given in names for name in given]
+def old_names(kind):
+    """{other name of a field: its name} of a dataclass or NamedTuple."""
+    return {
+        mark.name: name
+        for name, hint in ranges.hints(kind).items()
+        for mark in _marks(hint)
+        if isinstance(mark, ranges.Was)
+    }
 
 
 def renamed(config, values):
-    """{field: value} with every old name of a field of `config` made its name now."""
-    now = {
-        old: x for x, hint in ranges.hints(config).items() for old in old_names(hint)
-    }
-    return {now.get(name, name): value for name, value in values.items()}
+    """{field: value} with every other name of a field of `config` made its name.
+
+    Raises ValueError where a field is given under both names.
+    """
+    names = old_names(type(config))
+    for name in values:
+        if names.get(name) in values:
+            raise ValueError(
+                f"{name} and {names[name]} are two names of one flag; give one of them"
+            )
+    return {names.get(name, name): value for name, value in values.items()}
 
 
 def _marks(hint):

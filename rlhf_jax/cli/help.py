@@ -36,7 +36,7 @@ class Flag(NamedTuple):
 
 
 def flags(config):
-    """{"--name": `Flag`} of a configuration, aliases and the "no" of switches too."""
+    """{"--name": `Flag`} of a configuration, the "no" of switches too."""
     made = {}
     for path, structure in ranges.structures(config):
         helped = fields.help_of(type(structure))
@@ -48,9 +48,18 @@ def flags(config):
             made[f"--{flag.name}"] = flag
             if flag.switch:
                 made[f"--{_spelled(path)}no-{_spelled(name)}"] = flag
-            for old in fields.old_names(hint):
-                made[f"--{_spelled(path + old)}"] = flag
     return made
+
+
+def renamed(config, words):
+    """Words of a command line in which flags have the name that fields have now."""
+    names = {
+        f"--{_spelled(path + old)}": f"--{_spelled(path + name)}"
+        for path, structure in ranges.structures(config)
+        for old, name in fields.old_names(type(structure)).items()
+    }
+    parted = (word.partition("=") for word in words)
+    return ["".join((names.get(_spelled(x), x), *rest)) for x, *rest in parted]
 
 
 def asked(config, words):

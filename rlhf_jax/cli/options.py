@@ -8,8 +8,6 @@ import dataclasses
 import math
 from typing import Annotated, Literal
 
-import tyro
-
 from rlhf_jax import optim, ranges
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.cli import fields
@@ -111,7 +109,7 @@ class Data:
     """Your column names, as in prompt=question completion=answer."""
     cue: str = ""
     """Appended to prompts that are texts, for instance '\\n\\nAssistant:'."""
-    length: ranges.Count | None = None
+    length: Annotated[ranges.Count | None, ranges.Was("max_length")] = None
     """Tokens per row; by default what the longest needs, at most the context."""
 
     def conflicts(self):
@@ -195,7 +193,7 @@ class RL(fields.group(_RL)):
 
     rows: ranges.Count = 64
     """Samples per iteration, over all devices."""
-    candidates: ranges.Count = 4
+    candidates: Annotated[ranges.Count, ranges.Was("num_generations")] = 4
     """Samples per prompt, for rloo, grpo and rsf; online DPO has 2."""
     kl_controller: Literal["horizon", "proportional"] = "horizon"
     """proportional: β moves by a tenth of the error, 2% an iteration at most (RL4LMs).
@@ -258,7 +256,7 @@ class Language(Study):
     """Iterations of every method."""
     eval_every: ranges.Natural = 17
     """Iterations between evaluations; both sides of every reset are evaluated too."""
-    num_evals: Annotated[ranges.Natural, tyro.conf.arg(aliases=["--looks"])] = 0
+    num_evals: Annotated[ranges.Natural, ranges.Was("looks")] = 0
     """Evaluations of every method after its start, in place of --eval-every, so that
     all fronts have as many checkpoints."""
     override: tuple[ranges.Text, ...] = ()

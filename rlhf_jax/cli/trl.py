@@ -69,4 +69,4 @@ NAMES = {  # TRL's argument: our flags, of which a recipe has one
 
 def ours(name):
     """Our flags for TRL's `name`, spelled with underscores or dashes."""
-    return NAMES.get(name.replace("-", "_").rpartition(".")[2], ())
+    return NAMES.get(name.replace("-", "_"), ())

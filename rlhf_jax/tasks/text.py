@@ -47,10 +47,10 @@ class Config:
     """Words of a text that --text.chat shows."""
     prompt_length: ranges.Count = 64
     """Tokens of a prompt, at most."""
-    response_length: ranges.Count = 48
+    max_new_tokens: Annotated[ranges.Count, ranges.Was("response_length")] = 48
     """Tokens of a response, at most."""
-    min_response_length: ranges.Natural = 0
-    """48 with response_length 48 is the IMDB task: no text ends early."""
+    min_new_tokens: Annotated[ranges.Natural, ranges.Was("min_response_length")] = 0
+    """48 with max_new_tokens 48 is the IMDB task: no text ends early."""
     temperature: ranges.Positive = 1.0
     """Logits are divided by it before sampling."""
     top_k: ranges.Natural = 0
@@ -315,7 +315,7 @@ def _best(config, tokenizer, train):
     if "label" in train.column_names:
         train = train.select(np.flatnonzero(np.array(train["label"]) == config.label))
     texts = classifiers.shuffled(train, config.prompts)["text"]
-    length = config.prompt_length + config.response_length
+    length = config.prompt_length + config.max_new_tokens
     return tokenization.sft(tokenizer, list(texts), length=length)
 
 
@@ -325,8 +325,8 @@ def _sampling(config, model, tokenizer):
     if config.chat:
         ends, pad = chat.ends(tokenizer)
     return sampling.Config(
-        max_new_tokens=config.response_length,
-        min_new_tokens=config.min_response_length,
+        max_new_tokens=config.max_new_tokens,
+        min_new_tokens=config.min_new_tokens,
         temperature=config.temperature,
         top_k=config.top_k,
         top_p=config.top_p,

@@ -83,7 +83,7 @@ NUMBERS = (
     (rl, "--temperature inf", "a finite number above 0"),
     (rl, "--temperature nan", "a number above 0"),
     (rl, "--steps 0", "a whole number of at least 1"),
-    (rl, "--response-length 0", "a whole number of at least 1"),
+    (rl, "--max-new-tokens 0", "a whole number of at least 1"),
     (rl, "--corner.text-nll -1", "a number above 0"),
     (rl, "--corner.kl-initial nan", "a number above 0"),
     (generate, "--temperature -1", "a number of at least 0"),

@@ -86,7 +86,7 @@ class Config:
     """Prompts, at most."""
     samples: ranges.Count = 1
     """Of every model on each prompt."""
-    response_length: ranges.Count = 64
+    max_new_tokens: Annotated[ranges.Count, ranges.Was("response_length")] = 64
     """Tokens of a sample, at most."""
     temperature: ranges.Positive = 1.0
     """Logits are divided by it before sampling."""
