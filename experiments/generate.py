@@ -20,6 +20,7 @@ import dataclasses
 import io
 import json
 import os
+import pathlib
 import sys
 from typing import Literal
 
@@ -42,7 +43,7 @@ class Asked:
     model: str = ""
     """A model directory, or a name on the hub."""
     prompts: tuple[str, ...] = ()
-    """Texts to answer."""
+    """Prompts, each a word of the command line or quoted."""
     file: ranges.Text | None = None
     """Prompts: a table with a column prompt, or text with one prompt per line."""
     output: ranges.Text | None = None
@@ -118,6 +119,8 @@ def run(config, stdin=None):
 def check(config):
     """Raises ValueError for misuse that the flags alone reveal."""
     options.check(library.names(config), needed=("model",))
+    if config.output is not None and pathlib.Path(config.output).is_dir():
+        raise ValueError(f"--output {config.output} is a folder; name a JSONL file")
 
 
 def questions(config, stdin):

@@ -58,6 +58,10 @@ _TAKEN = {
 class Config(fields.group(_TAKEN), policy.Flags):
     """Everything a run depends on."""
 
+    essential = (
+        *options.Supervised.essential, "loss", "beta", "label_smoothing", "reference",
+        "elastic_reset.every", "elastic_reset.decay",
+    )  # fmt: skip
     loss: tuple[Literal[preference.LOSSES + unpaired.LOSSES], ...] = ("dpo",)
     """One loss or several to add up, by TRL's names; dpo is TRL's sigmoid."""
     reference: ranges.Text | None = None

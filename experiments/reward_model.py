@@ -49,6 +49,7 @@ METRICS = ("accuracy", "loss", "margin", "score_std", "grad_norm", "learning_rat
 class Config(options.Supervised):
     """Everything a run depends on."""
 
+    essential = (*options.Supervised.essential, "margin", "center", "chat", "test")
     model: str = ""
     """A language model, or a reward model to go on with: a directory or a hub name."""
     margin: ranges.NonNegative = 0.0
@@ -60,7 +61,7 @@ class Config(options.Supervised):
     with RMSNorm they stay, for transformers has no place for a shift."""
     chat: bool = False
     """Prompts that are texts are a user's turn in the model's chat template."""
-    test: tuple[str, ...] = ()
+    test: tuple[ranges.Text, ...] = ()
     """Preference sets to test the finished model on: PATH or PATH:SPLIT each."""
     test_rows: ranges.Count = 2000
     """Maximum number of pairs of each."""

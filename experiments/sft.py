@@ -34,13 +34,13 @@ metrics.jsonl; one that returns "stop" ends the run.
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from rlhf_jax import masking
+from rlhf_jax import masking, ranges
 from rlhf_jax.algorithms import sft
-from rlhf_jax.cli import policy, recipe
+from rlhf_jax.cli import options, policy, recipe
 from rlhf_jax.models import lora, responses
 from rlhf_jax.tasks import held_out, models, sft_rows, streamed_rows
 
@@ -52,7 +52,8 @@ METRICS = ("nll", "accuracy", *policy.NAMES, "grad_norm", "learning_rate")
 class Config(policy.Flags):
     """Everything a run depends on."""
 
-    pack: bool = False
+    essential = (*options.Supervised.essential, "pack", "truncate")
+    pack: Annotated[bool, ranges.Was("packing")] = False
     """Several rows in one of --data.length tokens. Texts, each with its EOS, are joined
     and cut; other rows stay whole, and none of them sees another."""
     truncate: Literal["right", "left", "error"] = "right"

@@ -62,12 +62,15 @@ class Config:
     """Everything a run depends on."""
 
     worlds: ranges.Count = 15
+    """Microworlds to make and measure."""
     first_world: ranges.Natural = 0
+    """Seed of the first one; the others follow it."""
     processes: ranges.Count = 2
     """Worlds at a time, each on one core."""
     contract: bool = False
     """Also train PPO and PPO + KL: the first must over-optimise, the other not."""
     policy: ranges.Text = "scratch:micro"
+    """scratch:<preset>, the policy that is pretrained in each."""
     seed: ranges.Natural = 0
     """Seed of the reward model and of PPO in every world."""
     steps: ranges.Count = 50

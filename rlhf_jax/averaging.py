@@ -17,8 +17,9 @@ def interpolate(a, b, weight):
     Wortsman et al. 2022, "Robust Fine-Tuning" (WiSE-FT), arXiv:2109.01903.
 
     Args: pytrees; weight [] in [0, 1] is on `b`, may be traced. Returns a pytree with
-    the dtypes of `a`.
+    the dtypes of `a`. Raises ValueError for models that differ in structure or shape.
     """
+    trees.check_alike([a, b])
     return trees.lerp(a, b, weight)
 
 
@@ -31,6 +32,7 @@ def slerp(a, b, weight, *, stacked=0):
     Args as in `interpolate`; `stacked`: how many leading axes index separate tensors,
     an int or ints for a prefix of the tree; 1 for layers stacked as [L, ...].
     """
+    trees.check_alike([a, b])
     return jax.tree.map(
         lambda x, y, axes: _slerp_leaf(x, y, weight, axes),
         a,
@@ -91,9 +93,15 @@ def soup(models, weights=None):
     """Σ_i w_i · θ_i / Σ_i w_i: the average of several models, uniform by default.
 
     Wortsman et al. 2022, "Model Soups", arXiv:2203.05482. `models`: a list of pytrees.
-    Returns a pytree with the dtypes of the first; sums are in float32 at least.
+    Returns a pytree with the dtypes of the first; sums are in float32 at least. Raises
+    ValueError where there is no model, or not one weight for each, or they differ.
     """
     weights = [1.0] * len(models) if weights is None else list(weights)
+    if not models or len(models) != len(weights):
+        raise ValueError(
+            f"{len(models)} models and {len(weights)} weights: give one weight each"
+        )
+    trees.check_alike(models)
     shares = [w / sum(weights) for w in weights]
     return jax.tree.map(lambda *leaves: _weighted_sum(shares, leaves), *models)
 

@@ -12,6 +12,7 @@ method of the structure that holds them both:
             yield ("transitions", "minibatch_of"), "only tokens can be left out"
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -59,6 +60,13 @@ class NotEmpty:
     """Marks a text that must hold something."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Was:
+    """Marks a field that goes by another name too, which it had or has elsewhere."""
+
+    name: str
+
+
 Count = Annotated[int, Range(at_least=1)]
 Natural = Annotated[int, Range(at_least=0)]
 Positive = Annotated[float, Range(above=0)]
@@ -80,7 +88,7 @@ def check(config, *, flags=False):
         wanted = _wanted(hint, value)
         if wanted is not None:
             raise ValueError(f"{spell(path, value)}: must be {wanted}")
-    for path, structure in _structures(config):
+    for path, structure in structures(config):
         for names, reason in getattr(structure, "conflicts", tuple)():
             values = [(name, operator.attrgetter(name)(structure)) for name in names]
             said = " and ".join(spell(f"{path}{name}", x) for name, x in values)
@@ -92,6 +100,39 @@ def check_value(name, value, hint):
     wanted = _wanted(hint, value)
     if wanted is not None:
         raise ValueError(f"{_as_argument(name, value)}: must be {wanted}")
+
+
+def wanted_of_words(hint, words):
+    """What words after a flag must be to fit `hint`, None where they fit."""
+    if words == ["None"] and _wanted(hint, None) is None:
+        return None
+    bare = plain(hint)
+    if typing.get_origin(bare) is not tuple:
+        return _wanted(hint, _parsed(bare, *words))
+    inner = typing.get_args(bare)
+    if inner[-1] is not Ellipsis and len(words) != len(inner):
+        return f"{len(inner)} values"
+    return _wanted(hint, tuple(_parsed(plain(inner[0]), word) for word in words))
+
+
+def plain(hint):
+    """A type without ranges, and without None as an alternative."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return plain(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return plain(next(x for x in inner if x is not types.NoneType))
+    return hint
+
+
+def _parsed(bare, word):
+    """A word as the value of a type; the word itself where it is none."""
+    if bare in (int, float):
+        with contextlib.suppress(ValueError):
+            return bare(word)
+    if typing.get_origin(bare) is Literal:
+        return next((x for x in typing.get_args(bare) if str(x) == word), word)
+    return word
 
 
 def hints(structure):
@@ -108,7 +149,8 @@ def _hints(kind):
     return {name: known[name] for name in kind._fields}
 
 
-def _is_structure(value):
+def is_structure(value):
+    """Whether a value is a dataclass or a NamedTuple, with fields of its own."""
     if isinstance(value, type):
         return False
     return dataclasses.is_dataclass(value) or (
@@ -116,21 +158,21 @@ def _is_structure(value):
     )
 
 
-def _structures(config, path=""):
+def structures(config, path=""):
     """(path, structure) of a configuration and of every one inside it."""
     yield path, config
     for name in hints(config):
         value = getattr(config, name)
-        if _is_structure(value):
-            yield from _structures(value, f"{path}{name}.")
+        if is_structure(value):
+            yield from structures(value, f"{path}{name}.")
 
 
 def _fields(config):
     """(path, annotation, value) of every field that is no structure itself."""
-    for path, structure in _structures(config):
+    for path, structure in structures(config):
         for name, hint in hints(structure).items():
             value = getattr(structure, name)
-            if not _is_structure(value):
+            if not is_structure(value):
                 yield f"{path}{name}", hint, value
 
 
@@ -145,7 +187,9 @@ def _wanted(hint, value, marks=()):
         return _wanted_of_any(inner, value, marks)
     if origin is Literal:
         return None if value in inner else f"one of {', '.join(map(str, inner))}"
-    if origin is tuple and inner and isinstance(value, tuple | list):
+    if origin is tuple and inner:
+        if not isinstance(value, tuple | list):
+            return "a list"
         wanted = (_wanted(inner[0], element, marks) for element in value)
         return next((words for words in wanted if words is not None), None)
     if hint is bool:
@@ -190,7 +234,8 @@ def _wanted_text(value, marks):
 def _as_flag(path, value):
     name = path.replace("_", "-")
     if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
+        group, dot, last = name.rpartition(".")
+        return f"--{name}" if value else f"--{group}{dot}no-{last}"
     if isinstance(value, tuple | list):
         value = " ".join(map(str, value))
     return f"--{name} {value if value != '' else repr(value)}"

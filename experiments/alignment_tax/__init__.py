@@ -90,7 +90,7 @@ class Config(sentiment.Config):
 
     policy: ranges.Text = "scratch:thin"
     """scratch:<preset> to pretrain one here, a model directory, or a hub name."""
-    methods: tuple[str, ...] = methods.DEFAULT
+    methods: tuple[ranges.Text, ...] = methods.DEFAULT
     """Families of settings, single methods, controls, hma_controls, or all."""
     num_evals: ranges.Natural = 4
     """Looks at every run that is read along its way, as many as a knob has settings."""

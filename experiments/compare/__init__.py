@@ -80,13 +80,13 @@ _GAMES = game_sections.BLEU_EN.key  # measured by games only
 class Config:
     """What to compare, and where to write the report."""
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    runs: Annotated[tuple[ranges.Text, ...], tyro.conf.Positional] = ()
     """Run folders."""
     pool: bool = False
     """Treat methods of one name as one method; no two runs may share a seed of it."""
-    claims: str | None = None
+    claims: ranges.Text | None = None
     """Judge the claims that this experiment declared, for instance sentiment."""
-    methods: tuple[str, ...] = ()
+    methods: tuple[ranges.Text, ...] = ()
     """Names of the methods to show; by default all. Claims are judged over all."""
     rank: bool = False
     """Say which method leads although the runs differ in reward, policy or data."""

@@ -46,7 +46,8 @@ class Data:
     """Which rows to read."""
 
     split: ranges.Text = "train"
-    columns: tuple[str, ...] = ()
+    """Split to label."""
+    columns: tuple[ranges.Text, ...] = ()
     """Your column names, as in prompt=question chosen=better."""
 
 
@@ -54,6 +55,11 @@ class Data:
 class Config:
     """Whose labels, of which pairs, by which prompt."""
 
+    essential = (
+        "labeler", "dataset", "data.columns", "template", "shots", "chain_of_thought",
+        "samples", "temperature", "limit", "dry_run", "endpoint.model",
+        "endpoint.key_env", "limits.budget_tokens", "ledger", "output", "resume",
+    )  # fmt: skip
     labeler: str = ""
     """A language model's directory or hub name, or the URL of an OpenAI-compatible
     endpoint, with --endpoint.model."""

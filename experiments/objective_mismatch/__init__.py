@@ -80,7 +80,7 @@ CLAIMS = (
 class Config(sentiment.Config):
     """Everything a run depends on."""
 
-    methods: tuple[str, ...] = methods.DEFAULT
+    methods: tuple[ranges.Text, ...] = methods.DEFAULT
     """Rows, or lists of them: models, remedies, algorithms, controls, all."""
     seeds: ranges.Count = 1
     steps: ranges.Count = 60

@@ -37,13 +37,18 @@ CLAIMS = sections.CLAIMS
 class Config(shared.Study):
     """Everything a run depends on. The defaults are sized for minutes of two cores."""
 
+    essential = (
+        "dataset", "pretrain_fr_en", "pretrain_en_de", "methods", "steps", "seeds",
+        "num_evals", "eval_every", "rl.learning_rate", "rl.tokens", "rl.reset_every",
+        "rl.decay", "strengths.kl", "save_every", "output", "resume",
+    )  # fmt: skip
     dataset: ranges.Text = tasks.HUB["dataset"]
     """Sentences in French, English and German on which the game is played."""
-    pretrain_fr_en: tuple[str, ...] = (tasks.HUB["fr_en"],)
+    pretrain_fr_en: tuple[ranges.Text, ...] = (tasks.HUB["fr_en"],)
     """Text that the sender is pretrained on."""
-    pretrain_en_de: tuple[str, ...] = (tasks.HUB["en_de"],)
+    pretrain_en_de: tuple[ranges.Text, ...] = (tasks.HUB["en_de"],)
     """Text that the receiver is pretrained on."""
-    methods: tuple[str, ...] = ("quick",)
+    methods: tuple[ranges.Text, ...] = ("quick",)
     """Names of methods, or quick, study, all."""
     steps: ranges.Count = 240
     """Of every method: each is a round of the game and an update of both agents."""

@@ -149,4 +149,6 @@ def choose(names):
     `study` and `quick` stand for those lists, `all` for the whole table. Raises
     ValueError for an unknown name, with the names that exist.
     """
+    if not names:
+        raise ValueError("--methods: name one or more of them, or all")
     return tables.choose(names, METHODS, LISTS)

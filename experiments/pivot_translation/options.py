@@ -58,6 +58,7 @@ class SIL:
     tune: ranges.Natural = 40
     """Updates of the student's receiver."""
     learning_rate: ranges.Positive = 1e-4
+    """Of a student, in both its stages."""
 
 
 @dataclasses.dataclass(frozen=True)

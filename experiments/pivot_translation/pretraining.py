@@ -34,7 +34,9 @@ class Config:
     tokens: ranges.Count = 2000
     """Tokens of a batch, each pair counted by the longer of its two sentences."""
     learning_rate: ranges.Positive = 1e-3
+    """Of the agents, at the start."""
     final_rate: ranges.NonNegative = 1e-5
+    """Their learning rate in the end."""
     decay_steps: ranges.Count | None = None
     """Updates until the rate has fallen linearly to the final one; None: all."""
     dropout_fr_en: ranges.Share = 0.0
@@ -42,14 +44,19 @@ class Config:
     dropout_en_de: ranges.Share = 0.0
     """Published: 0.3."""
     eval_every: ranges.Count = 300
+    """Updates between readings of the held-out text."""
     save_every: ranges.Natural = 300
+    """Updates between checkpoints; 0: only at the end."""
     dev_rows: ranges.Count = 400
     """Held-out pairs of the pretraining text, on which the best weights are chosen."""
-    judge: str = "small"
+    judge: ranges.Text = "small"
     """Preset of the language model that judges messages."""
     judge_steps: ranges.Count = 600
+    """Updates of the judge."""
     judge_rows: ranges.Count = 64
+    """Sentences per update of the judge."""
     judge_learning_rate: ranges.Positive = 2e-3
+    """Of the judge, at its peak."""
 
 
 def rate(config, step):

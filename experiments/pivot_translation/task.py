@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.pivot_translation import pretraining
+from rlhf_jax import ranges
 from rlhf_jax.algorithms import translation_game as game
 from rlhf_jax.data.translation import corpora, subwords
 from rlhf_jax.models import config as model_config
@@ -24,24 +25,28 @@ HUB = {
 class Config:
     """How text becomes ids, and how large the agents are."""
 
-    merges: int = 25_000
+    merges: ranges.Count = 25_000
     """Of the joint byte-pair encoding, learned on the game's training text only."""
     paper_merges: bool = False
     """Learn them on validation and test_2017 text too, as the published files do."""
-    max_length: int = 40
+    max_length: ranges.Count = 40
     """Longest training sentence, in pieces; longer ones are left out."""
-    classes: int = 3
+    classes: ranges.Count = 3
     """Length classes of batches: each is a shape to compile."""
-    rows: int | None = None
+    rows: ranges.Count | None = None
     """Random subset of the game's training sentences, of this size; None: all."""
-    pretrain_rows: int | None = None
+    pretrain_rows: ranges.Count | None = None
     """Random subset of each pretraining text, of this size; None: all."""
-    embedding: int = 256
-    hidden: int = 256
-    eval_rows: int | None = None
+    embedding: ranges.Count = 256
+    """Width of the agents' embeddings."""
+    hidden: ranges.Count = 256
+    """Width of the agents' recurrent states."""
+    eval_rows: ranges.Count | None = None
     """Use only the first this many validation and test sentences; None: all."""
-    eval_split: str = "val"
-    test_split: str = "test_2016_flickr"
+    eval_split: ranges.Text = "val"
+    """Split of --dataset that evaluations read."""
+    test_split: ranges.Text = "test_2016_flickr"
+    """Split of --dataset that is read once, at the end."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # the same task is the same object

@@ -15,7 +15,7 @@ from rlhf_jax.runtime import files
 class Config:
     """Without flags, the numbers of the READMEs are written anew."""
 
-    keep: tuple[str, ...] = ()
+    keep: tuple[ranges.Text, ...] = ()
     """Folders of finished runs, kept as one result."""
     name: ranges.Text | None = None
     """Of the file under experiments/results."""
@@ -46,6 +46,12 @@ def run(config):
 def _keep(config):
     """The path of the file that holds the runs from now on."""
     folders = [pathlib.Path(folder) for folder in config.keep]
+    for folder in folders:
+        if (
+            not (folder / "results.json").exists()
+            and not (folder / "tests.json").exists()
+        ):
+            raise ValueError(f"--keep {folder}: it holds no results.json of a run")
     path = results.FOLDER / f"{config.name}.json"
     if (folders[0] / "tests.json").exists():  # reward models, tested
         results.keep_tests(path, folders, note=config.note)

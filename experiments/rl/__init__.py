@@ -38,7 +38,7 @@ a function or what `reward_model.train` returned:
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 
@@ -62,7 +62,14 @@ AXES = (axes.TEXT_NLL, axes.KL_INITIAL)
 class Config(options.Sampling, options.Base):
     """Everything a run depends on."""
 
-    policy: str = ""
+    essential = (
+        "policy", "dataset", "reward", "gold", "algorithm", "steps", "rl.learning_rate",
+        "rl.rows", "rl.candidates", "rl.minibatches", "rl.kl_coef", "rl.clip",
+        "elastic_reset", "rl.reset_every", "rl.decay", "max_new_tokens", "temperature",
+        "data.length", "lora.rank", "dtype", "seed", "eval_every", "save_every",
+        "output", "resume",
+    )  # fmt: skip
+    policy: Annotated[str, ranges.Was("model")] = ""
     """A model directory, or a name on the hub."""
     dataset: str = ""
     """A hub name, a folder, or a file."""
@@ -94,13 +101,16 @@ class Config(options.Sampling, options.Base):
     """Iterations."""
     eval_every: ranges.Natural = 20
     save_every: ranges.Natural = 20
-    response_length: ranges.Count = 64
+    max_new_tokens: Annotated[ranges.Count, ranges.Was("response_length")] = 64
+    """Tokens of a response, at most."""
     temperature: ranges.Positive = 1.0
+    """Logits are divided by it before sampling."""
     label: ranges.Natural = 1
     """The class that pays, where the reward is a classifier of several."""
     texts: ranges.Text | None = None
     """Human text that drift is read on: a data set with a column text."""
     texts_split: ranges.Text = "train"
+    """Split of --texts."""
     data: options.Data = dataclasses.field(default_factory=options.Data)
     """--data.length is of a prompt."""
     rl: options.RL = dataclasses.field(
@@ -171,6 +181,8 @@ class Config(options.Sampling, options.Base):
         if self.elastic_reset and not self.calendar:
             names = ("elastic_reset", "rl.reset_every", "steps")
             yield names, "no reset would ever come"
+        if self.texts is None and self.texts_split != Config.texts_split:
+            yield ("texts_split", "texts"), "there is nothing to take a split of"
         yield from options.evaluated_alike(self)
         yield from super().conflicts()
 

@@ -16,7 +16,7 @@ def lines(config, study, layout):
         *judged(task.rewards["proxy"](config.seed)),
         penalty(config),
         f"{count} prompts of up to {width} tokens, {len(task.eval_prompts.tokens)} "
-        f"held out; responses of up to {config.response_length}, {rl.rows} a step",
+        f"held out; responses of up to {config.max_new_tokens}, {rl.rows} a step",
     ]
     if adapter is not None:
         said.append(f"adapters of rank {adapter.rank} are trained")

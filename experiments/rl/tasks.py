@@ -24,7 +24,7 @@ def make(config, setting):
         tokenizer,
         train,
         held,
-        lengths=(config.data.length, config.response_length),
+        lengths=(config.data.length, config.max_new_tokens),
         cue=config.data.cue,
         texts=texts,
         temperature=config.temperature,

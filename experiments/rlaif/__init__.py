@@ -90,7 +90,7 @@ CLAIMS = (
 class Config(sentiment.Config):
     """Everything a run depends on."""
 
-    methods: tuple[str, ...] = methods.DEFAULT
+    methods: tuple[ranges.Text, ...] = methods.DEFAULT
     algorithm: Literal["reinforce", "ppo", "grpo"] = "reinforce"
     """What trains the policies; REINFORCE with a learned baseline is the paper's."""
     seeds: ranges.Count = 1

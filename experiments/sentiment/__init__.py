@@ -88,7 +88,7 @@ class Config(options.Language):
     experiments.rl; on the microworld rm:, odin:, mean:, worst:, uncertainty:, warm:,
     entropic:, length_penalized:, heavy_tailed: or light_tailed:, each with
     name=value,...: see rlhf_jax/tasks/reward_specs.py."""
-    methods: tuple[str, ...] = methods.DEFAULT
+    methods: tuple[ranges.Text, ...] = methods.DEFAULT
     worlds: ranges.Count = 1
     """Microworlds, from --microworld.world on: each has a language, films and an
     initial policy of its own. Intervals and tests are over worlds."""
@@ -101,9 +101,10 @@ class Config(options.Language):
         default_factory=small_world.Config
     )
     text: text_task.Config = dataclasses.field(default_factory=text_task.Config)
-    suites: tuple[str, ...] = ()
+    suites: tuple[ranges.Text, ...] = ()
     """Questions with right answers to measure the tax by: PATH or PATH:SPLIT each."""
     suite_questions: ranges.Count = 200
+    """Of each suite, at most."""
     other_text: ranges.Text | None = None
     """PATH or PATH:SPLIT of human text of another kind, whose NLL is measured too."""
     distributed: options.Distributed = dataclasses.field(

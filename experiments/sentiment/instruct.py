@@ -26,7 +26,7 @@ FLAGS = {
     "text.chat_words": 8,
     "text.prompts": 2000,
     "text.prompt_length": 64,  # the template's own system message among them
-    "text.response_length": 48,
+    "text.max_new_tokens": 48,
     "text.eval_prompts": 32,
     "text.heldout_rows": 32,
     "text.heldout_length": 96,

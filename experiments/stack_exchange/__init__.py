@@ -52,13 +52,13 @@ class Config(options.Language):
     judge: ranges.Text = "train"
     """The reward model that judges and never trains: train on the other half of the
     pairs, or a directory or hub name."""
-    suites: tuple[str, ...] = ()
+    suites: tuple[ranges.Text, ...] = ()
     """Multiple choice, PATH[:SPLIT] each, with columns question, choices and label, or
     text, whose ending is to be found, or questions answered in writing (see
     `rlhf_jax.data.references`): the alignment tax. None: it is not measured."""
     suite_questions: ranges.Count = 200
     """Of each suite, at most."""
-    methods: tuple[str, ...] = (
+    methods: tuple[ranges.Text, ...] = (
         "zero_shot", "ppo_kl", "elastic_reset_kl", "reset_to_initial_kl", "ppo_kl_ma50",
     )  # fmt: skip
     steps: ranges.Count = 60
@@ -96,7 +96,7 @@ class Config(options.Language):
         )
     )  # fmt: skip
     lora: options.Lora = dataclasses.field(default_factory=lambda: options.Lora(rank=8))
-    export: tuple[str, ...] = ("ppo_kl", "elastic_reset_kl")
+    export: tuple[ranges.Text, ...] = ("ppo_kl", "elastic_reset_kl")
 
     tuned = None  # no search is made of these methods
 

@@ -25,18 +25,19 @@ _EVAL_PAIRS = 1000  # at most, that reward models are measured on
 class Config:
     """Which rows a stage gets, and how they are written."""
 
-    columns: tuple[str, ...] = ()
+    columns: tuple[ranges.Text, ...] = ()
     """Your names of columns, as question=prompt response_j=chosen response_k=rejected.
     """
     parts: Literal["split", "folders"] = "split"
     """split: questions are split here; folders: the data set has data/finetune,
     data/reward, data/rl and data/evaluation."""
-    shares: tuple[float, ...] = (0.3, 0.45, 0.15, 0.1)
+    shares: tuple[ranges.Share, ...] = (0.3, 0.45, 0.15, 0.1)
     """Of questions, for split: finetune, reward, rl, evaluation."""
     split: ranges.Text = "train"
+    """Split to read."""
     eval_split: ranges.Text | None = None
     """With split: where evaluation comes from; its share of --data.split is unused."""
-    question: str = "Question: {question}\n\nAnswer: "
+    question: ranges.Text = "Question: {question}\n\nAnswer: "
     """How a prompt is written; an answer follows it."""
     length: ranges.Count = 256
     """Tokens of a pair's longer side; longer pairs train no reward model."""
@@ -45,8 +46,11 @@ class Config:
     texts: ranges.Count = 20000
     """At most so many rows to fine-tune on, and so on."""
     pairs: ranges.Count = 20000
+    """At most so many pairs for each reward model."""
     prompts: ranges.Count = 20000
+    """At most so many prompts for RL."""
     eval_prompts: ranges.Count = 64
+    """At most so many prompts that evaluations sample on."""
     heldout: ranges.Count = 128
     """Held-out answers whose perplexity is the drift."""
 

@@ -31,10 +31,12 @@ class Config:
     """length: answers are cut at a length drawn for each, and no token ends one, as in
     StackLLaMA; token: they end where the policy says so."""
     temperature: ranges.Positive = 1.0
+    """Logits are divided by it before sampling."""
     normalized: bool = True
     """Rewards have mean 0 and standard deviation 1 on the fine-tuned model's answers;
     not: they are the reward model's own."""
     window: ranges.Count = 128
+    """Tokens of a window of the perplexity."""
     stride: ranges.Count = 64
     """Of the perplexity: held-out texts are joined and read in windows."""
 

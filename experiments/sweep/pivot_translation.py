@@ -23,8 +23,6 @@ that is asked for and that nobody is at.
 import dataclasses
 from typing import Annotated
 
-import tyro
-
 from experiments import pivot_translation
 from experiments.pivot_translation import methods, options, published, sections
 from experiments.sweep import subject
@@ -69,12 +67,13 @@ class Config(pivot_translation.Config):
     axis: ranges.Text = sections.AXES[0].key
     """The drift whose hypervolume chooses."""
     space: Space = dataclasses.field(default_factory=Space)
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[ranges.Text, ...] = METHODS
     """Names of methods, or quick, study, all."""
     seeds: ranges.Count = subject.UNITS
+    """Of every trial."""
     first_seed: ranges.Natural = 900
     """Seeds from 900 on are for calibration alone."""
-    num_evals: Annotated[ranges.Count, tyro.conf.arg(aliases=["--looks"])] = 12
+    num_evals: Annotated[ranges.Count, ranges.Was("looks")] = 12
     """Measurements of every trial after its start."""
 
 

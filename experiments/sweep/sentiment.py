@@ -22,8 +22,6 @@ nobody is at.
 import dataclasses
 from typing import Annotated
 
-import tyro
-
 from experiments import sentiment
 from experiments.sweep import subject
 from rlhf_jax import ranges
@@ -49,7 +47,7 @@ METHODS = (
 class Config(sentiment.Config):
     """Everything a sweep depends on; worlds and seeds are for calibration."""
 
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[ranges.Text, ...] = METHODS
     """Names of methods, or all."""
     axis: ranges.Text = axes.TEXT_NLL.key
     """The drift whose hypervolume chooses."""
@@ -61,7 +59,7 @@ class Config(sentiment.Config):
     """Of every world."""
     first_seed: ranges.Natural = 900
     """No report uses seeds from 900 on."""
-    num_evals: Annotated[ranges.Count, tyro.conf.arg(aliases=["--looks"])] = 20
+    num_evals: Annotated[ranges.Count, ranges.Was("looks")] = 20
     """Measurements of every trial after its start."""
     microworld: small_world.Config = dataclasses.field(
         default_factory=lambda: small_world.Config(world=900, eval_split="validation")

@@ -21,6 +21,7 @@ EMA and resets under 1% of an iteration.
 
 import dataclasses
 import os
+from typing import Literal
 
 import jax
 import rich.table
@@ -43,15 +44,16 @@ from rlhf_jax.runtime import files, parallel, provenance, terminal
 class Config:
     """What to measure and against which peers or, with --plan, what to plan."""
 
-    workloads: tuple[str, ...] = workloads.DEFAULT
+    workloads: tuple[ranges.Text, ...] = workloads.DEFAULT
     """Names; gpt2-124m, llama-1b and llama-7b-lora need an accelerator."""
-    algorithms: tuple[str, ...] = ("rloo", "ppo")
+    algorithms: tuple[ranges.Text, ...] = ("rloo", "ppo")
     """The first is timed in all parts, the others in iterations and updates only."""
-    against: tuple[str, ...] = ()
+    against: tuple[ranges.Text, ...] = ()
     """trl, tunix or both."""
-    peer_python: str | None = None
+    peer_python: ranges.Text | None = None
     """The Python interpreter that has the peer; by default this one."""
     rounds: ranges.Count = 5
+    """Measurements of each, of which the median is shown."""
     output: ranges.Text | None = None
     """The run folder; by default a new one under runs/throughput."""
     devices: ranges.Count | None = None
@@ -67,23 +69,28 @@ class Config:
     """A preset, model directory or hub name; from here on, flags are for --plan."""
     vocabulary: ranges.Count = 50257
     """Vocabulary size of a preset."""
-    algorithm: str = "ppo"
+    algorithm: Literal["ppo", "reinforce", "rloo", "grpo"] = "ppo"
     """ppo, reinforce, rloo or grpo."""
     candidates: ranges.Count = 4
     """Samples per prompt, for rloo and grpo."""
-    layout: str = "data"
+    layout: ranges.Text = "data"
     """data, fsdp, or fsdp,tensor."""
     lora: options.Lora = dataclasses.field(default_factory=options.Lora)
     rows: ranges.Count = 64
+    """Samples per iteration."""
     prompt_length: ranges.Count = 64
+    """Tokens of a prompt."""
     new_tokens: ranges.Count = 64
+    """Tokens of a response."""
     minibatches: ranges.Count = 1
+    """Updates a pass."""
     micro_batches: ranges.Count = 1
-    value: str = "separate"
+    """Parts over which a minibatch is accumulated."""
+    value: Literal["separate", "shared"] = "separate"
     """A separate value network, or a head on the shared trunk."""
-    dtype: str = "bfloat16"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Compute type; trained weights and their moments are float32."""
-    remat: str = "none"
+    remat: Literal["none", "full", "dots"] = "none"
     """What a backward pass recomputes: none, full or dots."""
     memory: ranges.Positive | None = None
     """GiB per device."""

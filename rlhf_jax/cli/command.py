@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import errno
+import io
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ import rich.markup
 import tyro
 from flax import traverse_util
 
+from rlhf_jax.cli import help as help_lib
 from rlhf_jax.cli import presets as presets_lib
 from rlhf_jax.runtime import (
     files,
@@ -48,21 +50,48 @@ def parse(config, *, description, presets=None, subcommand=None):
       subcommand: the first word of the command line, if it has been read already.
     """
     words = sys.argv[1:] if subcommand is None else sys.argv[2:]
+    program = " ".join(filter(None, [provenance.program(), subcommand]))
     try:
         config, words = presets_lib.default(config, words, presets)
     except ValueError as error:
         _print_error(str(error))
         sys.exit(2)
-    # tyro joins lines without wrapping them again unless they start with a blank.
-    help_text = f"{description.rstrip()}\n\n{presets_lib.help_of(presets)}\n"
+    words = help_lib.renamed(config, words)
+    wanted = help_lib.asked(config, words)
     with _exit_on_broken_pipe():
-        return tyro.cli(
-            type(config),
-            prog=" ".join(filter(None, [provenance.program(), subcommand])),
-            default=config,
-            description=textwrap.indent(help_text, "  "),
-            args=words,
-        )
+        if wanted == "short":
+            about = {"program": program, "description": description, "presets": presets}
+            print(help_lib.short(config, **about), flush=True)
+            sys.exit(0)
+        words = ["--help"] if wanted == "all" else words
+        fault = None if wanted else help_lib.refusal(config, words)
+        if fault is not None:
+            _print_error(fault)
+            sys.exit(2)
+        # tyro joins lines without wrapping them again unless they start with a blank.
+        text = f"{description.rstrip()}\n\n{presets_lib.help_of(presets)}\n"
+        text = textwrap.indent(text, "  ")
+        return _read(config, words, prog=program, description=text)
+
+
+def _read(config, words, **about):
+    """The config that words of the command line make of `config`.
+
+    Exits with one line where they cannot be read. about: prog and description.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(type(config), default=config, args=words, **about)
+    except SystemExit as stop:
+        if stop.code == 2:
+            _print_error(_plain(said.getvalue()))
+        raise
+
+
+def _plain(box):
+    """What stands in the frames of tyro, as one line."""
+    return " ".join("".join(" " if c in "╭╮╰╯│─" else c for c in box).split())
 
 
 def main(run):
@@ -177,6 +206,11 @@ def _choose_run_dir(config, name):
         )
     elif path.exists() and not path.is_dir():
         raise ValueError(f"--output {path} is a file; name a folder")
+    nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ValueError(
+            f"--output {path}: nothing can be written in {nearest}; name another folder"
+        )
     if path.exists():
         with files.lock(path):
             pass  # fails early if the folder is in use; the run itself locks it later
@@ -234,7 +268,12 @@ def write_config(path, config, layout):
     """
     if not processes.first():
         return
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"--output {path} cannot be made ({error.strerror}): name another folder"
+        ) from None
     if config.resume and (path / CONFIG).exists():
         return
     record = {
@@ -253,6 +292,8 @@ def write_config(path, config, layout):
 def cache_folder(config):
     """The folder of pretrained weights and compiled programs, shared by runs."""
     if config.cache is not None:
+        if pathlib.Path(config.cache).is_file():
+            raise ValueError(f"--cache {config.cache} is a file; name a folder")
         return pathlib.Path(config.cache)
     caches = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
     return pathlib.Path(caches) / "rlhf_jax"

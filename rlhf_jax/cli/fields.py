@@ -6,6 +6,8 @@ for a field, whichever structure it belongs to.
 """
 
 import dataclasses
+import functools
+import typing
 from typing import Annotated
 
 import docstring_parser
@@ -14,6 +16,7 @@ import tyro
 from rlhf_jax import ranges
 
 _SOURCE, _NAME = "source", "name"  # in the metadata of a field
+_WITHOUT_SOURCE = ("builtins", "types")  # classes that no file declares
 
 
 def group(taken, **defaults):
@@ -43,6 +46,47 @@ def of(flags, source):
     }
 
 
+def help_of(kind):
+    """{field: its help text} of a dataclass or NamedTuple, inherited ones included."""
+    helped = {}
+    for base in reversed(kind.__mro__):
+        if base.__module__ not in _WITHOUT_SOURCE:
+            helped |= _help(base)
+    for name, hint in ranges.hints(kind).items():
+        for mark in _marks(hint):
+            if getattr(mark, "help", None):
+                helped.setdefault(name, mark.help)
+    return helped
+
+
+def old_names(kind):
+    """{other name of a field: its name} of a dataclass or NamedTuple."""
+    return {
+        mark.name: name
+        for name, hint in ranges.hints(kind).items()
+        for mark in _marks(hint)
+        if isinstance(mark, ranges.Was)
+    }
+
+
+def renamed(config, values):
+    """{field: value} with every other name of a field of `config` made its name.
+
+    Raises ValueError where a field is given under both names.
+    """
+    names = old_names(type(config))
+    for name in values:
+        if names.get(name) in values:
+            raise ValueError(
+                f"{name} and {names[name]} are two names of one flag; give one of them"
+            )
+    return {names.get(name, name): value for name, value in values.items()}
+
+
+def _marks(hint):
+    return hint.__metadata__ if typing.get_origin(hint) is Annotated else ()
+
+
 def _defaults(source):
     """{field: default} of the fields that have one."""
     if dataclasses.is_dataclass(source):
@@ -50,8 +94,9 @@ def _defaults(source):
     return source._field_defaults
 
 
+@functools.cache
 def _help(source):
-    """{field: its help text}."""
+    """{field: its help text}, of the fields that a class declares itself."""
     return {
         param.arg_name: " ".join((param.description or "").split())
         for param in docstring_parser.parse_from_object(source).params

@@ -157,6 +157,8 @@ def _lacking(method, task, table):
 def check(config, table=methods.METHODS):
     """Raises ValueError for misuse that can be told before anything is made."""
     options.check(config)
+    if not config.methods:
+        raise ValueError("--methods: name one or more of them, or all")
     chosen = tables.choose(config.methods, table)
     for name in tables.choose(config.export, table):
         if name not in chosen:

@@ -20,6 +20,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rlhf_jax.cli import fields as field_names
+from rlhf_jax.cli import trl
+
 _BATCH = 1000  # rows read at a time for a digest
 
 
@@ -47,10 +50,12 @@ def configure(config, flags):
     Raises ValueError for an unknown flag, suggesting the nearest one.
     """
     fields, values = vars(config), {}
-    for name, value in flags.items():
+    for name, value in field_names.renamed(config, flags).items():
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1)
             hint = f"did you mean {near[0]}" if near else f"choose from {list(fields)}"
+            if trl.ours(name):
+                hint = f"TRL's {name} is {' or '.join(trl.ours(name))} here"
             raise ValueError(f"{name}: there is no such flag; {hint}")
         before = fields[name]
         if isinstance(value, dict) and dataclasses.is_dataclass(before):

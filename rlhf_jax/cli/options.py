@@ -8,8 +8,6 @@ import dataclasses
 import math
 from typing import Annotated, Literal
 
-import tyro
-
 from rlhf_jax import optim, ranges, sampling
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.cli import endings, fields
@@ -39,7 +37,14 @@ class Log:
     """Where metrics go besides metrics.jsonl."""
 
     wandb: bool = False
-    project: str = "rlhf_jax"
+    """Also to Weights & Biases."""
+    project: ranges.Text = "rlhf_jax"
+    """Its name there."""
+
+    def conflicts(self):
+        """Flags that contradict each other, and why."""
+        if self.project != Log.project and not self.wandb:
+            yield ("project", "wandb"), "nothing is logged there without --log.wandb"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +71,10 @@ class Study(Run):
     """What every comparison of methods depends on besides."""
 
     seeds: ranges.Count = 1
+    """Seeds, of which each trains every method."""
     first_seed: ranges.Natural = 0
-    preset: str | None = None
+    """The first of --seeds; the others follow it."""
+    preset: ranges.Text | None = None
     """A named set of flags; see above."""
 
 
@@ -76,6 +83,7 @@ class Base(Run, endings.Endings):
     """What every recipe depends on."""
 
     seed: ranges.Natural = 0
+    """Of row order, fresh weights and samples."""
     layout: ranges.Text = "data"
     """data, fsdp, or fsdp:2,tensor:2; see `parallel.layout`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -92,17 +100,18 @@ class Data:
     """Which rows to read, and how."""
 
     split: ranges.Text = "train"
+    """Split to train on."""
     eval_dataset: ranges.Text | None = None
     """Dataset of the held-out rows; by default --dataset."""
     eval_split: ranges.Text | None = None
     """Split of the held-out rows; by default they are split off the training rows."""
     eval_rows: ranges.Count = 256
     """Maximum number of held-out rows."""
-    columns: tuple[str, ...] = ()
+    columns: tuple[ranges.Text, ...] = ()
     """Your column names, as in prompt=question completion=answer."""
     cue: str = ""
     """Appended to prompts that are texts, for instance '\\n\\nAssistant:'."""
-    length: ranges.Count | None = None
+    length: Annotated[ranges.Count | None, ranges.Was("max_length")] = None
     """Tokens per row; by default what the longest needs, at most the context."""
 
     streaming: bool = False
@@ -131,6 +140,7 @@ class Fit(fields.group(_FIT, schedule="cosine")):
     micro_batches: ranges.Count = 1
     """Parts to accumulate an update over when memory is short."""
     learning_rate: ranges.Positive = 2e-5
+    """Of AdamW, at the peak of its schedule."""
 
     def conflicts(self):
         """Flags that contradict each other, and why."""
@@ -159,6 +169,11 @@ class Fit(fields.group(_FIT, schedule="cosine")):
 class Supervised(Base):
     """What every supervised recipe depends on."""
 
+    essential = (
+        "model", "dataset", "data.columns", "data.length", "fit.learning_rate",
+        "fit.epochs", "fit.steps", "fit.rows", "fit.micro_batches", "lora.rank",
+        "dtype", "seed", "eval_every", "save_every", "output", "resume",
+    )  # fmt: skip
     model: str = ""
     """A model directory, or a name on the hub."""
     dataset: str = ""
@@ -204,7 +219,7 @@ class RL(fields.group(_RL)):
 
     rows: ranges.Count = 64
     """Samples per iteration, over all devices."""
-    candidates: ranges.Count = 4
+    candidates: Annotated[ranges.Count, ranges.Was("num_generations")] = 4
     """Samples per prompt, for rloo, grpo and rsf; online DPO has 2."""
     kl_controller: Literal["horizon", "proportional"] = "horizon"
     """proportional: β moves by a tenth of the error, 2% an iteration at most (RL4LMs).
@@ -269,16 +284,22 @@ class Corner:
 class Language(Study):
     """What every comparison of methods on a language model depends on besides."""
 
-    methods: tuple[str, ...] = ()
+    essential = (
+        "dataset", "policy", "reward", "methods", "steps", "seeds", "num_evals",
+        "eval_every", "rl.learning_rate", "rl.rows", "rl.kl_coef", "rl.reset_every",
+        "rl.decay", "override", "lora.rank", "layout", "save_every", "export", "output",
+        "resume",
+    )  # fmt: skip
+    methods: tuple[ranges.Text, ...] = ()
     """Names of methods, or all."""
     steps: ranges.Count = 50
     """Iterations of every method."""
     eval_every: ranges.Natural = 17
     """Iterations between evaluations; both sides of every reset are evaluated too."""
-    num_evals: Annotated[ranges.Natural, tyro.conf.arg(aliases=["--looks"])] = 0
+    num_evals: Annotated[ranges.Natural, ranges.Was("looks")] = 0
     """Evaluations of every method after its start, in place of --eval-every, so that
     all fronts have as many checkpoints."""
-    override: tuple[str, ...] = ()
+    override: tuple[ranges.Text, ...] = ()
     """Hyperparameters of single methods, as in ppo_kl.kl_coef=0.1."""
     layout: ranges.Text = "data"
     """data: every device has all weights; fsdp, or fsdp,tensor:2: weights sharded."""
@@ -286,7 +307,7 @@ class Language(Study):
     lora: Lora = dataclasses.field(default_factory=Lora)
     corner: Corner = dataclasses.field(default_factory=Corner)
     log: Log = dataclasses.field(default_factory=Log)
-    export: tuple[str, ...] = ()
+    export: tuple[ranges.Text, ...] = ()
     """Methods whose policy of the first seed is saved as a model directory."""
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from flax import traverse_util
 
+from rlhf_jax.cli import fields
+
 HELP = "--config FILE repeats the run of a config.json; other flags change it."
 _NOT_REPEATED = ("output", "resume")
 
@@ -136,7 +138,7 @@ def _merge(config, values, source, prefix):
     """`config` with the values of nested mappings in place of its fields."""
     hints = typing.get_type_hints(type(config))
     changes = {}
-    for name, value in values.items():
+    for name, value in fields.renamed(config, values).items():
         flag = f"--{prefix}{name}".replace("_", "-")
         if name not in hints:
             raise ValueError(

@@ -33,7 +33,7 @@ class Config:
     """Of an adapter; 0 trains all weights."""
     alpha: ranges.Positive | None = None
     """An update counts alpha / rank times; by default twice, as in StackLLaMA."""
-    targets: tuple[str, ...] = ("attention/query", "attention/value")
+    targets: tuple[ranges.Text, ...] = ("attention/query", "attention/value")
     """Regular expressions, searched in the paths of linear layers."""
     rslora: bool = False
     """An update counts alpha / √rank times instead."""
@@ -42,6 +42,10 @@ class Config:
         """Fields that contradict each other, and why."""
         if self.alpha is not None and not self.rank:
             yield ("alpha", "rank"), "without a rank there are no adapters to scale"
+        if self.rslora and not self.rank:
+            yield ("rslora", "rank"), "without a rank there are no adapters to scale"
+        if self.targets != Config.targets and not self.rank:
+            yield ("targets", "rank"), "without a rank there are no adapters"
 
     @property
     def scale(self):

@@ -51,7 +51,7 @@ class Endpoint:
 
     model: str = ""
     """The server's name for the model; needed."""
-    key_env: str = "OPENAI_API_KEY"
+    key_env: ranges.Text = "OPENAI_API_KEY"
     """The NAME of the environment variable that holds the key; '' where the server
     asks for none."""
     kind: Literal["auto", "completions", "chat"] = "auto"
@@ -69,7 +69,9 @@ class Limits:
     concurrency: ranges.Count = 8
     """Requests at a time."""
     requests_per_minute: ranges.Limit = math.inf
+    """Calls a minute, at most; inf: no limit."""
     tokens_per_minute: ranges.Limit = math.inf
+    """Tokens a minute, read and written, at most; inf: no limit."""
     retries: ranges.Natural = 6
     """Attempts after the first."""
     timeout: ranges.Positive = 120.0

@@ -47,6 +47,7 @@ class Config:
     rows: ranges.Count = 32
     """Judgments of an update."""
     learning_rate: ranges.Positive = 3e-3
+    """Of a labeler, at its peak."""
 
 
 class Labeler(NamedTuple):

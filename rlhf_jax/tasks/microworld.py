@@ -35,22 +35,31 @@ class Config:
     world: ranges.Natural = 0
     """Seed of the world: its films, its words' roles, its grammar."""
     pretrain_steps: ranges.Count = 4500
+    """Updates of the policy's pretraining."""
     pretrain_rows: ranges.Count = 16
+    """Rows per update of the pretraining."""
     pretrain_learning_rate: ranges.Positive = 4e-3
+    """Of the pretraining, at its peak."""
     pairs: ranges.Count = 1000
     """Preference pairs per reward model, made of samples of π₀."""
     reward_steps: ranges.Count = 100
+    """Updates of a reward model."""
     reward_rows: ranges.Count = 32
+    """Pairs per update of a reward model."""
     reward_learning_rate: ranges.Positive = 1e-3
+    """Of a reward model, at its peak."""
     agreement: ranges.Share = 0.75
     """How often annotators prefer the better text."""
     prompts: ranges.Count = 4096
+    """Training prompts."""
     eval_prompts: ranges.Count = 128
+    """Prompts that evaluations sample on."""
     eval_split: Literal["test", "validation"] = "test"
     """The split that evaluations read; use validation for tuning."""
     skill_items: ranges.Count = 40
     """Questions per kind; 300 for a study."""
     temperature: ranges.Positive = 1.0
+    """Logits are divided by it before sampling."""
 
 
 # Many small updates and a small ε: in the same processor time, 1,000 updates of 64

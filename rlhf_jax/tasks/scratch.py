@@ -20,7 +20,7 @@ def pretrained(config, dataset, preset, *, layout, cache, report, signals):
     fields = vars(config).items()
     keep = {k: v for k, v in fields if k.startswith("pretrain") or k == "vocabulary"}
     length = max(
-        config.pretrain_length, config.prompt_length + config.response_length,
+        config.pretrain_length, config.prompt_length + config.max_new_tokens,
         config.heldout_length,
     )  # fmt: skip
     asked = [keep, preset, length, pretraining.identity(dataset), repr(PRETRAINING)]

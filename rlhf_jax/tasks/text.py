@@ -29,6 +29,7 @@ class Config:
     """How a dataset becomes prompts, held-out text and a reward."""
 
     prompt_split: ranges.Text = "train"
+    """Split that training prompts come from."""
     eval_split: ranges.Text = "test"
     """Prompts and held-out text of evaluations, without rows of the training split."""
     validation: Annotated[float, ranges.Range(at_least=0, below=1)] = 0.0
@@ -36,29 +37,38 @@ class Config:
     evaluation split is then read only at the start and the end."""
     keep_shared: bool = False
     """Keep held-out texts that are also training texts."""
-    prompt_from: str = "half"
+    prompt_from: Literal["start", "half"] = "half"
     """start: the first prompt_length tokens of a text; half: the last prompt_length
     tokens of its first half, counted in words (the IMDB task)."""
     chat: str = ""
     """An instruction to ask for a text with, {text} its first words: prompts are then a
     user's turn in the policy's chat template, and rewards read the answer alone."""
     chat_words: ranges.Count = 12
+    """Words of a text that --text.chat shows."""
     prompt_length: ranges.Count = 64
-    response_length: ranges.Count = 48
-    min_response_length: ranges.Natural = 0
-    """48 with response_length 48 is the IMDB task: no text ends early."""
+    """Tokens of a prompt, at most."""
+    max_new_tokens: Annotated[ranges.Count, ranges.Was("response_length")] = 48
+    """Tokens of a response, at most."""
+    min_new_tokens: Annotated[ranges.Natural, ranges.Was("min_response_length")] = 0
+    """48 with max_new_tokens 48 is the IMDB task: no text ends early."""
     temperature: ranges.Positive = 1.0
+    """Logits are divided by it before sampling."""
     top_k: ranges.Natural = 0
+    """Only the k most likely tokens are sampled; 0: all."""
     top_p: Annotated[float, ranges.Range(above=0, at_most=1)] = 1.0
+    """Only the most likely tokens of this total probability are sampled."""
     prompts: ranges.Count = 20000
     """Maximum number of training prompts."""
     eval_prompts: ranges.Count = 128
+    """Prompts that evaluations sample on."""
     heldout_rows: ranges.Count = 128
+    """Maximum number of held-out texts."""
     heldout_length: ranges.Count = 128
     """Tokens of a held-out text that count in its NLL."""
     drift: Literal["rows", "joined"] = "rows"
     """joined: all held-out texts are read as one, in windows (the IMDB task)."""
     window: ranges.Count = 1024
+    """Tokens of a window, with --text.drift joined."""
     stride: ranges.Count = 512
     """Tokens between the starts of two windows."""
     test_rows: ranges.Count = 25000
@@ -72,7 +82,9 @@ class Config:
     labelled: ranges.Text | None = None
     """Dataset with text and label for --reward train; by default --dataset."""
     labelled_split: ranges.Text = "train"
+    """Split that classifiers learn from."""
     labelled_eval_split: ranges.Text = "test"
+    """Split that classifiers are tested on."""
     label: ranges.Natural = 1
     """The class that is rewarded."""
     classifier: ranges.Text = "policy"
@@ -86,16 +98,25 @@ class Config:
     judge_labelled: ranges.Text | None = None
     """Dataset that it learns from; by default its half of --text.labelled."""
     classifier_steps: ranges.Count = 600
+    """Updates of a classifier."""
     classifier_rows: ranges.Count = 32
+    """Texts per update of a classifier."""
     classifier_learning_rate: ranges.Positive = 5e-4
+    """Of a classifier, at its peak."""
     classifier_length: ranges.Count = 64
+    """Tokens of a text that a classifier reads."""
     pretrain_split: ranges.Text = "train"
     """Split to pretrain a policy from scratch on, for instance train+unsupervised."""
     vocabulary: ranges.Count = 4096
+    """Tokens of a tokenizer that is trained here."""
     pretrain_steps: ranges.Count = 3000
+    """Updates of a policy pretrained here."""
     pretrain_rows: ranges.Count = 32
+    """Rows per update of the pretraining."""
     pretrain_length: ranges.Count = 128
+    """Tokens per row of the pretraining."""
     pretrain_learning_rate: ranges.Positive = 2e-3
+    """Of the pretraining, at its peak."""
 
 
 def create(config, dataset, policy, reward, *, layout, cache, report, signals=None):
@@ -294,7 +315,7 @@ def _best(config, tokenizer, train):
     if "label" in train.column_names:
         train = train.select(np.flatnonzero(np.array(train["label"]) == config.label))
     texts = classifiers.shuffled(train, config.prompts)["text"]
-    length = config.prompt_length + config.response_length
+    length = config.prompt_length + config.max_new_tokens
     return tokenization.sft(tokenizer, list(texts), length=length)
 
 
@@ -304,8 +325,8 @@ def _sampling(config, model, tokenizer):
     if config.chat:
         ends, pad = chat.ends(tokenizer)
     return sampling.Config(
-        max_new_tokens=config.response_length,
-        min_new_tokens=config.min_response_length,
+        max_new_tokens=config.max_new_tokens,
+        min_new_tokens=config.min_new_tokens,
         temperature=config.temperature,
         top_k=config.top_k,
         top_p=config.top_p,

@@ -262,7 +262,7 @@ def text(model_folder):
         "policy": model_folder,
         "reward": "small_study:length",
         "text__prompt_length": 8,
-        "text__response_length": 8,
+        "text__max_new_tokens": 8,
         "text__eval_prompts": 8,
         "text__heldout_rows": 8,
         "text__heldout_length": 12,

@@ -104,6 +104,12 @@ def test_a_flag_that_is_new_or_gone_is_named():
     assert "--rl.old 3 there, (no such flag) here" in str(caught.value)
 
 
+def test_a_folder_that_cannot_be_made_is_named():
+    path = pathlib.Path("/proc/none")
+    with pytest.raises(ValueError, match="--output /proc/none cannot be made"):
+        command.write_config(path, Config(output=str(path)), LAYOUT)
+
+
 def test_a_folder_at_work_is_refused_before_anything_is_made():
     place = started(Config(output="here"), saved=False)
     with files.lock(place):
@@ -226,7 +232,7 @@ def test_help_may_be_read_in_part():
 def test_help_shows_every_group_of_flags_and_its_defaults():
     environment = {**os.environ, "COLUMNS": "100"}
     shown = subprocess.run(
-        [sys.executable, "-m", "experiments.sentiment", "--help"],
+        [sys.executable, "-m", "experiments.sentiment", "--help-all"],
         cwd=ROOT,
         env=environment,
         capture_output=True,

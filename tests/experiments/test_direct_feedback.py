@@ -27,7 +27,7 @@ preamble = "Rate."
 sample = "{context}{response}"
 ending = "="
 """
-RL = {"steps": 2, "rl__rows": 4, "rl__minibatches": 1, "response_length": 4}
+RL = {"steps": 2, "rl__rows": 4, "rl__minibatches": 1, "max_new_tokens": 4}
 RL |= {"data__length": 16, "data__eval_rows": 4, "algorithm": "reinforce"}
 
 

@@ -30,7 +30,7 @@ RL = {
     "rl__rows": 8,
     "rl__minibatches": 2,
     "rl__learning_rate": 1e-2,
-    "response_length": 6,
+    "max_new_tokens": 6,
     "data__length": 40,
     "data__eval_rows": 4,
 }

@@ -199,7 +199,7 @@ def test_runs_of_all_kinds_start_at_the_same_point_of_the_front(home):
     flags["dataset"] = [{**row, "completion": row["chosen"]} for row in pairs]
     runs.append(sft.train(**flags, output=str(home / "all_sft")))
     small = {"rows": 8, "minibatches": 2}
-    flags = {"policy": policy, "steps": 1, "rl": small, "response_length": 6, **both}
+    flags = {"policy": policy, "steps": 1, "rl": small, "max_new_tokens": 6, **both}
     runs.append(rl.train(**flags, output=str(home / "all_rl")))
     starts = [next(r for r in run.records if "eval/phase" in r) for run in runs]
     for key in ("eval/reward", "drift/text_nll"):
@@ -242,7 +242,7 @@ def test_seeds_of_reinforcement_are_one_report(home):
         seeds=2,
         load_best_model_at_end=True,
         rl={"rows": 8, "minibatches": 2},
-        response_length=6,
+        max_new_tokens=6,
         data={"eval_rows": 4},
         eval_every=1,
         output=str(home / "rl_seeds"),

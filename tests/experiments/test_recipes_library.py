@@ -20,7 +20,7 @@ RL = {
     "steps": 2,
     "algorithm": "rloo",
     "rl": {"rows": 8, "candidates": 2, "minibatches": 2, "learning_rate": 1e-2},
-    "response_length": 6,
+    "max_new_tokens": 6,
     "data": {"length": 40, "eval_rows": 4},
 }
 

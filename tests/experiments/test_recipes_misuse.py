@@ -80,7 +80,7 @@ def test_files_and_models_that_do_not_fit_are_named(home, tmp_path):
             dataset=home / "pairs.jsonl",
             reward="r",
             output=tmp_path / "run",
-            response_length=64,
+            max_new_tokens=64,
         )
 
 

@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS = {
     "steps": 2,
     "rl": {"rows": 8, "candidates": 2, "minibatches": 2, "learning_rate": 1e-2},
-    "response_length": 6,
+    "max_new_tokens": 6,
     "data": {"length": 40, "eval_rows": 4},
     "devices": 1,
     "eval_every": 0,

@@ -140,7 +140,7 @@ def whole(home, tmp_path_factory):
             prompts=str(home / "prompts.jsonl"),
             reward="letters_rewards:letters",
             samples=2,
-            response_length=6,
+            max_new_tokens=6,
             weights=(0.5, 0.8),
             beyond=(1.25,),
             densities=(0.5,),

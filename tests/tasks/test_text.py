@@ -27,8 +27,8 @@ WORDS = ("<s>", "<pad>", "</s>", "<unk>", *LETTERS, "\n\n")
 LAYOUT = data(1)
 SIZES = {
     "prompt_length": 5,
-    "response_length": 4,
-    "min_response_length": 4,
+    "max_new_tokens": 4,
+    "min_new_tokens": 4,
     "prompts": 1000,
     "eval_prompts": 6,
     "heldout_rows": 6,

@@ -53,9 +53,11 @@ class Hma:
     keep: ranges.Count = 256
     """Those of the highest reward, to which the ratios are fitted."""
     learning_rate: ranges.Positive = 1e-2
+    """Of the ratios, at its peak."""
     rows: ranges.Count = 4
     """Of an update."""
     epochs: ranges.Count = 2
+    """Passes over the samples that HMA learns from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Config:
     """The model that alignment started from: a directory, or a name on the hub."""
     after: str = ""
     """The aligned model, or a PEFT adapter on top of --before."""
-    suites: tuple[str, ...] = ()
+    suites: tuple[ranges.Text, ...] = ()
     """Data sets with right answers, PATH[:SPLIT] each; the split is test by default."""
     count: ranges.Count = 200
     """Questions of each suite, at most, and texts of --text."""
@@ -84,8 +86,10 @@ class Config:
     """Prompts, at most."""
     samples: ranges.Count = 1
     """Of every model on each prompt."""
-    response_length: ranges.Count = 64
+    max_new_tokens: Annotated[ranges.Count, ranges.Was("response_length")] = 64
+    """Tokens of a sample, at most."""
     temperature: ranges.Positive = 1.0
+    """Logits are divided by it before sampling."""
     reward: str = ""
     """A reward model's directory or hub name, module:function, or ai:LABELER..., as in
     experiments.rl."""
@@ -114,11 +118,15 @@ class Config:
     output: ranges.Text | None = None
     """The report's folder; by default a new one under runs/alignment_tax."""
     seed: ranges.Natural = 0
+    """Of the samples, and of the questions that are drawn."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; averages are float32."""
     devices: ranges.Count | None = None
+    """Devices that share the rows; by default all of them."""
     layout: ranges.Text = "data"
+    """data, fsdp, or fsdp:2,tensor:2; see `parallel.layout`."""
     cache: ranges.Text | None = None
+    """Folder for compiled programs; by default ~/.cache/rlhf_jax."""
 
     def conflicts(self):
         """Flags that contradict each other, and why."""

@@ -174,7 +174,7 @@ def _task(config, given, model, before, tokenizer):
         turns = [_turn(prompt) for prompt in given["prompt"]]
         asked = [{**row, "prompt": t} for row, t in zip(given, turns, strict=True)]
         asked = rows.load(asked, columns=["prompt"])
-    lengths = None, config.response_length
+    lengths = None, config.max_new_tokens
     task = prompts.create(
         model, before, tokenizer, asked, asked,
         lengths=lengths, temperature=config.temperature,

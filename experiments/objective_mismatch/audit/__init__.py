@@ -47,15 +47,15 @@ RESULTS, PAGE, PICTURE = "results.json", "report.md", "audit.png"
 class Config:
     """What to audit, and what counts as a decline or an alarm."""
 
-    run: tuple[str, ...] = ()
+    run: tuple[ranges.Text, ...] = ()
     """Folders of finished runs of this package."""
-    log: tuple[str, ...] = ()
+    log: tuple[ranges.Text, ...] = ()
     """Logs of any trainer: files, or folders of event files or checkpoints."""
-    columns: tuple[str, ...] = ()
+    columns: tuple[ranges.Text, ...] = ()
     """ROLE=COLUMN each, in place of the columns that are known."""
-    methods: tuple[str, ...] = ()
+    methods: tuple[ranges.Text, ...] = ()
     """Of --run, those to audit; all by default."""
-    controls: tuple[str, ...] = ()
+    controls: tuple[ranges.Text, ...] = ()
     """Logs or run folders without hacking: thresholds are set so that at most a tenth
     of their series alarms."""
     gold_error: ranges.Positive | None = None

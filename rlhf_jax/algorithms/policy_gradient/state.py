@@ -159,6 +159,7 @@ class Hyper(NamedTuple):
     """
 
     learning_rate: ranges.Positive = 5e-4
+    """Of AdamW, at the peak of its schedule."""
     total_updates: ranges.Count = 1
     """Until a linear or cosine schedule reaches 0 (N 5)."""
     kl_coef: ranges.NonNegative = (

@@ -31,12 +31,16 @@ class Hyper(NamedTuple):
     """The traced scalars of a step; the defaults are the published ones."""
 
     learning_rate: ranges.Positive = 1e-5
+    """Of Adam, at the peak of its schedule."""
     total_updates: Any = 1  # until a linear schedule reaches 0; unused if constant
     policy_coef: ranges.NonNegative = 1.0
+    """Of the sender's policy gradient."""
     value_coef: ranges.NonNegative = 10.0
+    """Of the critic's squared error."""
     entropy_coef: ranges.NonNegative = 0.001
     """Of the messages' entropy, for all methods but reinforce_entropy."""
     receiver_coef: ranges.NonNegative = 1.0
+    """Of the receiver's negative log-likelihood."""
     kl_coef: Any = 0.0  # on the exact KL per token
     reference_average: Any = False  # KL against the EMA, not the initial sender
     l2_coef: Any = 0.0  # on ½ Σ (θ − θ₀)² of the sender
