@@ -13,7 +13,7 @@ FLOORS = (
     ("types", "ranges", "masking", "logprobs", "trees", "gumbel", "sharding"),
     (
         *("kl", "rewards", "advantages", "losses", "regularizers", "labeling"),
-        "ensembles",
+        *("surrogates", "aggregation", "ensembles"),
         *("ema", "elastic_reset", "averaging", "sparsify", "merging"),
         *("heterogeneous", "ratios"),
         *("models", "sampling", "optim", "training"),

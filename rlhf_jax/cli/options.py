@@ -19,12 +19,16 @@ _RL = {
     policy_gradient.Config: (
         "epochs", "minibatches", "minibatch_of", "transitions", "micro_batches",
         "packed", "value", "value_bias", "whiten_advantages", "missing_eos",
-        "mask_top_p", "mask_least",
+        "mask_top_p", "mask_least", "loss_type", "scale_rewards",
+        "importance_sampling_level", "mask_truncated_completions",
+        "dynamic_sampling", "kl_in", "use_bias_correction_kl",
     ),
     policy_gradient.Hyper: (
         "learning_rate", "kl_coef", "kl_target", "kl_horizon", "value_coef",
         "value_clip", "gamma", "lam", "clip", ("missing_eos_penalty", "missing_eos"),
-        "decay", "reset_first", "mask_every",
+        "decay", "reset_first", "mask_every", "clip_high", "delta",
+        "soft_punish_cache", "sapo_temperature_pos", "sapo_temperature_neg",
+        "vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg",
     ),
     optim.Config: ("schedule", "max_grad_norm", "weight_decay", ("adam_eps", "eps")),
 }  # fmt: skip
@@ -179,7 +183,7 @@ class RL(fields.group(_RL)):
     rows: ranges.Count = 64
     """Samples per iteration, over all devices."""
     candidates: ranges.Count = 4
-    """Samples per prompt, for rloo, grpo and rsf; online DPO has 2."""
+    """Samples per prompt, for methods that compare them; online DPO has 2."""
     kl_controller: Literal["horizon", "proportional"] = "horizon"
     """proportional: β moves by a tenth of the error, 2% an iteration at most (RL4LMs).
     """
