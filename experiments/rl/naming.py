@@ -1,5 +1,6 @@
 """What the method of a run is called, what it is made of, and what it leaves unread."""
 
+import operator
 import types
 
 from rlhf_jax.algorithms import policy_gradient
@@ -30,17 +31,13 @@ _DEFAULT = policy_gradient.Hyper()
 
 def variant(config):
     """The `variants.Variant` that the flags make."""
-    return variants.of(_statics(config))
+    given = fields.of(config.rl, policy_gradient.Config)
+    return variants.of(types.SimpleNamespace(algorithm=config.algorithm, **given))
 
 
 def clips(config):
     """(ε, ε upwards) that the flags make."""
-    return variants.clips(_statics(config), config.rl)
-
-
-def _statics(config):
-    given = fields.of(config.rl, policy_gradient.Config)
-    return types.SimpleNamespace(algorithm=config.algorithm, **given)
+    return variants.clips(variant(config), config.rl)
 
 
 def penalised(config):
@@ -106,6 +103,12 @@ def objective(config):
 
 def conflicts(config):
     """Flags that contradict the method, or that it would not read, and why."""
+    for names, reason in _conflicts(config):
+        given = (x for x in names if operator.attrgetter(x)(config) is not None)
+        yield tuple(given), reason
+
+
+def _conflicts(config):
     rl, row = config.rl, variant(config)
     whole = ("algorithm", "rl.loss_type", "rl.importance_sampling_level")
     if rl.minibatch_of == "tokens" and not variants.of_tokens(row):
@@ -147,6 +150,7 @@ def _unread_by_loss(rl, row):
     for name in unread:
         if getattr(rl, name) != getattr(_DEFAULT, name, None):
             yield ("algorithm", *dict.fromkeys(("rl.loss_type", f"rl.{name}"))), reason
-    if rl.delta <= 1 + (rl.clip_high or rl.clip or row.clip_high or row.clip):
-        reason = "δ bounds ratios beyond the clip; it is above 1 + the clip"
+    high = 1 + variants.clips(row, rl)[1]
+    if rl.delta <= high:
+        reason = f"δ bounds ratios beyond the clip; choose more than {high:g}"
         yield ("rl.delta", "rl.clip_high", "rl.clip"), reason

@@ -49,7 +49,7 @@ def test_a_method_is_grpo_with_other_settings(
         whiten_advantages=named.whitening,
     )
     same(*(loss_of(c, h) for c, h in ((named, {}), (spelled, clips(low, high)))))
-    assert variants.clips(named, tiny.HYPER) == (low, high)
+    assert variants.clips(named.variant, tiny.HYPER) == (low, high)
 
 
 def clips(low, high):
@@ -257,3 +257,8 @@ def test_losses_of_whole_responses_want_whole_responses(changes):
     with pytest.raises(ValueError, match="minibatch_of='tokens': it is of whole"):
         tiny.config("grpo", minibatch_of="tokens", **changes)
     tiny.config("grpo", minibatch_of="tokens", loss_type="dapo")
+
+
+def test_responses_that_cannot_end_cannot_be_told_from_truncated_ones():
+    with pytest.raises(ValueError, match="without end tokens every response"):
+        tiny.config("grpo", (("eos_ids", ()),), mask_truncated_completions=True)

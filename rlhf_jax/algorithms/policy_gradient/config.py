@@ -123,6 +123,11 @@ class Config:
             names = ("algorithm", "loss_type", "importance_sampling_level")
             reason = "it is of whole responses; set minibatch_of to rows"
             yield (*names, "minibatch_of"), reason
+        if self.mask_truncated_completions and not self.sampling.eos_ids:
+            reason = (
+                "without end tokens every response is cut off, and none would count"
+            )
+            yield ("mask_truncated_completions", "sampling.eos_ids"), reason
         if self.masked and self.penalty_in == "loss":
             reason = (
                 "the loss has no log-probs without the mask to compare with the "

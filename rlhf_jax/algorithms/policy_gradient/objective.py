@@ -86,7 +86,7 @@ def _token_losses(logps, log_ratio, data, targets, hyper, config):
     logps = masking.zero(logps, valid)
     advantages = jax.lax.stop_gradient(masking.zero(targets.advantages, valid))
     never = jnp.zeros(valid.shape, bool)
-    low, high = variants.clips(config, hyper)
+    low, high = variants.clips(row, hyper)
     if not row.has_ratio:
         return -advantages * logps, never
     if row.loss_type == "cispo":

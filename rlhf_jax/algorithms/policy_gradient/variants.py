@@ -84,12 +84,11 @@ def of_tokens(row):
     return by_itself and AVERAGE[row.loss_type] == "tokens"
 
 
-def clips(config, hyper):
-    """(ε, ε upwards) of a `Config` and a `Hyper`, the method's own where it has None.
+def clips(row, hyper):
+    """(ε, ε upwards) of a `Variant` and a `Hyper`, the row's where that has None.
 
     With the loss "cispo" the second is the cap of the ratio itself.
     """
-    row = of(config)
     low = row.clip if hyper.clip is None else hyper.clip
     high = row.clip_high if hyper.clip_high is None else hyper.clip_high
     return low, low if high is None else high
