@@ -99,3 +99,17 @@ def vespo(log_ratio, logps, advantages, *, k_pos, lambda_pos, k_neg, lambda_neg)
     # The log-weight first: w itself may be e²⁰.
     weight = jnp.exp(rate + k * log_weight - rate * jnp.exp(log_weight))
     return -weight * advantages * logps
+
+
+def near_policy(log_ratio, advantages, mask, *, threshold):
+    """Whether a response is learned from: A ≥ 0, or mean_t −log ρ_t ≤ threshold.
+
+    A bad response that the policy has become unlikely to write says little of it:
+    "DeepSeek-V3.2", arXiv:2512.02556 (off-policy sequence masking).
+
+    Args: log_ratio [B, T] of tokens; advantages, mask [B, T]; threshold [] in nats a
+    token, inf keeps all. Returns [B, T] bool. Carries no gradient.
+    """
+    length = jnp.maximum(mask.sum(-1, keepdims=True), 1)
+    moved = -jax.lax.stop_gradient(log_ratio).sum(-1, keepdims=True) / length
+    return (advantages >= 0) | (moved <= threshold)

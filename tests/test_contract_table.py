@@ -473,6 +473,13 @@ TABLE = {
         JUNK,
         NUMERIC,
     ),
+    "surrogates.near_policy": Row(
+        "test_a_bad_response_that_has_become_unlikely_is_left_out_by_hand",
+        EXACT,
+        "test_a_bad_response_that_has_become_unlikely_is_left_out_by_hand",
+        "test_a_bad_response_that_has_become_unlikely_is_left_out_by_hand",
+        NO_GRADIENT,
+    ),
     "aggregation.weights": Row(
         "test_weights_by_hand",
         "test_the_average_is_the_loop_over_rows",

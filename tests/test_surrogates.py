@@ -106,8 +106,13 @@ def test_a_larger_advantage_of_the_same_sign_scales_the_loss(name):
     close(doubled, 2 * loss(gap, logps, advantages), rtol=1e-5, atol=1e-6)
 
 
-@each
-@pytest.mark.parametrize("level", ["token", "sequence", "sequence_token"])
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [
+        *((name, "token") for name in EVERY),
+        *(("clipped", level) for level in ("sequence", "sequence_token")),
+    ],
+)
 def test_junk_reaches_neither_value_nor_gradient(name, level):
     """Where the ratio comes from `log_ratio`, and the others are zeroed as it is."""
     loss, _ = EVERY[name]
@@ -214,3 +219,15 @@ def test_sapo_and_vespo_weigh_least_what_has_moved_far():
     weight = -np.asarray(surrogates.vespo(gap, ones, ones, **VESPO))[:, 0]
     close(weight[0], 1.0)
     assert (weight[1:] < 1).all() and weight[2] < weight[1]
+
+
+def test_a_bad_response_that_has_become_unlikely_is_left_out_by_hand():
+    """Means of −log ρ are 1 and 0.25 nats a token; the third token is ignored."""
+    gap = np.array([[-2.0, 0.0, 0.0], [-0.5, 0.0, 0.0]])
+    mask, bad = np.array([[1, 1, 0], [1, 1, 0]]), -np.ones((2, 3))
+    near = surrogates.near_policy(gap, bad, mask, threshold=0.5)
+    np.testing.assert_array_equal(near[:, 0], [False, True])
+    for advantages, threshold in ((-bad, 0.5), (0 * bad, 0.5), (bad, np.inf)):
+        assert surrogates.near_policy(gap, advantages, mask, threshold=threshold).all()
+    turned = surrogates.near_policy(gap[::-1], bad, mask, threshold=0.5)
+    np.testing.assert_array_equal(turned, near[::-1])

@@ -72,6 +72,10 @@ def _differences(config):
         yield f"clip {low:g}" + f" to {high:g}" * (low != high)
     if rl.delta != _DEFAULT.delta:
         yield f"δ {rl.delta:g}"
+    if rl.off_policy_mask_threshold != _DEFAULT.off_policy_mask_threshold:
+        yield f"off-policy bound {rl.off_policy_mask_threshold:g}"
+    if rl.entropy_coef:
+        yield f"entropy {rl.entropy_coef:g}"
     if rl.dynamic_sampling > 1:
         yield f"dynamic sampling {rl.dynamic_sampling}"
     if rl.mask_truncated_completions:
@@ -129,6 +133,9 @@ def _conflicts(config):
     if rl.use_bias_correction_kl and row.kl_in != "loss":
         reason = "there is no KL in the loss; add --rl.kl-in loss"
         yield ("algorithm", "rl.kl_in", "rl.use_bias_correction_kl"), reason
+    if rl.entropy_coef and row.kl_in == "objective":
+        reason = "DPO's loss is of whole responses and has no entropy"
+        yield ("algorithm", "rl.entropy_coef"), reason
     if rl.soft_punish_cache > config.response_length:
         reason = "every response would be punished; choose fewer tokens"
         yield ("rl.soft_punish_cache", "response_length"), reason
@@ -137,6 +144,7 @@ def _conflicts(config):
 def _unread_by_loss(rl, row):
     """Flags of a surrogate that another loss does not read."""
     names = ("loss_type", "importance_sampling_level", "clip", "clip_high", "delta")
+    names += ("off_policy_mask_threshold",)
     unread, reason = names, "its loss has no ratio"
     if row.has_ratio:
         clip = row.loss_type in _CLIPPED

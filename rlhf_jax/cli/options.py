@@ -27,7 +27,8 @@ _RL = {
         "learning_rate", "kl_coef", "kl_target", "kl_horizon", "value_coef",
         "value_clip", "gamma", "lam", "clip", ("missing_eos_penalty", "missing_eos"),
         "decay", "reset_first", "mask_every", "clip_high", "delta",
-        "soft_punish_cache", "sapo_temperature_pos", "sapo_temperature_neg",
+        "off_policy_mask_threshold", "entropy_coef", "soft_punish_cache",
+        "sapo_temperature_pos", "sapo_temperature_neg",
         "vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg",
     ),
     optim.Config: ("schedule", "max_grad_norm", "weight_decay", ("adam_eps", "eps")),
@@ -286,6 +287,7 @@ def algorithm(rl, **changes):
     """The static configuration. changes: fields of `policy_gradient.Config`."""
     optimizer = optim.Config(**fields.of(rl, optim.Config))
     statics = fields.of(rl, policy_gradient.Config)
+    statics["entropy_bonus"] = rl.entropy_coef > 0
     return policy_gradient.Config(**statics, optimizer=optimizer, **changes)
 
 

@@ -19,6 +19,13 @@ from rlhf_jax.algorithms.policy_gradient import objective, update
 
 CASES = golden.cases()
 SHAPE = golden.ROWS, golden.TOKENS
+KINDS = [
+    (loss_type, level, correction)
+    for loss_type in golden.LOSSES
+    for level in golden.LEVELS
+    for correction in (False, True)
+]
+FIRST = np.arange(golden.GROUP)  # the rows of the first of two updates
 
 
 @functools.cache
@@ -60,12 +67,17 @@ def advantages(scale):
     return policy_gradient.targets(experience(), 0.0, hyper, config=static).advantages
 
 
-def ours(static, advantages, high, delta, beta, rows):
+def ours(static, rows, advantages, high, delta, threshold, beta):
     """(loss, gradient [B, T]) of an update on some rows."""
     targets = policy_gradient.Targets(advantages, jnp.zeros(SHAPE))
     sample = objective.Sample(experience(), targets)
     part, count = update.share(sample, rows, config=static, axis_name=None)
-    hyper = policy_gradient.Hyper(clip=golden.EPSILON, clip_high=high, delta=delta)
+    hyper = policy_gradient.Hyper(
+        clip=golden.EPSILON,
+        clip_high=high,
+        delta=delta,
+        off_policy_mask_threshold=threshold,
+    )
 
     def loss(logps):
         scale = objective.Scale(hyper, beta)
@@ -81,34 +93,61 @@ def test_advantages_are_those_of_trl(scale):
     close(advantages(scale), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("level", golden.LEVELS)
-@pytest.mark.parametrize("loss_type", golden.LOSSES)
-def test_loss_and_gradient_are_those_of_trl(loss_type, level):
-    """Every scale of rewards, clip, bound and β of a loss, as one batch of numbers."""
-    for correction in (False, True):
-        chosen = [
-            number
-            for number, case in enumerate(CASES)
-            if (case[0], case[1], case[-1]) == (loss_type, level, correction)
-        ]
-        numbers = [
-            (advantages(scale), high or golden.EPSILON, delta or np.inf, beta)
-            for *_, scale, high, delta, beta, _ in (CASES[i] for i in chosen)
-        ]
-        static = config(loss_type, level, use_bias_correction_kl=correction)
-        every = jax.vmap(functools.partial(ours, static), in_axes=(0, 0, 0, 0, None))
-        columns = [jnp.stack(x) for x in zip(*numbers, strict=True)]
-        value, gradient = every(*columns, np.arange(golden.ROWS))
-        close(value, kept()["losses"][chosen], rtol=1e-5, atol=1e-6)
-        close(gradient, kept()["gradients"][chosen], rtol=1e-5, atol=1e-6)
+@functools.cache
+def every():
+    """(loss, gradient) of every kind, and of halves: all of them in one program."""
+
+    def compute(numbers, half):
+        made = {
+            (loss_type, level, correction): jax.vmap(
+                functools.partial(
+                    ours,
+                    config(loss_type, level, use_bias_correction_kl=correction),
+                    np.arange(golden.ROWS),
+                )
+            )(*numbers[correction])
+            for loss_type, level, correction in KINDS
+        }
+        halves = {
+            loss_type: ours(config(loss_type, minibatches=2), FIRST, *half)
+            for loss_type in golden.LOSSES
+        }
+        return made, halves
+
+    half = advantages("group"), golden.EPSILON, np.inf, np.inf, 0.0
+    return jax.jit(compute)({c: columns(c) for c in (False, True)}, half)
+
+
+def columns(correction):
+    """The numbers of the cases of a loss and level, the same for each of them."""
+    numbers = [
+        (advantages(scale), high or golden.EPSILON, *bounds(*limits), beta)
+        for _, _, scale, high, *limits, beta, corrected in CASES[: len(CASES) // 16]
+        if corrected == correction
+    ]
+    return [jnp.stack(x) for x in zip(*numbers, strict=True)]
+
+
+def bounds(*limits):
+    """What is None in TRL is inf here."""
+    return [np.inf if limit is None else limit for limit in limits]
+
+
+@pytest.mark.parametrize(("loss_type", "level", "correction"), KINDS)
+def test_loss_and_gradient_are_those_of_trl(loss_type, level, correction):
+    """For every scale of rewards, clip, bound and β."""
+    kind = loss_type, level, correction
+    chosen = [i for i, case in enumerate(CASES) if (*case[:2], case[-1]) == kind]
+    value, gradient = every()[0][kind]
+    close(value, kept()["losses"][chosen], rtol=1e-5, atol=1e-6)
+    close(gradient, kept()["gradients"][chosen], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("loss_type", golden.LOSSES)
 def test_one_of_two_updates_on_a_rollout_is_that_of_trl(loss_type):
     """dapo, cispo and vespo divide by the tokens of the rollout, not of the update."""
-    number, static = golden.LOSSES.index(loss_type), config(loss_type, minibatches=2)
-    rows, high = np.arange(golden.GROUP), golden.EPSILON
-    value, gradient = ours(static, advantages("group"), high, np.inf, 0.0, rows)
+    number = golden.LOSSES.index(loss_type)
+    value, gradient = every()[1][loss_type]
     close(value, kept()["half_losses"][number], rtol=1e-5, atol=1e-6)
     close(gradient, kept()["half_gradients"][number], rtol=1e-5, atol=1e-6)
 
@@ -123,7 +162,9 @@ def test_the_cases_tell_the_settings_apart():
         others = [every.take(i, axis) for i in range(1, every.shape[axis])]
         for other in others:
             assert np.abs(other - first).max() > 1e-3
-    clip, high, bound, kl, correction = np.moveaxis(every, -1, 0)
-    gradients = kept()["gradients"].reshape(*every.shape, *SHAPE)
+    clip, high, bound, near, kl, correction = np.moveaxis(every, -1, 0)
     assert (clip != high).any() and (high != kl).any() and (kl != correction).any()
-    assert (high != bound).any() and (gradients[..., 1, :, :] == 0).any()
+    assert (high != bound).any() and (high != near).any()
+    gradients = kept()["gradients"].reshape(*every.shape, *SHAPE)
+    clipped = (gradients[0, 0, 0, 1] == 0) & (kept()["mask"] != 0)
+    assert 0 < clipped.sum() < kept()["mask"].sum()

@@ -10,6 +10,7 @@ import pytest
 import tiny
 from checks import close, same
 
+from rlhf_jax import training
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.algorithms.policy_gradient import (
     collect,
@@ -32,15 +33,37 @@ COMBINATIONS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "loss", "scale", "level", "kl_in", "low", "high"), COMBINATIONS
-)
-def test_a_method_is_grpo_with_other_settings(
-    name, loss, scale, level, kl_in, low, high
-):
-    """The same targets, weights and loss, whichever way it is asked for."""
+@functools.cache
+def example():
+    """A rollout of weights that have moved on since, cut off here and there."""
+    state, *_, data = tiny.recorded(GRPO)
+    assert 0 < np.asarray(data.ended).sum() < ROWS
+    return data, tiny.shake(state.learner.params, 7)
+
+
+def sampled(config, **hyper):
+    targets = policy_gradient.targets(
+        example()[0], 0.3, tiny.traced(**hyper), config=config
+    )
+    sample = objective.Sample(example()[0], targets)
+    return groups.without_truncated(sample, config)
+
+
+def gradients(config, axis_name=None, **hyper):
+    """(gradient, metrics) of a minibatch of all rows; of a device, its shares."""
+    part, count = update.share(
+        sampled(config), np.arange(ROWS), config=config, axis_name=axis_name
+    )
+    scale = objective.Scale(tiny.traced(**hyper), jnp.float32(0.3))
+    loss = update.make_loss(networks=tiny.networks(config), config=config, scale=scale)
+    micro = {"micro_batches": config.micro_batches, "axis_name": axis_name}
+    return training.gradients(loss, example()[1], part, count=count, **micro)
+
+
+def spelled(name, loss, scale, level, kl_in, low, high):
+    """(config, hyper) of a method by its name, and of GRPO with its settings."""
     named = dataclasses.replace(GRPO, algorithm=name)
-    spelled = dataclasses.replace(
+    other = dataclasses.replace(
         GRPO,
         loss_type=loss,
         scale_rewards=scale,
@@ -48,99 +71,79 @@ def test_a_method_is_grpo_with_other_settings(
         kl_in=kl_in,
         whiten_advantages=named.whitening,
     )
-    same(*(loss_of(c, h) for c, h in ((named, {}), (spelled, clips(low, high)))))
-    assert variants.clips(named.variant, tiny.HYPER) == (low, high)
-
-
-def clips(low, high):
-    return {"clip": low, "clip_high": high}
+    return (named, {}), (other, {"clip": low, "clip_high": high})
 
 
 @functools.cache
-def example():
-    """A rollout of weights that have moved on since, cut off here and there."""
-    state, *_, data = tiny.recorded(GRPO)
-    assert 0 < np.asarray(data.ended).sum() < ROWS
-    return data, data.logps + 0.3 * jax.random.normal(
-        jax.random.key(0), data.logps.shape
-    )
+def combinations():
+    """{method: what its name and its settings give}, in one program."""
+
+    def compute():
+        return {
+            row[0]: [gradients(config, **hyper) for config, hyper in spelled(*row)]
+            for row in COMBINATIONS
+        }
+
+    example()  # not drawn while tracing
+    return jax.jit(compute)()
 
 
-def sampled(config, data=None, **hyper):
-    data = example()[0] if data is None else data
-    targets = policy_gradient.targets(data, 0.3, tiny.traced(**hyper), config=config)
-    sample = objective.Sample(data, targets)
-    return groups.without_truncated(sample, config)
+@pytest.mark.parametrize("row", COMBINATIONS, ids=lambda row: row[0])
+def test_a_method_is_grpo_with_other_settings(row):
+    """The same gradient and metrics, whichever way it is asked for; and its own."""
+    named, other = combinations()[row[0]]
+    jax.tree.map(lambda x, y: close(x, y, 1e-6, 1e-7), named, other)
+    for name, (rest, _) in combinations().items():
+        table = rest[0]["policy"]["table"]
+        equal = np.abs(table - named[0]["policy"]["table"]).max() < 1e-4
+        assert equal == (name == row[0])
+    config = dataclasses.replace(GRPO, algorithm=row[0])
+    assert variants.clips(config.variant, tiny.HYPER) == row[-2:]
 
 
-def loss_of(config, hyper=(), part=None, count=None, logps=None):
-    """(loss, metrics), gradient of a minibatch of all rows, or of a part of it."""
-    hyper = tiny.traced(**dict(hyper))
-    if part is None:
-        sample, order = sampled(config), np.arange(ROWS)
-        part, count = update.share(sample, order, config=config, axis_name=None)
-    scale = objective.Scale(hyper, jnp.float32(0.3))
-    logps = example()[1] if logps is None else logps
-    loss = functools.partial(
-        objective.policy, sample=part, scale=scale, config=config, count=count
-    )
-    return jax.value_and_grad(loss, has_aux=True)(logps)
+# One of each average, and ratios of responses.
+AVERAGES = [(name, "token") for name in ("grpo", "dapo", "dr_grpo", "luspo")]
+AVERAGES.append(("grpo", "sequence"))
 
 
-@pytest.mark.parametrize(
-    ("loss_type", "level"),
-    [(name, "token") for name in variants.AVERAGE] + [("grpo", "sequence")],
-)
-def test_micro_batches_and_devices_add_up_to_the_whole(loss_type, level):
+@functools.cache
+def parts():
+    """{kind: gradients of a whole minibatch, in micro-batches, on two devices}."""
+
+    def compute(devices):
+        made = {}
+        for loss_type, level in AVERAGES:
+            config = dataclasses.replace(
+                GRPO, loss_type=loss_type, importance_sampling_level=level
+            )
+            cut = dataclasses.replace(config, micro_batches=2)
+
+            def shared(device, config=config):
+                gradient, metrics = gradients(config, "rows")
+                return gradient, training.whole(metrics, "rows")
+
+            split = jax.vmap(shared, axis_name="rows")(devices)
+            one = jax.tree.map(lambda x: x[1], split)
+            made[loss_type, level] = gradients(config), gradients(cut), one
+        return made
+
+    example()  # not drawn while tracing
+    return jax.jit(compute)(jnp.arange(2))
+
+
+@pytest.mark.parametrize("kind", AVERAGES, ids="-".join)
+def test_micro_batches_and_devices_add_up_to_the_whole(kind):
     """Averages are taken over a minibatch before anything is cut out of it."""
-    config = dataclasses.replace(
-        GRPO, loss_type=loss_type, importance_sampling_level=level
-    )
-    (whole, metrics), gradient = loss_of(config)
-    sample, order = sampled(config), np.arange(ROWS)
-    logps = example()[1]
-    part, count = update.share(sample, order, config=config, axis_name=None)
-    halves = [slice(0, ROWS // 2), slice(ROWS // 2, ROWS)]
-    micro = [
-        loss_of(config, (), jax.tree.map(lambda x, h=h: x[h], part), count, logps[h])
-        for h in halves
-    ]
-
-    def device(logps):
-        part, count = update.share(sample, order, config=config, axis_name="rows")
-        return loss_of(config, (), part, count, logps)
-
-    shared = jax.vmap(device, axis_name="rows")(logps.reshape(2, ROWS // 2, -1))
-    devices = [jax.tree.map(lambda x, i=i: x[i], shared) for i in (0, 1)]
-    for parts in (micro, devices):
-        close(sum(value for (value, _), _ in parts), whole, rtol=1e-5, atol=1e-7)
-        joined = np.concatenate([grad for _, grad in parts])
-        close(joined, gradient, rtol=1e-5, atol=1e-7)
-        for name in ("ratio", "approxkl", "clipfrac"):
-            total = sum(named[name] for (_, named), _ in parts)
-            close(total, metrics[name], rtol=1e-5, atol=1e-7)
-
-
-def test_an_iteration_in_micro_batches_is_an_iteration():
-    hyper = tiny.HYPER._replace(learning_rate=0.05)
-    config = tiny.config("dr_grpo", epochs=1, minibatches=2)
-    parts = dataclasses.replace(config, micro_batches=2)
-    (_, whole), (named,) = tiny.run(config, 1, hyper)
-    (_, cut), _ = tiny.run(parts, 1, hyper)
-    for x, y in zip(
-        *(jax.tree.leaves(s.learner.params) for s in (whole, cut)), strict=True
-    ):
-        close(x, y, rtol=1e-5, atol=1e-6)
-    assert named["objective/kl_coef"] == 0 and 0 <= named["reward/zero_std"] <= 1
+    whole, micro, device = parts()[kind]
+    jax.tree.map(lambda x, y: close(x, y, 1e-5, 1e-6), micro, whole)
+    jax.tree.map(lambda x, y: close(x, y, 1e-5, 1e-6), device, whole)
+    assert np.abs(whole[0]["policy"]["table"]).max() > 1e-3
 
 
 def test_truncated_responses_carry_no_loss_but_their_scores_count():
     config = dataclasses.replace(GRPO, mask_truncated_completions=True)
-    data, logps = example()
-    _, gradient = loss_of(config)
+    data, _ = example()
     ended = np.asarray(data.ended)
-    assert not np.asarray(gradient)[~ended].any()
-    assert np.asarray(gradient)[ended].any()
     same(sampled(config).targets, sampled(GRPO).targets)
     part, count = update.share(
         sampled(config), np.arange(ROWS), config=config, axis_name=None
@@ -162,13 +165,13 @@ def test_responses_pay_for_the_last_tokens_before_the_limit():
 
 def test_reinforce_plus_plus_whitens_returns_over_the_batch():
     config = tiny.config("reinforce_plus_plus")
-    data = tiny.recorded(tiny.config())[3]
+    data = example()[0]
     hyper = tiny.traced(gamma=0.9)
     result = policy_gradient.targets(data, 0.3, hyper, config=config)
     valid = np.asarray(data.response_mask)
     gap = np.asarray(data.logps, np.float64) - np.asarray(data.reference_logps)
     paid = -0.3 * gap * valid
-    paid[np.arange(tiny.ROWS), valid.sum(-1) - 1] += np.asarray(data.scores)
+    paid[np.arange(ROWS), valid.sum(-1) - 1] += np.asarray(data.scores)
     returns = np.zeros_like(paid)
     for t in range(tiny.NEW):
         returns[:, t] = (paid[:, t:] * 0.9 ** np.arange(tiny.NEW - t)).sum(-1)
@@ -179,7 +182,15 @@ def test_reinforce_plus_plus_whitens_returns_over_the_batch():
 
 # Dynamic sampling.
 
-TWICE = dataclasses.replace(GRPO, dynamic_sampling=2)
+TWICE = dataclasses.replace(
+    GRPO, algorithm="dr_grpo", dynamic_sampling=2, micro_batches=2
+)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "axis_name"))
+def select(rollout, scores, *, config=TWICE, axis_name=None):
+    given = {"config": config, "axis_name": axis_name}
+    return groups.select(rollout, scores, tiny.HYPER, **given)
 
 
 def drawn():
@@ -192,23 +203,23 @@ def drawn():
 
 def test_groups_with_a_signal_go_first_in_the_order_drawn():
     rollout, scores = drawn()
-    kept, paid, named = groups.select(rollout, scores, tiny.HYPER, config=TWICE)
+    kept, paid, named = select(rollout, scores)
     rows = [2, 3, 6, 7, 10, 11, 14, 15]
     same(paid, scores[jnp.array(rows)])
     same(kept, jax.tree.map(lambda x: x[jnp.array(rows)], rollout))
     assert named == {"reward/zero_std_drawn": 0.5}
     few = jnp.where(jnp.arange(ROWS) < 12, 1.0, scores)  # one group has a signal
-    _, paid, named = groups.select(rollout, few, tiny.HYPER, config=TWICE)
+    _, paid, named = select(rollout, few)
     close(paid, [7, 7.5, 1, 1, 1, 1, 1, 1])
     assert named == {"reward/zero_std_drawn": 0.875}
 
 
 def test_devices_keep_the_groups_that_one_would():
     rollout, scores = drawn()
-    whole = groups.select(rollout, scores, tiny.HYPER, config=TWICE)
+    whole = select(rollout, scores)
     halves = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), (rollout, scores))
     shared = jax.vmap(
-        lambda given: groups.select(*given, tiny.HYPER, config=TWICE, axis_name="rows"),
+        lambda given: select(*given, axis_name="rows"),
         axis_name="rows",
     )(halves)
     joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), shared[:2])
@@ -228,16 +239,14 @@ def test_an_iteration_learns_from_half_of_what_it_draws():
     close(named["objective/scores"], groups_of[first].mean())
     close(named["reward/zero_std"], flat[first].mean())
     assert named["reward/zero_std"] < named["reward/zero_std_drawn"]
-    assert int(state.learner.updates) == 1
+    assert int(state.learner.updates) == 1 and named["objective/kl_coef"] == 0
 
 
 def test_methods_without_groups_draw_what_they_learn_from():
     config = tiny.config("ppo", dynamic_sampling=3)
     assert config.oversampling == 1
     rollout, scores = drawn()
-    same(
-        groups.select(rollout, scores, tiny.HYPER, config=config)[:2], (rollout, scores)
-    )
+    same(select(rollout, scores, config=config)[:2], (rollout, scores))
     assert groups.describe(example()[0], config) == {}
 
 

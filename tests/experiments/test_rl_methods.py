@@ -7,6 +7,7 @@ from experiments import rl
 from experiments.rl import announcement, naming
 from rlhf_jax import ranges
 from rlhf_jax.algorithms import policy_gradient
+from rlhf_jax.cli import options
 
 
 def config(**flags):
@@ -49,10 +50,12 @@ def config(**flags):
                 "rl__importance_sampling_level": "sequence_token",
                 "rl__mask_truncated_completions": True,
                 "rl__soft_punish_cache": 8,
+                "rl__off_policy_mask_threshold": 0.5,
+                "rl__entropy_coef": 0.01,
             },
             "grpo",
-            "GRPO (dapo loss, sequence token ratios, clip 0.2 to 0.3, δ 2, truncated "
-            "left out, overlong punished 8)",
+            "GRPO (dapo loss, sequence token ratios, clip 0.2 to 0.3, δ 2, off-policy "
+            "bound 0.5, entropy 0.01, truncated left out, overlong punished 8)",
         ),
     ],
 )
@@ -127,6 +130,8 @@ REFUSED = [
     ("grpo", {"loss_type": "cispo", "delta": 3.0}, "does not read it"),
     ("grpo", {"vespo_k_pos": 1.0}, "does not read it"),
     ("grpo", {"loss_type": "vespo", "sapo_temperature_pos": 2.0}, "does not read it"),
+    ("reinforce", {"off_policy_mask_threshold": 0.5}, "no ratio"),
+    ("online_dpo", {"entropy_coef": 0.01}, "has no entropy"),
     ("dapo", {"delta": 1.25}, "choose more than 1.28"),
 ]
 
@@ -147,3 +152,10 @@ def test_a_study_takes_flags_of_some_of_its_methods():
         sampling=None, scale_rewards="none", dynamic_sampling=2, loss_type="dr_grpo"
     )
     assert static.oversampling == 1 and static.variant.advantage == "gae"
+
+
+@pytest.mark.parametrize("coef", [0.0, 0.01])
+def test_an_entropy_is_computed_where_it_counts(coef):
+    given = options.RL(entropy_coef=coef)
+    assert options.algorithm(given, sampling=None).entropy_bonus == (coef > 0)
+    assert options.hyper(given, 1).entropy_coef == coef

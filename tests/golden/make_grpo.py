@@ -25,13 +25,14 @@ ROWS, TOKENS, GROUP = 6, 7, 3
 LENGTHS = (7, 3, 1, 5, 7, 2)  # of responses; those of full length are cut off
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
 LEVELS, SCALES = ("token", "sequence"), ("group", "batch", "none")
-# (epsilon_high, delta, beta, use_bias_correction_kl)
+# (epsilon_high, delta, off_policy_mask_threshold, beta, use_bias_correction_kl)
 NUMBERS = (
-    (None, None, 0.0, False),
-    (0.28, None, 0.0, False),
-    (0.28, 1.4, 0.0, False),
-    (0.28, None, 0.3, False),
-    (0.28, None, 0.3, True),
+    (None, None, None, 0.0, False),
+    (0.28, None, None, 0.0, False),
+    (0.28, 1.4, None, 0.0, False),
+    (0.28, None, 0.05, 0.0, False),
+    (0.28, None, None, 0.3, False),
+    (0.28, None, None, 0.3, True),
 )
 EPSILON = 0.2
 
@@ -84,7 +85,7 @@ def trainer(logps, case, steps=1):
     """What `_compute_loss` reads of a GRPOTrainer, with fixed log-probs."""
     import torch
 
-    loss_type, level, _, high, delta, beta, correction = case
+    loss_type, level, _, high, delta, threshold, beta, correction = case
     numbers = {
         "delta": delta,
         "use_bias_correction_kl": correction,
@@ -116,7 +117,7 @@ def trainer(logps, case, steps=1):
         max_completion_length=TOKENS,
         aux_loss_enabled=False,
         top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None,
+        off_policy_mask_threshold=threshold,
         use_vllm=False,
         _entropy_bonus_enabled=False,
         _metrics={"train": collections.defaultdict(list)},
@@ -126,6 +127,7 @@ def trainer(logps, case, steps=1):
             None,
         ),
         get_gamma_weights=GRPOTrainer.get_gamma_weights,
+        get_off_policy_mask=GRPOTrainer.get_off_policy_mask,
     )
 
 

@@ -218,6 +218,9 @@ class Hyper(NamedTuple):
     delta: ranges.Limit = float("inf")
     """The most a ratio weighs where a token is made less likely, above 1 + clip_high;
     inf: no bound."""
+    off_policy_mask_threshold: ranges.Limit = float("inf")
+    """Nats a token by which a response may have become less likely since it was drawn;
+    beyond that it carries no loss where its advantage is below 0. inf: no bound."""
     sapo_temperature_pos: ranges.Positive = 1.0
     """Of the loss sapo, where advantages are above 0."""
     sapo_temperature_neg: ranges.Positive = 1.05
@@ -238,6 +241,7 @@ class Hyper(NamedTuple):
     value_coef: ranges.NonNegative = 0.1  # N 19
     """Of the value loss, which is half a squared error."""
     entropy_coef: ranges.NonNegative = 0.0
+    """Of the entropy, per token, in the loss."""
     gamma: ranges.Share = 1.0  # N 15
     """Discount of a reward, once a token."""
     lam: ranges.Share = 0.95

@@ -62,7 +62,10 @@ def policy(logps, sample, scale, config, count):
     level = config.variant.importance_sampling_level
     log_ratio = surrogates.log_ratio(logps, data.logps, valid, level=level)
     loss, clipped = _token_losses(logps, log_ratio, data, targets, hyper, config)
-    value, ratio = average(loss), jnp.exp(tokens)
+    near = surrogates.near_policy(
+        tokens, targets.advantages, valid, threshold=hyper.off_policy_mask_threshold
+    )
+    value, ratio = average(jnp.where(near, loss, 0.0)), jnp.exp(tokens)
     metrics = {
         "policy_loss": value,
         "approxkl": mean(0.5 * jnp.square(tokens)),
