@@ -91,13 +91,13 @@ METHODS = {
         "GRPO clipped at 0.2 and 0.28, averaged over all tokens, no KL "
         "(arXiv:2503.14476); its dynamic sampling is --rl.dynamic-sampling",
         "DAPO",
-        _NO_KL,
+        {**_NO_KL, "clip": 0.2, "clip_high": 0.28},
         {"algorithm": "dapo"},
     ),
     "gspo": trained(
         "GRPO with the ratios of responses, no KL (arXiv:2507.18071)",
         "GSPO",
-        _NO_KL,
+        {**_NO_KL, "clip": 3e-4, "clip_high": 4e-4},
         {"algorithm": "gspo"},
     ),
     "reinforce_plus_plus": trained(

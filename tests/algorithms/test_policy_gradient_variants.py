@@ -250,6 +250,29 @@ def test_methods_without_groups_draw_what_they_learn_from():
     assert groups.describe(example()[0], config) == {}
 
 
+# Clips.
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "loss_type", "given", "expected"),
+    [
+        ("ppo", None, {}, (0.2, 0.2)),
+        ("ppo", None, {"clip": 0.1}, (0.1, 0.1)),
+        ("dapo", None, {"clip": 0.1}, (0.1, 0.1)),
+        ("dapo", None, {"clip_high": 0.3}, (0.2, 0.3)),
+        ("gspo", None, {"clip": 0.1, "clip_high": 0.3}, (0.1, 0.3)),
+        ("dapo", "cispo", {}, (0.2, 5.0)),
+        ("grpo", "cispo", {"clip": 0.1}, (0.1, 5.0)),
+        ("grpo", "cispo", {"clip_high": 4.0}, (0.2, 4.0)),
+    ],
+)
+def test_a_clip_holds_upwards_too_unless_that_is_set(
+    algorithm, loss_type, given, expected
+):
+    row = tiny.config(algorithm, loss_type=loss_type).variant
+    assert variants.clips(row, policy_gradient.Hyper(**given)) == expected
+
+
 # What cannot be.
 
 
@@ -263,7 +286,7 @@ def test_methods_without_groups_draw_what_they_learn_from():
     ],
 )
 def test_losses_of_whole_responses_want_whole_responses(changes):
-    with pytest.raises(ValueError, match="minibatch_of='tokens': it is of whole"):
+    with pytest.raises(ValueError, match="minibatch_of='tokens': the loss is of whole"):
         tiny.config("grpo", minibatch_of="tokens", **changes)
     tiny.config("grpo", minibatch_of="tokens", loss_type="dapo")
 

@@ -1,5 +1,7 @@
 """experiments.rl: what a method is called, what it says of itself, what it refuses."""
 
+import types
+
 import pytest
 import small_recipes
 
@@ -7,7 +9,8 @@ from experiments import rl
 from experiments.rl import announcement, naming
 from rlhf_jax import ranges
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.cli import options
+from rlhf_jax.cli import language, options
+from rlhf_jax.studies import methods
 
 
 def config(**flags):
@@ -33,6 +36,11 @@ def config(**flags):
             {"algorithm": "reinforce_plus_plus"},
             "reinforce_plus_plus_kl",
             "REINFORCE++ + KL (β 0.1)",
+        ),
+        (
+            {"algorithm": "dapo", "rl__clip": 0.1, "rl__dynamic_sampling": 2},
+            "dapo",
+            "DAPO (clip 0.1, dynamic sampling 2)",
         ),
         ({"algorithm": "online_dpo"}, "online_dpo", "online DPO (β 0.1)"),
         (
@@ -159,3 +167,14 @@ def test_an_entropy_is_computed_where_it_counts(coef):
     given = options.RL(entropy_coef=coef)
     assert options.algorithm(given, sampling=None).entropy_bonus == (coef > 0)
     assert options.hyper(given, 1).entropy_coef == coef
+
+
+def test_a_study_is_refused_before_it_runs_where_a_method_cannot_have_its_flags():
+    rl = options.RL(minibatch_of="tokens", candidates=2)
+    static = options.algorithm(rl, sampling=None)
+    settings = types.SimpleNamespace(algorithm=static, candidates=2)
+    chosen = {name: methods.METHODS[name] for name in ("sft", "ppo", "rloo", "dapo")}
+    language._check(chosen, settings)
+    chosen["gspo"] = methods.METHODS["gspo"]
+    with pytest.raises(ValueError, match="algorithm='gspo' and minibatch_of='tokens'"):
+        language._check(chosen, settings)

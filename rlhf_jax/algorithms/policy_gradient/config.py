@@ -120,9 +120,10 @@ class Config:
             reason = "only where tokens are dealt out can some be left out"
             yield ("transitions", "minibatch_of"), reason
         if self.minibatch_of == "tokens" and not variants.of_tokens(self.variant):
-            names = ("algorithm", "loss_type", "importance_sampling_level")
-            reason = "it is of whole responses; set minibatch_of to rows"
-            yield (*names, "minibatch_of"), reason
+            names = ("loss_type", "importance_sampling_level")
+            names = [name for name in names if getattr(self, name) is not None]
+            reason = "the loss is of whole responses; set minibatch_of to rows"
+            yield ("algorithm", *names, "minibatch_of"), reason
         if self.mask_truncated_completions and not self.sampling.eos_ids:
             reason = (
                 "without end tokens every response is cut off, and none would count"
@@ -213,8 +214,9 @@ class Hyper(NamedTuple):
     """How far the ratio of new to old probabilities may gain from moving; by default
     0.2, of gspo 3e-4."""
     clip_high: ranges.Positive | None = None
-    """The same upwards; by default as clip, of dapo 0.28, of gspo 4e-4. With the loss
-    cispo: the most a ratio weighs, by default 5."""
+    """The same upwards; by default as clip, or where that is not set either 0.28 of
+    dapo and 4e-4 of gspo. With the loss cispo: the most a ratio weighs, by default 5.
+    """
     delta: ranges.Limit = float("inf")
     """The most a ratio weighs where a token is made less likely, above 1 + clip_high;
     inf: no bound."""

@@ -87,8 +87,12 @@ def of_tokens(row):
 def clips(row, hyper):
     """(ε, ε upwards) of a `Variant` and a `Hyper`, the row's where that has None.
 
-    With the loss "cispo" the second is the cap of the ratio itself.
+    A clip that is set holds in both directions unless `clip_high` is set too. With the
+    loss "cispo" the second is the cap of the ratio itself.
     """
     low = row.clip if hyper.clip is None else hyper.clip
-    high = row.clip_high if hyper.clip_high is None else hyper.clip_high
-    return low, low if high is None else high
+    if hyper.clip_high is not None:
+        return low, hyper.clip_high
+    if row.clip_high is None or (hyper.clip is not None and row.loss_type != "cispo"):
+        return low, low
+    return low, row.clip_high
