@@ -65,15 +65,36 @@ def leave_one_out(scores):
     return (size / (size - 1)) * baseline(scores)
 
 
-def group_normalized(scores):
-    """A_i = (s_i − mean) / (std + 1e-6) among the K responses to one prompt.
+def group_normalized(scores, *, ddof=0, epsilon=1e-6):
+    """A_i = (s_i − mean) / (std + ε) among the K responses to one prompt.
 
     Shao et al. 2024, "DeepSeekMath" (GRPO), arXiv:2402.03300, with the population
-    standard deviation. [N, K] → [N, K].
+    standard deviation; TRL has the sample's (`ddof=1`) and ε = 1e-4. [N, K] → [N, K].
     """
     centered = baseline(scores)
-    std = jnp.sqrt(jnp.square(centered).mean(-1, keepdims=True))
-    return centered / (std + 1e-6)
+    squares = jnp.square(centered).sum(-1, keepdims=True)
+    return centered / (jnp.sqrt(squares / (scores.shape[1] - ddof)) + epsilon)
+
+
+def batch_normalized(scores, *, ddof=0, epsilon=1e-6):
+    """A_i = (s_i − mean of the prompt's K scores) / (std of all N·K scores + ε).
+
+    The mean of a group with the scale of the batch, so that prompts on which scores
+    hardly differ count for little: "Tricks or Traps? A Deep Dive into RL for LLM
+    Reasoning", arXiv:2508.08221. [N, K] → [N, K].
+    """
+    squares = jnp.square(scores - scores.mean()).sum() / (scores.size - ddof)
+    return baseline(scores) / (jnp.sqrt(squares) + epsilon)
+
+
+def informative(scores, *, tolerance=1e-8):
+    """Whether a prompt's K scores differ, so that a group baseline leaves something.
+
+    Yu et al. 2025, "DAPO", arXiv:2503.14476, 3.2, samples until every group does.
+    [N, K] → [N] bool.
+    """
+    _group_size(scores)
+    return scores.max(-1) - scores.min(-1) > tolerance
 
 
 def best(scores):

@@ -20,7 +20,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import logprobs, masking
+from rlhf_jax import logprobs, masking, surrogates
 
 
 def _data(x, mask):
@@ -37,31 +37,34 @@ def nll(logps, mask, *, count=None, axis_name=None):
     return loss, {"nll": loss}
 
 
-def ppo_clip(logps, old_logps, advantages, mask, *, clip, count=None, axis_name=None):
+def ppo_clip(
+    logps, old_logps, advantages, mask, *,
+    clip, clip_high=None, delta=None, count=None, axis_name=None,
+):  # fmt: skip
     """L = mean max(−A·ρ, −A·clip(ρ, 1 − ε, 1 + ε)), ρ = exp(log π − log π_old).
 
     Schulman et al. 2017, "Proximal Policy Optimization", arXiv:1707.06347, eq. 7. The
     gradient is −A·ρ·∇log π where unclipped, 0 where clipped. ε may be traced; inf never
     clips.
 
-    Args: logps, old_logps [B, T] at the sampling temperature; advantages, mask [B, T].
+    Args: logps, old_logps [B, T] at the sampling temperature; advantages, mask [B, T];
+    clip_high: ε upwards, where it differs, and delta: see `surrogates.clipped`.
     Metrics: `approxkl` mean (log ρ)²/2; `clipfrac` share of clipped tokens; `ratio`
     mean ρ; `ratio_max` max ρ.
     """
     chex.assert_equal_shape([logps, old_logps, advantages, mask])
     mean = functools.partial(masking.mean, mask=mask, count=count, axis_name=axis_name)
-    # Zero before exp, or the gradient at an ignored inf would be 0 · inf.
-    log_ratio = masking.zero(logps, mask) - _data(old_logps, mask)
+    log_ratio = surrogates.log_ratio(logps, old_logps, mask)
     ratio = jnp.exp(log_ratio)
-    advantages = _data(advantages, mask)
-    plain = -advantages * ratio
-    clipped = -advantages * jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
+    loss, clipped = surrogates.clipped(
+        log_ratio, _data(advantages, mask), clip=clip, clip_high=clip_high, delta=delta
+    )
     ratio_max = masking.zero(ratio, mask).max()
     if axis_name is not None:
         ratio_max = jax.lax.pmax(jax.lax.stop_gradient(ratio_max), axis_name)
-    return mean(jnp.maximum(plain, clipped)), {
+    return mean(loss), {
         "approxkl": mean(0.5 * jnp.square(log_ratio)),
-        "clipfrac": mean((clipped > plain).astype(jnp.float32)),
+        "clipfrac": mean(clipped.astype(jnp.float32)),
         "ratio": mean(ratio),
         "ratio_max": ratio_max,
     }

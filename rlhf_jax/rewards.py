@@ -109,6 +109,21 @@ def length_penalty(scores, mask, *, weight, free=0):
     return jnp.asarray(scores, jnp.float32) - weight * jnp.maximum(length - free, 0.0)
 
 
+def soft_overlong_punishment(mask, *, max_length, cache):
+    """0 up to max_length − cache tokens, then falling linearly to −1 at max_length.
+
+    Yu et al. 2025, "DAPO", arXiv:2503.14476, eq. 13: added to the score, so that a
+    response learns to end before it is cut off. −1 beyond max_length.
+
+    Args: mask [B, T] of the response; max_length and cache in tokens, cache 0 punishes
+    only what is longer than max_length; both may be traced. Returns [B] in [−1, 0].
+    """
+    length = masking.zero(mask, mask).sum(-1).astype(jnp.float32)
+    over = length - (max_length - cache)
+    soft = -over / jnp.where(cache > 0, cache, 1)
+    return jnp.where(length > max_length, -1.0, jnp.where(over > 0, soft, 0.0))
+
+
 class Affine(NamedTuple):
     """An affine map of scores: gain · score + bias."""
 

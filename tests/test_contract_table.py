@@ -39,6 +39,7 @@ FAMILY = "test_preference_losses::"
 GIVEN = "test_preference_weights::"
 FAMILY_JUNK = f"{FAMILY}{JUNK}"
 FAMILY_NUMERIC = f"{FAMILY}{NUMERIC}"
+GROUP = "test_group_rewards::"
 WRAP = "test_elastic_reset_wrap::"
 PARETO, RECOVERY = "test_pareto::", "test_recovery::"
 FRONTS, UNITS = "test_fronts::", "test_units::"
@@ -303,6 +304,13 @@ TABLE = {
         "n/a: reads nothing but the mask and the score",
         DATA,
     ),
+    "rewards.soft_overlong_punishment": Row(
+        GROUP + "test_a_response_pays_for_the_last_tokens_before_the_limit",
+        GROUP + "test_soft_overlong_punishment_is_the_formula_of_the_paper",
+        GROUP + "test_soft_overlong_punishment_is_the_formula_of_the_paper",
+        GROUP + "test_padding_is_no_part_of_a_response",
+        DATA,
+    ),
     "rewards.fit": Row(
         "test_fit_by_hand",
         "test_fitted_scores_have_mean_0_and_std_1",
@@ -401,6 +409,20 @@ TABLE = {
         NO_MASK,
         "test_group_gradients_are_the_numerical_ones",
     ),
+    "advantages.batch_normalized": Row(
+        GROUP + "test_a_batch_has_one_scale_by_hand",
+        GROUP + "test_a_batch_is_numpys_and_ignores_a_shift",
+        GROUP + "test_a_batch_is_numpys_and_ignores_a_shift",
+        NO_MASK,
+        GROUP + "test_gradients_of_a_batch_add_up_to_0_in_every_group",
+    ),
+    "advantages.informative": Row(
+        GROUP + "test_a_group_whose_scores_are_equal_says_nothing",
+        EXACT,
+        GROUP + "test_a_group_whose_scores_are_equal_says_nothing",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
     "advantages.best": Row(
         "test_best_by_hand",
         "test_best_is_one_response_a_prompt_and_ignores_a_rising_change",
@@ -421,6 +443,55 @@ TABLE = {
         "test_group_advantages_sum_to_0_and_ignore_a_shift",
         NO_MASK,
         "test_group_gradients_are_the_numerical_ones",
+    ),
+    "surrogates.log_ratio": Row(
+        "test_ratios_of_a_response_by_hand",
+        "test_a_ratio_of_a_response_is_the_geometric_mean_of_its_tokens",
+        "test_a_ratio_of_a_response_is_the_geometric_mean_of_its_tokens",
+        JUNK,
+        "test_a_sequence_shares_its_gradient_and_a_token_of_it_has_its_own",
+    ),
+    "surrogates.clipped": Row(
+        "test_clipping_higher_leaves_more_room_upwards_alone",
+        "test_losses_are_the_loops_over_tokens",
+        "test_a_larger_advantage_of_the_same_sign_scales_the_loss",
+        JUNK,
+        NUMERIC,
+    ),
+    "surrogates.cispo": Row(
+        "test_cispo_caps_the_weight_and_keeps_the_gradient",
+        "test_losses_are_the_loops_over_tokens",
+        "test_a_larger_advantage_of_the_same_sign_scales_the_loss",
+        JUNK,
+        NUMERIC,
+    ),
+    "surrogates.sapo": Row(
+        "test_at_the_old_policy_the_gradient_is_minus_the_advantage",
+        "test_losses_are_the_loops_over_tokens",
+        "test_sapo_and_vespo_weigh_least_what_has_moved_far",
+        JUNK,
+        NUMERIC,
+    ),
+    "surrogates.vespo": Row(
+        "test_at_the_old_policy_the_gradient_is_minus_the_advantage",
+        "test_losses_are_the_loops_over_tokens",
+        "test_sapo_and_vespo_weigh_least_what_has_moved_far",
+        JUNK,
+        NUMERIC,
+    ),
+    "surrogates.near_policy": Row(
+        "test_a_bad_response_that_has_become_unlikely_is_left_out_by_hand",
+        EXACT,
+        "test_a_bad_response_that_has_become_unlikely_is_left_out_by_hand",
+        "test_a_bad_response_that_has_become_unlikely_is_left_out_by_hand",
+        NO_GRADIENT,
+    ),
+    "aggregation.weights": Row(
+        "test_weights_by_hand",
+        "test_the_average_is_the_loop_over_rows",
+        "test_means_weigh_1_in_all_and_nothing_where_ignored",
+        "test_longer_padding_changes_all_but_the_constant",
+        DATA,
     ),
     "losses.nll": Row(
         TOKENS + "test_nll_by_hand",

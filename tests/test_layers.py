@@ -14,7 +14,7 @@ FLOORS = (
     (
         *("kl", "rewards", "advantages", "losses", "regularizers", "labeling"),
         *("preference_losses", "reference_free", "unpaired_losses"),
-        *("ensembles", "importance_sampling"),
+        *("surrogates", "aggregation", "ensembles", "importance_sampling"),
         *("ema", "elastic_reset", "averaging", "sparsify", "merging"),
         *("heterogeneous", "ratios"),
         *("filters", "stopping", "models", "sampling", "optim", "training"),

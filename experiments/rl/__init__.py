@@ -1,4 +1,5 @@
-"""Reinforcement learning on your own prompts: PPO, REINFORCE, RLOO, GRPO, online DPO.
+"""Reinforcement learning on your own prompts: PPO, REINFORCE, RLOO, GRPO and its
+variants Dr. GRPO, DAPO and GSPO, REINFORCE++, online DPO.
 
 Rows hold a column `prompt`, a text or a list of messages; other columns reach a reward
 function by name. The reward is a reward model's directory (one label, or the
@@ -42,7 +43,7 @@ from typing import Annotated, Literal
 
 import jax
 
-from experiments.rl import announcement, tasks
+from experiments.rl import announcement, naming, tasks
 from rlhf_jax import elastic_reset, ranges
 from rlhf_jax.algorithms.policy_gradient import GROUPED
 from rlhf_jax.cli import experiment, export, language, options, recipe
@@ -92,9 +93,14 @@ class Config(options.Sampling, options.Base):
     gold: str = ""
     """A second reward, named as --reward is: what counts, as far as one can know. It is
     measured at every evaluation, and nothing learns from it."""
-    algorithm: Literal["ppo", "reinforce", "rloo", "grpo", "online_dpo"] = "ppo"
-    """online_dpo: DPO on two fresh samples a prompt, the one that pays more is chosen.
-    """
+    algorithm: Literal[naming.ALGORITHMS] = "ppo"
+    """grpo: advantages over a group's std, loss averaged over each response, KL in the
+    loss; dr_grpo: no std, averaged over the longest possible length, no KL; dapo: GRPO
+    clipped at 0.2 and 0.28, averaged over all tokens, no KL; gspo: GRPO with ratios of
+    responses, no KL; reinforce_plus_plus (_baseline): advantages whitened over the
+    batch, without a critic. All of it are flags: --rl.loss-type, --rl.scale-rewards,
+    --rl.importance-sampling-level, --rl.clip-high, --rl.kl-in. online_dpo: DPO on two
+    fresh samples a prompt, the one that pays more is chosen."""
     elastic_reset: bool = False
     """Every --rl.reset-every iterations policy ← EMA, then EMA ← initial."""
     steps: ranges.Count = 100
@@ -122,17 +128,13 @@ class Config(options.Sampling, options.Base):
     @property
     def method(self):
         """Its name in metrics.jsonl."""
-        kl = "_kl" * (self.rl.kl_coef > 0 and not self.learns_pairs)
+        kl = "_kl" * naming.penalised(self)
         return self.algorithm + kl + "_elastic_reset" * self.elastic_reset
 
     @property
     def label_of_method(self):
         """Its name as pictures and tables print it."""
-        if self.learns_pairs:
-            name = "online DPO"  # whose β is the KL penalty's
-        else:
-            name = self.algorithm.upper() + " + KL" * (self.rl.kl_coef > 0)
-        return name + " + Elastic Reset" * self.elastic_reset
+        return naming.label(self)
 
     @property
     def learns_pairs(self):
@@ -178,6 +180,7 @@ class Config(options.Sampling, options.Base):
         if self.learns_pairs and not self.rl.kl_coef:
             reason = "β of DPO is --rl.kl-coef, and above 0"
             yield ("algorithm", "rl.kl_coef"), reason
+        yield from naming.conflicts(self)
         if self.elastic_reset and not self.calendar:
             names = ("elastic_reset", "rl.reset_every", "steps")
             yield names, "no reset would ever come"
@@ -220,25 +223,23 @@ def batches(config):
 def make_study(config, setting):
     """The study of one run of one method."""
     rl, task = config.rl, tasks.make(config, setting)
+    statics = {
+        "algorithm": config.algorithm,
+        "candidates": config.candidates,
+        "keep_average": config.elastic_reset,
+    }
     settings = policy_gradient.Settings(
-        algorithm=options.algorithm(rl, sampling=task.sampling),
+        algorithm=options.algorithm(rl, sampling=task.sampling, **statics),
         hyper=options.hyper(rl, config.steps),
         rows=rl.rows,
         candidates=config.candidates,
         decay=rl.decay,
         adapter=lora.adapter(config.lora, task.params),
     )
-    statics = {
-        "algorithm": config.algorithm,
-        "kl_in": "loss" if config.algorithm == "grpo" else "reward",
-        "keep_average": config.elastic_reset,
-        # Rewards that are normalised already are the advantages.
-        **({"scale_rewards": "none"} if config.normalizes_rewards else {}),
-    }
     method = Method(
         config.label_of_method,
         "the one method of this run",
-        train=policy_gradient.PolicyGradient(static=statics),
+        train=policy_gradient.PolicyGradient(static=statics | _summed(config)),
         resets=eval_steps.at_intervals if config.elastic_reset else never,
     )
     measures, _ = evaluators.language(task, key=jax.random.key(config.seed))
@@ -266,6 +267,11 @@ def _sections(parts):
         return ()
     given = {"normalized": parts.normalized}
     return (several_rewards.section(parts.names, parts.weights, **given),)
+
+
+def _summed(config):
+    """Rewards that are normalised before the sum are advantages as they are."""
+    return {"scale_rewards": "none"} if config.normalizes_rewards else {}
 
 
 def axes_of(config, task):

@@ -2,6 +2,7 @@
 
 import math
 
+from experiments.rl import naming
 from rlhf_jax import elastic_reset
 from rlhf_jax.cli import recipe
 
@@ -14,7 +15,9 @@ def lines(config, study, layout):
         f"policy {config.policy}, {rewarded(config)}, {config.label_of_method}",
         *[f"gold {config.gold}, which nothing learns from"] * bool(config.gold),
         *judged(task.rewards["proxy"](config.seed)),
+        *filter(None, [naming.objective(config)]),
         penalty(config),
+        *drawn(config),
         f"{count} prompts of up to {width} tokens, {len(task.eval_prompts.tokens)} "
         f"held out; responses of up to {config.max_new_tokens}, {rl.rows} a step",
     ]
@@ -48,13 +51,31 @@ def judged(reward):
 
 def penalty(config):
     """The KL penalty, for the reader."""
-    rl = config.rl
+    rl, where = config.rl, naming.variant(config).kl_in
+    if where == "none":
+        return "no KL penalty (--rl.kl-in loss adds one)"
     if not rl.kl_coef:
         return "no KL penalty (--rl.kl-coef 0)"
     if config.learns_pairs:
         return f"DPO's β {rl.kl_coef:g} (--rl.kl-coef)"
-    where = "loss" if config.algorithm == "grpo" else "reward"
     text = f"KL penalty in the {where}, β {rl.kl_coef:g} (--rl.kl-coef)"
     if rl.kl_controller == "proportional" or math.isfinite(rl.kl_horizon):
         text += f", then adapted towards {rl.kl_target:g} nats"
     return text
+
+
+def drawn(config):
+    """Which samples count, where some do not."""
+    rl = config.rl
+    if rl.dynamic_sampling > 1:
+        yield (
+            f"{rl.dynamic_sampling} times as many prompts are drawn and scored as are "
+            "learned from: groups whose scores differ go first"
+        )
+    if rl.mask_truncated_completions:
+        yield "responses that are cut off carry no loss"
+    if rl.soft_punish_cache:
+        yield (
+            f"the last {rl.soft_punish_cache} tokens before the maximum length cost up "
+            "to 1"
+        )

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.throughput import measure, operations, workloads
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.algorithms.policy_gradient import collect, update
+from rlhf_jax.algorithms.policy_gradient import collect, objective, update
 from rlhf_jax.runtime import checkpoint
 from rlhf_jax.studies import programs
 from rlhf_jax.studies.trainable import Trainable
@@ -162,7 +162,7 @@ def _sample(work, seed=0):
         scores=np.zeros(work.rows, np.float32),
         ended=np.zeros(work.rows, bool),
     )
-    return update.Sample(data, policy_gradient.Targets(numbers, numbers))
+    return objective.Sample(data, policy_gradient.Targets(numbers, numbers))
 
 
 def first_rounds(subject, parts=PARTS):

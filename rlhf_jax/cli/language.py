@@ -69,6 +69,7 @@ def study(config, tasks, table=methods.METHODS, *, tuned=None, say=lambda line: 
         sft_learning_rate=rl.sft_learning_rate,
         sft_updates=rl.sft_updates,
     )
+    _check(chosen, settings)
     usual, test = evaluators.of_worlds(tasks)
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     return Study(
@@ -87,6 +88,14 @@ def study(config, tasks, table=methods.METHODS, *, tuned=None, say=lambda line: 
         shown=SHOWN,
         digest=values.digest(provenance.digest(config), tuned),
     )
+
+
+def _check(chosen, settings):
+    """Raises ValueError where a method cannot have the flags of the study: before the
+    first of them runs, not when its turn comes."""
+    for row in chosen.values():
+        if isinstance(row.train, policy_gradient.PolicyGradient):
+            row.train.config(settings)
 
 
 def rows(config, names, table, asked, tuned):

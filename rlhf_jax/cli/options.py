@@ -18,12 +18,17 @@ _RL = {
     policy_gradient.Config: (
         "epochs", "minibatches", "minibatch_of", "transitions", "micro_batches",
         "packed", "value", "value_bias", "whiten_advantages", "missing_eos",
-        "mask_top_p", "mask_least", "importance_sampling_correction",
+        "mask_top_p", "mask_least", "importance_sampling_correction", "loss_type",
+        "scale_rewards", "importance_sampling_level", "mask_truncated_completions",
+        "dynamic_sampling", "kl_in", "use_bias_correction_kl",
     ),
     policy_gradient.Hyper: (
         "learning_rate", "kl_coef", "kl_target", "kl_horizon", "value_coef",
         "value_clip", "gamma", "lam", "clip", ("missing_eos_penalty", "missing_eos"),
-        "decay", "reset_first", "mask_every",
+        "decay", "reset_first", "mask_every", "clip_high", "delta",
+        "off_policy_mask_threshold", "entropy_coef", "soft_punish_cache",
+        "sapo_temperature_pos", "sapo_temperature_neg",
+        "vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg",
     ),
     optim.Config: ("schedule", "max_grad_norm", "weight_decay", ("adam_eps", "eps")),
 }  # fmt: skip
@@ -220,7 +225,7 @@ class RL(fields.group(_RL)):
     rows: ranges.Count = 64
     """Samples per iteration, over all devices."""
     candidates: Annotated[ranges.Count, ranges.Was("num_generations")] = 4
-    """Samples per prompt, for rloo, grpo and rsf; online DPO has 2."""
+    """Samples per prompt, for methods that compare them; online DPO has 2."""
     kl_controller: Literal["horizon", "proportional"] = "horizon"
     """proportional: β moves by a tenth of the error, 2% an iteration at most (RL4LMs).
     """
@@ -349,6 +354,7 @@ def algorithm(rl, **changes):
     """The static configuration. changes: fields of `policy_gradient.Config`."""
     optimizer = optim.Config(**fields.of(rl, optim.Config))
     statics = fields.of(rl, policy_gradient.Config)
+    statics["entropy_bonus"] = rl.entropy_coef > 0
     return policy_gradient.Config(**statics, optimizer=optimizer, **changes)
 
 

@@ -79,7 +79,32 @@ METHODS = {
     "grpo": trained(
         "group-relative policy optimisation, KL in the loss",
         "GRPO + KL",
-        static={"algorithm": "grpo", "kl_in": "loss"},
+        static={"algorithm": "grpo"},
+    ),
+    "dr_grpo": trained(
+        "GRPO without the std and the length of a response, no KL (arXiv:2503.20783)",
+        "Dr. GRPO",
+        _NO_KL,
+        {"algorithm": "dr_grpo"},
+    ),
+    "dapo": trained(
+        "GRPO clipped at 0.2 and 0.28, averaged over all tokens, no KL "
+        "(arXiv:2503.14476); its dynamic sampling is --rl.dynamic-sampling",
+        "DAPO",
+        {**_NO_KL, "clip": 0.2, "clip_high": 0.28},
+        {"algorithm": "dapo"},
+    ),
+    "gspo": trained(
+        "GRPO with the ratios of responses, no KL (arXiv:2507.18071)",
+        "GSPO",
+        {**_NO_KL, "clip": 3e-4, "clip_high": 4e-4},
+        {"algorithm": "gspo"},
+    ),
+    "reinforce_plus_plus": trained(
+        "PPO + KL without a critic: advantages whitened over the batch "
+        "(arXiv:2501.03262)",
+        "REINFORCE++ + KL",
+        static={"algorithm": "reinforce_plus_plus"},
     ),
     "rsf": trained(
         "rejection sampling: likelihood of the best of K own samples (RAFT, "

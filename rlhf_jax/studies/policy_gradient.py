@@ -150,7 +150,7 @@ def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None, co
         task.model, config, layout, score=reward.score, adapter=adapter
     )
     learned = Trainable(task.params, adapter)
-    base, prompts = layout.put(task.params), rows // config.candidates
+    base, prompts = layout.put(task.params), config.prompts(rows)
     order = batching.Epochs(task.prompts.tokens.shape[0], prompts, seed)
     hyper = hyper._replace(**_NEVER)
     traced = jax.tree.map(jnp.asarray, hyper)
@@ -215,10 +215,12 @@ def budget(settings, metrics):
         steps = settings.sft_updates
         return {"tokens": 0.0, "gradient_steps": steps, "reward_calls": 0}
     algorithm = settings.algorithm
+    oversampled = "reward/zero_std_drawn" in metrics
+    drawn = settings.rows * (algorithm.dynamic_sampling if oversampled else 1)
     return {
-        "tokens": metrics["response/length"] * settings.rows,
+        "tokens": metrics["response/length"] * drawn,
         "gradient_steps": algorithm.epochs * algorithm.minibatches,
-        "reward_calls": settings.rows,
+        "reward_calls": drawn,
     }
 
 

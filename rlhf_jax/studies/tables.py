@@ -126,7 +126,8 @@ def _as_default(text, default):
         return None
     if isinstance(default, int) and not value.is_integer():
         return None
-    return None if math.isnan(value) else type(default)(value)
+    kind = float if default is None else type(default)  # None: the method's own
+    return None if math.isnan(value) else kind(value)
 
 
 def with_overrides(table, asked):

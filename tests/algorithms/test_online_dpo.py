@@ -9,7 +9,7 @@ from checks import close
 
 from rlhf_jax import masking
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.algorithms.policy_gradient import update
+from rlhf_jax.algorithms.policy_gradient import objective, update
 
 COEF, PAIRS = 0.2, tiny.ROWS  # two samples of every prompt
 WHOLE = tiny.config("online_dpo", epochs=1, minibatches=1)
@@ -19,11 +19,11 @@ def example(config=WHOLE):
     state, *_, data = tiny.recorded(config)
     targets = policy_gradient.targets(data, COEF, tiny.traced(), config=config)
     params = tiny.shake(state.learner.params, 7, size=0.5)
-    return params, update.Sample(data, targets)
+    return params, objective.Sample(data, targets)
 
 
 def ours(params, sample, config=WHOLE, count=PAIRS):
-    scale = update.Scale(tiny.traced(), jnp.float32(COEF))
+    scale = objective.Scale(tiny.traced(), jnp.float32(COEF))
     loss = update.make_loss(networks=tiny.networks(config), config=config, scale=scale)
     return loss(params, sample, count)
 
@@ -72,10 +72,10 @@ def test_a_tie_prefers_neither():
     targets = policy_gradient.targets(data, COEF, tiny.traced(), config=WHOLE)
     first = np.asarray(data.response_mask)[:, 0] != 0
     np.testing.assert_array_equal(np.asarray(targets.advantages)[first, 0], 0.5)
-    value, _ = ours(params, update.Sample(data, targets))
+    value, _ = ours(params, objective.Sample(data, targets))
     swapped = jax.tree.map(lambda x: x.reshape(-1, 2, *x.shape[1:])[:, ::-1], data)
     swapped = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), swapped)
-    close(ours(params, update.Sample(swapped, targets))[0], value, rtol=1e-6)
+    close(ours(params, objective.Sample(swapped, targets))[0], value, rtol=1e-6)
 
 
 def test_only_the_order_of_scores_counts():

@@ -13,7 +13,7 @@ from checks import close
 
 from rlhf_jax import optim
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.algorithms.policy_gradient import update
+from rlhf_jax.algorithms.policy_gradient import objective, update
 from rlhf_jax.studies import methods
 from rlhf_jax.studies import policy_gradient as rows
 
@@ -27,7 +27,7 @@ def sampled():
     state, *_, data = tiny.recorded(PPO)
     config = dataclasses.replace(PPO, whiten_advantages="none")
     result = policy_gradient.targets(data, 0.3, tiny.traced(), config=config)
-    return state, update.Sample(data, result)
+    return state, objective.Sample(data, result)
 
 
 # Minibatches.

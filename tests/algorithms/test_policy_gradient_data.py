@@ -27,7 +27,7 @@ def shaped_by_hand(config, data):
     """Rewards [N, T] in float64: −β·(log π − log ρ), the score on the last token."""
     valid = np.asarray(data.response_mask)
     gap = np.asarray(data.logps, np.float64) - np.asarray(data.reference_logps)
-    shaped = -float(COEF) * gap * valid if config.kl_in == "reward" else 0.0 * gap
+    shaped = -float(COEF) * gap * valid if config.penalty_in == "reward" else 0.0 * gap
     for row, length in enumerate(valid.sum(-1)):
         shaped[row, length - 1] += float(data.scores[row])
     return shaped
@@ -142,7 +142,8 @@ def test_group_advantages_compare_the_candidates_of_a_prompt(algorithm, kl_in):
             if algorithm == "rloo":
                 expected[first + k] = pair[k] - other
             else:
-                expected[first + k] = (pair[k] - pair.mean()) / (pair.std() + 1e-6)
+                std = pair.std(ddof=1) + 1e-4  # as TRL has it
+                expected[first + k] = (pair[k] - pair.mean()) / std
     valid = np.asarray(data.response_mask)
     close(result.advantages, expected[:, None] * valid, rtol=1e-5, atol=1e-5)
     assert not result.returns.any()

@@ -11,7 +11,7 @@ from checks import close
 
 from rlhf_jax import logprobs
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.algorithms.policy_gradient import collect, update
+from rlhf_jax.algorithms.policy_gradient import collect, objective, update
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder
 
@@ -62,9 +62,9 @@ def fresh(config, dtype):
             state, drawn, jnp.zeros(tiny.ROWS), hyper, networks=networks, config=config
         )
         targets = policy_gradient.targets(data, 0.1, hyper, config=config)
-        scale = update.Scale(hyper, jnp.float32(0.1))
+        scale = objective.Scale(hyper, jnp.float32(0.1))
         loss = update.make_loss(networks=networks, config=config, scale=scale)
-        sample = update.Sample(data, targets)
+        sample = objective.Sample(data, targets)
         count = drawn.response_mask.sum()
         return loss(state.learner.params, sample, count)[1], data, drawn
 
@@ -106,12 +106,16 @@ def test_log_probs_are_taken_at_response_positions_alone():
 
 
 @pytest.mark.parametrize(
-    "algorithm", ["ppo", "reinforce", "rloo", "grpo", "rsf", "online_dpo"]
+    "algorithm",
+    [
+        *("ppo", "reinforce", "rloo", "grpo", "rsf", "online_dpo"),
+        *("dapo", "gspo", "reinforce_plus_plus"),
+        pytest.param("dr_grpo", marks=pytest.mark.slow),
+    ],
 )
 def test_learning_raises_the_reward(algorithm):
     """Count one token: from what chance gives to most of what there is to get."""
-    changes = {"kl_in": "loss"} if algorithm == "grpo" else {}
-    config = tiny.config(algorithm, **changes)
+    config = tiny.config(algorithm)
     hyper = tiny.HYPER._replace(learning_rate=0.1, kl_coef=0.01)
     _, metrics = tiny.run(config, 60, hyper)
     scores = [named["objective/scores"] for named in metrics]

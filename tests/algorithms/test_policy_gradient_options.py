@@ -16,7 +16,7 @@ from checks import close
 
 from rlhf_jax import ema, kl
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.algorithms.policy_gradient import update
+from rlhf_jax.algorithms.policy_gradient import objective, update
 from rlhf_jax.runtime import parallel
 
 PPO = tiny.config()
@@ -67,7 +67,7 @@ def test_a_minibatch_of_tokens_is_all_rows_and_some_tokens(mode):
     config = dataclasses.replace(TOKENS, whiten_advantages=mode)
     state, *_, data = tiny.recorded(PPO)
     targets = policy_gradient.targets(data, 0.3, tiny.traced(), config=config)
-    sample = update.Sample(data, targets)
+    sample = objective.Sample(data, targets)
     order = update.deals(state, data.response_mask, config=config)[0, 1]
     part, count = update.share(sample, order, config=config, axis_name=None)
     checks.same(part.data.tokens, data.tokens)
@@ -201,11 +201,11 @@ def test_rsf_is_likelihood_of_the_best():
     config = tiny.config("rsf", epochs=1, minibatches=1)
     state, drawn, _, data = tiny.recorded(config)
     targets = policy_gradient.targets(data, 0.0, tiny.traced(), config=config)
-    scale = update.Scale(tiny.traced(), 0.0)
+    scale = objective.Scale(tiny.traced(), 0.0)
     loss = update.make_loss(networks=tiny.networks(config), config=config, scale=scale)
     count = data.response_mask.sum()
     params = state.learner.params
-    sample = update.Sample(data, targets)
+    sample = objective.Sample(data, targets)
     value, _ = loss(params, sample, count)
     logps = tiny.logps_by_hand(params["policy"]["table"], drawn).sum(-1)
     best = np.asarray(targets.advantages)[:, 0] > 0

@@ -12,7 +12,7 @@ from checks import close
 
 from rlhf_jax import training, trees
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.algorithms.policy_gradient import update
+from rlhf_jax.algorithms.policy_gradient import objective, update
 
 torch = pytest.importorskip("torch")
 
@@ -42,7 +42,7 @@ def example(name):
     state, *_, data = tiny.recorded(config)
     result = policy_gradient.targets(data, jnp.float32(COEF), HYPER, config=config)
     params = tiny.shake(state.learner.params, 7, size=0.5)
-    return config, params, update.Sample(data, result)
+    return config, params, objective.Sample(data, result)
 
 
 @functools.cache
@@ -52,7 +52,7 @@ def ours(name):
     loss = update.make_loss(
         networks=tiny.networks(config),
         config=config,
-        scale=update.Scale(HYPER, jnp.float32(COEF)),
+        scale=objective.Scale(HYPER, jnp.float32(COEF)),
     )
     count = sample.data.response_mask.sum()
     run = jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -78,7 +78,7 @@ def real(x):
 @functools.cache
 def theirs(name):
     """The same loss written from the papers, in float64: (loss, parts, gradients)."""
-    config, params, (data, targets) = example(name)
+    config, params, (data, targets, _) = example(name)
     params = in_torch(params)
     tokens, mask = whole(data.tokens), real(data.response_mask)
     states, drawn = tokens[:, tiny.PROMPT - 1 : -1], tokens[:, tiny.PROMPT :]
@@ -97,7 +97,7 @@ def theirs(name):
         policy = mean(-advantages * logps)
     parts = {"policy_loss": policy}
     total = policy
-    if config.kl_in == "loss":
+    if config.penalty_in == "loss":
         gap = real(data.reference_logps) - logps
         total = total + COEF * mean(torch.exp(gap) - gap - 1)
     if config.entropy_bonus:
@@ -163,7 +163,7 @@ def test_the_penalty_in_the_loss_is_the_coefficient_times_k3():
         return update.make_loss(
             networks=tiny.networks(config),
             config=dataclasses.replace(config, kl_in=kl_in),
-            scale=update.Scale(HYPER, coef),
+            scale=objective.Scale(HYPER, coef),
         )(params, sample, count)[0]
 
     without = loss(COEF, "reward")

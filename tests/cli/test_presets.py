@@ -164,7 +164,7 @@ def test_what_is_compiled_in():
     config = options.algorithm(RL, sampling=samplers.Config(max_new_tokens=48))
     assert config.minibatch_of == "tokens" and config.transitions == 1280
     assert config.whitening == "minibatch" and not config.value_bias
-    assert config.kl_in == "reward" and not config.entropy_bonus
+    assert config.penalty_in == "reward" and not config.entropy_bonus
     assert not config.whiten_rewards and config.tick == "iteration"
     assert config.optimizer.weight_decay == 1e-6 and config.optimizer.eps == 1e-8
     assert config.optimizer.max_grad_norm == 0.5 and config.optimizer.warmup == 0

@@ -24,7 +24,7 @@ from rlhf_jax.runtime import loop, metrics_log
 
 transformers = pytest.importorskip("transformers")
 FIT = {"fit__steps": 6, "fit__rows": 4, "fit__learning_rate": 2e-2, "save_every": 2}
-HEAVY = ("reinforce", "rloo", "grpo")
+HEAVY = ("reinforce", "rloo", "grpo", "dapo")
 RL = {
     "steps": 4,
     "rl__rows": 8,
@@ -273,7 +273,7 @@ def test_rl_with_a_trl_reward_on_chats_resets_and_reports_drift(home, monkeypatc
     rows = metrics_log.read(place / "samples.jsonl")
     assert {row["method"] for row in rows} == {"rloo_kl_elastic_reset"}
     page = (place / "report.md").read_text()
-    assert "RLOO + KL + Elastic Reset" in page
+    assert "RLOO + KL (β 0.1) + Elastic Reset" in page
     assert units == ["own units"]  # of the user's function, which nothing scales
     assert (place / "front.png").exists()
     assert isinstance(huggingface.load(place / "model")[0], decoder.Decoder)
@@ -295,6 +295,7 @@ def test_rl_with_a_reward_model_resumes_bit_for_bit(home, monkeypatch, algorithm
         "save_every": 1,
         "eval_every": 2,
         **{**RL, "rl__candidates": 2},
+        **({"rl__dynamic_sampling": 2} if algorithm == "dapo" else {}),
     }
     units = unit_of_rewards(monkeypatch)
     whole = small_recipes.folder(rl, output=home / algorithm, **flags)
@@ -304,11 +305,12 @@ def test_rl_with_a_reward_model_resumes_bit_for_bit(home, monkeypatch, algorithm
 
 
 @pytest.mark.slow
-def test_a_reward_that_pays_for_brevity_is_learned(home):
-    flags = {**RL, "steps": 30, "eval_every": 0, "rl__rows": 32}
+@pytest.mark.parametrize("flags", [{}, {"rl__dynamic_sampling": 2}], ids=str)
+def test_a_reward_that_pays_for_brevity_is_learned(home, flags):
+    flags = {**RL, "steps": 30, "eval_every": 0, "rl__rows": 32, **flags}
     place = small_recipes.folder(
         rl,
-        output=home / "brief",
+        output=home / f"brief_{len(flags)}",
         policy=home / "model",
         dataset=home / "pairs.jsonl",
         reward="trl_style_rewards:short",

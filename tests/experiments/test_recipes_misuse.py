@@ -145,18 +145,18 @@ def rl_config(**flags):
 @pytest.mark.parametrize(
     ("flags", "method", "label", "said"),
     [
-        ({}, "ppo_kl", "PPO + KL", "β 0.1 (--rl.kl-coef)"),
+        ({}, "ppo_kl", "PPO + KL (β 0.1)", "β 0.1 (--rl.kl-coef)"),
         ({"rl__kl_coef": 0}, "ppo", "PPO", "no KL penalty (--rl.kl-coef 0)"),
         (
             {"elastic_reset": True, "rl__kl_coef": 0.02},
             "ppo_kl_elastic_reset",
-            "PPO + KL + Elastic Reset",
+            "PPO + KL (β 0.02) + Elastic Reset",
             "KL penalty in the reward, β 0.02",
         ),
         (
             {"algorithm": "grpo", "rl__kl_horizon": 100},
             "grpo_kl",
-            "GRPO + KL",
+            "GRPO + KL (β 0.1)",
             "KL penalty in the loss, β 0.1 (--rl.kl-coef), then adapted towards 6 nats",
         ),
     ],

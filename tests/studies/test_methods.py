@@ -122,7 +122,11 @@ def test_programs_are_few():
         (),
         (("algorithm", "reinforce"),),
         (("algorithm", "rloo"),),
-        (("algorithm", "grpo"), ("kl_in", "loss")),
+        (("algorithm", "grpo"),),
+        (("algorithm", "dr_grpo"),),
+        (("algorithm", "dapo"),),
+        (("algorithm", "gspo"),),
+        (("algorithm", "reinforce_plus_plus"),),
         (("algorithm", "rsf"),),
         (("algorithm", "online_dpo"), ("candidates", 2)),
         (("masked", True),),
@@ -294,12 +298,14 @@ def test_overrides_are_read_by_method_and_type():
         "elastic_reset.reference_average=true",
         "nlpo.mask_every=50",
         "ppo.kl_horizon=inf",
+        "dapo.clip_high=0.3",
     )
     assert tables.overrides(words, ROWS) == {
         "ppo_kl": {"kl_coef": 0.1, "kl_target": 0.5},
         "elastic_reset": {"reference_average": True},
         "nlpo": {"mask_every": 50},
         "ppo": {"kl_horizon": float("inf")},
+        "dapo": {"clip_high": 0.3},
     }
     assert tables.overrides((), ROWS) == {}
 

@@ -13,10 +13,15 @@ from experiments import sentiment
 from rlhf_jax.runtime import parallel
 from rlhf_jax.studies import methods
 
-pytestmark = pytest.mark.slow  # three programs; test_study runs what shares one
+pytestmark = pytest.mark.slow  # many programs; test_study runs what shares one
 
 METHODS = (
     "zero_shot",
+    "grpo",
+    "dr_grpo",
+    "dapo",
+    "gspo",
+    "reinforce_plus_plus",
     "rsf",
     "ppo",
     "ppo_kl",
@@ -161,6 +166,17 @@ def test_rsf_and_nlpo_draw_what_is_theirs(rows):
     entropies = [losses(rows, n)[0]["objective/entropy"] for n in ("nlpo", "ppo")]
     assert entropies[0] < entropies[1]
     assert losses(rows, "nlpo")[0]["val/ratio_first_error"] < 1e-4
+
+
+def test_variants_of_grpo_pay_no_penalty_and_go_their_own_ways(rows):
+    paid = {"grpo": 1.0, "dr_grpo": 0.0, "dapo": 0.0, "gspo": 0.0}
+    paid["reinforce_plus_plus"] = 1.0
+    for name, coef in paid.items():
+        assert {row["objective/kl_coef"] for row in losses(rows, name)} == {coef}
+        grouped = name != "reinforce_plus_plus"
+        assert ("reward/zero_std" in losses(rows, name)[0]) == grouped
+    ends = [losses(rows, name)[-1]["objective/kl"] for name in paid]
+    assert len(set(ends)) == len(ends)
 
 
 def test_a_twin_without_an_override_is_left_out(tmp_path):

@@ -11,26 +11,25 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax import elastic_reset, importance_sampling, kl, masking, trees
-from rlhf_jax.algorithms.policy_gradient import token_mask
+from rlhf_jax.algorithms.policy_gradient import groups, token_mask
 from rlhf_jax.algorithms.policy_gradient.collect import (
     experience,
     keys,
     rollout,
     targets,
 )
+from rlhf_jax.algorithms.policy_gradient.config import GROUPED, Config, Hyper
+from rlhf_jax.algorithms.policy_gradient.objective import Sample
 from rlhf_jax.algorithms.policy_gradient.state import (
-    GROUPED,
     Batch,
-    Config,
     Experience,
-    Hyper,
     Networks,
     State,
     Targets,
     elastic,
     init,
 )
-from rlhf_jax.algorithms.policy_gradient.update import Sample, updates
+from rlhf_jax.algorithms.policy_gradient.update import updates
 
 __all__ = [
     "GROUPED",
@@ -81,8 +80,12 @@ def iteration(
 def learn(state, rollout, scores, hyper, *, networks, tx, config, axis_name=None):
     """Everything after scoring: experience, updates, KL controller, EMA and reset.
 
-    Args: rollout and scores [b] of this device. Returns (state, metrics).
+    Args: rollout and scores [b] of this device, before `groups.select`, which leaves
+    the rows that are learned from. Returns (state, metrics).
     """
+    rollout, scores, drawn = groups.select(
+        rollout, scores, hyper, config=config, axis_name=axis_name
+    )
     data = experience(
         state,
         rollout,
@@ -92,12 +95,12 @@ def learn(state, rollout, scores, hyper, *, networks, tx, config, axis_name=None
         config=config,
         axis_name=axis_name,
     )
-    coef = state.controller.coef
+    coef = state.controller.coef * (config.penalty_in != "none")
     sample = Sample(data, targets(data, coef, hyper, config=config))
-    metrics = _describe(sample, coef)
+    metrics = {**_describe(sample, coef), **groups.describe(data, config), **drawn}
     state, steps = updates(
         state,
-        sample,
+        groups.without_truncated(sample, config),
         hyper,
         networks=networks,
         tx=tx,
@@ -191,7 +194,7 @@ def _describe(sample, coef):
     `objective/kl` is summed over response tokens and averaged over samples, in nats,
     against the current reference; `objective/entropy` is the same for −log π.
     """
-    data, target = sample
+    data, target, _ = sample
     valid = data.response_mask
     rows = jnp.ones(valid.shape[0])
     gap = kl.k1(data.unmasked, data.reference_logps, mask=valid)

@@ -3,6 +3,8 @@
 All of it is data, computed with the weights before the update: no gradient flows.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -86,7 +88,7 @@ def experience(state, rollout, scores, hyper, *, networks, config, axis_name=Non
         logps=masking.zero(logps, valid),
         reference_logps=masking.zero(references, valid),
         values=masking.zero(values, valid),
-        scores=_missing_eos(scores, rollout.ended, hyper, config),
+        scores=paid(scores, rollout, hyper, config),
         ended=rollout.ended,
         weights=_weights(logps, rollout, config),
         **masks,
@@ -214,30 +216,45 @@ def targets(data, coef, hyper, *, config):
             shaped, data.values, valid, gamma=hyper.gamma, lam=lam
         )
     else:
-        groups = shaped.sum(-1).reshape(-1, config.candidates)
-        rule = {
-            "rloo": advantages.leave_one_out,
-            "grpo": {
-                "group": advantages.group_normalized,
-                "none": advantages.baseline,
-            }[config.scale_rewards],
-            "rsf": advantages.best,
-            "online_dpo": advantages.wins,
-        }[config.algorithm]
-        advantage = rule(groups).reshape(-1, 1) * valid.astype(jnp.float32)
+        advantage = _without_critic(shaped, valid, hyper, config)
         returns = jnp.zeros_like(advantage)
     if config.whitening == "rollout":
         advantage = masking.whiten(advantage, valid)
     return Targets(advantage, returns)
 
 
-def _missing_eos(scores, ended, hyper, config):
+def _without_critic(shaped, valid, hyper, config):
+    """Advantages [N, T] from sums of rewards, or from the candidates of a prompt."""
+    row = config.variant
+    if row.advantage == "return":
+        return advantages.returns(shaped, valid, gamma=hyper.gamma)
+    std = {"ddof": 1, "epsilon": 1e-4}  # TRL's
+    rule = {
+        "leave_one_out": advantages.leave_one_out,
+        "best": advantages.best,
+        "wins": advantages.wins,
+        "group": {
+            "group": functools.partial(advantages.group_normalized, **std),
+            "batch": functools.partial(advantages.batch_normalized, **std),
+            "none": advantages.baseline,
+        }[row.scale_rewards],
+    }[row.advantage]
+    groups = shaped.sum(-1).reshape(-1, config.candidates)
+    return rule(groups).reshape(-1, 1) * valid.astype(jnp.float32)
+
+
+def paid(scores, rollout, hyper, config):
+    """Scores [b] float32 after the rules for responses that do not end, or end late."""
     scores = scores.astype(jnp.float32)
-    if config.missing_eos == "none":
-        return scores
-    return rewards.missing_eos(
-        scores, ended, penalty=hyper.missing_eos, mode=config.missing_eos
+    if config.missing_eos != "none":
+        scores = rewards.missing_eos(
+            scores, rollout.ended, penalty=hyper.missing_eos, mode=config.missing_eos
+        )
+    valid, cache = rollout.response_mask, hyper.soft_punish_cache
+    late = rewards.soft_overlong_punishment(
+        valid, max_length=valid.shape[1], cache=cache
     )
+    return scores + jnp.where(cache > 0, late, 0.0)
 
 
 def _in_parts(fn, data, config):

@@ -1,41 +1,26 @@
 """Minibatch updates on an experience, independent of the device layout."""
 
 import functools
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import elastic_reset, kl, logprobs, losses, masking, optim, training
-from rlhf_jax.algorithms.policy_gradient import collect
-from rlhf_jax.algorithms.policy_gradient.state import Experience, Targets
-
-
-class Sample(NamedTuple):
-    """Rows of a minibatch."""
-
-    data: Experience
-    targets: Targets
-
-
-class Scale(NamedTuple):
-    """The traced coefficients of the loss."""
-
-    hyper: Any
-    coef: jax.Array  # [] β, used where the KL penalty is in the loss
+from rlhf_jax import elastic_reset, logprobs, masking, optim, training
+from rlhf_jax.algorithms.policy_gradient import collect, objective
+from rlhf_jax.algorithms.policy_gradient.objective import Scale
 
 
 def make_loss(*, networks, config, scale):
     """`loss(params, sample, count) -> ([], metrics)`: shares, as `training` wants them.
 
-    Policy loss (clipped surrogate, REINFORCE, or DPO of pairs) + value_coef · value
-    loss − entropy_coef · entropy, + β·k3 when the KL penalty is in the loss. `count` is
-    of valid tokens, or of pairs.
+    Policy loss (a clipped surrogate or its relatives, REINFORCE, or DPO of pairs) +
+    value_coef · value loss − entropy_coef · entropy, + β·k3 when the KL penalty is in
+    the loss. `count` is of valid tokens, or of pairs.
     """
-    hyper, coef = scale
+    hyper, _ = scale
 
     def loss(params, sample, count):
-        data, targets = sample
+        data, targets, _ = sample
         valid = data.response_mask
         policy = networks.policy, params["policy"], data, config
         hidden = collect.response_states(*policy)
@@ -44,14 +29,7 @@ def make_loss(*, networks, config, scale):
             logps, logits = collect.response_logits(*policy, **options)
         else:
             logps = collect.response_logps(*policy, hidden=hidden)
-        if config.pairs:
-            total, metrics = _pair_loss(logps, data, targets, coef, count)
-        else:
-            total, metrics = _policy_loss(logps, data, targets, hyper, config, count)
-        metrics = {"policy_loss": total, **metrics}
-        if config.penalty_in == "loss":
-            penalty = kl.k3(logps, data.reference_logps, mask=valid)
-            total += coef * masking.mean(penalty, valid, count=count)
+        total, metrics = objective.policy(logps, sample, scale, config, count)
         if config.entropy_bonus:
             entropy = logprobs.entropy(logits, temperature=collect.temperature(config))
             entropy = masking.mean(entropy, valid, count=count)
@@ -61,70 +39,12 @@ def make_loss(*, networks, config, scale):
             values = collect.response_values(
                 networks, params, data, config, hidden=hidden
             )
-            value_loss, extra = _value_loss(values, data, targets, hyper, count)
+            value_loss, extra = objective.critic(values, data, targets, hyper, count)
             total += hyper.value_coef * value_loss
             metrics |= extra
         return total, metrics
 
     return loss
-
-
-def _value_loss(values, data, targets, hyper, count):
-    loss, metrics = losses.value_clip(
-        values,
-        data.values,
-        targets.returns,
-        data.response_mask,
-        clip=hyper.value_clip,
-        count=count,
-    )
-    return loss, {"value_loss": loss, "value_clipfrac": metrics["clipfrac"]}
-
-
-def _policy_loss(logps, data, targets, hyper, config, count):
-    valid = data.response_mask
-    value, metrics = losses.ppo_clip(
-        logps, data.logps, targets.advantages, valid, clip=hyper.clip, count=count
-    )
-    if config.algorithm in ("reinforce", "rsf"):
-        value, _ = losses.reinforce(logps, targets.advantages, valid, count=count)
-    gap = jax.lax.stop_gradient(jnp.abs(jnp.expm1(logps - data.logps)))
-    gap = jnp.where(valid != 0, gap, 0.0).max()
-    names = ("approxkl", "clipfrac", "ratio")
-    kept = {**{n: metrics[n] for n in names}, "ratio_error_max": gap}
-    if config.early_stop:
-        moved = jax.lax.stop_gradient(data.logps - logps)
-        kept["moved"] = masking.mean(moved, valid, count=count)
-    return value, kept
-
-
-def _pair_loss(logps, data, targets, coef, count):
-    """DPO on two samples of a prompt, adjacent rows, labelled as they were drawn.
-
-    Guo et al. 2024, "Direct Language Model Alignment from Online AI Feedback",
-    arXiv:2402.04792. The KL penalty's β is DPO's. The other metrics are means over rows
-    of their tokens' mean.
-    """
-    valid = data.response_mask
-    policy, reference = (
-        masking.zero(x, valid).sum(-1).reshape(-1, 2).T
-        for x in (logps, data.reference_logps)
-    )
-    label = targets.advantages[::2, 0]  # a response has at least one token
-    value, metrics = losses.dpo(
-        *policy, *reference, beta=coef, preference=label, count=count
-    )
-    moved = jax.lax.stop_gradient(masking.zero(logps - data.logps, valid))
-    ratio = masking.zero(jnp.exp(moved), valid)
-    weights = 1.0 / (2.0 * count * jnp.maximum(valid.sum(-1), 1))
-    means = {"approxkl": jnp.square(moved) / 2, "ratio": ratio}
-    return value, {
-        **{name: (x.sum(-1) * weights).sum() for name, x in means.items()},
-        "clipfrac": jnp.zeros(()),
-        "ratio_error_max": jnp.abs(jnp.expm1(moved)).max(),
-        "margins": metrics["margins"],
-        "accuracies": metrics["accuracies"],
-    }
 
 
 def updates(state, sample, hyper, *, networks, tx, config, axis_name=None):
@@ -295,6 +215,9 @@ def share(sample, order, *, config, axis_name):
         # w · min(r A, clip(r) A) = min(r wA, clip(r) wA) for weights of at least 0.
         advantages = part.targets.advantages * part.data.weights
         part = part._replace(targets=part.targets._replace(advantages=advantages))
+    if not config.pairs:
+        tokens = sample.data.response_mask.sum() / config.minibatches
+        part = part._replace(weights=objective.weights(valid, tokens, config))
     if axis_name is not None:
         size = order.shape[0] // jax.lax.axis_size(axis_name)
         start = jax.lax.axis_index(axis_name) * size
