@@ -27,7 +27,7 @@ from typing import Literal
 import jax
 
 from rlhf_jax import huggingface, ranges, sampling
-from rlhf_jax.cli import command, library, options
+from rlhf_jax.cli import command, library, options, sampled
 from rlhf_jax.data import conversations, stop_tokens, tokenization
 from rlhf_jax.evaluation import policy
 from rlhf_jax.runtime import files, parallel, terminal
@@ -63,7 +63,7 @@ class Asked:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Sampling, Asked):
+class Config(sampled.Sampling, Asked):
     """Which prompts to answer, and how to sample answers."""
 
     seed: ranges.Natural = 0
@@ -81,7 +81,7 @@ class Config(options.Sampling, Asked):
 
     def conflicts(self):
         """Flags that contradict each other, and why."""
-        yield from options.Sampling.conflicts(self)
+        yield from sampled.Sampling.conflicts(self)
         if self.raw and self.system:
             reason = "a system message needs the chat template; leave one of them out"
             yield ("raw", "system"), reason

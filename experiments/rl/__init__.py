@@ -46,7 +46,7 @@ import jax
 from experiments.rl import announcement, naming, tasks
 from rlhf_jax import elastic_reset, ranges
 from rlhf_jax.algorithms.policy_gradient import GROUPED
-from rlhf_jax.cli import experiment, export, language, options, recipe
+from rlhf_jax.cli import experiment, export, language, options, recipe, sampled
 from rlhf_jax.evaluation import axes
 from rlhf_jax.models import lora
 from rlhf_jax.reporting import several_rewards
@@ -60,7 +60,7 @@ AXES = (axes.TEXT_NLL, axes.KL_INITIAL)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Sampling, options.Base):
+class Config(sampled.Sampling, options.Base):
     """Everything a run depends on."""
 
     essential = (
@@ -167,7 +167,7 @@ class Config(options.Sampling, options.Base):
     def conflicts(self):
         """Flags that contradict each other, and why."""
         yield from _reward_conflicts(self)
-        yield from options.Sampling.conflicts(self)
+        yield from sampled.Sampling.conflicts(self)
         if self.learns_pairs and self.rl.importance_sampling_correction:
             reason = "DPO has no ratio to the sampler's probabilities; leave it out"
             yield ("algorithm", "rl.importance_sampling_correction"), reason
@@ -187,7 +187,7 @@ class Config(options.Sampling, options.Base):
         if self.texts is None and self.texts_split != Config.texts_split:
             yield ("texts_split", "texts"), "there is nothing to take a split of"
         yield from options.evaluated_alike(self)
-        yield from super().conflicts()
+        yield from options.Base.conflicts(self)
 
 
 def _reward_conflicts(config):

@@ -32,7 +32,6 @@ _RL = {
     ),
     optim.Config: ("schedule", "max_grad_norm", "weight_decay", ("adam_eps", "eps")),
 }  # fmt: skip
-_SAMPLING = {sampling.Config: ("top_k", "top_p", "min_p", "repetition_penalty")}
 _FIT = {optim.Config: ("schedule", "warmup", "max_grad_norm", "weight_decay")}
 Lora = lora.Config  # --lora.*
 
@@ -245,20 +244,6 @@ class RL(fields.group(_RL)):
         if self.transitions and self.minibatch_of == "rows":
             reason = "only minibatches of tokens can leave some tokens out"
             yield ("transitions", "minibatch_of"), reason
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling(fields.group(_SAMPLING)):
-    """Which tokens may be drawn besides the temperature, and which texts end a row."""
-
-    stop_strings: tuple[ranges.Text, ...] = ()
-    """Texts that end a response and stay in it; $'\\n' is a line break in a shell."""
-
-    def conflicts(self):
-        """Flags that mean something else than they seem to, and why."""
-        if any("\\n" in text for text in self.stop_strings):
-            reason = "a backslash and an n are no line break; write $'\\n' in a shell"
-            yield ("stop_strings",), reason
 
 
 @dataclasses.dataclass(frozen=True)
