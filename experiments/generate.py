@@ -191,7 +191,7 @@ def _prepare(config, prompts, model, tokenizer):
         eos_ids=stops,
         pad_id=tokenization.pad_id(tokenizer, stops),
         vocab_limit=min(len(tokenizer), model.config.vocab_size),
-        **options.draws(config, tokenizer),
+        **sampled.draws(config, tokenizer),
     )
     return Prompts(*(x[:, -width:] for x in rows)), draw
 

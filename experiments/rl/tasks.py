@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 
-from rlhf_jax.cli import options
+from rlhf_jax.cli import sampled
 from rlhf_jax.tasks import models, prompt_rewards, prompts, rows
 
 
@@ -28,7 +28,7 @@ def make(config, setting):
         cue=config.data.cue,
         texts=texts,
         temperature=config.temperature,
-        **options.draws(config, tokenizer),
+        **sampled.draws(config, tokenizer),
     )
     how = {"label": config.label, "dtype": config.dtype, "folder": setting.folder}
     how |= {"task": task, "layout": layout, "timeout": config.reward_timeout}

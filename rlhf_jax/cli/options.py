@@ -8,10 +8,9 @@ import dataclasses
 import math
 from typing import Annotated, Literal
 
-from rlhf_jax import optim, ranges, sampling
+from rlhf_jax import optim, ranges
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.cli import endings, fields
-from rlhf_jax.data import stop_tokens
 from rlhf_jax.models import lora
 
 _RL = {
@@ -327,12 +326,6 @@ def evaluated_alike(config):
         if (data.eval_split or "train") == data.split:
             reason = "held-out rows would be training rows; give other ones"
             yield ("data.eval_dataset", "dataset"), reason
-
-
-def draws(flags, tokenizer):
-    """{field: value} of `sampling.Config` that flags of `Sampling` ask for."""
-    stops = stop_tokens.matcher(tokenizer, flags.stop_strings)
-    return {**fields.of(flags, sampling.Config), "stops": stops}
 
 
 def algorithm(rl, **changes):

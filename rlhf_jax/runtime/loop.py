@@ -111,9 +111,8 @@ def run(state, *, start, plan, hooks, signals=None):
         try:
             state, metrics, rows = hooks.advance(state, iteration)
         except Unscored as error:
-            raise _saved(
-                error, state, iteration, start, plan, pending, hooks
-            ) from error
+            done = iteration, iteration > start
+            raise _saved(error, state, *done, plan, pending, hooks) from error
         if plan.resets:
             metrics = {**metrics, "reset/reset": float(resets)}
         pending.put(step, metrics, rows, prompt=plan.prompt)
@@ -122,10 +121,7 @@ def run(state, *, start, plan, hooks, signals=None):
         if wanted or last:
             pending.flush()
         if pending.skipped >= plan.max_skipped:
-            problem = pending.problem()
-            pending.flush()
-            hooks.save(hooks.reset(state) if resets else state, step, False)
-            raise NotFinite(problem)
+            raise _lost(hooks.reset(state) if resets else state, step, pending, hooks)
         if wanted:
             state = _evaluate(state, step, resets, last, hooks)
             pending.restart_clock()
@@ -144,10 +140,21 @@ def run(state, *, start, plan, hooks, signals=None):
     return state
 
 
-def _saved(error, state, done, start, plan, pending, hooks):
-    """Saves what was done before an iteration failed; the error that says so."""
+def _lost(state, step, pending, hooks):
+    """Saves the state after too many skipped updates; the error that says so."""
+    problem = pending.problem()
     pending.flush()
-    if done == start:  # nothing since it was restored, or since the start
+    hooks.save(state, step, False)
+    return NotFinite(problem)
+
+
+def _saved(error, state, done, moved, plan, pending, hooks):
+    """Saves what was done before an iteration failed; the error that says so.
+
+    moved: whether there was one since it was restored, or since the start.
+    """
+    pending.flush()
+    if not moved:
         return error
     if not _is_saved(plan, done):
         hooks.save(state, done, False)

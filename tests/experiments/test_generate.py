@@ -8,7 +8,7 @@ import small_recipes
 
 from experiments import generate
 from rlhf_jax import huggingface
-from rlhf_jax.cli import options
+from rlhf_jax.cli import sampled
 from rlhf_jax.data import stop_tokens
 
 LONG = "word\t" * 60 + "\x0b\x0c end  \n\n:smile: [bold]last[/]"
@@ -47,7 +47,7 @@ def test_flags_reach_the_sampler(loaded):
     assert draw.stops == stop_tokens.matcher(tokenizer, flags.pop("stop_strings"))
     for name, value in flags.items():
         assert getattr(draw, name) == value
-    plain = options.draws(generate.Config(), tokenizer)
+    plain = sampled.draws(generate.Config(), tokenizer)
     assert plain["stops"] is None and plain["min_p"] == 0.0
 
 
