@@ -97,10 +97,9 @@ def run(state, *, start, plan, hooks, signals=None):
     loop itself reads one: `skipped`, under any prefix. Where `hooks.stopped` says so a
     step is the last one, evaluated and saved as such.
 
-    Returns the state. Raises Interrupted after saving when a signal came; what
-    `hooks.failed` returned, after saving too; NotFinite, after saving too, when
-    `plan.max_skipped` updates in a row were skipped; Unscored, after saving the state
-    before the iteration, when its reward failed.
+    Returns the state. Raises, after saving, Interrupted when a signal came; NotFinite
+    when `plan.max_skipped` updates in a row were skipped; Unscored when a reward failed,
+    the state from before saved; what `hooks.failed` returned.
     """
     if start == 0 and 0 in plan.evaluations:
         hooks.evaluate(state, 0, "start")
