@@ -26,7 +26,9 @@ def log_ratio(logps, old_logps, mask, *, level="token"):
     ignored. Raises ValueError for another level.
     """
     old_logps = jax.lax.stop_gradient(masking.zero(old_logps, mask))
-    gap = masking.zero(logps, mask) - old_logps  # zeroed apart: inf − inf is NaN
+    gap = (
+        masking.zero(logps, mask) - old_logps
+    )  # zero each side first: inf − inf is NaN
     if level == "token":
         return gap
     length = jnp.maximum(mask.sum(-1, keepdims=True), 1)

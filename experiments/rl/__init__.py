@@ -94,13 +94,14 @@ class Config(sampled.Sampling, options.Base):
     """A second reward, named as --reward is: what counts, as far as one can know. It is
     measured at every evaluation, and nothing learns from it."""
     algorithm: Literal[naming.ALGORITHMS] = "ppo"
-    """grpo: advantages over a group's std, loss averaged over each response, KL in the
-    loss; dr_grpo: no std, averaged over the longest possible length, no KL; dapo: GRPO
-    clipped at 0.2 and 0.28, averaged over all tokens, no KL; gspo: GRPO with ratios of
-    responses, no KL; reinforce_plus_plus (_baseline): advantages whitened over the
-    batch, without a critic. All of it are flags: --rl.loss-type, --rl.scale-rewards,
-    --rl.importance-sampling-level, --rl.clip-high, --rl.kl-in. online_dpo: DPO on two
-    fresh samples a prompt, the one that pays more is chosen."""
+    """grpo: advantages over the std of a group, loss averaged over each response, KL in
+    the loss. dr_grpo: no std, loss averaged over the longest possible length, no KL.
+    dapo: grpo clipped at 0.2 and 0.28, loss averaged over all tokens, no KL. gspo: grpo
+    with ratios of responses, no KL. reinforce_plus_plus (_baseline): advantages
+    whitened over the batch, no critic. Each sets --rl.loss-type, --rl.scale-rewards,
+    --rl.importance-sampling-level, --rl.clip, --rl.clip-high and --rl.kl-in, which are
+    flags of their own. online_dpo: DPO on two fresh samples a prompt, the one that pays
+    more is chosen."""
     elastic_reset: bool = False
     """Every --rl.reset-every iterations policy ← EMA, then EMA ← initial."""
     steps: ranges.Count = 100

@@ -152,7 +152,7 @@ def test_one_of_two_updates_on_a_rollout_is_that_of_trl(loss_type):
     close(gradient, kept()["half_gradients"][number], rtol=1e-5, atol=1e-6)
 
 
-def test_the_cases_tell_the_settings_apart():
+def test_every_setting_changes_some_case():
     """Else the tests above would not see them."""
     every = kept()["losses"].reshape(
         *(len(x) for x in (golden.LOSSES, golden.LEVELS, golden.SCALES)), -1

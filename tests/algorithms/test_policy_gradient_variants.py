@@ -19,6 +19,7 @@ from rlhf_jax.algorithms.policy_gradient import (
     update,
     variants,
 )
+from rlhf_jax.runtime import parallel
 
 GRPO = tiny.config("grpo", epochs=1, minibatches=1)
 ROWS = 2 * tiny.ROWS  # two candidates of every prompt
@@ -101,8 +102,8 @@ def test_a_method_is_grpo_with_other_settings(row):
     assert variants.clips(config.variant, tiny.HYPER) == row[-2:]
 
 
-# One of each average, and ratios of responses.
-AVERAGES = [(name, "token") for name in ("grpo", "dapo", "dr_grpo", "luspo")]
+# One of each kind of average, and ratios of responses.
+AVERAGES = [(name, "token") for name in ("grpo", "dapo", "dr_grpo")]
 AVERAGES.append(("grpo", "sequence"))
 
 
@@ -242,6 +243,29 @@ def test_an_iteration_learns_from_half_of_what_it_draws():
     assert int(state.learner.updates) == 1 and named["objective/kl_coef"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "layout", [parallel.data(2), parallel.layout("fsdp")], ids=["data", "fsdp"]
+)
+def test_an_iteration_does_not_know_its_layout(layout):
+    config = tiny.config("dapo", epochs=1, minibatches=2, dynamic_sampling=2)
+    step = functools.partial(
+        policy_gradient.iteration, score=tiny.score, **tiny.fixed(config)
+    )
+    program = layout.compile(step, rows_in=(2,), rows_out=(1,), outputs=3)
+    batch = layout.shard_rows(tiny.batch())
+    state, _, named = program(
+        layout.put(tiny.start(config)), tiny.FROZEN, batch, tiny.traced()
+    )
+    (_, alone), (expected,) = tiny.run(config, 1)
+    for x, y in zip(
+        *(jax.tree.leaves(s.learner.params) for s in (state, alone)), strict=True
+    ):
+        close(jax.device_get(x), y, rtol=1e-5, atol=1e-6)
+    for name in ("reward/zero_std", "reward/zero_std_drawn"):
+        close(named[name], expected[name])
+
+
 def test_methods_without_groups_draw_what_they_learn_from():
     config = tiny.config("ppo", dynamic_sampling=3)
     assert config.oversampling == 1
@@ -291,6 +315,6 @@ def test_losses_of_whole_responses_want_whole_responses(changes):
     tiny.config("grpo", minibatch_of="tokens", loss_type="dapo")
 
 
-def test_responses_that_cannot_end_cannot_be_told_from_truncated_ones():
+def test_responses_that_can_never_end_are_not_left_out():
     with pytest.raises(ValueError, match="without end tokens every response"):
         tiny.config("grpo", (("eos_ids", ()),), mask_truncated_completions=True)
