@@ -56,7 +56,7 @@ def checked(function, name, *, optional=False, timeout=0.0):
         except (Exception, SystemExit) as error:
             seen = sorted(k for k in columns if k != IDS)
             raise ValueError(
-                f"the reward {name} {user_modules.said(error, start=start)}, given "
+                f"the reward {name} {user_modules.describe(error, start=start)}, given "
                 f"{len(completions)} completions {list(completions[:1])}... and "
                 f"columns {seen}"
             ) from error

@@ -59,7 +59,7 @@ def _imported(name, module):
         problem = error
     raise ValueError(
         f"--reward {name}: {module}, while it was imported, "
-        f"{said(problem, start=_file_of(module))}"
+        f"{describe(problem, start=_file_of(module))}"
     ) from problem
 
 
@@ -70,7 +70,7 @@ def _file_of(module):
     return module, 1
 
 
-def said(error, *, start):
+def describe(error, *, start):
     """ "raised KeyError: 'x' (in rewards.py, line 3)", of what a user's code raised.
 
     Args: start: (file, line) where that code begins; see `start_of`.
@@ -80,11 +80,11 @@ def said(error, *, start):
     else:
         text = error.msg if isinstance(error, SyntaxError) else error
         what = f"raised {type(error).__name__}: {text}"
-    file, line = _place(error, start)
+    file, line = _location(error, start)
     return f"{what} (in {file}, line {line})"
 
 
-def _place(error, start):
+def _location(error, start):
     """(file, line): the deepest one in the user's file, or else in any."""
     if isinstance(error, SyntaxError) and error.filename:
         return error.filename, error.lineno

@@ -60,14 +60,11 @@ class Signals:
         around = getattr(self._before[kind], "__self__", None)
         return around if isinstance(around, Signals) else None
 
-    def _ends_process(self, kind):
-        """Whether a second signal ends the process, nested or not."""
-        outer = self._outer(kind)
-        return (
-            self._before[kind] in _DEFAULTS
-            if outer is None
-            else outer._ends_process(kind)
-        )
+    def _is_final(self, kind):
+        """Whether a second signal is the end of the process."""
+        if self._outer(kind) is not None:
+            return self._outer(kind)._is_final(kind)
+        return self._before[kind] in _DEFAULTS
 
     def _answer(self):
         """Runs in a thread: answers signals, whose numbers arrive as bytes."""
@@ -86,7 +83,7 @@ class Signals:
 
     def _end(self, kind):
         """Ends the process, if a second signal should have and has not."""
-        if not self._ends_process(kind) or hasattr(sys, "ps1"):
+        if not self._is_final(kind) or hasattr(sys, "ps1"):
             return  # in a notebook the process is not ours to end
         if kind == signal.SIGINT and self.received is not None:
             self._left.wait(_PATIENCE)  # for what KeyboardInterrupt may end

@@ -98,8 +98,8 @@ def run(state, *, start, plan, hooks, signals=None):
     step is the last one, evaluated and saved as such.
 
     Returns the state. Raises, after saving, Interrupted when a signal came; NotFinite
-    when `plan.max_skipped` updates in a row were skipped; Unscored when a reward failed,
-    the state from before saved; what `hooks.failed` returned.
+    when `plan.max_skipped` updates in a row were skipped; Unscored, when a reward
+    failed, the state from before saved; what `hooks.failed` returned.
     """
     if start == 0 and 0 in plan.evaluations:
         hooks.evaluate(state, 0, "start")

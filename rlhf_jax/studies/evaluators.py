@@ -75,8 +75,8 @@ def own_samples(task, *, key):
         if "proxy" in task.rewards:
             reward = task.rewards["proxy"](run.unit.seed)
             given = run.layout, drawn, lambda: texts, task.eval_columns
-            scores, apart = scoring.of_rows(reward, *given)
-            metrics = {f"eval/{name}": value for name, value in apart.items()}
+            scores, logged = scoring.of_rows(reward, *given)
+            metrics = {f"eval/{name}": value for name, value in logged.items()}
             metrics |= halves("eval/reward", scores)
             metrics |= of_groups(task.groups, scores)
         metrics |= halves("drift/kl_initial", divergence)

@@ -174,11 +174,11 @@ def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None, co
             state, drawn, metrics = compiled.iteration(base, *given)
             return state, metrics, drawn
         rollout = compiled.rollout(base, state, batch)
-        scores, apart = _host_scores(task, reward, layout, rollout, index, config)
+        scores, logged = _host_scores(task, reward, layout, rollout, index, config)
         state, metrics = compiled.learn(
             base, state, rollout, layout.shard_rows(scores), traced
         )
-        return state, {**metrics, **apart}, (rollout, scores)
+        return state, {**metrics, **logged}, (rollout, scores)
 
     return Trainer(
         start=start,
@@ -238,5 +238,5 @@ def _host_scores(task, reward, layout, rollout, index, config):
     scores = combining.normalize_then_sum(values, parts.weights, candidates=count)
     # Normalised scores have mean 0: what is logged is the sum in units of its own.
     total = float(combining.weighted_sum(values, parts.weights).mean())
-    metrics = {**scoring.apart(parts, values), "objective/scores": total}
+    metrics = {**scoring.moments_of(parts, values), "objective/scores": total}
     return scores.astype(np.float32), metrics

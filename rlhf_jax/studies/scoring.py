@@ -57,7 +57,7 @@ def of_rows(reward, layout, rollout, texts, columns):
         return _of_one(reward, layout, rollout, texts, columns), {}
     values = each(reward.parts, layout, rollout, texts, columns)
     total = combining.weighted_sum(values, reward.parts.weights)
-    return total, apart(reward.parts, values)
+    return total, moments_of(reward.parts, values)
 
 
 def each(parts, layout, rollout, texts, columns):
@@ -84,7 +84,7 @@ def each(parts, layout, rollout, texts, columns):
     return values
 
 
-def apart(parts, values):
+def moments_of(parts, values):
     """{"rewards/<name>/mean", "rewards/<name>/std"} of values [N, R], TRL's names.
 
     A reward that applies to no row has no entry.

@@ -51,9 +51,9 @@ def test_token_ids_are_those_of_the_response():
 
 def test_several_rewards_are_summed_by_weight_and_logged_apart():
     reward = several(grade, count, LENGTH, never, weights=(2.0, 1.0, -1.0, 9.0))
-    total, apart = of_rows(reward)
+    total, logged = of_rows(reward)
     np.testing.assert_allclose(total, [6, 0, 2])
-    assert apart == pytest.approx(
+    assert logged == pytest.approx(
         {
             "rewards/r0/mean": 2,
             "rewards/r0/std": np.sqrt(2),
@@ -66,9 +66,9 @@ def test_several_rewards_are_summed_by_weight_and_logged_apart():
 
 
 def test_one_reward_has_nothing_apart():
-    total, apart = of_rows(Reward(host=count))
+    total, logged = of_rows(Reward(host=count))
     np.testing.assert_array_equal(total, [2, 1, 3])
-    assert apart == {}
+    assert logged == {}
 
 
 def test_texts_are_asked_for_once():
