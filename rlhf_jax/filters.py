@@ -3,6 +3,7 @@
 Legend: B rows, V vocabulary.
 """
 
+import functools
 import math
 
 import jax
@@ -29,7 +30,31 @@ def top_k(logits, count):
     """
     if not 0 < count < logits.shape[-1]:
         return jnp.ones(logits.shape, bool)
-    return logits >= jax.lax.top_k(logits, count)[0][:, -1:]
+    ranks = functools.partial(_kth_by_bisection, count=count)
+    least = jax.lax.platform_dependent(
+        logits, cpu=ranks, default=lambda x: jax.lax.top_k(x, count)[0][:, -1:]
+    )
+    return logits >= least
+
+
+def _kth_by_bisection(logits, *, count):
+    """The `count`-th largest logit of each row, [B, 1]: on CPU faster than sorting.
+
+    Bits of a positive float sort like the number, those of a negative one against it.
+    """
+    bits = jax.lax.bitcast_convert_type(logits + 0.0, jnp.int32)  # no −0
+    order = jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+
+    def raise_bit(i, least):
+        # The first bit is the sign, which raises from the lowest number to 0.
+        higher = jnp.where(i == 0, 0, least | (1 << (31 - i)))
+        enough = (order >= higher[:, None]).sum(-1) >= count
+        return jnp.where(enough, higher, least)
+
+    lowest = jnp.full(logits.shape[0], jnp.iinfo(jnp.int32).min, jnp.int32)
+    found = jax.lax.fori_loop(0, 32, raise_bit, lowest)
+    bits = jnp.where(found < 0, found ^ 0x7FFFFFFF, found)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)[:, None]
 
 
 def nucleus(logits, top_p, *, least=None):

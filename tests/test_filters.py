@@ -61,6 +61,19 @@ def test_top_k_keeps_the_largest(logits, count):
         assert set(np.flatnonzero(mask)) == set(np.argsort(-row)[:count])
 
 
+@pytest.mark.parametrize("count", [1, 24, 25, 26, V - 1])
+def test_top_k_is_exact_for_ties_zeros_of_both_signs_and_what_was_excluded(rng, count):
+    logits = rng.normal(size=(6, V)).astype(np.float32)
+    logits[0] = np.round(logits[0])
+    logits[1, 25:] = -np.inf
+    logits[2], logits[3] = np.abs(logits[2]), -np.abs(logits[3])
+    logits[4, ::2], logits[4, 1::2] = 0.0, -0.0
+    least = np.sort(logits)[:, [-count]]
+    np.testing.assert_array_equal(
+        filters.top_k(jnp.array(logits), count), logits >= least
+    )
+
+
 @pytest.mark.parametrize("count", [0, V, V + 1])
 def test_top_k_of_none_or_of_all_keeps_all(logits, count):
     assert filters.top_k(logits, count).all()
