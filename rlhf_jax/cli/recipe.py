@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from rlhf_jax.cli import experiment, library, options
+from rlhf_jax.cli import command, experiment, hub, library, options
 from rlhf_jax.huggingface import adapters as hf_adapters
 from rlhf_jax.huggingface import score_bias
 from rlhf_jax.reporting import single_run
@@ -23,6 +23,7 @@ from rlhf_jax.tasks import models
 
 def entry_points(recipe, config, description):
     """(main, train, run) of a recipe: those of an experiment, and one from Python."""
+    recipe = hub.publishing(recipe)
     main, run = experiment.entry_points(recipe, config, description)
 
     def train(*, quiet=False, **flags):
@@ -192,7 +193,17 @@ def export(done, model, tokenizer, trainable, base, finished=lambda params: para
         experiment.say(done.console, [f"saved {beside}"])
     params = models.export(done.folder / "model", model, params, tokenizer)
     experiment.say(done.console, [f"saved {done.folder / 'model'}"])
+    _check_whole(done.folder)
     return params
+
+
+def _check_whole(folder):
+    """Raises ValueError where a report would lack what the run wrote before."""
+    if not (folder / command.CONFIG).is_file():
+        raise ValueError(
+            f"{folder} was deleted or moved while the run went on: its model is in "
+            f"{folder / 'model'} again, without a report"
+        )
 
 
 def result(done, model, params, tokenizer):

@@ -17,7 +17,7 @@ import sys
 OPERATIONAL = (
     "output", "resume", "cache", "devices", "log", "save_every", "keep", "export",
     "profile", "layout", "distributed", "preset", "ledger", "limits", "test",
-    "test_rows",
+    "test_rows", "push_to_hub", "hub_private",
 )  # fmt: skip
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")
 
