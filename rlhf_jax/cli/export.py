@@ -3,7 +3,7 @@ which policy is in them."""
 
 import jax
 
-from rlhf_jax.cli import experiment, library
+from rlhf_jax.cli import command, experiment, library
 from rlhf_jax.huggingface import adapters as hf_adapters
 from rlhf_jax.huggingface import score_bias
 from rlhf_jax.reporting import markdown
@@ -45,12 +45,22 @@ def results(config, done, model, trainable, base, finished=lambda params: params
         folder = done.folder / f"model{ending}"
         params = models.export(folder, model[0], params, model[1])
         experiment.say(done.console, [f"saved {folder}"])
+        _check_whole(done.folder, folder)
         records = of_seed(done.records, run.unit.seed)
         measured = _exported(config, done.study, records)
         measured = {k: v for k, v in measured.items() if k not in _ORIGIN}
         rest = done.folder, measured, records, folder.name
         made.append(library.Result(model[0], params, model[1], *rest))
     return made[0]._replace(seeds=tuple(made))
+
+
+def _check_whole(folder, model):
+    """Raises ValueError where a report would lack what the run wrote before."""
+    if not (folder / command.CONFIG).is_file():
+        raise ValueError(
+            f"{folder} was deleted or moved while the run went on: its model is in "
+            f"{model} again, without a report"
+        )
 
 
 def of_seed(records, seed):

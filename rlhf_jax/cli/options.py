@@ -96,6 +96,10 @@ class Base(Run, endings.Endings):
     profile: ranges.Natural = 0
     """Steps to trace with jax.profiler, into profile/ of the run folder."""
     log: Log = dataclasses.field(default_factory=Log)
+    push_to_hub: ranges.Text | None = None
+    """NAME or USER/NAME on the hub that the model is uploaded to after the run."""
+    hub_private: bool = False
+    """A new repository there is private."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from rlhf_jax.cli import experiment, export, library, options
+from rlhf_jax.cli import experiment, export, hub, library, options
 from rlhf_jax.data import batching
 from rlhf_jax.reporting import single_run
 from rlhf_jax.runtime import provenance, terminal
@@ -22,6 +22,7 @@ from rlhf_jax.tasks import models
 
 def entry_points(recipe, config, description):
     """(main, train, run) of a recipe: those of an experiment, and one from Python."""
+    recipe = hub.publishing(recipe)
     main, run = experiment.entry_points(recipe, config, description)
 
     def train(*, quiet=False, **flags):

@@ -25,7 +25,7 @@ from rlhf_jax.models import config as model_config
 from rlhf_jax.models import decoder, heads
 from rlhf_jax.runtime import files
 
-_DOWNLOADS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+_DOWNLOADS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
 SHARD = 5_000_000_000  # bytes, the default of transformers
 
 

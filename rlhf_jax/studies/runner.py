@@ -130,7 +130,13 @@ class _Work:
     def done(self, run, trainer):
         """(the end of a run that is done, what was saved beside its state)."""
         checkpoints = self.checkpoints(run)
-        _, saved, extra = recorder.restore(self.study, run, trainer, checkpoints)
+        restored = recorder.restore(self.study, run, trainer, checkpoints)
+        if restored is None:
+            raise ValueError(
+                f"{self.folder / 'checkpoints' / run.name} is gone, deleted or moved "
+                "since the run wrote it: what was trained is lost; start it again"
+            )
+        _, saved, extra = restored
         about = {"study": self.study, "run": run}
         read = interfaces.read(trainer, saved["state"], saved.get("best"), **about)
         return read, extra
