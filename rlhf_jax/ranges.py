@@ -84,10 +84,10 @@ def check(config, *, flags=False):
     Arrays and traced values are not looked into.
     """
     spell = _as_flag if flags else _as_argument
-    for path, hint, value in _fields(config):
-        wanted = _wanted(hint, value)
-        if wanted is not None:
-            raise ValueError(f"{spell(path, value)}: must be {wanted}")
+    for path, hint, value in fields(config):
+        words = wanted(hint, value)
+        if words is not None:
+            raise ValueError(f"{spell(path, value)}: must be {words}")
     for path, structure in structures(config):
         for names, reason in getattr(structure, "conflicts", tuple)():
             values = [(name, operator.attrgetter(name)(structure)) for name in names]
@@ -97,22 +97,22 @@ def check(config, *, flags=False):
 
 def check_value(name, value, hint):
     """Raises ValueError where an argument `name` is not what `hint` says."""
-    wanted = _wanted(hint, value)
-    if wanted is not None:
-        raise ValueError(f"{_as_argument(name, value)}: must be {wanted}")
+    words = wanted(hint, value)
+    if words is not None:
+        raise ValueError(f"{_as_argument(name, value)}: must be {words}")
 
 
 def wanted_of_words(hint, words):
     """What words after a flag must be to fit `hint`, None where they fit."""
-    if words == ["None"] and _wanted(hint, None) is None:
+    if words == ["None"] and wanted(hint, None) is None:
         return None
     bare = plain(hint)
     if typing.get_origin(bare) is not tuple:
-        return _wanted(hint, _parsed(bare, *words))
+        return wanted(hint, _parsed(bare, *words))
     inner = typing.get_args(bare)
     if inner[-1] is not Ellipsis and len(words) != len(inner):
         return f"{len(inner)} values"
-    return _wanted(hint, tuple(_parsed(plain(inner[0]), word) for word in words))
+    return wanted(hint, tuple(_parsed(plain(inner[0]), word) for word in words))
 
 
 def plain(hint):
@@ -167,7 +167,7 @@ def structures(config, path=""):
             yield from structures(value, f"{path}{name}.")
 
 
-def _fields(config):
+def fields(config):
     """(path, annotation, value) of every field that is no structure itself."""
     for path, structure in structures(config):
         for name, hint in hints(structure).items():
@@ -176,13 +176,13 @@ def _fields(config):
                 yield f"{path}{name}", hint, value
 
 
-def _wanted(hint, value, marks=()):
+def wanted(hint, value, marks=()):
     """What `hint` wants in words, None where `value` is that."""
     if hasattr(value, "dtype") and not isinstance(value, numbers.Number):
         return None  # an array, or traced
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return _wanted(inner[0], value, inner[1:])
+        return wanted(inner[0], value, inner[1:])
     if origin in (typing.Union, types.UnionType):
         return _wanted_of_any(inner, value, marks)
     if origin is Literal:
@@ -190,8 +190,8 @@ def _wanted(hint, value, marks=()):
     if origin is tuple and inner:
         if not isinstance(value, tuple | list):
             return "a list"
-        wanted = (_wanted(inner[0], element, marks) for element in value)
-        return next((words for words in wanted if words is not None), None)
+        said = (wanted(inner[0], element, marks) for element in value)
+        return next((words for words in said if words is not None), None)
     if hint is bool:
         return None if isinstance(value, bool) else "true or false"
     if hint in (int, float):
@@ -206,8 +206,8 @@ def _wanted_of_any(choices, value, marks):
     if value is None and types.NoneType in choices:
         return None
     choices = [choice for choice in choices if choice is not types.NoneType]
-    wanted = [_wanted(choice, value, marks) for choice in choices]
-    return None if None in wanted else " or ".join(wanted)
+    said = [wanted(choice, value, marks) for choice in choices]
+    return None if None in said else " or ".join(said)
 
 
 def _wanted_number(hint, value, marks):

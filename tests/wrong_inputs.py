@@ -70,3 +70,42 @@ def hundred():
     """A hundred of all, always the same, as (command, words)."""
     every = [(name, words) for name in NAMES for words in of_command(name)]
     return random.Random(0).sample(every, 100)
+
+
+def inside(hint):
+    """Words that a field takes: the ends of its range, and other ways to write them."""
+    kind, marks = bare(hint)
+    if typing.get_origin(kind) is Literal:
+        return [str(choice) for choice in typing.get_args(kind)]
+    if kind is str:
+        return ["ü 🙂", "a b/", "- a", "1"]
+    if kind not in (int, float):
+        return []
+    (bounds,) = (mark for mark in marks if isinstance(mark, ranges.Range))
+    low = bounds.at_least if bounds.above is None else bounds.above + 1e-6
+    high = bounds.at_most if bounds.below is None else bounds.below - 1e-6
+    if kind is int:
+        return ["1", "+1", "1_000", str(2**31)][: 1 if high is not None else 4] + (
+            ["0"] if low == 0 else []
+        )
+    words = [f"{x:.7g}" for x in (low, high) if x is not None]
+    return words + ["inf"] * bounds.infinite + (["1", "1e0"] if high is None else [])
+
+
+def right(name):
+    """Command lines that `name` reads, each a list of words."""
+    asked = []
+    for spelled, flag in help_lib.flags(config(name)).items():
+        if flag.switch:
+            asked.append([spelled])
+        elif flag.name != "preset":
+            fixed = typing.get_args(ranges.plain(flag.hint))
+            many = (
+                1
+                if not fixed
+                or typing.get_origin(ranges.plain(flag.hint)) is (Literal)
+                or fixed[-1] is Ellipsis
+                else len(fixed)
+            )
+            asked += [[spelled, *[word] * many] for word in inside(flag.hint)]
+    return asked
