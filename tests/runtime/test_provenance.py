@@ -8,8 +8,7 @@ import sys
 import jax
 from small_config import Config, Inner
 
-from experiments import label, reward_model, sentiment
-from rlhf_jax.cli import options
+from experiments import label, reward_model, rl, sentiment
 from rlhf_jax.runtime import provenance
 
 
@@ -37,9 +36,16 @@ def test_a_digest_stays_what_it_was():
 
 
 def test_operational_flags_are_flags_of_the_experiments():
-    kinds = (sentiment.Config, options.Base, label.Config, reward_model.Config)
+    kinds = (sentiment.Config, rl.Config, label.Config, reward_model.Config)
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     assert set(provenance.OPERATIONAL) <= names
+
+
+def test_a_run_that_hit_its_time_limit_goes_on_with_another():
+    config = dataclasses.replace(rl.CONFIG, reward_timeout=3.0)
+    assert provenance.digest(config) == provenance.digest(rl.CONFIG)
+    weighted = dataclasses.replace(rl.CONFIG, reward_weights=(2.0,))
+    assert provenance.digest(weighted) != provenance.digest(rl.CONFIG)
 
 
 def test_the_command_can_be_typed_again(monkeypatch):
