@@ -203,6 +203,9 @@ def _reward_conflicts(config):
     if config.normalizes_rewards and config.algorithm != "grpo":
         names = ("multi_objective_aggregation", "algorithm")
         yield names, "it replaces the advantages of grpo"
+    if config.normalizes_rewards and config.rl.scale_rewards is not None:
+        names = ("multi_objective_aggregation", "rl.scale_rewards")
+        yield names, "each reward has been scaled in its group already; leave it out"
 
 
 CONFIG = Config()
