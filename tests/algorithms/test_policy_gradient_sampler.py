@@ -50,11 +50,11 @@ def test_weights_are_ratios_to_what_was_sampled_from_up_to_the_cap():
 
 
 @pytest.mark.parametrize("whitened", ["none", "minibatch"])
-def test_an_update_takes_weighted_advantages_after_whitening(whitened):
+def test_an_update_takes_weighted_advantages_after_whitening(rng, whitened):
     config = dataclasses.replace(CORRECTED, whiten_advantages=whitened)
-    state, _, data = drawn(CORRECTED)
-    targets = policy_gradient.targets(data, 0.1, tiny.HYPER, config=config)
-    sample = update.Sample(data, targets)
+    _, _, data = drawn(CORRECTED)
+    gain = jnp.array(rng.normal(size=data.logps.shape), jnp.float32)
+    sample = update.Sample(data, policy_gradient.Targets(gain, jnp.zeros_like(gain)))
     order = jnp.array([1, 0, 5, 4])
     part, _ = update.share(sample, order, config=config, axis_name=None)
     plain = dataclasses.replace(config, importance_sampling_correction=0.0)
