@@ -13,6 +13,7 @@ and, without a reference, simpo, cpo and orpo. Several are added up (MPO):
 
     ... --loss sigmoid bco_pair sft --loss-weights 0.8 0.2 1.0
 
+aot and aot_unpaired sort the rows of a micro-batch on a device among themselves.
 kto and apo_zero_unpaired learn from single answers: rows of `prompt`, `completion` and
 `label` (true: desirable), or pairs, whose chosen answers are desirable and whose
 rejected ones are not.
@@ -76,9 +77,12 @@ class Config(fields.group(_TAKEN), policy.Flags):
     )
 
     def __post_init__(self):
-        names = self.loss  # "ipo" or a list, from Python
-        names = (names,) if isinstance(names, str) else tuple(names)
-        object.__setattr__(self, "loss", names)
+        for name, one in (("loss", str), ("loss_weights", int | float)):
+            value = getattr(self, name)  # one, or a list, from Python
+            value = (value,) if isinstance(value, one) else value
+            if not isinstance(value, tuple | list):
+                raise ValueError(f"{name}={value!r}: give one or a list of several")
+            object.__setattr__(self, name, tuple(value))
 
     @property
     def single(self):

@@ -108,9 +108,11 @@ def test_every_loss_of_the_family_trains(home, loss):
 @pytest.mark.parametrize("flags", [SPLIT, {"devices": 2, "layout": "fsdp"}])
 def test_kto_on_devices_and_in_parts_is_the_same(home, flags):
     """Its baseline is of a whole minibatch, whatever shares it."""
+    weights = {"desirable_weight": 2.0, "undesirable_weight": 0.1}
+    weights["loss"] = "kto"  # nearly all answers are made likelier: z₀ is above 0
     names = "_".join(flags)
-    _, alone = run(home, f"kto_alone_{names}", "unpaired", loss="kto")
-    _, split = run(home, f"kto_{names}", "unpaired", loss="kto", **flags)
+    _, alone = run(home, f"kto_alone_{names}", "unpaired", **weights)
+    _, split = run(home, f"kto_{names}", "unpaired", **weights, **flags)
     assert max(measured(alone, "kl")) > 0
     for name in ("loss", "kl", "rewards/margins", "eval/loss"):
         found = measured(split, name), measured(alone, name)
@@ -130,5 +132,8 @@ def test_a_loss_from_python_is_a_name_or_several():
     config = preference.Config(loss="ipo")
     assert config.loss == ("ipo",) and config.settings.loss == ("ipo",)
     assert preference.Config(loss=["dpo", "sft"]).loss == ("dpo", "sft")
+    assert preference.Config(loss_weights=2).loss_weights == (2,)
+    with pytest.raises(ValueError, match="loss=None: give one or a list of several"):
+        preference.Config(loss=None)
     kto = preference.Config(loss="kto", desirable_weight=2.0).settings
     assert (kto.loss, kto.desirable_weight) == ("kto", 2.0)
