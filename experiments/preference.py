@@ -12,6 +12,11 @@ computed once before training, or with --reference-on-the-fly before each step. 
 result is runs/preference/<time>/model, a directory that transformers opens. Metrics
 have TRL's names: rewards/chosen, rewards/rejected, rewards/margins, rewards/accuracies.
 
+Held-out prompts are completed at every evaluation: samples.jsonl has the texts, and the
+report how far the policy has drifted. --reward R measures a reward on them that nothing
+learns from, as named for experiments.rl: `python -m experiments.compare
+runs/preference/a runs/rl/b` then draws both on one front.
+
 From Python, with rows as a list of dictionaries or a `datasets.Dataset`:
 
     aligned = preference.train(model="path/to/sft", dataset=rows, loss="ipo")

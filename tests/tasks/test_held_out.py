@@ -57,3 +57,4 @@ def test_conversations_without_a_prompt_are_asked_for_what_they_share():
 def test_rows_without_text_are_nobodys_prompts():
     assert held_out.of_examples(rows({"input_ids": [1, 2]}), None) is None
     assert held_out.of_examples(rows({"messages": [USER]}), None) is None
+    assert held_out.of_examples(rows({"text": " "}), None) is None
