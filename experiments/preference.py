@@ -34,7 +34,7 @@ from rlhf_jax.algorithms import preference
 from rlhf_jax.cli import options, policy, recipe
 from rlhf_jax.models import lora
 from rlhf_jax.studies import eval_steps, interfaces
-from rlhf_jax.tasks import held_out, models, pairs
+from rlhf_jax.tasks import held_out_prompts, models, pairs
 
 TITLE = "Learning from preferences"
 METRICS = (
@@ -89,7 +89,7 @@ def make_study(config, setting):
     model, params, tokenizer = loaded
     train, held, about = pairs.read(given.dataset, given.data, model, tokenizer)
     check_resets(config, len(train.starts))
-    besides = policy.measured(config, setting, loaded, held_out.of_pairs)
+    besides = policy.measured(config, setting, loaded, held_out_prompts.of_pairs)
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
     ask = functools.partial(_logps, model, config.loss == "ipo")
     ask = layout.over_rows(ask, replicated=1, chunk=recipe.batches(config)[0])

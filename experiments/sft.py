@@ -38,7 +38,7 @@ from rlhf_jax.algorithms import sft
 from rlhf_jax.cli import policy, recipe
 from rlhf_jax.data import examples, stop_tokens, tokenization
 from rlhf_jax.models import lora, responses
-from rlhf_jax.tasks import held_out, models, rows
+from rlhf_jax.tasks import held_out_prompts, models, rows
 from rlhf_jax.types import Tokens
 
 TITLE = "Supervised fine-tuning"
@@ -66,7 +66,7 @@ def make_study(config, setting):
     loaded = models.read_decoder("--model", given.model, config.dtype)
     model, params, tokenizer = loaded
     train, held, about = data(config, given, model, tokenizer)
-    besides = policy.measured(config, setting, loaded, held_out.of_examples)
+    besides = policy.measured(config, setting, loaded, held_out_prompts.of_examples)
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
     work = recipe.supervise(
         config,
