@@ -23,6 +23,11 @@ computed once before training, or with --reference-on-the-fly before each step. 
 result is runs/preference/<time>/model, a directory that transformers opens. Metrics
 have TRL's names: rewards/chosen, rewards/rejected, rewards/margins, rewards/accuracies.
 
+Held-out prompts are completed at every evaluation: samples.jsonl has the texts, and the
+report how far the policy has drifted. --reward R measures a reward on them that nothing
+learns from, as named for experiments.rl: `python -m experiments.compare
+runs/preference/a runs/rl/b` then draws both on one front.
+
 From Python, with rows as a list of dictionaries or a `datasets.Dataset`:
 
     aligned = preference.train(model="path/to/sft", dataset=rows, loss="ipo")
@@ -40,7 +45,7 @@ from rlhf_jax.algorithms import preference, unpaired
 from rlhf_jax.cli import fields, options, policy, recipe
 from rlhf_jax.models import lora
 from rlhf_jax.studies import eval_steps, interfaces
-from rlhf_jax.tasks import held_out, models, pairs
+from rlhf_jax.tasks import held_out_prompts, models, pairs
 from rlhf_jax.tasks import unpaired as answers
 
 TITLE = "Learning from preferences"
@@ -176,7 +181,7 @@ def make_study(config, setting):
     read = _pairs if config.single is None else _answers
     task = read(config, given, model, tokenizer)
     check_resets(config, len(task.train.reference))
-    besides = policy.measured(config, setting, loaded, held_out.of_pairs)
+    besides = policy.measured(config, setting, loaded, held_out_prompts.of_pairs)
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
     ask = layout.over_rows(task.ask, replicated=1, chunk=recipe.batches(config)[0])
     train, held, prepare = task.train, task.held, None

@@ -42,7 +42,7 @@ from rlhf_jax import masking, ranges
 from rlhf_jax.algorithms import sft
 from rlhf_jax.cli import options, policy, recipe
 from rlhf_jax.models import lora, responses
-from rlhf_jax.tasks import held_out, models, sft_rows, streamed_rows
+from rlhf_jax.tasks import held_out_prompts, models, sft_rows, streamed_rows
 
 TITLE = "Supervised fine-tuning"
 METRICS = ("nll", "accuracy", *policy.NAMES, "grad_norm", "learning_rate")
@@ -83,7 +83,7 @@ def make_study(config, setting):
     streamed = streamed_rows.wanted(given.dataset, given.data)
     read = streamed_rows.read if streamed else sft_rows.read
     train, held, about = read(given.dataset, given.data, model, tokenizer, form)
-    besides = policy.measured(config, setting, loaded, held_out.of_examples)
+    besides = policy.measured(config, setting, loaded, held_out_prompts.of_examples)
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
     work = recipe.supervise(
         config,

@@ -90,9 +90,10 @@ def notes(config, done):
         seed = run.unit.seed
         prefix = f"seed {seed}: " * (len(seeds) > 1)
         ending = runner.ending(done.study, done.folder, done.layout, run)
-        if ending.stopped:
-            steps = f"stopped after step {ending.step} of {done.study.schedule.steps}"
-            lines.append(f"{prefix}{steps} by {ending.stopped}")
+        steps = done.study.schedule.steps
+        if ending.stopped and ending.step < steps:
+            after = f"stopped after step {ending.step} of {steps}"
+            lines.append(f"{prefix}{after} by {ending.stopped}")
         if config.load_best_model_at_end:
             lines.append(prefix + _chosen(config, done, seed))
     if len(seeds) > 1:

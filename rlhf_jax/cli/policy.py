@@ -67,7 +67,7 @@ def measured(config, setting, loaded, read):
     """What is `Measured` of a policy.
 
     Args: loaded: (model, params, tokenizer) of the initial one; read: of
-    `tasks.held_out`, rows -> prompts.
+    `tasks.held_out_prompts`, rows -> prompts.
     """
     if config.eval_samples == 0:
         return Measured((), (), ())

@@ -11,7 +11,7 @@ import rich.console
 
 from experiments import preference, rl, sft
 from rlhf_jax import huggingface
-from rlhf_jax.cli import experiment, hub, library, options, recipe
+from rlhf_jax.cli import experiment, export, hub, library, options
 from rlhf_jax.studies import runner
 from rlhf_jax.studies.interfaces import Method
 
@@ -198,16 +198,19 @@ def test_a_run_without_its_checkpoint_says_what_is_lost(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_vanishes_gets_its_model_and_no_report(tmp_path, monkeypatch):
-    study = types.SimpleNamespace(runs=lambda: [None])
+    run = types.SimpleNamespace(unit=types.SimpleNamespace(seed=0))
+    study = types.SimpleNamespace(runs=lambda: [run], select=None)
     console = rich.console.Console(file=io.StringIO())
-    done = experiment.Done(tmp_path / "run", study, None, [], console, 1.0)
+    measured = [{"seed": 0, "step": 1, "eval/phase": "final", "eval/nll": 1.0}]
+    done = experiment.Done(tmp_path / "run", study, None, measured, console, 1.0)
     saved = []
-    monkeypatch.setattr(recipe.runner, "policy", lambda *_, **__: "policy")
-    monkeypatch.setattr(recipe.models, "export", lambda *x: saved.append(x) or "params")
+    monkeypatch.setattr(export.runner, "policy", lambda *_, **__: "policy")
+    monkeypatch.setattr(export.models, "export", lambda *x: saved.append(x) or "params")
     whole = types.SimpleNamespace(adapter=None, merge=lambda policy: policy)
+    given = sft.CONFIG, done, (None, None), lambda seed: whole, None
     with pytest.raises(ValueError, match="run was deleted or moved while the run went"):
-        recipe.export(done, None, None, whole, None)
+        export.results(*given)
     assert saved == [(tmp_path / "run" / "model", None, "policy", None)]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
-    assert recipe.export(done, None, None, whole, None) == "params"
+    assert export.results(*given).params == "params"

@@ -31,9 +31,8 @@ def of_examples(rows, tokenizer, *, cue=""):
         return None
     texts = list(rows["text"])
     starts = [" ".join(text.split()[:_WORDS]) for text in texts]
-    kept = [i for i, start in enumerate(starts) if start]
-    rows = rows.select(kept).add_column("prompt", [starts[i] for i in kept])
-    return Asked(rows, texts)
+    asked = [{**row, "prompt": x} for row, x in zip(rows, starts, strict=True) if x]
+    return Asked(_rows(asked), texts) if asked else None
 
 
 def of_pairs(rows, tokenizer, *, cue=""):
@@ -41,13 +40,12 @@ def of_pairs(rows, tokenizer, *, cue=""):
     what chosen and rejected have in common."""
     if "prompt" in rows.column_names:
         return Asked(rows, cue=cue)
-    texts = preferences.read(rows, tokenizer)
-    return Asked(rows.add_column("prompt", texts.prompts))
+    starts = preferences.read(rows, tokenizer).prompts
+    asked = [{**row, "prompt": x} for row, x in zip(rows, starts, strict=True)]
+    return Asked(_rows(asked))
 
 
 def _of_messages(rows):
-    import datasets  # takes two seconds, and is there already where rows are
-
     kept = [row for row in rows if _answered(row["messages"])]
     if not kept:
         return None
@@ -59,7 +57,13 @@ def _of_messages(rows):
         }
         for row in kept
     ]
-    return Asked(datasets.Dataset.from_list(made))
+    return Asked(_rows(made))
+
+
+def _rows(made):
+    import datasets  # takes two seconds, and is there already where rows are
+
+    return datasets.Dataset.from_list(made)
 
 
 def _answered(messages):
