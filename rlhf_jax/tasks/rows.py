@@ -26,8 +26,8 @@ class Parts(NamedTuple):
 def read(dataset, data, *, needed=()):
     """(training rows, held-out rows) as `datasets`, with columns renamed.
 
-    Args: dataset, data: as for `parts`; needed: columns that both must have, by default
-    those of a known kind.
+    Args: dataset, data: as for `parts`; needed: the kinds of `kinds.KINDS` that both
+    must be of, by default any.
     """
     found = parts(dataset, data, among=needed or tuple(kinds.KINDS))
     return found.train, found.held

@@ -229,7 +229,7 @@ def test_a_column_of_another_name(refused, place, tmp_path):
 
 def test_an_empty_text(refused, place, tmp_path):
     gaps = rows(tmp_path / "gaps.jsonl", [*TEXTS, " "])
-    refused(gaps, f"row {len(TEXTS)}", "has no text", dataset=gaps)
+    refused(gaps, f"line {len(TEXTS) + 1}: no text", dataset=gaps)
     assert not place.exists()
 
 

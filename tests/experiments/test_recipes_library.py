@@ -231,7 +231,7 @@ def test_quiet_is_quiet_and_the_default_speaks(loaded, home, capsys):
         (sft, {"model": 5, "dataset": "d"}, "--model 5: must be a text"),
         (sft, {"model": object(), "dataset": "d"}, "--model of type object: give a"),
         (sft, {"dataset": object()}, "rows of type object: give a path"),
-        (sft, {"dataset": [{"text": ""}] * 3}, "row 0.*has no text"),
+        (sft, {"dataset": [{"text": ""}] * 3}, "row 0 .*: no text"),
         (sft, {"fit": {"rows": 0}, "dataset": "d"}, "--fit.rows 0"),
         (rl, {"dataset": small_recipes.PAIRS, "reward": object(), **RL}, "--reward of"),
     ],
