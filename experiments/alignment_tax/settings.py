@@ -1,7 +1,7 @@
 """What every setting gained and lost since the start, unit by unit."""
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from rlhf_jax.evaluation import statistics, units
 from rlhf_jax.evaluation.axes import REWARD, SKILLS
@@ -68,7 +68,7 @@ def _ratio(top, bottom):
         return {"mean": float(whole), "low": None, "high": None}
     without = (tops.sum() - tops) / (bottoms.sum() - bottoms)
     error = np.sqrt((n - 1) * np.mean(np.square(without - without.mean())))
-    half = stats.t.ppf(0.975, n - 1) * error
+    half = special.stdtrit(n - 1, 0.975) * error
     return {k: float(whole + d) for k, d in zip(_BOUNDS, (0, -half, half), strict=True)}
 
 
@@ -118,6 +118,8 @@ def partial(records, methods, predictor, *, outcome=SKILLS.key, given=REWARD.key
                 points.setdefault(run.unit.world, []).append(
                     (row[predictor], loss, gain)
                 )
+    from scipy import stats  # 1 s to import
+
     found = {}
     for world, rows in sorted(points.items()):
         table = np.array(rows)

@@ -77,6 +77,8 @@ def _name(value):
     """A value as config.json holds it: itself, or a name for an object."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, Result):
         return str(value.model_folder)
     if isinstance(value, os.PathLike):

@@ -1,7 +1,8 @@
-"""TRL's arguments, and what the same is called here (checked against TRL 1.16).
+"""TRL's arguments, and what the same is called here.
 
-For users who come from SFTConfig, RewardConfig, DPOConfig, GRPOConfig and ModelConfig:
-a flag that is TRL's alone is answered with ours.
+For users who come from SFTConfig, RewardConfig, DPOConfig, GRPOConfig and ModelConfig
+of TRL 1.16, its trainers, and PPOConfig of earlier versions: a flag that is TRL's alone
+is answered with ours.
 """
 
 NAMES = {  # TRL's argument: our flags, of which a recipe has one
@@ -35,7 +36,7 @@ NAMES = {  # TRL's argument: our flags, of which a recipe has one
     "response_length": ("max-new-tokens",),
     "truncation_mode": ("truncate",),
     "packing": ("pack",),
-    "loss_type": ("loss", "algorithm"),
+    "loss_type": ("loss",),
     "beta": ("rl.kl-coef",),
     "kl_coef": ("rl.kl-coef",),
     "epsilon": ("rl.clip",),
@@ -48,10 +49,7 @@ NAMES = {  # TRL's argument: our flags, of which a recipe has one
     "num_ppo_epochs": ("rl.epochs",),
     "num_mini_batches": ("rl.minibatches",),
     "num_generations": ("rl.candidates", "samples"),
-    "whiten_rewards": ("rl.whiten-advantages",),
     "missing_eos_penalty": ("rl.missing-eos-penalty",),
-    "center_rewards_coefficient": ("center",),
-    "precompute_ref_log_probs": ("reference-on-the-fly",),  # the opposite
     "lora_r": ("lora.rank",),
     "use_peft": ("lora.rank",),
     "lora_alpha": ("lora.alpha",),
@@ -63,7 +61,6 @@ NAMES = {  # TRL's argument: our flags, of which a recipe has one
     "save_steps": ("save-every",),
     "save_total_limit": ("keep",),
     "report_to": ("log.wandb",),
-    "run_name": ("output",),
 }
 
 

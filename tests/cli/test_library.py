@@ -7,6 +7,7 @@ import pathlib
 
 import datasets
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 
@@ -121,3 +122,11 @@ def test_config_json_and_digests_take_the_names(tmp_path):
     assert facts["config"]["dataset"] == config.dataset
     assert facts["digest"] == provenance.digest(config)
     assert provenance.digest(library.names(Config(dataset=ROWS[:4]))) != facts["digest"]
+
+
+def test_numbers_of_numpy_are_numbers():
+    named = library.names(
+        Config(seed=np.int32(3), inner=Inner(np.int64(5), np.float32(0.5)))
+    )
+    assert named == Config(seed=3, inner=Inner(5, 0.5))
+    assert type(named.seed) is int and type(named.inner.rate) is float
