@@ -1362,6 +1362,20 @@ TABLE = {
         NO_MASK,
         NO_GRADIENT,
     ),
+    "studies.eval_steps.at_epochs": Row(
+        "test_passes_over_the_rows_are_completed_in_the_step_that_takes_the_last_row",
+        EXACT,
+        "test_passes_over_the_rows_are_completed_in_the_step_that_takes_the_last_row",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "studies.eval_steps.epochs": Row(
+        "test_passes_over_the_rows_are_completed_in_the_step_that_takes_the_last_row",
+        EXACT,
+        "test_passes_over_the_rows_are_completed_in_the_step_that_takes_the_last_row",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
     "studies.eval_steps.check_resets": Row(
         "test_resets_that_never_come_are_refused",
         "n/a: a check",

@@ -18,8 +18,10 @@ def lines(config, study, layout):
         *filter(None, [naming.objective(config)]),
         penalty(config),
         *drawn(config),
+        *task.facts.get("about", ()),
         f"{count} prompts of up to {width} tokens, {len(task.eval_prompts.tokens)} "
         f"held out; responses of up to {config.max_new_tokens}, {rl.rows} a step",
+        *filtered(config),
     ]
     if adapter is not None:
         said.append(f"adapters of rank {adapter.rank} are trained")
@@ -62,6 +64,18 @@ def penalty(config):
     if rl.kl_controller == "proportional" or math.isfinite(rl.kl_horizon):
         text += f", then adapted towards {rl.kl_target:g} nats"
     return text
+
+
+def filtered(config):
+    """What keeps tokens from being sampled, and texts that end a response."""
+    names = ("top_k", "top_p", "min_p", "repetition_penalty")
+    given = [(n, getattr(config, n)) for n in names]
+    changed = [(n, x) for n, x in given if x != getattr(type(config), n)]
+    if changed:
+        said = (f"{name.replace('_', ' ')} {value:g}" for name, value in changed)
+        yield f"sampled with {', '.join(said)}"
+    if config.stop_strings:
+        yield "a response ends with " + " or ".join(map(repr, config.stop_strings))
 
 
 def drawn(config):

@@ -14,7 +14,7 @@ def make(config, setting):
     model, params, tokenizer = models.read_decoder(
         "--policy", given.policy, config.dtype
     )
-    train, held = rows.read(given.dataset, given.data, needed=("prompt",))
+    train, held, said = rows.parts(given.dataset, given.data, among=("prompt",))
     texts = None
     if given.texts is not None:
         texts = prompts.texts(given.texts, config.texts_split, config.data.eval_rows)
@@ -43,5 +43,10 @@ def make(config, setting):
     if config.gold:
         gold = prompt_rewards.create(*gold, config.gold, **how)
         truth = functools.partial(prompt_rewards.as_gold, task, gold, layout)
-    rewards = {"proxy": lambda seed: reward}
-    return dataclasses.replace(task, rewards=rewards, truth=truth, facts={"base": base})
+    about = [*said, *task.facts.get("about", ())]
+    return dataclasses.replace(
+        task,
+        rewards={"proxy": lambda seed: reward},
+        truth=truth,
+        facts={"base": base, "about": about},
+    )
