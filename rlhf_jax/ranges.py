@@ -72,6 +72,7 @@ Natural = Annotated[int, Range(at_least=0)]
 Positive = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(at_least=0)]
 Share = Annotated[float, Range(at_least=0, at_most=1)]
+Finite = Annotated[float, Range()]
 Limit = Annotated[float, Range(above=0, infinite=True)]  # inf: no limit
 Text = Annotated[str, NotEmpty()]
 

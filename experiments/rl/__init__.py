@@ -80,7 +80,7 @@ class Config(sampled.Sampling, options.Base):
     `tasks.reward_ensembles`), or a labeler that rates:
     ai:WHERE[,template=NAME][,shots=N]..., WHERE a language model, an endpoint's URL
     (with model=NAME), or policy, the initial policy itself."""
-    reward_weights: tuple[float, ...] = ()
+    reward_weights: tuple[ranges.Finite, ...] = ()
     """One for each --reward, by which they are summed; by default 1 each."""
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = (
         "sum_then_normalize"

@@ -26,7 +26,7 @@ class Endings:
     """Evaluations in a row without a better metric that end the run; 0: none do."""
     early_stopping_threshold: ranges.NonNegative = 0.0
     """By how much it must be better, in the metric's unit."""
-    callbacks: tuple[str, ...] = ()
+    callbacks: tuple[ranges.Text, ...] = ()
     """Functions (step, metrics) -> None or "stop" that watch the run, as
     module:function; see `studies.callbacks`."""
 

@@ -32,7 +32,8 @@ class Flag(NamedTuple):
     @property
     def switch(self):
         """Whether it takes no value."""
-        return ranges.plain(self.hint) is bool
+        choices = typing.get_args(self.hint)
+        return ranges.plain(self.hint) is bool and type(None) not in choices
 
 
 def flags(config):

@@ -86,7 +86,7 @@ def test_a_line_shows_the_default_and_the_choices():
         presets={"paper": presets.Preset("", {})},
     )
     assert "\n  --steps 100 " in said and "\n  --policy … " in said
-    assert "--algorithm ppo " in said and " or online_dpo." in said
+    assert "--algorithm ppo " in said and " ppo, reinforce, rloo, " in said
     assert "More." not in said and "--preset NAME" in said
 
 

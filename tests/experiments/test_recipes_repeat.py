@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 
 from experiments import sentiment
+from rlhf_jax import ranges
 from rlhf_jax.cli import command, options, presets
 from rlhf_jax.runtime import parallel, provenance
 
@@ -15,7 +16,7 @@ from rlhf_jax.runtime import parallel, provenance
 @dataclasses.dataclass(frozen=True)
 class Inner:
     rate: float = 0.1
-    horizon: float = float("inf")
+    horizon: ranges.Limit = float("inf")
 
 
 @dataclasses.dataclass(frozen=True)
