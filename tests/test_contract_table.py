@@ -1082,6 +1082,20 @@ TABLE = {
         NO_MASK,
         NO_GRADIENT,
     ),
+    "studies.eval_steps.at_epochs": Row(
+        "test_passes_over_the_rows_are_completed_in_the_step_that_takes_the_last_row",
+        "n/a: a union of three small sets",
+        "n/a: a union of three small sets",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
+    "studies.eval_steps.epochs": Row(
+        "test_passes_over_the_rows_are_completed_in_the_step_that_takes_the_last_row",
+        "test_passes_over_the_rows_against_rows_counted_one_by_one",
+        "test_passes_over_the_rows_against_rows_counted_one_by_one",
+        NO_MASK,
+        NO_GRADIENT,
+    ),
     "studies.eval_steps.check_resets": Row(
         "test_resets_that_never_come_are_refused",
         "n/a: a check",
