@@ -82,7 +82,7 @@ class Study(Run):
 
 
 @dataclasses.dataclass(frozen=True)
-class Base(Run, endings.Endings):
+class Base(endings.Endings, Run):
     """What every recipe depends on."""
 
     seed: ranges.Natural = 0

@@ -168,6 +168,15 @@ def test_passes_over_the_rows_are_completed_in_the_step_that_takes_the_last_row(
     assert many == {1, 2}
 
 
+@pytest.mark.parametrize(("count", "rows"), [(40, 16), (7, 7), (9, 4), (5, 16)])
+def test_passes_over_the_rows_against_rows_counted_one_by_one(count, rows):
+    completed = set()
+    for row in range(20 * rows):
+        if row % count == count - 1:
+            completed.add(row // rows + 1)
+    assert eval_steps.epochs(20, fractions.Fraction(count, rows)) == completed
+
+
 def test_resets_that_never_come_are_refused():
     rows = {name: methods.METHODS[name] for name in ("ppo", "elastic_reset")}
     eval_steps.check_resets(schedule(reset_every=6), rows, 0)
