@@ -36,20 +36,17 @@ def publishing(recipe):
 def check_flags(config):
     """Raises ValueError where nothing could be pushed: before anything is loaded."""
     import huggingface_hub
+    from huggingface_hub import constants
 
     name = config.push_to_hub
     if name is None:
         if config.hub_private:
             raise ValueError("--hub-private without --push-to-hub: give it a NAME")
         return
-    try:
-        huggingface_hub.utils.validate_repo_id(name)
-    except huggingface_hub.errors.HFValidationError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"--push-to-hub {name}: no name on the hub: {reason}"
-        ) from None
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    fault = model_card.name_fault(name)
+    if fault is not None:
+        raise ValueError(f"--push-to-hub {name}: no name on the hub: {fault}")
+    if constants.HF_HUB_OFFLINE:
         raise ValueError(f"--push-to-hub {name}: HF_HUB_OFFLINE is set; unset it")
     if huggingface_hub.get_token() is None:
         raise ValueError(

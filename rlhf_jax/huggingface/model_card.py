@@ -106,13 +106,17 @@ def _exists(path):
 
 def is_hub_name(name):
     """Whether a name can be one on the hub, and is nothing on this disk."""
-    import huggingface_hub
+    return name_fault(name) is None and not _exists(name)
+
+
+def name_fault(name):
+    """Why the hub can have no such name, in one line; None where it can."""
+    from huggingface_hub import errors, utils
 
     try:
-        huggingface_hub.utils.validate_repo_id(name)
-    except huggingface_hub.errors.HFValidationError:
-        return False
-    return not _exists(name)
+        utils.validate_repo_id(name)
+    except errors.HFValidationError as error:
+        return " ".join(str(error).split())
 
 
 def _origin(base):

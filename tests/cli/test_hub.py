@@ -6,6 +6,7 @@ import types
 
 import directories
 import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import rich.console
 

@@ -179,6 +179,9 @@ def test_a_reward_model_orders_held_out_pairs(home):
     # Llama's scores are not centred: `transformers` would leave out their bias.
     assert not np.any(np.asarray(params["head"]["bias"]))
     assert "scores are not centred" in (place / "report.md").read_text()
+    card = (place / "model" / "README.md").read_text()
+    assert "pipeline_tag: text-classification" in card and "| accuracy | " in card
+    assert "prompt + answer + '<|im_end|>'" in card
 
 
 def test_a_finished_reward_model_is_tested_on_sets_of_another_origin(home):

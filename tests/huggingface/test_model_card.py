@@ -1,12 +1,16 @@
 """Model cards: what the hub reads of them, and where a licence is taken from."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import huggingface_hub
 import pytest
 
 from rlhf_jax.huggingface import model_card
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 FACTS = model_card.Facts(
     name="mine",
     base="lab/base",
@@ -99,3 +103,13 @@ def test_a_base_given_in_python_has_no_name(tmp_path):
     assert card.data.base_model is None
     assert "base model: `a model given in Python`" not in card.text
     assert "base model: a model given in Python, licence not stated" in card.text
+
+
+def test_names_are_judged_in_a_process_that_loaded_nothing_of_the_hub():
+    asked = "print(model_card.name_fault('a b'), model_card.name_fault('lab/model'))"
+    program = f"from rlhf_jax.huggingface import model_card; {asked}"
+    run = {"capture_output": True, "text": True, "cwd": ROOT}
+    done = subprocess.run([sys.executable, "-c", program], **run, check=True)
+    assert done.stdout.startswith("Repo id must use") and done.stdout.endswith(
+        " None\n"
+    )
