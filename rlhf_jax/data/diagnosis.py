@@ -4,7 +4,7 @@ import gzip
 import json
 import zlib
 
-from rlhf_jax.data import places
+from rlhf_jax.data import origins
 
 _SHOWN = 60  # characters of a line that a message quotes
 
@@ -34,7 +34,7 @@ def _wrong(file):
     if ".parquet" in kinds:
         return None
     blank = True
-    with places.open_binary(file) as opened:
+    with origins.open_binary(file) as opened:
         whole = ".json" in kinds or opened.read(64).lstrip().startswith(b"[")
         opened.seek(0)
         for number, line in enumerate(opened, 1):

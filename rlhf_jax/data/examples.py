@@ -4,7 +4,7 @@ The columns determine the kind: `text`; `prompt` and `completion`; `messages`. P
 and completions are texts or lists of messages.
 """
 
-from rlhf_jax.data import conversations, kinds, places, stop_tokens
+from rlhf_jax.data import conversations, kinds, origins, stop_tokens
 
 LEARNED = ("messages", "completion", "text")  # kinds that supervised learning reads
 
@@ -63,5 +63,5 @@ def _each(rows, values, read):
         try:
             results.append(read(value))
         except ValueError as error:
-            raise ValueError(f"{places.words(rows, i)}: {error}") from None
+            raise ValueError(f"{origins.words(rows, i)}: {error}") from None
     return results

@@ -7,7 +7,7 @@ here a user's turn and its answer. A column `system` is the first turn of either
 
 from collections.abc import Mapping
 
-from rlhf_jax.data import diagnosis, places
+from rlhf_jax.data import diagnosis, origins
 
 _ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
@@ -53,7 +53,7 @@ def _replaced(rows, made, read):
             try:
                 columns[name].append(make(row))
             except ValueError as error:
-                raise ValueError(f"{places.words(rows, i)}: {error}") from None
+                raise ValueError(f"{origins.words(rows, i)}: {error}") from None
     kept = [name for name in rows.column_names if name not in drop]
     made = datasets.Dataset.from_dict(columns)
     if not kept:

@@ -2,7 +2,7 @@
 
 import difflib
 
-from rlhf_jax.data import diagnosis, places
+from rlhf_jax.data import diagnosis, origins
 
 KINDS = {  # most specific first: a data set is of the first kind whose columns it has
     "paired": ("question", "response_j", "response_k"),
@@ -29,7 +29,7 @@ def of(rows, where="the data set", *, among=tuple(KINDS), flag=None):
     for name in among:
         if set(KINDS[name]) <= set(rows.column_names):
             return name
-    present = places.visible(rows)
+    present = origins.visible(rows)
     known = "; ".join("+".join(KINDS[name]) for name in among)
     needed, yours = _meant(present, among)
     hint = f"did you mean {needed} by {yours}? " if yours else ""
@@ -68,7 +68,7 @@ def rename(rows, columns, where, *, flag=None):
         if present not in rows.column_names:
             raise ValueError(
                 f"{where}: no column {present!r}, needed for {needed!r}; there is "
-                f"{', '.join(places.visible(rows))}; name yours with "
+                f"{', '.join(origins.visible(rows))}; name yours with "
                 f"{_fix(flag, needed)}"
             )
         if needed != present:
@@ -94,7 +94,7 @@ def refuse_unreadable(rows, columns):
         for column, values in part.items():
             for i, value in enumerate(values):
                 if said := _unreadable(column, value):
-                    raise ValueError(f"{places.words(rows, start + i)}: {said}")
+                    raise ValueError(f"{origins.words(rows, start + i)}: {said}")
 
 
 def _unreadable(column, value):

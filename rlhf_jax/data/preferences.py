@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-from rlhf_jax.data import conversations, places
+from rlhf_jax.data import conversations, origins
 
 KINDS = ("preference", "conversations")  # of `kinds.KINDS`
 
@@ -33,7 +33,7 @@ def read(rows, tokenizer=None, *, cue="", chat=False):
     for name in ("chosen", "rejected"):
         if name not in columns:
             raise ValueError(
-                f"columns {', '.join(places.visible(rows))}: needed are chosen and "
+                f"columns {', '.join(origins.visible(rows))}: needed are chosen and "
                 "rejected, and prompt if they are answers; name yours with columns "
                 f"{name}=..."
             )
@@ -49,7 +49,7 @@ def read(rows, tokenizer=None, *, cue="", chat=False):
             else:
                 pairs.append(_answers(_turn(prompt, chat), both, tokenizer, cue))
         except ValueError as error:
-            raise ValueError(f"{places.words(rows, i)}: {error}") from None
+            raise ValueError(f"{origins.words(rows, i)}: {error}") from None
     prompts, chosen, rejected = (list(column) for column in zip(*pairs, strict=True))
     extra = (_numbers(rows, name) for name in ("preference", "margin"))
     return Pairs(prompts, chosen, rejected, *extra)
@@ -73,7 +73,7 @@ def _numbers(rows, name):
             numbers.append(float(value))
         except (TypeError, ValueError):
             raise ValueError(
-                f"{places.words(rows, i)}: {name} {value!r} is not a number"
+                f"{origins.words(rows, i)}: {name} {value!r} is not a number"
             ) from None
     return numbers
 

@@ -7,7 +7,7 @@ several, a token is learned that all of them name. `attention_mask` 0 is padding
 
 import numpy as np
 
-from rlhf_jax.data import diagnosis, places, spans
+from rlhf_jax.data import diagnosis, origins, spans
 
 IGNORED = -100
 _MASKS = ("completion_mask", "assistant_masks", "attention_mask")
@@ -30,7 +30,7 @@ def read(rows, vocab_size):
             others = {name: _integers(name, row[name], len(ids)) for name in names}
             learned = _learned(ids, others)
         except ValueError as error:
-            raise ValueError(f"{places.words(rows, i)}: {error}") from None
+            raise ValueError(f"{origins.words(rows, i)}: {error}") from None
         kept = others.get("attention_mask", np.ones_like(ids)) != 0
         found.ids.append(ids[kept].astype(np.int32))
         found.learned.append(learned[kept].astype(np.int32))

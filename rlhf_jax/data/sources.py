@@ -13,7 +13,7 @@ import pathlib
 import re
 import tempfile
 
-from rlhf_jax.data import diagnosis, kinds, places
+from rlhf_jax.data import diagnosis, kinds, origins
 
 _BUILDERS = {"jsonl": "json", "json": "json", "csv": "csv", "parquet": "parquet"}
 _FILE = re.compile(r"(?P<stem>.+?)\.(?P<format>jsonl|json|csv|parquet)(\.gz)?$")
@@ -22,7 +22,7 @@ _ALIASES = {"validation": ("val", "valid", "dev"), "val": ("validation",)}
 
 
 def load(
-    name_or_path, *, split="train", columns=None, config=None, folder=None, placed=False
+    name_or_path, *, split="train", columns=None, config=None, folder=None, marked=False
 ):
     """The rows of a split as a checked `datasets.Dataset`.
 
@@ -35,7 +35,7 @@ def load(
         by default those of any of `kinds.KINDS`.
       config: of a hub data set.
       folder: the folder of the rows inside the data set.
-      placed: with the columns of `places`.
+      marked: with the columns of `origins`.
 
     Raises ValueError for a data set that cannot be found, has no rows, lacks columns or
     has an empty text.
@@ -55,14 +55,14 @@ def load(
         tables = [table.select_columns(shared) for table in tables]
     rows = datasets.concatenate_datasets(tables)
     if len(rows):
-        rows = places.mark(rows, [origin for _, *origin in parts])
+        rows = origins.mark(rows, [origin for _, *origin in parts])
     rows = checked(rows, columns, where)
-    return rows if placed else places.unmark(rows)
+    return rows if marked else origins.unmark(rows)
 
 
 def stream(name_or_path, *, split="train"):
     """(an iterator over the rows of a split as dictionaries, their source as for
-    `places.mark`), none of which is read before it is asked for.
+    `origins.mark`), none of which is read before it is asked for.
 
     Args: as for `load`; a split is one, and whole. Raises ValueError where there is no
     such split, and, from the iterator, for a file that cannot be read.
@@ -142,7 +142,7 @@ def _inside(path, folder, where):
 
 def _local(path, part, where):
     """One part of a split, from a file, a folder of files, or `save_to_disk`: (rows,
-    source, numbers), the latter as for `places.mark`."""
+    source, numbers), the latter as for `origins.mark`."""
     if path.is_dir() and _is_saved(path):
         match = _matched(part, where)
         rows = _saved(path, match["name"], match["slice"], where)
@@ -209,7 +209,7 @@ def _files(files, part, where):
 
 
 def _joined(files):
-    """Files as a source of `places`."""
+    """Files as a source of `origins`."""
     return "\n".join(map(str, files))
 
 

@@ -68,7 +68,7 @@ def read_sets(specs, data, model, tokenizer, *, count, chat=False, **how):
                 f"--test {' '.join(specs)}: two sets are called {name}; rename one"
             )
         columns = rows.renames(data.columns)
-        part = sources.load(path, split=split, columns=columns, placed=True)
+        part = sources.load(path, split=split, columns=columns, marked=True)
         part = rows.sample(part, count)
         try:
             texts = preferences.read(part, tokenizer, cue=data.cue, chat=chat)

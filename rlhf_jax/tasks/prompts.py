@@ -9,7 +9,7 @@ import functools
 import numpy as np
 
 from rlhf_jax import sampling
-from rlhf_jax.data import examples, places, spans, stop_tokens, tokenization
+from rlhf_jax.data import examples, origins, spans, stop_tokens, tokenization
 from rlhf_jax.studies.task import Task
 from rlhf_jax.tasks import rows as rows_of
 from rlhf_jax.types import Tokens
@@ -93,7 +93,7 @@ def _prompts(tokenizer, texts, length):
 
 
 def _columns(rows):
-    columns = {k: list(rows[k]) for k in places.visible(rows) if k != "prompt"}
+    columns = {k: list(rows[k]) for k in origins.visible(rows) if k != "prompt"}
     return {**columns, GIVEN: list(rows["prompt"])}
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlhf_jax.data import diagnosis, formats, kinds, places, sources
+from rlhf_jax.data import diagnosis, formats, kinds, origins, sources
 
 _TABLES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
 _FLAG = "--data.columns"
@@ -16,7 +16,7 @@ _GIVEN = "the rows given"
 
 
 class Parts(NamedTuple):
-    """Rows of a recipe; their columns include those of `places`."""
+    """Rows of a recipe; their columns include those of `origins`."""
 
     train: Any  # datasets.Dataset
     held: Any  # datasets.Dataset
@@ -45,13 +45,13 @@ def parts(dataset, data, *, among):
             "--data.streaming: only supervised fine-tuning reads rows while it trains"
         )
     train, said = _chosen(dataset, data.split, data, among)
-    held = apart(dataset, data, among=among)
+    held = separate(dataset, data, among=among)
     if held is None:
         return Parts(*hold_out(train, data.eval_rows), said)
     return Parts(train, held, said)
 
 
-def apart(dataset, data, *, among):
+def separate(dataset, data, *, among):
     """The held-out rows that have a data set or split of their own, None without one.
 
     Args: as for `parts`.
@@ -76,7 +76,7 @@ def chunks(dataset, data, *, size, among, skipped=0):
     while part := list(itertools.islice(found, size)):
         numbers = range(start, start + len(part))
         table = _dataset(part, start, source)
-        yield _of_kind(places.mark(table, [(source, numbers)]), where, data, among)[0]
+        yield _of_kind(origins.mark(table, [(source, numbers)]), where, data, among)[0]
         start += len(part)
 
 
@@ -87,7 +87,7 @@ def is_stream(rows):
 
 def _chosen(source, split, data, among):
     """(rows of one of the kinds, a line if their columns were recognised)."""
-    rows = load(source, split=split, columns=(), placed=True)
+    rows = load(source, split=split, columns=(), marked=True)
     where = f"{source}, split {split!r}" if _is_name(source) else _GIVEN
     return _of_kind(rows, where, data, among)
 
@@ -100,23 +100,23 @@ def _of_kind(rows, where, data, among):
     return rows, (said,) if said else ()
 
 
-def load(source, *, split="train", columns=None, placed=False):
+def load(source, *, split="train", columns=None, marked=False):
     """The rows of one split as a `datasets.Dataset`, checked.
 
     Args: source: a hub name, a folder or a file; or the rows themselves, a
-    `datasets.Dataset` or a list of dictionaries, which have no splits; columns, placed:
+    `datasets.Dataset` or a list of dictionaries, which have no splits; columns, marked:
     as in `sources.load`. Raises ValueError for anything else, and where columns are
     missing.
     """
     if _is_name(source):
-        return sources.load(source, split=split, columns=columns, placed=placed)
+        return sources.load(source, split=split, columns=columns, marked=marked)
     if split != "train":
         raise ValueError(
             f"split {split!r}: rows given in Python have no splits; give the rows of "
             "that split themselves"
         )
     rows = sources.checked(_dataset(source), columns, _GIVEN)
-    return places.mark(rows, [(_GIVEN, range(len(rows)))]) if placed else rows
+    return origins.mark(rows, [(_GIVEN, range(len(rows)))]) if marked else rows
 
 
 def _is_name(source):
@@ -159,7 +159,7 @@ def hold_out(rows, count):
     """
     if len(rows) < 2:
         raise ValueError(
-            f"{places.words(rows, 0)}: this is the only row, and one would be held "
+            f"{origins.words(rows, 0)}: this is the only row, and one would be held "
             "out; give more rows, or --data.eval-dataset or --data.eval-split"
         )
     count = min(count, max(len(rows) // 10, 1))
@@ -170,7 +170,7 @@ def hold_out(rows, count):
 def _dataset(rows, first=0, source=_GIVEN):
     """A `datasets.Dataset` or a list of dictionaries as a `datasets.Dataset`.
 
-    first: the number of the first of them in their source, of `places`.
+    first: the number of the first of them in their source, of `origins`.
     """
     import datasets  # takes two seconds, so only for rows given in Python
     import pyarrow
@@ -202,7 +202,7 @@ def _odd(rows, first, source, error):
                 continue
             before = kinds_of.setdefault(name, type(value))
             if type(value) is not before and {type(value), before} != {int, float}:
-                where = places.at(source, first + i)
+                where = origins.at(source, first + i)
                 return (
                     f"{where}: {name} is {diagnosis.named(value)}, in rows before it a "
                     f"{before.__name__}; give one type"

@@ -7,8 +7,8 @@ import numpy as np
 from rlhf_jax.data import (
     examples,
     kinds,
+    origins,
     packing,
-    places,
     pretokenized,
     spans,
     stop_tokens,
@@ -68,12 +68,12 @@ def encoded(part, name, model, tokenizer, form):
         whole,
         form.length,
         truncate=form.truncate,
-        words=lambda i: places.words(part, i),
+        words=lambda i: origins.words(part, i),
     )
     kept = spans.useful(short)
     if not kept.ids:
         raise ValueError(
-            f"{places.words(part, 0)} and all others: within {form.length} tokens no "
+            f"{origins.words(part, 0)} and all others: within {form.length} tokens no "
             f"{name} row has anything to learn; raise --data.length, or cut prompts "
             "with --truncate left"
         )

@@ -2,7 +2,7 @@
 
 import functools
 
-from rlhf_jax.data import kinds, places, spans, streams, tokenization
+from rlhf_jax.data import kinds, origins, spans, streams, tokenization
 from rlhf_jax.tasks import rows, sft_rows
 
 _CHUNK = 256  # rows that are tokenised together
@@ -29,7 +29,7 @@ def read(dataset, data, model, tokenizer, form):
     train = functools.partial(_rows, dataset, data, model, tokenizer, form, skipped)
     if next(train(), None) is None:
         raise ValueError(
-            f"{places.words(held, len(held) - 1)}: no row after it has anything to "
+            f"{origins.words(held, len(held) - 1)}: no row after it has anything to "
             "learn; give more rows, or fewer --data.eval-rows"
         )
     about = [
@@ -43,7 +43,7 @@ def read(dataset, data, model, tokenizer, form):
 
 def _held(dataset, data):
     """(held-out rows, how many rows of the stream they are)."""
-    held = rows.apart(dataset, data, among=sft_rows.KINDS)
+    held = rows.separate(dataset, data, among=sft_rows.KINDS)
     if held is not None:
         return held, 0
     found = rows.chunks(dataset, data, size=data.eval_rows, among=sft_rows.KINDS)
@@ -64,7 +64,7 @@ def _rows(dataset, data, model, tokenizer, form, skipped):
             whole,
             form.length,
             truncate=form.truncate,
-            words=functools.partial(places.words, part),
+            words=functools.partial(origins.words, part),
         )
         kept = spans.useful(short)
         if kept.ids:

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from rlhf_jax.algorithms import policy_gradient
-from rlhf_jax.algorithms.policy_gradient import update
+from rlhf_jax.algorithms.policy_gradient import objective, update
 
 FILTERS = {"top_k": 6, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.4}
 PLAIN = tiny.config("grpo", tuple(FILTERS.items()))
@@ -54,7 +54,7 @@ def test_an_update_takes_weighted_advantages_after_whitening(rng, whitened):
     config = dataclasses.replace(CORRECTED, whiten_advantages=whitened)
     _, _, data = drawn(CORRECTED)
     gain = jnp.array(rng.normal(size=data.logps.shape), jnp.float32)
-    sample = update.Sample(data, policy_gradient.Targets(gain, jnp.zeros_like(gain)))
+    sample = objective.Sample(data, policy_gradient.Targets(gain, jnp.zeros_like(gain)))
     order = jnp.array([1, 0, 5, 4])
     part, _ = update.share(sample, order, config=config, axis_name=None)
     plain = dataclasses.replace(config, importance_sampling_correction=0.0)

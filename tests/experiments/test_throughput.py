@@ -17,6 +17,7 @@ from experiments.throughput import (
     operations,
     ours,
     peers,
+    planning,
     race,
     weights,
     worker,
@@ -399,7 +400,7 @@ def test_bytes_per_second_count_every_tree_that_is_read_or_written(monkeypatch):
 
 
 def test_a_plan_is_printed_with_its_verdict(capsys, monkeypatch):
-    monkeypatch.setattr(throughput.memory, "make", lambda *_, **given: PLANNED(given))
+    monkeypatch.setattr(planning.memory, "make", lambda *_, **given: PLANNED(given))
     config = throughput.Config(plan=True, policy="gpt2-micro", memory=1.0, rows=8)
     throughput.run(config)
     out = capsys.readouterr().out
@@ -408,8 +409,8 @@ def test_a_plan_is_printed_with_its_verdict(capsys, monkeypatch):
 
 def PLANNED(given):
     assert given["rows"] == 8 and given["adapter"] is None
-    half = throughput.memory.GIB // 4
-    return throughput.memory.Plan({"policy": half}, half, 0, 0)
+    half = planning.memory.GIB // 4
+    return planning.memory.Plan({"policy": half}, half, 0, 0)
 
 
 # Against the real peers, where they are installed

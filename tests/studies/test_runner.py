@@ -334,7 +334,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=500)
-    assert process.returncode == 0
+    assert process.returncode == 128 + signal.SIGTERM
     (line,) = [x for x in said.splitlines() if x.startswith("stopped")]
     assert line.startswith("stopped by SIGTERM after step")
     assert "to go on: python -m experiments.sentiment" in line

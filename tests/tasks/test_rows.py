@@ -6,7 +6,7 @@ import datasets
 import pytest
 
 from rlhf_jax.cli import options
-from rlhf_jax.data import places
+from rlhf_jax.data import origins
 from rlhf_jax.tasks import rows
 
 ROWS = [{"text": str(i), "kind": i % 2} for i in range(40)]
@@ -34,7 +34,7 @@ def test_a_file_a_dataset_and_a_list_are_read_alike(kind, tmp_path):
         source = kind(ROWS)
     data = options.Data(eval_rows=3, columns=("prompt=text",))
     train, held = rows.read(source, data, needed=("prompt",))
-    assert set(places.visible(train)) == {"kind", "prompt"}
+    assert set(origins.visible(train)) == {"kind", "prompt"}
     assert len(held) == 3 and len(train) == 37
     expected = rows.hold_out(datasets.Dataset.from_list(ROWS), 3)
     assert train["prompt"][:] == expected[0]["text"][:]

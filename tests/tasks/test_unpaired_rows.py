@@ -104,7 +104,7 @@ def test_completions_may_be_messages(read, words):
         ({"label": 2}, r"row 0 .*label is 2; write true"),
         ({"label": "yes"}, r"label is 'yes'; write true"),
         ({"label": None}, r"label is None; write true"),
-        ({"completion": 5}, r"row 0 .*completion is 5"),
+        ({"completion": 5}, r"row 0 .*completion is a number, 5"),
     ],
 )
 def test_what_is_no_label_or_answer_is_refused(read, change, said):
