@@ -85,9 +85,8 @@ class Config(fields.group(_TAKEN), policy.Flags):
         for name, one in (("loss", str), ("loss_weights", int | float)):
             value = getattr(self, name)  # one, or a list, from Python
             value = (value,) if isinstance(value, one) else value
-            if not isinstance(value, tuple | list):
-                raise ValueError(f"{name}={value!r}: give one or a list of several")
-            object.__setattr__(self, name, tuple(value))
+            value = tuple(value) if isinstance(value, list) else value
+            object.__setattr__(self, name, value)
 
     @property
     def single(self):
@@ -181,8 +180,8 @@ def make_study(config, setting):
     read = _pairs if config.single is None else _answers
     task = read(config, given, model, tokenizer)
     check_resets(config, len(task.train.reference))
-    besides = policy.measured(config, setting, loaded, held_out_prompts.of_pairs)
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
+    besides = policy.measured(config, setting, loaded, held_out_prompts.of_pairs)
     ask = layout.over_rows(task.ask, replicated=1, chunk=recipe.batches(config)[0])
     train, held, prepare = task.train, task.held, None
     if config.refers:

@@ -83,8 +83,8 @@ def make_study(config, setting):
     streamed = streamed_rows.wanted(given.dataset, given.data)
     read = streamed_rows.read if streamed else sft_rows.read
     train, held, about = read(given.dataset, given.data, model, tokenizer, form)
-    besides = policy.measured(config, setting, loaded, held_out_prompts.of_examples)
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
+    besides = policy.measured(config, setting, loaded, held_out_prompts.of_examples)
     work = recipe.supervise(
         config,
         setting,

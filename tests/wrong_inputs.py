@@ -60,7 +60,7 @@ def of_command(name):
             asked.append([f"{spelled}=maybe"])
         else:
             asked += [[spelled, str(value)] for value in outside(flag.hint)]
-            if typing.get_origin(flag.hint) is not tuple:
+            if typing.get_origin(ranges.plain(flag.hint)) is not tuple:
                 asked.append([spelled])
         asked.append([f"{spelled[:-1]}{'yz'[spelled[-1] == 'y']}q", "1"])
     return asked

@@ -2,6 +2,7 @@
 
 import math
 import random
+import typing
 
 import numpy as np
 import optax
@@ -37,9 +38,11 @@ def wrong_keywords(name):
             kind, _ = wrong_inputs.bare(hint)
             values = wrong_inputs.outside(hint)
             if kind in (int, float):
-                values += [True, [1], "1"]
+                many = typing.get_origin(ranges.plain(hint)) is tuple
+                values += [True, "1"] + [[1]] * (not many)
             elif kind is bool:
-                values = ["yes", 1, None]
+                optional = type(None) in typing.get_args(hint)
+                values = ["yes", 1] + [None] * (not optional)
             elif kind is str:
                 values += [3]
             made += [(path + field, value) for value in values]
