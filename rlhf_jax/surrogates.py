@@ -5,13 +5,15 @@ ignored, as `log_ratio` and `masking.zero` leave them; advantages are data. Name
 those of `loss_type` in TRL 1.16's GRPOConfig.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
 from rlhf_jax import masking
 
 _FAR = 20.0  # log-ratios of VESPO are clipped at ± this
-_NEAR_ZERO = jnp.log(1e-8).item()  # the least log-weight of a sequence, in VESPO
+_NEAR_ZERO = math.log(1e-8)  # the least log-weight of a sequence, in VESPO
 
 
 def log_ratio(logps, old_logps, mask, *, level="token"):

@@ -1,6 +1,7 @@
 """The import graph: arrows point down, algorithms stay apart, the root loads light."""
 
 import ast
+import os
 import pathlib
 import subprocess
 import sys
@@ -244,3 +245,20 @@ def test_the_arithmetic_and_the_concepts_load_without_tokenizers_or_files():
     )
     heavy = {"transformers", "orbax", "datasets", "torch", "matplotlib", "flax"}
     assert not loaded_after(f"from rlhf_jax import {names}") & heavy
+
+
+def test_no_import_starts_jax():
+    """Devices are counted, and cores made devices, after everything is imported."""
+    names = [name for name in MODULES if not name.endswith("__main__")]
+    code = (
+        "import contextlib, importlib, jax\n"
+        f"for name in {names!r}:\n"
+        "    with contextlib.suppress(ImportError):\n"  # what needs an extra
+        "        importlib.import_module(name)\n"
+        "jax.config.update('jax_num_cpu_devices', 3)\n"  # an error once jax has started
+        "assert len(jax.devices()) == 3\n"
+    )
+    run = {"cwd": ROOT, "capture_output": True, "text": True}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, **run)
+    assert done.returncode == 0, done.stderr[-1000:]
