@@ -121,12 +121,9 @@ def run(config):
     kind, reread = kind_of(by_run), reporting(config.claims)
     declarations = () if reread else declared(config.claims)
     records, labels = joined(by_run, pool=config.pool, labels=kind.labels)
-    axes = shared_axes(by_run, (*kind.axes, *suites(folders)))
-    now = time.strftime("%Y-%m-%d_%H-%M-%S")
-    output = pathlib.Path(config.output or f"runs/compare/{now}")
-    if output.absolute() in [folder.absolute() for folder in folders]:
-        raise ValueError(f"--output {output} is one of the runs: name another folder")
-    output.mkdir(parents=True, exist_ok=True)
+    measured = differences.in_units((*kind.axes, *suites(folders)), folders)
+    axes = shared_axes(by_run, measured)
+    output = made_output(config, folders)
     rows = [
         {**row, "method": _name(name, row["method"], by_run, config.pool)}
         for name, folder in zip(names(folders), folders, strict=True)
@@ -155,6 +152,16 @@ def run(config):
     report.show(summary, about, console=console)
     for path in report.written(output, about.pictures):
         console.print(path, highlight=False, soft_wrap=True)
+    return output
+
+
+def made_output(config, folders):
+    """The folder of the report, made. Raises ValueError where it is one of the runs."""
+    now = time.strftime("%Y-%m-%d_%H-%M-%S")
+    output = pathlib.Path(config.output or f"runs/compare/{now}")
+    if output.absolute() in [folder.absolute() for folder in folders]:
+        raise ValueError(f"--output {output} is one of the runs: name another folder")
+    output.mkdir(parents=True, exist_ok=True)
     return output
 
 
@@ -270,9 +277,20 @@ def joined(by_run, *, pool, labels):
         for row in rows:
             method = _name(run, row["method"], by_run, pool)
             records.append({**row, "method": method})
-            label = figure_style.method_name(row["method"], labels)
+            label = named(row["method"], labels)
             printed[method] = label if method == row["method"] else f"{label}, {run}"
     return records, printed
+
+
+def named(method, labels):
+    """A method's printed name; of a recipe's run also its additions: "grpo_kl"."""
+    additions = ""
+    for ending, words in (("_elastic_reset", "Elastic Reset"), ("_kl", "KL")):
+        if method not in labels and method.endswith(ending):
+            method = method.removesuffix(ending)
+            additions = f" + {words}{additions}"
+    name = figure_style.method_name(method, labels)
+    return name + additions.removeprefix(" + KL" * name.endswith(" + KL"))
 
 
 def _name(run, method, by_run, pool):

@@ -3,6 +3,7 @@
 import json
 import time
 
+from rlhf_jax.evaluation import axes
 from rlhf_jax.reporting import markdown
 
 
@@ -17,6 +18,20 @@ _SAME = {
     "policy": ("policy", "model"),
     "data": ("dataset",),
 }
+
+
+def in_units(known, folders):
+    """The axes, those of rewards in their own units where a run's are.
+
+    By default a reward is scaled on samples of the initial policy.
+    """
+    own, units = {axis.key: axis for axis in axes.OWN_UNITS}, set()
+    for file in (folder / "results.json" for folder in folders):
+        made = json.loads(file.read_text()) if file.is_file() else {}
+        units |= {(axis["key"], axis["unit"]) for axis in made.get("axes", ())}
+    if not any((axis.key, axis.unit) in units for axis in own.values()):
+        return tuple(known)
+    return (*(axis for axis in known if axis.key not in own), *own.values())
 
 
 def between(folders):

@@ -4,6 +4,7 @@
 trainer, announcement and report, which are here.
 """
 
+import dataclasses
 import fractions
 import functools
 from collections.abc import Callable
@@ -227,6 +228,7 @@ def finish(config, done, *, title, metrics, sections):
         work.finished,
     )
     beside, numbers = work.beside(made.params, done)
+    measured = [dataclasses.asdict(axis) for axis in done.study.axes]
     single_run.write(
         done.folder,
         done.records,
@@ -240,6 +242,6 @@ def finish(config, done, *, title, metrics, sections):
         notes=export.notes(config, done),
         exported=export.evaluations(config, done),
         sections=(*sections(config, done), *beside),
-        results=numbers,
+        results={**numbers, **({"axes": measured} if measured else {})},
     )
     return made

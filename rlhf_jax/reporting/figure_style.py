@@ -30,7 +30,10 @@ COLORS = (
 MARKERS = "osD^vPX<>"
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)))  # of the first, second, third 8 methods
 
-_SHORT = re.compile(r"(ppo|sft|rloo|grpo|dpo|ipo|kl|ema|ma|hma|rsf|reinforce)\d*")
+_SHORT = re.compile(
+    r"([pid]po|sft|rloo|grpo|dapo|gspo|kto|cpo|orpo|bco|kl|ema|h?ma|rsf|reinforce)\d*"
+)
+_SPELLED = {"simpo": "SimPO"}
 _GRID = {"color": "#E4E4E4", "linewidth": 0.7}
 MUTED = "#555555"
 STAR = {"marker": "*", "ms": 13, "color": "#1A1A1A", "mec": "white", "mew": 0.9}
@@ -43,7 +46,7 @@ def method_name(method, labels=None):
     if method in (labels or {}):
         return labels[method]
     words = method.split("_")
-    words[0] = words[0].capitalize()
+    words[0] = _SPELLED.get(words[0], words[0].capitalize())
     return " ".join(w.upper() if _SHORT.fullmatch(w.lower()) else w for w in words)
 
 

@@ -9,6 +9,7 @@ import reporting_records
 from experiments import compare, sentiment
 from experiments.compare import differences
 from experiments.pivot_translation import sections as game_sections
+from rlhf_jax.evaluation import axes
 
 
 def study(tmp_path, name, *, first, count):
@@ -200,3 +201,32 @@ def test_runs_that_cannot_stand_on_a_front_are_named(tmp_path):
     run = folder(tmp_path / "sft", rows)
     with pytest.raises(ValueError, match="measured no reward"):
         compare.run(compare.Config(runs=(run,)))
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("ppo_kl", "PPO + KL"),
+        ("grpo_kl", "GRPO + KL"),
+        ("grpo_kl_elastic_reset", "GRPO + KL + Elastic Reset"),
+        ("ppo_elastic_reset", "PPO + Elastic Reset"),
+        ("elastic_reset", "Elastic Reset"),
+        ("simpo", "SimPO"),
+        ("kto", "KTO"),
+    ],
+)
+def test_a_recipes_method_is_named_with_what_was_added(method, name):
+    assert compare.named(method, compare.POLICY.labels) == name
+
+
+def test_a_reward_in_its_own_units_is_not_called_deviations(tmp_path):
+    runs = []
+    for method in ("ppo", "ppo_kl"):
+        runs.append(
+            folder(tmp_path / method, reporting_records.make(1, methods=[method]))
+        )
+    own = [{"key": axis.key, "unit": axis.unit} for axis in axes.OWN_UNITS]
+    (tmp_path / "ppo" / "results.json").write_text(json.dumps({"axes": own}))
+    found, _ = page(runs, tmp_path / "c")
+    units = {axis["key"]: axis["unit"] for axis in found["axes"]}
+    assert units["eval/reward"] == "own units"
