@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments import results
+from experiments import compare, results
 from experiments.pivot_translation import methods as game
 from experiments.results import ai, mismatch, real, tax
 from experiments.sentiment import ablations as ablation_pairs
@@ -25,6 +25,7 @@ _GAME = {
     "drift/message_nll": "NLL of messages",
     "drift/kl_initial": "KL / message",
 }
+_SHARED = ("drift/text_nll", "drift/kl_initial")  # of all recipes
 _POINTS = {"tax/skills": 100.0}
 _REPORTS = ("measured", "worlds", real.MODELS)  # numbers of no units
 _SECONDARY = {
@@ -40,6 +41,7 @@ def texts():
     return {
         "sentiment.finals": finals("sentiment", _FINALS),
         "stories.finals": ends("stories", _judged(), methods.LABELS),
+        "one_task.finals": one_task(),
         "imdb.finals": ends("imdb", _judged(), methods.LABELS),
         "game_study.finals": ends("game_study", _GAME, game.LABELS, test=True),
         "game_tuned.finals": ends("game_tuned", _GAME, game.LABELS, test=True),
@@ -86,6 +88,19 @@ def finals(name, columns):
         body.append([label, *cells])
     table = markdown.table(["method", *columns.values()], body)
     return f"{table}\n\n{_brackets(summary)}"
+
+
+def one_task():
+    """Final policies of recipes that share a task, in the units of their reward."""
+    summary = results.load("one_task").summary
+    columns = {"reward": "reward", **{k: _FINALS[k] for k in _SHARED}}
+    rows = {"π₀": summary["initial"]}
+    rows |= {compare.named(k, methods.LABELS): m for k, m in summary["methods"].items()}
+    body = []
+    for label, m in rows.items():
+        known = {**m["drift"], "reward": m["reward"]}
+        body.append([label, *(markdown.number(known[c]["mean"]) for c in columns)])
+    return markdown.table(["method", *columns.values()], body)
 
 
 def ends(name, columns, labels, *, test=False):
