@@ -96,7 +96,8 @@ def _alternatives(config, count):
     ]
     now = {name: getattr(config, name) for name in ("micro_batches", "layout", "remat")}
     changes = [change for change in changes if change != now]
-    kept = changes[:: max(1, len(changes) // _TRIES)][: _TRIES - 1]
+    step = max(1, len(changes) // _TRIES)
+    kept = changes[:-1:step][: _TRIES - 1]
     return [*kept, *changes[-1:]]
 
 

@@ -8,8 +8,16 @@ import re
 import jax
 import numpy as np
 import pytest
+import rich.console
 
-from experiments.throughput import benchmark, compiled, memory, roofline, workloads
+from experiments.throughput import (
+    benchmark,
+    compiled,
+    memory,
+    planning,
+    roofline,
+    workloads,
+)
 from rlhf_jax import sampling, sharding
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.models import config as model_config
@@ -205,3 +213,19 @@ def test_what_does_not_fit_is_refused_with_what_would(capsys):
         ValueError, match=r"does not fit: needs .* of .* a device; with"
     ):
         benchmark.run(dataclasses.replace(config))
+
+
+@pytest.mark.parametrize("rows, tried", [(4, 2), (8, 4), (512, 5)])
+def test_where_nothing_fits_no_size_is_compiled_twice(rows, tried, monkeypatch):
+    seen = []
+
+    def compile_none(config, devices):
+        seen.append((config.micro_batches, config.layout, config.remat))
+        raise compiled.DoesNotFit("16 GiB of 8")
+
+    monkeypatch.setattr(planning, "_compile", compile_none)
+    monkeypatch.setattr(topologies, "devices", lambda target: jax.devices()[:4])
+    config = benchmark.Config(plan=True, target="tpu:v5e:2x2", rows=rows)
+    with pytest.raises(ValueError, match="does not fit: .*take fewer --rows"):
+        planning.run(config, rich.console.Console(quiet=True))
+    assert len(set(seen)) == len(seen) == 1 + tried
