@@ -16,6 +16,7 @@ from rlhf_jax.studies.task import Reward
 from rlhf_jax.tasks import direct_feedback, judges
 
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("programs")
 # Short enough for a context of 64 tokens of a letter each.
 TEMPLATE = """
 name = "short"
@@ -29,12 +30,6 @@ ending = "="
 """
 RL = {"steps": 2, "rl__rows": 4, "rl__minibatches": 1, "max_new_tokens": 4}
 RL |= {"data__length": 16, "data__eval_rows": 4, "algorithm": "reinforce"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    with small_recipes.programs(tmp_path_factory.mktemp("programs")):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ compiles nothing.
 
 import json
 import pathlib
-import sys
 
 import chex
 import jax
@@ -23,6 +22,7 @@ from rlhf_jax.reporting import report
 from rlhf_jax.runtime import loop, metrics_log
 
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("programs")
 FIT = {"fit__steps": 6, "fit__rows": 4, "fit__learning_rate": 2e-2, "save_every": 2}
 HEAVY = ("reinforce", "rloo", "grpo", "dapo")
 RL = {
@@ -34,22 +34,6 @@ RL = {
     "data__length": 40,
     "data__eval_rows": 4,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    """Programs are compiled once for all runs of this file."""
-    with small_recipes.programs(tmp_path_factory.mktemp("programs")):
-        yield
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A folder with a chat model, files as TRL reads them, and a module of rewards."""
-    home = small_recipes.home(tmp_path_factory.mktemp("home"))
-    sys.path.insert(0, str(home))
-    yield home
-    sys.path.remove(str(home))
 
 
 @pytest.fixture(scope="module")

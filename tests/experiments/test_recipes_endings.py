@@ -1,7 +1,6 @@
 """Recipes that are watched, stop early, keep their best, and run several seeds."""
 
 import json
-import sys
 
 import chex
 import numpy as np
@@ -16,23 +15,10 @@ from rlhf_jax.runtime import metrics_log, parallel
 from rlhf_jax.tasks import models
 
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("programs")
 FIT = {"steps": 6, "rows": 12, "learning_rate": 2e-2}  # 36 rows: passes of 3 steps
 COMMON = {"devices": 1, "quiet": True}
 RUN = {"dataset": small_recipes.chats(), "fit": FIT, "eval_samples": 0, **COMMON}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    with small_recipes.programs(tmp_path_factory.mktemp("programs")):
-        yield
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    home = small_recipes.home(tmp_path_factory.mktemp("home"))
-    sys.path.insert(0, str(home))
-    yield home
-    sys.path.remove(str(home))
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from rlhf_jax import huggingface, trees
 from rlhf_jax.models import decoder, heads
 
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("programs")
 
 FIT = {"steps": 4, "rows": 4, "learning_rate": 2e-2}
 COMMON = {"devices": 1, "eval_every": 0, "quiet": True}
@@ -23,17 +24,6 @@ RL = {
     "max_new_tokens": 6,
     "data": {"length": 40, "eval_rows": 4},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    with small_recipes.programs(tmp_path_factory.mktemp("programs")):
-        yield
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return small_recipes.home(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from experiments import preference
 from rlhf_jax.runtime import metrics_log
 
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("programs")
 FIT = {"fit__steps": 3, "fit__rows": 4, "fit__learning_rate": 2e-2, "save_every": 2}
 UNPAIRED = [
     {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
@@ -18,17 +19,9 @@ UNPAIRED = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    """Programs are compiled once for all runs of this file."""
-    with small_recipes.programs(tmp_path_factory.mktemp("programs")):
-        yield
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(home):
     """A folder with a model, pairs and single answers."""
-    home = small_recipes.home(tmp_path_factory.mktemp("home"))
     small_recipes.lines(home / "unpaired.jsonl", UNPAIRED)
     return home
 

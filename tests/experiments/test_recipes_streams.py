@@ -9,21 +9,9 @@ from experiments import sft
 from rlhf_jax.runtime import loop, metrics_log
 
 pytest.importorskip("transformers")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("programs")]
 
 FIT = {"fit__steps": 6, "fit__rows": 4, "fit__learning_rate": 2e-2, "save_every": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    """Programs are compiled once for all runs of this file."""
-    with small_recipes.programs(tmp_path_factory.mktemp("programs")):
-        yield
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return small_recipes.home(tmp_path_factory.mktemp("home"))
 
 
 def given(home):

@@ -10,12 +10,12 @@ import time
 
 import numpy as np
 import pytest
-import small_recipes
 
 from experiments import reward_model, rl
 from rlhf_jax.runtime import metrics_log
 
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("programs")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS = {
@@ -56,17 +56,10 @@ async def letters(completions, **columns):
     return [float(len(text[0]["content"]) * 100) for text in completions]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    with small_recipes.programs(tmp_path_factory.mktemp("programs")):
-        yield
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    place = small_recipes.home(tmp_path_factory.mktemp("home"))
-    (place / "slow_rewards.py").write_text(SLOW)
-    return place
+def home(home):
+    (home / "slow_rewards.py").write_text(SLOW)
+    return home
 
 
 def trained(home, name, **flags):
