@@ -28,7 +28,7 @@ import jax
 
 from rlhf_jax import huggingface, ranges, sampling
 from rlhf_jax.cli import command, library, options, sampled
-from rlhf_jax.data import conversations, stop_tokens, tokenization
+from rlhf_jax.data import conversations, spans, stop_tokens, tokenization
 from rlhf_jax.evaluation import policy
 from rlhf_jax.runtime import files, parallel, terminal
 from rlhf_jax.tasks import models
@@ -211,9 +211,7 @@ def _length(config, context):
 
 def _say_cut(tokenizer, texts, length):
     """Says on stderr how many prompts lose their beginning, if any do."""
-    special = sum(map(len, tokenization.frame(tokenizer)[:1]))
-    encoded = tokenization.encode(tokenizer, texts)
-    cut = sum(special + len(row) > length for row in encoded)
+    cut = spans.count_long(tokenizer, texts, length=length, end=0)
     if cut:
         terminal.console(stderr=True).print(
             f"{cut} of {len(texts)} prompts have more than {length} tokens: only their "

@@ -43,9 +43,10 @@ import numpy as np
 from rlhf_jax import ranges
 from rlhf_jax.algorithms import preference, unpaired
 from rlhf_jax.cli import fields, options, policy, recipe
+from rlhf_jax.data import kinds, preferences
 from rlhf_jax.models import lora
 from rlhf_jax.studies import eval_steps, interfaces
-from rlhf_jax.tasks import held_out_prompts, models, pairs
+from rlhf_jax.tasks import held_out_prompts, models, pairs, rows
 from rlhf_jax.tasks import unpaired as answers
 
 TITLE = "Learning from preferences"
@@ -177,11 +178,14 @@ def make_study(config, setting):
     given, layout = setting.given, setting.layout
     loaded = models.read_decoder("--model", given.model, config.dtype)
     model, params, tokenizer = loaded
-    read = _pairs if config.single is None else _answers
-    task = read(config, given, model, tokenizer)
+    read, among = _pairs, preferences.KINDS
+    if config.single is not None:
+        read, among = _answers, tuple(kinds.KINDS)
+    found = rows.parts(given.dataset, given.data, among=among)
+    task = read(config, found, given.data, model, tokenizer)
     check_resets(config, len(task.train.reference))
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
-    besides = policy.measured(config, setting, loaded, held_out_prompts.of_pairs)
+    besides = policy.measured(config, setting, loaded, found, held_out_prompts.of_pairs)
     ask = layout.over_rows(task.ask, replicated=1, chunk=recipe.batches(config)[0])
     train, held, prepare = task.train, task.held, None
     if config.refers:
@@ -221,10 +225,10 @@ def make_study(config, setting):
     )
 
 
-def _pairs(config, given, model, tokenizer):
+def _pairs(config, found, data, model, tokenizer):
     """The `Task` of preference pairs."""
     settings = config.settings
-    *parts, about = pairs.read(given.dataset, given.data, model, tokenizer)
+    *parts, about = pairs.read(found, data, model, tokenizer)
     for part in parts:
         preference.check_labels(settings, part.pairs.preference)
     unknown = (np.zeros((len(part.starts), 2), np.float32) for part in parts)
@@ -245,10 +249,10 @@ def _pairs(config, given, model, tokenizer):
     )
 
 
-def _answers(config, given, model, tokenizer):
+def _answers(config, found, data, model, tokenizer):
     """The `Task` of single answers."""
     settings = config.settings
-    *parts, about = answers.read(given.dataset, given.data, model, tokenizer)
+    *parts, about = answers.read(found, data, model, tokenizer)
 
     def ask(params, batch):
         return unpaired.both_logps(model, params, batch)

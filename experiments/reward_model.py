@@ -76,7 +76,8 @@ def make_study(config, setting):
     loaded = models.read_classifier("--model", given.model, config.dtype, config.seed)
     model, params, tokenizer = loaded
     how = {"margin": config.margin, "ended": config.ended, "chat": config.chat}
-    train, held, about = pairs.read(given.dataset, given.data, model, tokenizer, **how)
+    found = rows.parts(given.dataset, given.data, among=preferences.KINDS)
+    train, held, about = pairs.read(found, given.data, model, tokenizer, **how)
     trainable = by_seed(config, setting, loaded)
     about = (*about, "a reward model has no policy: it has neither samples nor drift")
     loss, count = reward_model.make_pair_loss, reward_model.count
@@ -86,7 +87,8 @@ def make_study(config, setting):
     score = scorer(model, layout, *recipe.batches(config))
     if config.test:
         setting.report("reading preference sets ...")
-        sets = read_sets(config, given, model, tokenizer, held, how)
+        held_out = found.held, held
+        sets = read_sets(config, given.data, model, tokenizer, held_out, how)
         beside = functools.partial(tested, layout, score, sets)
         work = work._replace(beside=beside)
     if config.center and score_bias.expressible(model):
@@ -145,18 +147,21 @@ def judge(score, params, rows):
     }
 
 
-def read_sets(config, given, model, tokenizer, held, how):
-    """{name: `pairs.Measured`}: the run's own held-out pairs, and those of --test."""
-    own = rows.read(given.dataset, given.data)[1]
+def read_sets(config, data, model, tokenizer, held, how):
+    """{name: `pairs.Measured`}: the run's own held-out pairs, and those of --test.
+
+    Args: held: their rows, and the `pairs.Pairs` that they became.
+    """
+    own, encoded = held
     texts = preferences.read(own, tokenizer, cue=config.data.cue, chat=config.chat)
     asked = {"count": config.test_rows, **how}
-    others = pairs.read_sets(config.test, given.data, model, tokenizer, **asked)
+    others = pairs.read_sets(config.test, data, model, tokenizer, **asked)
     if HELD_OUT in others:
         raise ValueError(
             f"--test: a set is called {HELD_OUT}, as the run's own held-out pairs are; "
             "rename its folder or file"
         )
-    return {HELD_OUT: pairs.measured(texts, held), **others}
+    return {HELD_OUT: pairs.measured(texts, encoded), **others}
 
 
 def tested(layout, score, sets, params, done):

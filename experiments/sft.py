@@ -42,7 +42,7 @@ from rlhf_jax import masking, ranges
 from rlhf_jax.algorithms import sft
 from rlhf_jax.cli import options, policy, recipe
 from rlhf_jax.models import lora, responses
-from rlhf_jax.tasks import held_out_prompts, models, sft_rows, streamed_rows
+from rlhf_jax.tasks import held_out_prompts, models, rows, sft_rows, streamed_rows
 
 TITLE = "Supervised fine-tuning"
 METRICS = ("nll", "accuracy", *policy.NAMES, "grad_norm", "learning_rate")
@@ -80,11 +80,15 @@ def make_study(config, setting):
     model, params, tokenizer = loaded
     length = models.length(config.data.length, model)
     form = sft_rows.Form(length, config.truncate, config.pack, config.data.cue)
-    streamed = streamed_rows.wanted(given.dataset, given.data)
-    read = streamed_rows.read if streamed else sft_rows.read
-    train, held, about = read(given.dataset, given.data, model, tokenizer, form)
+    found, how = None, (given.data, model, tokenizer, form)
+    if streamed_rows.wanted(given.dataset, given.data):
+        train, held, about = streamed_rows.read(given.dataset, *how)
+    else:
+        found = rows.parts(given.dataset, given.data, among=sft_rows.KINDS)
+        train, held, about = sft_rows.read(found, *how)
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
-    besides = policy.measured(config, setting, loaded, held_out_prompts.of_examples)
+    read = held_out_prompts.of_examples
+    besides = policy.measured(config, setting, loaded, found, read)
     work = recipe.supervise(
         config,
         setting,

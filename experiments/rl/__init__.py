@@ -25,7 +25,7 @@ probability of --label), a language model's rating of every completion (d-RLAIF;
 Of several rewards the sum by --reward-weights is learned from, and each is logged as
 rewards/<name>/mean and /std; a function returns None where it does not apply.
 
-One method, one seed. The result is runs/rl/<time>/model, a directory that transformers
+One method a run. The result is runs/rl/<time>/model, a directory that transformers
 opens; report.md says what was gained and at what drift: NLL of human text (--texts, or
 held-out completions or prompts) and exact KL from the policy as it was. A second
 reward, --gold, is measured and never learned from: experiments.objective_mismatch --run
@@ -47,7 +47,6 @@ from experiments.rl import announcement, naming, tasks
 from rlhf_jax import elastic_reset, ranges
 from rlhf_jax.algorithms.policy_gradient import GROUPED
 from rlhf_jax.cli import experiment, export, language, options, recipe, sampled
-from rlhf_jax.evaluation import axes
 from rlhf_jax.models import lora
 from rlhf_jax.reporting import several_rewards
 from rlhf_jax.runtime import provenance
@@ -55,8 +54,6 @@ from rlhf_jax.studies import eval_steps, evaluators, policy_gradient
 from rlhf_jax.studies.interfaces import Method, Study, never
 from rlhf_jax.studies.trainable import Trainable
 from rlhf_jax.tasks import prompt_rewards
-
-AXES = (axes.TEXT_NLL, axes.KL_INITIAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,6 +224,7 @@ def batches(config):
 def make_study(config, setting):
     """The study of one run of one method."""
     rl, task = config.rl, tasks.make(config, setting)
+    reward = task.rewards["proxy"](config.seed)
     statics = {
         "algorithm": config.algorithm,
         "candidates": config.candidates,
@@ -259,8 +257,8 @@ def make_study(config, setting):
         settings=settings,
         shown=language.SHOWN,
         digest=provenance.digest(config),
-        axes=axes_of(config, task),
-        sections=_sections(task.rewards["proxy"](config.seed).parts),
+        axes=prompt_rewards.axes_of(reward, dataclasses.asdict(config.corner)),
+        sections=_sections(reward.parts),
         **recipe.selected(config, "reward"),
     )
 
@@ -276,14 +274,6 @@ def _sections(parts):
 def _summed(config):
     """Rewards that are normalised before the sum are advantages as they are."""
     return {"scale_rewards": "none"} if config.normalizes_rewards else {}
-
-
-def axes_of(config, task):
-    """What is measured, in the units of the reward, with the corners of the flags."""
-    reward = task.rewards["proxy"](config.seed)
-    scaled = reward.score is not None or reward.facts.get("scaled")
-    measured = AXES if scaled else (*AXES, *axes.OWN_UNITS)
-    return axes.with_corners(measured, dataclasses.asdict(config.corner))
 
 
 def finish(config, done):

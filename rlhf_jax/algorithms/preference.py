@@ -298,9 +298,6 @@ def check_labels(settings, preference):
 
 def count(batch):
     """The `Count` of this device's batch, for the loss's denominators."""
-    length = batch.pairs.chosen_mask.shape[1]
-    position = jnp.expand_dims(jnp.arange(length), 0)
-    first = jnp.maximum(jnp.expand_dims(batch.starts, 1), 1)
-    answer = batch.pairs.chosen_mask * (position >= first)
+    answer = responses.answer_mask(batch.pairs.chosen_mask, batch.starts)
     pairs = jnp.asarray(batch.starts.shape[0], jnp.float32)
     return Count(pairs, answer.sum().astype(jnp.float32))

@@ -22,6 +22,7 @@ import numpy as np
 
 from rlhf_jax.cli import fields as field_names
 from rlhf_jax.cli import trl
+from rlhf_jax.runtime import provenance
 
 _BATCH = 1000  # rows read at a time for a digest
 
@@ -97,10 +98,7 @@ def _name(value):
         return _rows_name(len(value), value.iter(_BATCH))
     if dataclasses.is_dataclass(value) and not callable(value):
         return names(value)
-    named = getattr(value, "func", value)  # of a functools.partial
-    if not hasattr(named, "__qualname__"):
-        named = type(named)
-    return f"{named.__module__}:{named.__qualname__}"
+    return provenance.name_of(value)
 
 
 def _rows_name(count, batches):

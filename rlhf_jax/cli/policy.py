@@ -16,7 +16,7 @@ from rlhf_jax.evaluation import axes
 from rlhf_jax.reporting import markdown, plots, samples
 from rlhf_jax.runtime import metrics_log
 from rlhf_jax.studies import evaluators
-from rlhf_jax.tasks import prompt_rewards, prompts, rows, streamed_rows
+from rlhf_jax.tasks import prompt_rewards, prompts
 from rlhf_jax.types import Prompts
 
 NAMES = ("reward", "drift/text_nll", "drift/kl_initial", "length")  # in reports
@@ -63,18 +63,19 @@ class Measured(NamedTuple):
     about: tuple[str, ...]
 
 
-def measured(config, setting, loaded, read):
+def measured(config, setting, loaded, found, read):
     """What is `Measured` of a policy.
 
-    Args: loaded: (model, params, tokenizer) of the initial one; read: of
-    `tasks.held_out_prompts`, rows -> prompts.
+    Args: loaded: (model, params, tokenizer) of the initial one; found: the recipe's
+    `rows.Parts`, None where they are streamed; read: of `tasks.held_out_prompts`, rows
+    -> prompts.
     """
     if config.eval_samples == 0:
         return Measured((), (), ())
-    if streamed_rows.wanted(setting.given.dataset, setting.given.data):
+    if found is None:
         return _streamed(config)
     setting.report("reading prompts ...")
-    task = _task(config, setting, loaded, read)
+    task = _task(config, setting, loaded, found, read)
     if task is None:
         line = "no samples, and no drift: the held-out rows have no text to complete"
         return Measured((), (), (line,))
@@ -94,7 +95,9 @@ def measured(config, setting, loaded, read):
     if config.reward:
         line += f", and {config.reward} is measured on them"
     human = f"human text of drift/text_nll: {task.facts['human']}"
-    return Measured((evaluate,), _axes(config, task), (line, human))
+    reward = task.rewards["proxy"](config.seed) if config.reward else None
+    known = prompt_rewards.axes_of(reward, dataclasses.asdict(config.corner))
+    return Measured((evaluate,), known, (line, human))
 
 
 def _streamed(config):
@@ -107,11 +110,12 @@ def _streamed(config):
     return Measured((), (), ("no samples, and no drift: the rows are streamed",))
 
 
-def _task(config, setting, loaded, read):
+def _task(config, setting, loaded, found, read):
     """The `Task` of the held-out prompts; None where there are none."""
     (model, params, tokenizer), given = loaded, setting.given
-    split = rows.read(given.dataset, given.data)
-    train, held = (_asked(part, read, tokenizer, config) for part in split)
+    train, held = (
+        _asked(part, read, tokenizer, config) for part in (found.train, found.held)
+    )
     if held is None:
         return None
     texts, human = held.texts, "the held-out prompts"
@@ -162,16 +166,6 @@ def _reward(config, setting, task):
         dtype=config.dtype,
         folder=setting.folder,
     )
-
-
-def _axes(config, task):
-    """What is measured, in the units of the reward, with the corners of the flags."""
-    known = (axes.TEXT_NLL, axes.KL_INITIAL)
-    if config.reward:
-        reward = task.rewards["proxy"](config.seed)
-        scaled = reward.score is not None or reward.facts.get("scaled")
-        known += () if scaled else axes.OWN_UNITS
-    return axes.with_corners(known, dataclasses.asdict(config.corner))
 
 
 def check(config):

@@ -151,6 +151,15 @@ def in_parts(fn, arrays, size):
     return jax.tree.map(join, jax.lax.map(each, tuple(map(cut, arrays))))
 
 
+def answer_mask(mask, starts):
+    """Which of the tokens 1 to T − 1 are of the answer, as in `of_answers`. [B, T − 1].
+
+    Args: mask [B, T]; starts [B].
+    """
+    position = jnp.expand_dims(jnp.arange(mask.shape[1]), 0)
+    return (mask * (position >= jnp.expand_dims(starts, 1)))[:, 1:]
+
+
 def of_answers(model, params, tokens, mask, starts, *, collisions=False):
     """(log π of each token, whether it is one of the answer), [B, T − 1] each.
 
@@ -160,8 +169,7 @@ def of_answers(model, params, tokens, mask, starts, *, collisions=False):
     Args: tokens, mask [B, T]; starts [B]; collisions: a third array, log Σ_v π(v)² at
     each token, without gradient.
     """
-    position = jnp.expand_dims(jnp.arange(tokens.shape[1]), 0)
-    answer = (mask * (position >= jnp.expand_dims(starts, 1)))[:, 1:]
+    answer = answer_mask(mask, starts)
     hidden = model.apply({"params": params}, tokens, mask, method="hidden")
     logits = unembed(model, params, hidden[:, :-1])
     logps = masking.zero(logprobs.of_tokens(logits, tokens[:, 1:]), answer)

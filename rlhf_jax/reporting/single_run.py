@@ -98,25 +98,20 @@ def _table(results):
     """The header, then a row for each metric."""
     each = results.get("of_seeds", {results["seed"]: results}).values()
     chosen = any(x["step"] != x["last_step"] for x in each)
-    steps = {
-        "after": "exported" if chosen else "after",
-        "last": "last",
-    }
-    header = ["metric", "before"]
-    for name, key in zip(steps, ("step", "last_step"), strict=True):
-        if name == "last" and not chosen:
-            continue
-        word = steps[name]
+
+    def span(key):
         at = sorted({x[key] for x in each})
-        span = f"{at[0]}" if len(at) == 1 else f"{at[0]} to {at[-1]}"
-        said = f"{word} {span} steps" if word == "after" else f"{word}, step {span}"
-        header.append(said)
-    columns = ("before", "after", "last")[: len(header) - 1]
+        return f"{at[0]}" if len(at) == 1 else f"{at[0]} to {at[-1]}"
+
+    columns = {"before": "before", "after": f"after {span('step')} steps"}
+    if chosen:
+        columns["after"] = f"exported, step {span('step')}"
+        columns["last"] = f"last, step {span('last_step')}"
     rows = [
         [name, *(_value(results, column, name) for column in columns)]
         for name in results["after"]
     ]
-    return header, *rows
+    return ["metric", *columns.values()], *rows
 
 
 def _value(results, column, name):

@@ -53,6 +53,14 @@ def to_json(config):
     return json.loads(json.dumps(spell(dataclasses.asdict(config)), default=str))
 
 
+def name_of(function):
+    """What a function given in Python is called: its module and its name."""
+    named = getattr(function, "func", function)  # of a functools.partial
+    if not hasattr(named, "__qualname__"):
+        named = type(named)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
 def versions():
     """Versions of Python and of the packages that numerical results depend on."""
     packages = {package: importlib.metadata.version(package) for package in PACKAGES}

@@ -12,7 +12,7 @@ had been asked for. Callbacks keep nothing when a run is resumed.
 
 import traceback
 
-from rlhf_jax.runtime import processes
+from rlhf_jax.runtime import processes, provenance
 
 STOP = "stop"
 
@@ -47,7 +47,7 @@ def ask(functions, step, record):
     """
     stopped = ""
     for function in functions:
-        name = name_of(function)
+        name = provenance.name_of(function)
         try:
             answer = function(step, dict(record))
         except (Exception, SystemExit) as error:
@@ -66,11 +66,3 @@ def ask(functions, step, record):
 
 def _saved(step):
     return "; what was done is saved, and --resume goes on" * (step > 0)
-
-
-def name_of(function):
-    """How reports and errors name a callback: by its module and name."""
-    named = getattr(function, "func", function)  # of a functools.partial
-    if not hasattr(named, "__qualname__"):
-        named = type(named)
-    return f"{named.__module__}:{named.__qualname__}"

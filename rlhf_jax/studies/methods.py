@@ -10,6 +10,7 @@ too, as arms of one run: the rule that sets a paper apart, not all that it does.
 import re
 
 from rlhf_jax import elastic_reset
+from rlhf_jax.algorithms.policy_gradient import variants
 from rlhf_jax.studies import post_hoc, tables
 from rlhf_jax.studies.best_of_n import BestOf
 from rlhf_jax.studies.fine_tuning import FineTuning
@@ -46,6 +47,12 @@ def table(names):
     rest = {k: row for k, row in METHODS.items() if k not in known}
     several = {f"best_of_{n}": best_of(n) for n in counts}
     return rest | several
+
+
+def _own_clip(name):
+    """The clip of a named method, which studies otherwise give to every arm."""
+    row = variants.VARIANTS[name]
+    return {"clip": row.clip, "clip_high": row.clip_high}
 
 
 METHODS = {
@@ -91,13 +98,13 @@ METHODS = {
         "GRPO clipped at 0.2 and 0.28, averaged over all tokens, no KL "
         "(arXiv:2503.14476); its dynamic sampling is --rl.dynamic-sampling",
         "DAPO",
-        {**_NO_KL, "clip": 0.2, "clip_high": 0.28},
+        {**_NO_KL, **_own_clip("dapo")},
         {"algorithm": "dapo"},
     ),
     "gspo": trained(
         "GRPO with the ratios of responses, no KL (arXiv:2507.18071)",
         "GSPO",
-        {**_NO_KL, "clip": 3e-4, "clip_high": 4e-4},
+        {**_NO_KL, **_own_clip("gspo")},
         {"algorithm": "gspo"},
     ),
     "reinforce_plus_plus": trained(

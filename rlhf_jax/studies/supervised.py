@@ -67,14 +67,16 @@ def compile_step(objective, layout, *, adapter=None):
     base: of `Trainable`, or all its weights where they anchor a penalty. Compiled once
     for all who ask for the same.
     """
-    model, make_loss, count, optimizer, micro_batches, make_penalty = objective[:6]
+    model, make_loss, count, optimizer, micro_batches, make_penalty, make_data = (
+        objective
+    )
     tx = optim.transformation(optimizer)
 
     def step(base, state, batch, hyper, *, axis_name):
         network = trainables.bind(model, base, adapter)
         loss = make_loss(network)
-        if objective.make_data is not None:
-            data, parts = objective.make_data(network), {"micro_batches": micro_batches}
+        if make_data is not None:
+            data, parts = make_data(network), {"micro_batches": micro_batches}
             batch = data(state.learner.params, batch, **parts, axis_name=axis_name)
         if make_penalty is not None:
             penalty = make_penalty(model, base)

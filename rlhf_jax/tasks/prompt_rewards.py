@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import pathlib
 
+from rlhf_jax.evaluation import axes
 from rlhf_jax.feedback import function, user_modules
 from rlhf_jax.studies import scoring
 from rlhf_jax.studies.task import Parts, Reward
@@ -118,6 +119,17 @@ def create(given, name, *, task, layout, label=1, dtype="float32", folder=None, 
     if _names_a_function(given):
         return Reward(host=prompts.as_given(function.load(given, **how)))
     return _of_texts(classifiers.loaded(given, task, layout, label=label))
+
+
+def axes_of(reward, corners):
+    """The axes of a run that is paid by a reward, in its units: `evaluation.axes`.
+
+    Args: reward: `Reward`, or None where nothing pays; corners: as of
+    `axes.with_corners`.
+    """
+    measured = (axes.TEXT_NLL, axes.KL_INITIAL)
+    scaled = reward is None or reward.score is not None or reward.facts.get("scaled")
+    return axes.with_corners(measured + (() if scaled else axes.OWN_UNITS), corners)
 
 
 def as_gold(task, reward, layout, rollout):

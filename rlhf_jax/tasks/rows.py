@@ -36,10 +36,13 @@ def read(dataset, data, *, needed=()):
 def parts(dataset, data, *, among):
     """`Parts` of a data set: training rows, and held-out ones that are not trained on.
 
-    Args: dataset: as for `load`; data: the splits, rows and columns to read, as in
-    `cli.options.Data`; among: the kinds of `kinds.KINDS` that can be used.
+    Args: dataset: as for `load`, or `Parts`, which are returned; data: the splits, rows
+    and columns to read, as in `cli.options.Data`; among: the kinds of `kinds.KINDS`
+    that can be used.
     Raises ValueError, naming file and row, for rows of another kind.
     """
+    if isinstance(dataset, Parts):
+        return dataset
     if data.streaming:
         raise ValueError(
             "--data.streaming: only supervised fine-tuning reads rows while it trains"

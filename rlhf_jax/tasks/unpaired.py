@@ -3,7 +3,7 @@
 import numpy as np
 
 from rlhf_jax.algorithms import unpaired
-from rlhf_jax.data import preferences
+from rlhf_jax.data import origins, preferences
 from rlhf_jax.tasks import models, pairs, rows
 
 _COLUMNS = ("prompt", "completion", "label")
@@ -79,10 +79,10 @@ def _texts(part, tokenizer, cue):
     for i, answer in enumerate(answers):
         if not isinstance(answer, str | list):
             raise ValueError(
-                f"row {i} (counted from 0): completion is {answer!r}; it is a text or "
+                f"{origins.words(part, i)}: completion is {answer!r}; it is a text or "
                 "a list of messages"
             )
-    labels = [_label(i, label) for i, label in enumerate(part["label"])]
+    labels = [_label(part, i, label) for i, label in enumerate(part["label"])]
     sides = {"prompt": list(part["prompt"]), "chosen": answers, "rejected": answers}
     both = preferences.read(type(part).from_dict(sides), tokenizer, cue=cue)
     return (both.prompts, both.chosen), np.array(labels)
@@ -97,10 +97,10 @@ def _check_hard(preference):
         )
 
 
-def _label(row, label):
+def _label(part, row, label):
     if not isinstance(label, bool | int | float) or label not in (0, 1):
         raise ValueError(
-            f"row {row} (counted from 0): label is {label!r}; write true for a "
+            f"{origins.words(part, row)}: label is {label!r}; write true for a "
             "desirable answer and false for another"
         )
     return float(label)

@@ -11,7 +11,7 @@ import pytest
 import small_study
 import test_bandit
 
-from rlhf_jax.runtime import loop, metrics_log
+from rlhf_jax.runtime import loop, metrics_log, provenance
 from rlhf_jax.studies import best_model, callbacks, eval_steps, runner
 from rlhf_jax.studies.interfaces import Patience, Schedule, Unit
 
@@ -80,7 +80,7 @@ def test_a_callback_that_says_stop_makes_the_step_the_last(key, phases, tmp_path
     asked = study(callbacks=(watch,), at_end=(lambda *_: ({"test/once": 1.0}, []),))
     records, ending = run(asked, tmp_path)
     assert evaluated(records) == phases and ending.step == phases[-1][0]
-    assert ending.stopped == f"the callback {callbacks.name_of(watch)}"
+    assert ending.stopped == f"the callback {provenance.name_of(watch)}"
     assert [r["step"] for r in records if "test/once" in r] == [ending.step]
     samples = metrics_log.read(tmp_path / "samples.jsonl")
     assert samples[-1]["phase"] == "final" and samples[-1]["step"] == ending.step

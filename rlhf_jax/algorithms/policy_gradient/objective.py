@@ -61,7 +61,8 @@ def policy(logps, sample, scale, config, count):
     tokens = surrogates.log_ratio(logps, data.logps, valid)
     level = config.variant.importance_sampling_level
     log_ratio = surrogates.log_ratio(logps, data.logps, valid, level=level)
-    loss, clipped = _token_losses(logps, log_ratio, data, targets, hyper, config)
+    ratios = tokens, log_ratio
+    loss, clipped = _token_losses(logps, ratios, data, targets, hyper, config)
     near = surrogates.near_policy(
         tokens, targets.advantages, valid, threshold=hyper.off_policy_mask_threshold
     )
@@ -83,9 +84,12 @@ def policy(logps, sample, scale, config, count):
     return value, metrics
 
 
-def _token_losses(logps, log_ratio, data, targets, hyper, config):
-    """(loss [B, T], whether a token is clipped [B, T]) of a method."""
-    valid, row = data.response_mask, config.variant
+def _token_losses(logps, ratios, data, targets, hyper, config):
+    """(loss [B, T], whether a token is clipped [B, T]) of a method.
+
+    ratios: log-ratios of tokens, and those at the method's level.
+    """
+    (tokens, log_ratio), valid, row = ratios, data.response_mask, config.variant
     logps = masking.zero(logps, valid)
     advantages = jax.lax.stop_gradient(masking.zero(targets.advantages, valid))
     never = jnp.zeros(valid.shape, bool)
@@ -101,7 +105,6 @@ def _token_losses(logps, log_ratio, data, targets, hyper, config):
     if row.loss_type == "vespo":
         names = ("k_pos", "lambda_pos", "k_neg", "lambda_neg")
         named = {name: getattr(hyper, f"vespo_{name}") for name in names}
-        tokens = surrogates.log_ratio(logps, data.logps, valid)
         return surrogates.vespo(tokens, logps, advantages, **named), never
     return surrogates.clipped(
         log_ratio, advantages, clip=low, clip_high=high, delta=hyper.delta
