@@ -155,15 +155,15 @@ def climb(task, config, layout, world, **changes):
     changes: fields of `policy_gradient.Hyper`.
     """
     rl, run = config.rl, Run("ppo", Unit(world, config.seed), layout)
-    trainer = policy_gradient.trainer(
+    member = policy_gradient.Member(
         task,
         options.algorithm(rl, sampling=task.sampling),
         options.hyper(rl, config.steps)._replace(**changes),
         task.rewards["proxy"](config.seed),
         seed=config.seed,
         rows=rl.rows,
-        layout=layout,
     )
+    trainer = policy_gradient.trainer(member, layout)
     evaluate = evaluators.own_samples(task, key=jax.random.key(0))
     state, rows = trainer.start(), []
     for step in range(config.steps + 1):

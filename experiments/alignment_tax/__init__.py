@@ -117,7 +117,7 @@ def make_study(config, setting):
     tasks = sentiment.make_tasks(config, setting)
     study = language.study(config, tasks, methods.METHODS, say=setting.report)
     measured = axes.with_corners(MEASURED, dataclasses.asdict(config.corner))
-    predictors = evaluators.by_world(
+    predictors = evaluators.ByWorld(
         {world: forgetting.evaluator(task) for world, task in tasks.items()}
     )
     return dataclasses.replace(

@@ -129,7 +129,7 @@ def make_study(config, setting):
     table = methods.METHODS
     study = language.study(config, tasks, table, say=setting.report)
     measured = axes.with_corners(MEASURED, dataclasses.asdict(config.corner))
-    chain = evaluators.by_world(
+    chain = evaluators.ByWorld(
         {world: measures.chain(task, table) for world, task in tasks.items()}
     )
     initial = Method("π₀", "the initial policy, and what rewards say of it")

@@ -131,7 +131,7 @@ def make_study(config, setting):
     measured = axes.with_corners(MEASURED, dataclasses.asdict(config.corner))
 
     def by_world(make):
-        return evaluators.by_world({world: make(task) for world, task in tasks.items()})
+        return evaluators.ByWorld({world: make(task) for world, task in tasks.items()})
 
     models = by_world(lambda task: measures.learned_from(task, table))
     return dataclasses.replace(

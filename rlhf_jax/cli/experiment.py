@@ -64,6 +64,7 @@ def run_study(config, study, setting):
         signals=setting.signals,
         wandb=wandb(config),
         profiled=getattr(config, "profile", 0),
+        size=getattr(config, "population", 1),
     )
 
 

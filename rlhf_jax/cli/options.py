@@ -296,6 +296,8 @@ class Language(Study):
     """Hyperparameters of single methods, as in ppo_kl.kl_coef=0.1."""
     layout: ranges.Text = "data"
     """data: every device has all weights; fsdp, or fsdp,tensor:2: weights sharded."""
+    population: ranges.Count = 1
+    """Runs that one program trains side by side; devices share them out."""
     rl: RL = dataclasses.field(default_factory=RL)
     lora: Lora = dataclasses.field(default_factory=Lora)
     corner: Corner = dataclasses.field(default_factory=Corner)

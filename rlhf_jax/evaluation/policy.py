@@ -3,6 +3,7 @@
 Weights are arguments, so each program is compiled once for all methods and seeds.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -41,7 +42,12 @@ def make_draw(model, *, config):
 
 @functools.lru_cache(maxsize=8)
 def compile_draw(model, layout, config):
-    """`make_draw` for any number of rows, compiled once and shared by all callers."""
+    """`make_draw` for any number of rows, compiled once and shared by all callers.
+
+    Of a population each member stops with the one that writes longest.
+    """
+    axis = getattr(layout, "axis_name", None)
+    config = dataclasses.replace(config, stop_axis=axis)
     return layout.over_rows(make_draw(model, config=config), replicated=1, chunk=_ROWS)
 
 

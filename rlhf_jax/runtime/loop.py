@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from rlhf_jax.runtime import interruption, processes
 
@@ -217,12 +218,19 @@ class _Pending:
         if held is None:
             return
         step, metrics, rows = held
-        metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        fetched = jax.device_get(metrics).items()
+        # A population's are arrays, which its own hooks read.
+        metrics = {k: float(v) if np.ndim(v) == 0 else v for k, v in fetched}
         now = time.monotonic()
         metrics["time/iteration"] = now - self._clock
         self._clock = now
         self._log(step, metrics, rows)
         self._fetched = step
         self.skipped = max(
-            (v for k, v in metrics.items() if k.endswith("skipped")), default=0.0
+            (
+                value
+                for name, value in metrics.items()
+                if name.endswith("skipped") and np.ndim(value) == 0
+            ),
+            default=0.0,
         )

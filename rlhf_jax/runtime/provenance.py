@@ -18,7 +18,7 @@ OPERATIONAL = (
     "output", "resume", "cache", "devices", "log", "save_every", "keep", "export",
     "profile", "layout", "distributed", "preset", "ledger", "limits", "test",
     "test_rows", "reward_timeout", "callbacks", "save_strategy", "push_to_hub",
-    "hub_private",
+    "hub_private", "population",
 )  # fmt: skip
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")
 

@@ -7,12 +7,14 @@ on the other.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from rlhf_jax.evaluation import diversity, drift, length_control, policy, win_rate
 from rlhf_jax.studies import scoring
+from rlhf_jax.studies.interfaces import Measurement
 
 
 def language(task, *, key=None):
@@ -36,7 +38,7 @@ def of_worlds(tasks):
     made = {world: language(task) for world, task in tasks.items()}
 
     def at(group, i):
-        return by_world({world: groups[group][i] for world, groups in made.items()})
+        return ByWorld({world: groups[group][i] for world, groups in made.items()})
 
     counts = map(len, next(iter(made.values())))
     return tuple(
@@ -44,9 +46,17 @@ def of_worlds(tasks):
     )
 
 
-def by_world(made):
-    """The evaluator that asks the one of a run's world. made: {world: evaluator}."""
-    return lambda params, run: made[run.unit.world](params, run)
+class ByWorld(NamedTuple):
+    """The evaluator that asks the one of a run's world."""
+
+    made: dict  # {world: evaluator}
+
+    def of(self, run):
+        """The evaluator of the run's world."""
+        return self.made[run.unit.world]
+
+    def __call__(self, params, run):
+        return self.of(run)(params, run)
 
 
 def own_samples(task, *, key):
@@ -65,11 +75,14 @@ def own_samples(task, *, key):
         drawn = draw(task.params, inputs)
         return drawn, scoring.decode(task, drawn)[1]
 
-    def evaluate(params, run):
+    def ask(params, run):
         draw = policy.compile_draw(task.model, run.layout, task.sampling)
         compare = policy.compile_compare(task.model, run.layout, task.sampling)
         drawn = draw(params, inputs)
-        divergence, entropy = compare(params, task.params, drawn)
+        return drawn, compare(params, task.params, drawn)
+
+    def read(found, run):
+        drawn, (divergence, entropy) = found
         texts = scoring.decode(task, drawn)
         metrics, scores = {}, None
         if "proxy" in task.rewards:
@@ -90,7 +103,7 @@ def own_samples(task, *, key):
             metrics |= wins(task.judges, (drawn, texts[1]), at_start(run.layout))
         return metrics, rows(*texts, scores)
 
-    return evaluate
+    return Measurement(ask, read)
 
 
 def wins(judges, one, other):
@@ -118,8 +131,9 @@ def wins(judges, one, other):
 def human_text(task):
     """NLL of held-out human text under the policy, nats a token, and its perplexity."""
 
-    def evaluate(params, run):
-        totals, counts = _text_totals(task, params, run.layout)
+    def read(found, run):
+        del run
+        totals, counts = found
         nll, even, odd = policy.halves(totals, counts)
         metrics = {
             "drift/text_nll": nll,
@@ -131,7 +145,13 @@ def human_text(task):
             metrics |= task.text_truth(totals)
         return metrics, []
 
-    return evaluate
+    if task.joined is not None:  # its windows are put together on the host
+        return lambda params, run: read(_windows(task, params, run.layout), run)
+
+    def ask(params, run):
+        return policy.compile_text_nll(task.model, run.layout)(params, task.heldout)
+
+    return Measurement(ask, read)
 
 
 def skills(task):
@@ -139,8 +159,12 @@ def skills(task):
     log-prob is, in nats: `tax/...` and `skills/logp/...`."""
     asked = task.skills
 
-    def evaluate(params, run):
-        right, logps = _answering(task.model, run.layout)(params, asked.answers)
+    def ask(params, run):
+        return _answering(task.model, run.layout)(params, asked.answers)
+
+    def read(found, run):
+        del run
+        right, logps = found
         hits = np.asarray(right, np.float64)
         metrics = halves("tax/skills", hits)
         for kind in np.unique(asked.kinds):
@@ -149,7 +173,7 @@ def skills(task):
             metrics[f"skills/logp/{kind}"] = float(np.mean(logps[of_kind]))
         return metrics, []
 
-    return evaluate
+    return Measurement(ask, read)
 
 
 def on_test(task, *, key):
@@ -208,12 +232,9 @@ def _shape(rollout):
     }
 
 
-def _text_totals(task, params, layout):
-    """(Σ NLL, tokens) of each held-out text, or of each window of the joined one."""
-    joined = task.joined
-    if joined is None:
-        return policy.compile_text_nll(task.model, layout)(params, task.heldout)
-    program = _text_logps(task.model, layout)
+def _windows(task, params, layout):
+    """(Σ NLL, tokens) of each window of the held-out texts, read as one."""
+    joined, program = task.joined, _text_logps(task.model, layout)
     return drift.strided_totals(
         lambda *windows: program(params, windows),
         joined.tokens,

@@ -42,6 +42,20 @@ class Run(NamedTuple):
 Evaluator = Callable[[Any, Run], tuple[Metrics, Samples]]
 
 
+class Measurement(NamedTuple):
+    """An evaluator in two parts, so that one program can measure many policies.
+
+    ask(params, run) -> arrays, by programs of `run.layout` alone: for a population both
+    are of all members. read(arrays, run) -> (metrics, samples) of one run.
+    """
+
+    ask: Callable[[Any, Run], Any]
+    read: Callable[[Any, Run], tuple[Metrics, Samples]]
+
+    def __call__(self, params, run):
+        return self.read(self.ask(params, run), run)
+
+
 class Trainer(NamedTuple):
     """How one run starts, advances and resets; the host loop drives it.
 
@@ -59,6 +73,20 @@ class Trainer(NamedTuple):
     average: Callable[[Any], Any] | None = None  # the EMA of the policy
     mix: Callable[[Any, float], Any] | None = None
     collected: Callable[[Any], Any] | None = None
+
+
+class SideBySide(NamedTuple):
+    """What a `Trainer` does, for several runs that share a program.
+
+    A state has a leading axis of members, [N, ...], apart from what they share: `axes`
+    has 0 and None for its parts, as for `jax.vmap`. Metrics are [N]. A run whose
+    updates are not finite stays as it is, and the others go on.
+    """
+
+    layout: Any  # `population.Population`
+    axes: Any
+    advance: Callable[[Any, int], tuple]  # (state, i) -> (state, metrics, rows)
+    reset: Callable[[Any, Any], Any]  # (state, which are due [N] bool) -> state
 
 
 class Source(NamedTuple):
@@ -112,7 +140,9 @@ class Method:
     label: str  # as pictures and tables print it
     summary: str
     role: Literal["arm", "null", "ablation", "control", "relative"] = "arm"
-    # (study, run) -> Trainer, or (study, run, Source) where there is a source
+    # (study, run) -> Trainer, or (study, run, Source) where there is a source. Where it
+    # has `shares(study, run)`, runs for which that is equal can be trained by one
+    # program: `side_by_side(study, runs, population)` -> SideBySide
     train: Callable | None = None
     source: str | None = None  # the method that `derive` or `train` reads
     derive: Callable[[Source], Any] | None = None  # -> a policy, as trained; Derived

@@ -9,7 +9,7 @@ in Hyper alone and share one compiled program.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.data import batching
 from rlhf_jax.feedback import combining
 from rlhf_jax.models import lora
-from rlhf_jax.studies import programs, scoring
+from rlhf_jax.studies import policy_population, programs, scoring
 from rlhf_jax.studies.interfaces import Trainer
 from rlhf_jax.studies.trainable import Trainable
 from rlhf_jax.studies.values import Values
@@ -61,22 +61,39 @@ class PolicyGradient:
 
     rate = "learning_rate"  # the flag of its learning rate, of `rl`
     penalty = "rl.kl_coef"  # the flag of its penalty's strength
+    axes = programs.STATE  # what runs side by side have one each of
 
     def __call__(self, study, run):
         """The `Trainer` of a run."""
+        return trainer(self.member(study, run), run.layout)
+
+    def member(self, study, run):
+        """What the run is made of, as `Member`."""
         task, settings = study.task_of(run), study.settings
         method = study.methods[run.method]
-        return trainer(
+        return Member(
             task,
             self.config(settings),
             self.scalars(study, method),
             task.rewards[method.reward](run.unit.seed),
             seed=run.unit.seed,
             rows=settings.rows,
-            layout=run.layout,
             adapter=settings.adapter,
             copy=self.copy,
         )
+
+    def shares(self, study, run):
+        """What runs must have in common to be trained by one program."""
+        task, method = study.task_of(run), study.methods[run.method]
+        shapes = tuple(x.shape for x in jax.tree.leaves(task.params))
+        width = task.prompts.tokens.shape[1]
+        return task.model, self.config(study.settings), method.reward, shapes, width
+
+    def side_by_side(self, study, runs, layout):
+        """The `interfaces.SideBySide` of runs for which `shares` is equal."""
+        trains = [study.methods[run.method].train for run in runs]
+        members = [t.member(study, r) for t, r in zip(trains, runs, strict=True)]
+        return policy_population.side_by_side(members, layout, host=runs[0].layout)
 
     @property
     def compares(self):
@@ -139,55 +156,106 @@ def overlay(hyper, changes, *, resets, ticks_once, decay, every):
     return hyper._replace(**{**fields, **changes})
 
 
-def trainer(task, config, hyper, reward, *, seed, rows, layout, adapter=None, copy=0):
-    """The `Trainer` of one policy-gradient run.
+class Member(NamedTuple):
+    """What a policy-gradient run is made of, whichever study it belongs to."""
 
-    Args: task: `task.Task`; config, hyper: of `policy_gradient`; reward: `task.Reward`;
-    rows: samples an iteration; adapter: lora.Config, or None; copy: another number,
-    other samples.
-    """
-    compiled = programs.compile_programs(
-        task.model, config, layout, score=reward.score, adapter=adapter
-    )
-    learned = Trainable(task.params, adapter)
-    base, prompts = layout.put(task.params), config.prompts(rows)
-    order = batching.Epochs(task.prompts.tokens.shape[0], prompts, seed)
-    hyper = hyper._replace(**_NEVER)
-    traced = jax.tree.map(jnp.asarray, hyper)
+    task: Any  # `task.Task`
+    config: policy_gradient.Config
+    hyper: policy_gradient.Hyper
+    reward: Any  # `task.Reward`
+    seed: int
+    rows: int  # samples an iteration
+    adapter: lora.Config | None = None
+    copy: int = 0  # another number, other samples
 
-    def start():
-        key = jax.random.key(seed)
+    @property
+    def learned(self):
+        """What of the model is trained: `Trainable`."""
+        return Trainable(self.task.params, self.adapter)
+
+    @property
+    def traced(self):
+        """The scalars of the compiled step, which leaves resets to the host."""
+        return jax.tree.map(jnp.asarray, self.hyper._replace(**_NEVER))
+
+    def start(self, tx):
+        """The `policy_gradient.State` before the first iteration."""
+        key = jax.random.key(self.seed)
         fresh = jax.random.fold_in(key, 1)
-        params = programs.initial_params(task.model, learned, config, fresh)
-        key = jax.random.fold_in(key, 10_000 + copy) if copy else key
-        apart = {"config": config, "hold_initial": adapter is not None}
-        state = policy_gradient.init(params, compiled.tx, hyper, key, **apart)
-        return layout.put(state)
+        given = self.task.model, self.learned, self.config, fresh
+        params = programs.initial_params(*given)
+        key = jax.random.fold_in(key, 10_000 + self.copy) if self.copy else key
+        apart = {"config": self.config, "hold_initial": self.adapter is not None}
+        hyper = self.hyper._replace(**_NEVER)
+        return policy_gradient.init(params, tx, hyper, key, **apart)
 
-    def advance(state, iteration, frozen=reward.frozen):
+    def order(self):
+        """Which prompts each iteration draws: `batching.Epochs`."""
+        count = self.task.prompts.tokens.shape[0]
+        return batching.Epochs(count, self.config.prompts(self.rows), self.seed)
+
+    def batch(self, index):
+        """The prompts of an iteration: `policy_gradient.Batch`."""
+        prompts, ids = self.task.prompts, np.arange(len(index), dtype=np.int32)
+        return policy_gradient.Batch(prompts.tokens[index], prompts.mask[index], ids)
+
+    def host_scores(self, layout, rollout, index):
+        """(what rewards of Python say of the samples of an iteration: [N] float32, and
+        of several rewards the metrics of each).
+
+        Args: rollout: of the host; index: of the prompts.
+        """
+        task, reward, config = self.task, self.reward, self.config
+        index = np.repeat(index, config.candidates)
+        columns = {k: [v[i] for i in index] for k, v in task.columns.items()}
+        texts = functools.partial(scoring.decode, task, rollout)
+        asked, parts = (layout, rollout, texts, columns), reward.parts
+        if parts is None or not parts.normalized:
+            scores, metrics = scoring.of_rows(reward, *asked)
+            return scores.astype(np.float32), metrics
+        values, count = scoring.each(parts, *asked), config.candidates
+        scores = combining.normalize_then_sum(values, parts.weights, candidates=count)
+        # Normalised scores have mean 0: the sum that is logged has units of its own.
+        total = float(combining.weighted_sum(values, parts.weights).mean())
+        metrics = {**scoring.moments_of(parts, values), "objective/scores": total}
+        return scores.astype(np.float32), metrics
+
+
+def trainer(member, layout):
+    """The `Trainer` of a `Member` that is trained by itself."""
+    compiled = programs.compile_programs(
+        member.task.model,
+        member.config,
+        layout,
+        score=member.reward.score,
+        adapter=member.adapter,
+    )
+    learned, order = member.learned, member.order()
+    base, traced = layout.put(member.task.params), member.traced
+
+    def advance(state, iteration, frozen=member.reward.frozen):
         index = order.indices(iteration)
-        ids = np.arange(prompts, dtype=np.int32)
-        tokens, mask = task.prompts.tokens[index], task.prompts.mask[index]
-        batch = layout.shard_rows(policy_gradient.Batch(tokens, mask, ids))
-        if reward.score is not None:
+        batch = layout.shard_rows(member.batch(index))
+        if member.reward.score is not None:
             given = state, frozen, batch, traced
             state, drawn, metrics = compiled.iteration(base, *given)
             return state, metrics, drawn
         rollout = compiled.rollout(base, state, batch)
-        scores, logged = _host_scores(task, reward, layout, rollout, index, config)
+        scores, logged = member.host_scores(layout, layout.gather(rollout), index)
         state, metrics = compiled.learn(
             base, state, rollout, layout.shard_rows(scores), traced
         )
         return state, {**metrics, **logged}, (rollout, scores)
 
+    keeps = member.config.keep_average
     return Trainer(
-        start=start,
+        start=lambda: layout.put(member.start(compiled.tx)),
         advance=advance,
         policy=lambda state: state.learner.params["policy"],
         weights=learned.weights,
         mix=learned.mix,
         reset=lambda state: compiled.reset(base, state, traced),
-        average=(lambda state: state.elastic.average) if config.keep_average else None,
+        average=(lambda state: state.elastic.average) if keeps else None,
     )
 
 
@@ -222,21 +290,3 @@ def budget(settings, metrics):
         "gradient_steps": algorithm.epochs * algorithm.minibatches,
         "reward_calls": drawn,
     }
-
-
-def _host_scores(task, reward, layout, rollout, index, config):
-    """(what rewards of Python say of the samples of an iteration: [N] float32, and of
-    several rewards the metrics of each)."""
-    index, rollout = np.repeat(index, config.candidates), layout.gather(rollout)
-    columns = {k: [v[i] for i in index] for k, v in task.columns.items()}
-    texts = functools.partial(scoring.decode, task, rollout)
-    asked, parts = (layout, rollout, texts, columns), reward.parts
-    if parts is None or not parts.normalized:
-        scores, metrics = scoring.of_rows(reward, *asked)
-        return scores.astype(np.float32), metrics
-    values, count = scoring.each(parts, *asked), config.candidates
-    scores = combining.normalize_then_sum(values, parts.weights, candidates=count)
-    # Normalised scores have mean 0: what is logged is the sum in units of its own.
-    total = float(combining.weighted_sum(values, parts.weights).mean())
-    metrics = {**scoring.moments_of(parts, values), "objective/scores": total}
-    return scores.astype(np.float32), metrics

@@ -6,6 +6,7 @@ once for all who read them: adapters are trained beside it; where all weights ar
 trained, it is the KL reference and where a reset leads back to.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax import optim
+from rlhf_jax import optim, trees
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.models import heads, lora
 from rlhf_jax.studies import trainable
@@ -39,11 +40,7 @@ def compile_programs(model, config, layout, *, score=None, adapter=None):
     Args: config: policy_gradient.Config; score(frozen, tokens, mask) -> [B], where the
     reward is a JAX function; adapter: lora.Config, or None.
     """
-    value = heads.Value(model.config, config.value_bias)
-    if config.value == "shared":
-        value = heads.Scalar()
-    networks = policy_gradient.Networks(model, value)
-    tx = optim.transformation(config.optimizer)
+    networks, tx = _parts(model, config)
     bind = functools.partial(networks_on, networks, config, adapter)
     iteration, draw, learn, reset = _steps(bind, tx, config, score)
     fused = None
@@ -59,6 +56,15 @@ def compile_programs(model, config, layout, *, score=None, adapter=None):
         learn=layout.compile(learn, rows_in=(2, 3), outputs=2, donate=(1,)),
         reset=jax.jit(reset, donate_argnums=1),
     )
+
+
+def _parts(model, config):
+    """(the networks of a configuration, the transformation of their gradients)."""
+    value = heads.Value(model.config, config.value_bias)
+    if config.value == "shared":
+        value = heads.Scalar()
+    tx = optim.transformation(config.optimizer)
+    return policy_gradient.Networks(model, value), tx
 
 
 def _steps(bind, tx, config, score):
@@ -82,6 +88,69 @@ def _steps(bind, tx, config, score):
         return policy_gradient.reset(state, hyper, networks=bind(base), **fixed)
 
     return iteration, draw, learn, reset
+
+
+# What members of a population have one each of (0), and what they share (None).
+STATE = policy_gradient.State(0, 0, 0, 0, 0, iteration=None, masking=0)
+_BATCH = policy_gradient.Batch(0, 0, row_ids=None)
+_CALENDAR = ("reset_every", "reset_first")  # 0 and False for all: the host resets
+HYPER = policy_gradient.Hyper(
+    *(None if name in _CALENDAR else 0 for name in policy_gradient.Hyper._fields)
+)
+_LIMIT = 3  # updates not finite in a row, after which a member stays as it is
+
+
+@functools.lru_cache(maxsize=32)
+def compile_population(model, config, layout, *, score, adapter, base, frozen):
+    """The `Programs` of a population; `reset` takes besides who is due, [N] bool.
+
+    A member whose updates were not finite `_LIMIT` times in a row no longer changes.
+
+    Args: layout: `population.Population`; base, frozen: 0 where members have one each,
+    None where they share it; the others as of `compile_programs`.
+    """
+    networks, tx = _parts(model, config)
+    sampling = dataclasses.replace(config.sampling, stop_axis=layout.axis_name)
+    config = dataclasses.replace(config, sampling=sampling)
+    bind = functools.partial(networks_on, networks, config, adapter)
+    iteration, draw, learn, reset = _steps(bind, tx, config, score)
+
+    def one_iteration(base, state, *rest):
+        new, rows, metrics = iteration(base, state, *rest, axis_name=None)
+        return _unless_lost(state, new), rows, metrics
+
+    def one_learn(base, state, *rest):
+        new, metrics = learn(base, state, *rest, axis_name=None)
+        return _unless_lost(state, new), metrics
+
+    def reset_due(base, state, hyper, due):
+        found = trees.where(due, reset(base, state, hyper), state)
+        return found._replace(iteration=state.iteration)
+
+    compile_ = functools.partial(layout.compile, donate=(1,))
+    given = (base, STATE)
+    fused = None
+    if score is not None:
+        axes = {"axes_in": (*given, frozen, _BATCH, HYPER), "axes_out": (STATE, 0, 0)}
+        fused = compile_(one_iteration, **axes)
+    return Programs(
+        networks=networks,
+        tx=tx,
+        iteration=fused,
+        rollout=layout.compile(
+            functools.partial(draw, axis_name=None),
+            axes_in=(*given, _BATCH),
+            axes_out=0,
+        ),
+        learn=compile_(one_learn, axes_in=(*given, 0, 0, HYPER), axes_out=(STATE, 0)),
+        reset=compile_(reset_due, axes_in=(*given, HYPER, 0), axes_out=STATE),
+    )
+
+
+def _unless_lost(state, new):
+    """The state after an iteration, of a lost member the one before."""
+    kept = trees.where(state.learner.skipped < _LIMIT, new, state)
+    return kept._replace(iteration=new.iteration)
 
 
 def networks_on(networks, config, adapter, base):

@@ -4,12 +4,23 @@ Budget spent so far, the best policy so far and how long it has been the best ar
 here, and saved with the state.
 """
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 
+from rlhf_jax.evaluation import axes
 from rlhf_jax.runtime import metrics_log, progress
 from rlhf_jax.studies import callbacks, interfaces
+
+
+class Question(NamedTuple):
+    """What an evaluation asks: these measurements of these weights."""
+
+    evaluators: tuple
+    weights: Any
+    run: interfaces.Run
+
 
 _NOTHING = {"value": -1.0, "step": 0, "start": {}, "waited": 0}
 
@@ -41,12 +52,23 @@ class Recorder:
         self._best, self._best_policy, self._spent = dict(_NOTHING), None, {}
         self._callbacks = callbacks.Callbacks(study.callbacks)
         self._given_up = ""  # why, where patience has ended the run
+        self._lost = False
 
     @property
     def stopped(self):
         """Who ended the run before its last step; "" while nobody has."""
         by = self._callbacks.stopped
         return self._given_up or (f"the callback {by}" if by else "")
+
+    @property
+    def run(self):
+        """The run that is recorded."""
+        return self._run
+
+    @property
+    def lost(self):
+        """Whether its updates were not finite, so that it no longer changes."""
+        return self._lost
 
     @property
     def failure(self):
@@ -62,6 +84,7 @@ class Recorder:
             return state, 0
         step, tree, extra = saved
         self._best, self._spent = {**_NOTHING, **extra["best"]}, extra["spent"]
+        self._lost = extra.get("lost", False)
         if self._study.select is not None:
             self._best_policy = self._run.layout.snapshot(tree["best"])
         return tree["state"], step
@@ -79,9 +102,14 @@ class Recorder:
 
         An evaluation that ends the run is its final one.
         """
+        self._answer(self.evaluation(state, step, phase))
+
+    def evaluation(self, state, step, phase):
+        """`evaluate` as a generator: it yields each `Question` and is sent the answer,
+        so that those of several runs can be answered together."""
         if self._is_asked_for():
             policy = self._trainer.policy(state)
-            metrics, samples = self._measured(self._run, policy, step, phase)
+            metrics, samples = yield from self._measured(self._run, policy, step, phase)
             self._select(metrics, state, step, phase)
             self._tell({"eval/phase": phase, **metrics}, step)
             if self.stopped and phase == "train":
@@ -94,26 +122,53 @@ class Recorder:
         source = interfaces.read(self._trainer, state, **about)
         for run, method in self._derived():
             policy, found = interfaces.derive(method, source)
-            self.measure(run, policy, step, phase, found)
+            measured, samples = yield from self._measured(run, policy, step, phase)
+            self.write(run, {**measured, **found}, samples, step, phase)
 
     def measure(self, run, policy, step, phase, found=None):
         """Measures a policy and logs it as `run`'s; returns the metrics.
 
         found: metrics of how the policy was derived.
         """
-        metrics, samples = self._measured(run, policy, step, phase)
+        metrics, samples = self._answer(self._measured(run, policy, step, phase))
         return self.write(run, {**metrics, **(found or {})}, samples, step, phase)
 
+    def lose(self):
+        """Leaves the run as it is from now on: its updates are not finite."""
+        self._lost = True
+
+    def void(self, run, step):
+        """Writes that a run, or the one it was derived from, was lost: what a report
+        reads of its end is NaN."""
+        keys = [axes.REWARD.key, *(axis.key for axis in self._study.axes)]
+        self.write(run, dict.fromkeys(keys, math.nan), (), step, "final")
+
+    def void_all(self, step):
+        """`void` of the run and of what is derived from it as it goes."""
+        for run in (self._run, *(run for run, _ in self._derived())):
+            self.void(run, step)
+
     def _measured(self, run, policy, step, phase):
-        """(metrics, samples) of a policy."""
-        with self._files.bar.phase(f"{run.name}: evaluating"):
-            weights = self._trainer.weights(policy)
-            if phase == "start":
+        """(metrics, samples) of a policy, asked for as in `evaluation`."""
+        weights = self._trainer.weights(policy)
+        if phase == "start":
+            with self._files.bar.phase(f"{run.name}: evaluating"):
                 return self._start(run, weights)
-            study, more = self._study, ()
-            if self._is_last(step, phase):
-                more = study.at_end
-            return _ask((*study.evaluators, *more), weights, run)
+        study, more = self._study, ()
+        if self._is_last(step, phase):
+            more = study.at_end
+        return (yield Question((*study.evaluators, *more), weights, run))
+
+    def _answer(self, asked):
+        """Answers the questions of an evaluation one by one; returns its result."""
+        answered = None
+        while True:
+            try:
+                question = asked.send(answered)
+            except StopIteration as end:
+                return end.value
+            with self._files.bar.phase(f"{question.run.name}: evaluating"):
+                answered = _ask(*question)
 
     def _at_end(self, policy):
         """The metrics that are asked of final policies alone."""
@@ -138,13 +193,22 @@ class Recorder:
 
     def save(self, state, step, final):
         """Saves the state, the best policy, and how far the files of lines reach."""
+        best, extra = self.saved()
         tree = {"state": state}
         if self._study.select is not None:
-            tree["best"] = self._best_policy
-        extra = {"best": self._best, "spent": self._spent, "final": final}
-        extra["stopped"] = self.stopped
+            tree["best"] = best
+        extra = {**self._files.offsets(), **extra, "final": final}
         with self._files.bar.phase(f"{self._run.name}: saving"):
-            self._checkpoints.save(step, tree, {**self._files.offsets(), **extra})
+            self._checkpoints.save(step, tree, extra)
+
+    def saved(self):
+        """(the best policy so far or None, what else is saved beside the state)."""
+        extra = {"best": self._best, "spent": self._spent}
+        return self._best_policy, {
+            **extra,
+            "stopped": self.stopped,
+            "lost": self._lost,
+        }
 
     def _tell(self, metrics, step):
         record = {**self._run.origin, "step": step, **metrics}
@@ -244,11 +308,16 @@ class Recorder:
 def restore(study, run, trainer, checkpoints):
     """(step, {"state", "best"}, extra) of the newest checkpoint of a trained run, or
     None; "best" where the study selects one."""
+    return checkpoints.restore(run.layout.like(target(study, trainer)))
+
+
+def target(study, trainer):
+    """The shapes of what is saved of a trained run."""
     state = jax.eval_shape(trainer.start)
-    target = {"state": state}
+    shapes = {"state": state}
     if study.select is not None:
-        target["best"] = jax.eval_shape(trainer.policy, state)
-    return checkpoints.restore(run.layout.like(target))
+        shapes["best"] = jax.eval_shape(trainer.policy, state)
+    return shapes
 
 
 def _ask(evaluators, weights, run):

@@ -18,11 +18,12 @@ from rlhf_jax.runtime import (
     files,
     loop,
     metrics_log,
+    population,
     profile,
     progress,
     terminal,
 )
-from rlhf_jax.studies import interfaces, recorder
+from rlhf_jax.studies import interfaces, recorder, resuming, side_by_side
 
 
 class Ending(NamedTuple):
@@ -43,6 +44,7 @@ def run(
     wandb=None,
     starts=None,
     profiled=0,
+    size=1,
 ):
     """Trains, measures and saves every run of a study that is not done yet.
 
@@ -52,14 +54,18 @@ def run(
     that start alike; profiled: steps to trace with jax.profiler.
 
     Returns the records of metrics.jsonl. Raises ValueError when another process is at
-    work in the folder, loop.Interrupted when a signal stopped it, its state saved.
+    work in the folder, or where runs cannot be trained side by side; loop.Interrupted
+    when a signal stopped it, its state saved.
     """
+    if size > 1:
+        side_by_side.check(study, layout)
     work = _Work(
         study,
         pathlib.Path(folder),
         layout,
         console or terminal.console(),
         {} if starts is None else starts,
+        size,
     )
     with files.lock(work.folder):
         try:
@@ -103,9 +109,7 @@ class _Work:
     layout: Any
     console: rich.console.Console
     starts: dict
-
-    def runs(self):
-        return self.study.runs(self.layout)
+    size: int = 1
 
     def trains(self, run):
         return self.study.methods[run.method].train is not None
@@ -142,11 +146,14 @@ class _Work:
         return read, extra
 
     def checkpoints(self, run):
+        return self.checkpoints_in(self.folder / "checkpoints" / run.name)
+
+    def checkpoints_in(self, folder):
         say = functools.partial(
             self.console.print, highlight=False, markup=False, soft_wrap=True
         )
         return checkpoint.Checkpointer(
-            self.folder / "checkpoints" / run.name,
+            folder,
             keep=self.study.schedule.keep,
             config_digest=self.study.digest,
             report=say,
@@ -165,33 +172,91 @@ class _Work:
 
 
 def _run_all(work, signals, wandb, profiled):
-    done, offsets = _progress(work)
+    _split(work)
     folder, steps = work.folder, work.study.schedule.steps
+    runs, path = work.study.runs(work.layout), folder / "metrics.jsonl"
+    done, offsets = resuming.progress(work.study, runs, work.checkpoints, path)
+    plan = side_by_side.plan(work.study, runs, work.size)
     log = metrics_log.Log(folder, resume_offset=offsets["metrics"], wandb=wandb)
     path = folder / "samples.jsonl"
     samples = metrics_log.Lines(path, resume_offset=offsets["samples"])
-    trained = [run for run in work.runs() if work.trains(run)]
+    trained = [run for runs in plan for run in runs if work.trains(run)]
     bar = progress.Progress(len(trained) * steps, "training", console=work.console)
     trace = profile.Trace(profiled, folder / "profile")
     with log, samples, bar, trace:
         bar.start_at(sum(run in done for run in trained) * steps)
         opened = recorder.Files(log, samples, bar)
         before = 0
-        for run in work.runs():
-            if run not in done:
+        for runs in plan:
+            left = tuple(run for run in runs if run not in done)
+            before += steps * sum(map(work.trains, set(runs) - set(left)))
+            if left:
                 if stop := loop.stopped(signals):
-                    raise loop.Interrupted(f"{stop} before {run.name}")
-                if work.trains(run):
-                    _train(work, run, opened, before, signals, trace)
-                elif work.study.methods[run.method].source is not None:
-                    _derive(work, run, opened)
-                else:
-                    _measure(work, run, opened)
-            before += steps * work.trains(run)
+                    raise loop.Interrupted(f"{stop} before {left[0].name}")
+                _do(work, left, opened, before, signals, trace)
+            before += steps * sum(map(work.trains, left))
 
 
-def _train(work, run, opened, before, signals, trace):
+def _do(work, runs, opened, before, signals, trace):
+    """Does what is next: trains runs, together where they came as far, or measures."""
+    method = work.study.methods[runs[0].method]
+    if not work.trains(runs[0]):
+        follow = _measure if method.source is None else _derive
+        return follow(work, runs[0], opened)
+    for together in _as_far(work, runs):
+        train = _train if len(together) == 1 else _train_together
+        train(work, together, opened, before, signals, trace)
+        before += work.study.schedule.steps * len(together)
+
+
+def _as_far(work, runs):
+    """Runs grouped by the step of their checkpoints, in that order."""
+    groups = {}
+    for run in runs:
+        peek = work.checkpoints(run).peek() if len(runs) > 1 else None
+        groups.setdefault(0 if peek is None else peek[0], []).append(run)
+    return [groups[step] for step in sorted(groups)]
+
+
+def _split(work):
+    """Splits the checkpoints that populations of an earlier process left."""
+
+    def made(run):
+        return work.trainer(run), work.checkpoints(run)
+
+    given = work.study, work.folder / "checkpoints", made, work.checkpoints_in
+    side_by_side.split(*given, work.layout)
+
+
+def _train_together(work, runs, opened, before, signals, trace):
+    """Trains runs side by side to their end, from their checkpoints on."""
+    study = work.study
+    train = study.methods[runs[0].method].train
+    layout = population.of(work.layout.devices, len(runs))
+    together = train.side_by_side(study, runs, layout)
+    trainers = [work.trainer(run) for run in runs]
+    recorders = [
+        work.recorder(r, t, opened) for r, t in zip(runs, trainers, strict=True)
+    ]
+    name = f"{side_by_side.PREFIX}{runs[0].name}"
+    members = side_by_side.Population(
+        study,
+        together,
+        side_by_side.members(study, runs, trainers, recorders),
+        work.checkpoints_in(work.folder / "checkpoints" / name),
+        opened,
+        before=before,
+    )
+    state, start = members.restore()
+    plan, hooks = members.plan(), members.hooks(trace)
+    state = loop.run(state, start=start, plan=plan, hooks=hooks, signals=signals)
+    members.save_each(state, study.schedule.steps)
+    work.checkpoints_in(work.folder / "checkpoints" / name).clear()
+
+
+def _train(work, runs, opened, before, signals, trace):
     """Trains a run to its end, from its newest checkpoint on."""
+    (run,) = runs
     study, trainer = work.study, work.trainer(run)
     recorded = work.recorder(run, trainer, opened, before)
     state, start = recorded.restore()
@@ -226,11 +291,19 @@ def _derive(work, run, opened):
     read, extra = work.done(source, trainer)
     recorded = work.recorder(run, trainer, opened)
     last, best = study.schedule.steps, extra["best"]
+    if extra.get("lost") and method.at_end:
+        recorded.void(run, last)
+        return _keep(work, run, opened, last, read.policy, best)
     (policy, found), step = interfaces.derive(method, read), last
     if method.at_end:
         # The best policy as it is was reached at its own step.
         step = best["step"] if policy is read.best else last
         recorded.measure(run, policy, step, "final", found)
+    return _keep(work, run, opened, step, policy, best)
+
+
+def _keep(work, run, opened, step, policy, best):
+    """Saves the policy of a derived method."""
     extra = {**opened.offsets(), "best": best, "final": True}
     work.checkpoints(run).save(step, {"policy": policy}, extra)
 
@@ -249,23 +322,3 @@ def _measure(work, run, opened):
     recorded.write(run, *measured, step, "final")
     extra = {**opened.offsets(), "final": True}
     work.checkpoints(run).save(step, {"policy": initial}, extra)
-
-
-def _progress(work):
-    """(runs that are done, how far the files of lines reach with them).
-
-    A run is done when its last checkpoint says so; the first that is not ends the
-    count, and its own checkpoint says how far it got. What later runs left is deleted:
-    their lines are cut off, and they run again.
-    """
-    done, offsets, runs = set(), {"metrics": 0, "samples": 0}, work.runs()
-    for position, run in enumerate(runs):
-        peek = work.checkpoints(run).peek()
-        if peek is not None:
-            offsets = {name: peek[1][name] for name in offsets}
-        if peek is None or not peek[1]["final"]:
-            for later in runs[position + 1 :]:
-                work.checkpoints(later).clear()
-            break
-        done.add(run)
-    return done, offsets

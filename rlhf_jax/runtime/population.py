@@ -1,0 +1,195 @@
+"""A layout of its own: many members of one program, side by side.
+
+Arrays of a population have a leading axis of members, [N, ...]. The devices share the
+members out and exchange nothing. On accelerators the members of a device are vmapped;
+on a CPU they follow one another inside the program, because there a batched product of
+small matrices takes longer than one product after the other.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax.runtime import mesh
+
+AXIS = "members"
+
+
+class Members(NamedTuple):
+    """A pytree of [N, ...], marked as one value for each member, not one for all."""
+
+    each: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """N members over `devices`, whose number divides N.
+
+    vmapped: a device runs its members side by side, not one after another.
+    """
+
+    devices: tuple
+    vmapped: bool
+
+    @property
+    def axis_name(self):
+        """The vmapped axis, for what members must agree on; None if there is none."""
+        return AXIS if self.vmapped else None
+
+    def compile(self, step, *, axes_in, axes_out, donate=()):
+        """`step(*args)` of one member as one program of all of them.
+
+        Args:
+          axes_in: for each argument 0 where members have one each, None where they
+            share it, or a pytree prefix of both.
+          axes_out: the same of the results; what members share must not depend on any
+            one of them.
+          donate: positions of arguments whose buffers the results may reuse.
+        """
+        step = mesh.traced_for(step, self.devices[0].platform)
+        spread = _side_by_side if self.vmapped else _in_turn
+        program = jax.shard_map(
+            spread(step, axes_in, axes_out),
+            mesh=self._mesh,
+            in_specs=_specs(axes_in),
+            out_specs=_specs(axes_out),
+            check_vma=False,
+        )
+        return jax.jit(program, donate_argnums=donate)
+
+    def put(self, tree, axes=0):
+        """Arrays from anywhere, laid out as programs take and return them."""
+        return jax.tree.map(jax.device_put, tree, self._shardings(tree, axes))
+
+    def like(self, shapes, axes=0):
+        """Shapes with the shardings of `put`, to restore checkpoints to."""
+        return jax.tree.map(
+            lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
+            shapes,
+            self._shardings(shapes, axes),
+        )
+
+    def over_rows(self, fn, *, replicated, chunk=256):
+        """`Data.over_rows` for members: arguments may be `Members`, results are.
+
+        What is not `Members` is the same for all. fn: fn(*replicated, rows) of one
+        member; chunk: the most rows of a member at a time.
+        """
+        del replicated
+
+        @functools.cache
+        def program(axes):
+            return self.compile(fn, axes_in=axes, axes_out=0)
+
+        def call(*args):
+            axes = tuple(0 if isinstance(x, Members) else None for x in args)
+            *before, rows = (x.each if isinstance(x, Members) else x for x in args)
+            before = [self.put(x, a) for x, a in zip(before, axes, strict=False)]
+            at = 1 if axes[-1] == 0 else 0
+            count = jax.tree.leaves(rows)[0].shape[at]
+            size, parts = min(count, chunk), []
+            for start in range(0, count, size):
+                index = np.arange(start, start + size) % count
+                part = jax.tree.map(lambda x, i=index: np.take(x, i, axis=at), rows)
+                parts.append(jax.device_get(program(axes)(*before, part)))
+            joined = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
+            return Members(jax.tree.map(lambda x: x[:, :count], joined))
+
+        return call
+
+    @property
+    def _mesh(self):
+        return jax.sharding.Mesh(np.array(self.devices), (AXIS,))
+
+    def _shardings(self, tree, axes):
+        each, shared = (jax.NamedSharding(self._mesh, jax.P(*x)) for x in ((AXIS,), ()))
+        return jax.tree.map(
+            lambda axis, part: jax.tree.map(
+                lambda _: shared if axis is None else each, part
+            ),
+            axes,
+            tree,
+            is_leaf=_is_shared,
+        )
+
+
+def of(devices, members, *, vmapped=None):
+    """The `Population` of so many members: on as many devices as share them evenly.
+
+    vmapped: by default what is faster on these devices.
+    """
+    chosen = tuple(devices[: math.gcd(members, len(devices))])
+    vmapped = chosen[0].platform != "cpu" if vmapped is None else vmapped
+    return Population(chosen, vmapped)
+
+
+def stack(trees, axes=0):
+    """N pytrees → one of [N, ...], where `axes` is 0; where it is None the first's."""
+
+    def join(axis, *parts):
+        if axis is None:
+            return parts[0]
+        return jax.tree.map(lambda *x: jnp.stack(x), *parts)
+
+    return jax.tree.map(join, axes, *trees, is_leaf=_is_shared)
+
+
+def member(tree, number, axes=0):
+    """What `stack` made of the tree of one member: [N, ...] → [...]."""
+
+    def pick(axis, part):
+        return part if axis is None else jax.tree.map(lambda x: x[number], part)
+
+    return jax.tree.map(pick, axes, tree, is_leaf=_is_shared)
+
+
+def of_member(results, number):
+    """What one member has of results that hold `Members`."""
+
+    def pick(part):
+        return member(part.each, number) if isinstance(part, Members) else part
+
+    return jax.tree.map(pick, results, is_leaf=lambda x: isinstance(x, Members))
+
+
+def _is_shared(axis):
+    return axis is None
+
+
+def _specs(axes):
+    """Axes as `shard_map` takes them."""
+    return jax.tree.map(
+        lambda axis: jax.P() if axis is None else jax.P(AXIS), axes, is_leaf=_is_shared
+    )
+
+
+def _side_by_side(step, axes_in, axes_out):
+    return jax.vmap(step, in_axes=axes_in, out_axes=axes_out, axis_name=AXIS)
+
+
+def _in_turn(step, axes_in, axes_out):
+    """What `vmap` computes, one member after another."""
+
+    def run(*args):
+        of_each = jax.tree.leaves(_of_each(args, axes_in))
+        numbers = jnp.arange(of_each[0].shape[0])
+        found = jax.lax.map(lambda n: step(*member(args, n, axes_in)), numbers)
+        return jax.tree.map(_first_if_shared, axes_out, found, is_leaf=_is_shared)
+
+    return run
+
+
+def _of_each(tree, axes):
+    """`tree` without what members share."""
+    return jax.tree.map(
+        lambda axis, part: () if axis is None else part, axes, tree, is_leaf=_is_shared
+    )
+
+
+def _first_if_shared(axis, part):
+    return jax.tree.map(lambda x: x[0], part) if axis is None else part
