@@ -229,8 +229,7 @@ class RL(fields.group(_RL)):
     candidates: Annotated[ranges.Count, ranges.Was("num_generations")] = 4
     """Samples per prompt, for methods that compare them; online DPO has 2."""
     kl_controller: Literal["horizon", "proportional"] = "horizon"
-    """proportional: β moves by a tenth of the error, 2% an iteration at most (RL4LMs).
-    """
+    """proportional: β moves by a tenth of the error, at most 2% a time (RL4LMs)."""
     reset_every: ranges.Natural = 14
     """Iterations between resets, for methods that reset."""
     sft_learning_rate: ranges.Positive = 3e-4
