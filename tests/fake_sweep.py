@@ -48,20 +48,25 @@ def tuned(study):
     return name, row.train.values
 
 
-def fake_run(study, folder, layout, *, console, signals, starts):
-    """Rewards that a setting decides."""
+def fake_run(study, folder, layout, *, console, signals, starts, size=1):
+    """Rewards that a setting decides; of trials that are together, each by its own."""
     ran.append(Ran(study, folder, starts))
-    _, setting = tuned(study)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     if stop := loop.stopped(signals):
         raise loop.Interrupted(f"{stop} in a trial")
     with metrics_log.Lines(folder / "metrics.jsonl", resume_offset=0) as log:
         for unit in study.units:
-            if setting.learning_rate > NOT_FINITE:
-                raise loop.NotFinite("step 3: updates were skipped")
-            for name in study.methods:
-                for row in rows_of(name, unit, setting, study.schedule.steps):
-                    log.append(row)
+            for name, method in study.methods.items():
+                setting = (method.train or study.methods[method.source].train).values
+                if setting.learning_rate > NOT_FINITE and size == 1:
+                    raise loop.NotFinite("step 3: updates were skipped")
+                own = name.split(".")[-1]
+                for row in rows_of(own, unit, setting, study.schedule.steps):
+                    if setting.learning_rate > NOT_FINITE and row["step"]:
+                        row |= {
+                            k: np.nan for k in row if k.startswith(("eval/r", "drift"))
+                        }
+                    log.append({**row, "method": name})
 
 
 def _peak(name, setting):

@@ -78,6 +78,7 @@ def _sweep(subject, config, setting):
         axes=subject.axes(config, task),
         axis=config.axis,
         limit=config.space.extensions,
+        size=getattr(config, "population", 1),
     )
 
 

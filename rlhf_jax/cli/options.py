@@ -279,7 +279,7 @@ class Language(Study):
     essential = (
         "dataset", "policy", "reward", "methods", "steps", "seeds", "num_evals",
         "eval_every", "rl.learning_rate", "rl.rows", "rl.kl_coef", "rl.reset_every",
-        "rl.decay", "override", "lora.rank", "layout", "save_every", "export", "output",
+        "rl.decay", "override", "lora.rank", "layout", "population", "export", "output",
         "resume",
     )  # fmt: skip
     methods: tuple[ranges.Text, ...] = ()

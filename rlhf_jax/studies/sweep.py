@@ -11,19 +11,24 @@ how such a study is made.
 import contextlib
 import dataclasses
 import json
-import math
 import pathlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from rlhf_jax.evaluation import axes as axes_
 from rlhf_jax.evaluation import units
-from rlhf_jax.evaluation.axes import REWARD, Axis
-from rlhf_jax.reporting import endpoints, evaluations, markdown
+from rlhf_jax.evaluation.axes import Axis
+from rlhf_jax.reporting import evaluations, markdown
 from rlhf_jax.runtime import files, loop, metrics_log, processes, progress
-from rlhf_jax.studies import coordinate_search, runner, search, sweep_report
+from rlhf_jax.studies import (
+    coordinate_search,
+    runner,
+    search,
+    sweep_outcome,
+    sweep_report,
+    sweep_together,
+)
 from rlhf_jax.studies.sweep_plan import Search
 from rlhf_jax.studies.values import Values
 
@@ -57,6 +62,7 @@ class Sweep(NamedTuple):
     axes: tuple[Axis, ...]  # what trials measure, with the corners of hypervolumes
     axis: str  # key of the drift axis whose hypervolume chooses
     limit: int = coordinate_search.LIMIT  # values that a grid may grow by on one side
+    size: int = 1  # runs that one program trains side by side
 
     def file(self, trial):
         """Where a trial says that it is over, and what came out."""
@@ -82,49 +88,6 @@ class Sweep(NamedTuple):
         return Trial(self.trained(method), setting)
 
 
-# What a trial reached
-
-
-def reached(records, method, asked, axes, axis):
-    """{unit: hypervolume of the proxy}, as trial.json has it.
-
-    None where a unit was not evaluated or diverged. Args: records: of metrics.jsonl;
-    asked: the units of the trial; axis: key of the drift axis.
-    """
-    runs = [run for run in evaluations.runs(records) if run.method == method]
-    drift = axes_.find(axis, axes)
-    table = endpoints.table(runs, axes=axes).get(method, {})
-    areas = {
-        **table.get(f"hypervolume/{axis}", {}),
-        **{run.unit: _of_one_look(run, drift) for run in runs if run.looks == 1},
-    }
-    found = {unit: areas.get(unit, math.nan) for unit in asked}
-    return {str(u): area if math.isfinite(area) else None for u, area in found.items()}
-
-
-def _of_one_look(run, drift):
-    """The hypervolume of a run of one look, a rectangle: gain × room to the corner.
-
-    An early stop was picked on half A, so half B alone reports.
-    """
-    if not run.has_front(drift) or run.diverged((REWARD, drift)):
-        return math.nan
-    gain, moved = (run.gains(axis)[1][-1] for axis in (REWARD, drift))
-    return float(max(gain, 0.0) * max(drift.corner - max(moved, 0.0), 0.0))
-
-
-def outcome(found):
-    """What a search compares: the means of worlds, or of one world the seeds' values.
-
-    () where a unit failed. found: as `reached` has it.
-    """
-    if None in found.values():
-        return ()
-    by_unit = {units.parse(text): value for text, value in found.items()}
-    worlds = units.worlds(by_unit)
-    return tuple((worlds if len(worlds) > 1 else by_unit).values())
-
-
 # What comes next
 
 
@@ -144,7 +107,9 @@ def paths(sweep, done):
     def path(method, first, lines):
         def found(values):
             told = done.get(sweep.trial(method, values).name)
-            return None if told is None else outcome(told["reached"][method])
+            return (
+                None if told is None else sweep_outcome.outcome(told["reached"][method])
+            )
 
         return coordinate_search.follow(first, lines, found, limit=sweep.limit)
 
@@ -191,19 +156,16 @@ def run(sweep, console, signals):
         while asked := _asked(sweep, done):
             if stop := loop.stopped(signals):
                 raise loop.Interrupted(f"{stop} between trials")
-            for trial in asked:
-                with _claim(sweep, trial) as mine:
-                    if mine:
-                        clock.append((time.monotonic(), len(done)))
-                        _say(console, _progress(sweep, trial, done, clock))
-                        _run_trial(sweep, trial, starts, console, signals)
-                        waits = False
-                        break
-            else:
+            with contextlib.ExitStack() as claims:
+                if mine := _claimed(sweep, asked, claims):
+                    clock.append((time.monotonic(), len(done)))
+                    _say(console, _progress(sweep, mine, done, clock))
+                    _run_trials(sweep, mine, starts, console, signals)
+            if not mine:
                 if not waits:
                     _say(console, "waiting for the trials of other processes")
-                waits = True
                 time.sleep(_PAUSE)
+            waits = not mine
     except loop.Interrupted as stop:
         stop.folder = sweep.folder
         raise
@@ -221,6 +183,16 @@ def _asked(sweep, done):
     told = processes.broadcast_from_first(ask)
     read(sweep, done)  # on the other hosts
     return [Trial(method, Values(**known)) for method, known in told]
+
+
+def _claimed(sweep, asked, claims):
+    """The trials that this process is to run now: one, or as many as a population
+    holds. claims: an ExitStack, which holds them."""
+    most, mine = max(1, sweep.size // len(sweep.units)), []
+    for trial in asked:
+        if len(mine) < most and claims.enter_context(_claim(sweep, trial)):
+            mine.append(trial)
+    return mine
 
 
 @contextlib.contextmanager
@@ -244,13 +216,14 @@ def _say(console, line):
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _progress(sweep, trial, done, clock):
-    """The line that announces a trial."""
+def _progress(sweep, trials, done, clock):
+    """The line that announces a trial, or several that run together."""
     left = at_least(sweep, paths(sweep, done))
-    setting = trial.values.known().items()
+    setting = trials[0].values.known().items()
     line = ", ".join(f"{name} {value:.3g}" for name, value in setting)
+    more = f" and {len(trials) - 1} more beside it" * (len(trials) > 1)
     return (
-        f"trial {len(done) + 1}, {trial.method}: {line}; at least "
+        f"trial {len(done) + 1}, {trials[0].method}: {line}{more}; at least "
         f"{markdown.count(left, 'trial')} to go{_time_left(clock, left)}"
     )
 
@@ -268,36 +241,53 @@ def _time_left(clock, left):
     return f", about {progress.duration(rate * left)}"
 
 
-def _run_trial(sweep, trial, starts, console, signals):
-    """One trial on every unit. Test splits are not read, no samples are kept."""
-    file, failure = sweep.file(trial), ""
-    names, folder = sweep.measured(trial), sweep.folder_of(trial)
-    study = sweep.study(trial, names)
-    study = dataclasses.replace(
-        study,
-        schedule=dataclasses.replace(study.schedule, logged_samples=0),
-        at_start=(),
-        at_end=(),
-        of_best=(),
-    )
-    where = folder, sweep.layout
+def _run_trials(sweep, trials, starts, console, signals):
+    """Trials on every unit, several as one study."""
+    studies = {trial.name: _study(sweep, trial) for trial in trials}
+    failure, folders = "", [sweep.folder_of(trial) for trial in trials]
+    study, folder = next(iter(studies.values())), folders[0]
+    if len(trials) > 1:
+        study = sweep_together.merge(studies)
+        folder = sweep.folder / "together" / study.digest
+    how = {"console": console, "signals": signals, "starts": starts, "size": sweep.size}
     try:
-        runner.run(study, *where, console=console, signals=signals, starts=starts)
+        runner.run(study, folder, sweep.layout, **how)
     except loop.NotFinite as error:
         failure = str(error)
     if processes.first():
-        records = metrics_log.read(folder / "metrics.jsonl")
-        rest = sweep.units, sweep.axes, sweep.axis
-        facts = {
-            "method": trial.method,
-            "values": trial.values.known(),
-            "failure": failure,
-            "reached": {name: reached(records, name, *rest) for name in names},
-        }
-        files.write_json(file, facts)
+        if len(trials) > 1:
+            records = metrics_log.read(folder / "metrics.jsonl")
+            sweep_together.share_out(records, folders)
+        for trial in trials:
+            _write(sweep, trial, failure)
         # A trial is not continued, and a sweep has many of them.
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    processes.barrier(f"trial {trial.name}")
+        last = folder if len(trials) > 1 else folder / "checkpoints"
+        shutil.rmtree(last, ignore_errors=True)
+    processes.barrier(f"trial {trials[0].name}")
+
+
+def _study(sweep, trial):
+    """The study of a trial. Test splits are not read, no samples are kept."""
+    study = sweep.study(trial, sweep.measured(trial))
+    schedule = dataclasses.replace(study.schedule, logged_samples=0)
+    bare = {"at_start": (), "at_end": (), "of_best": ()}
+    return dataclasses.replace(study, schedule=schedule, **bare)
+
+
+def _write(sweep, trial, failure):
+    """Writes that a trial is over, and what it reached."""
+    records = metrics_log.read(sweep.folder_of(trial) / "metrics.jsonl")
+    rest, names = (sweep.units, sweep.axes, sweep.axis), sweep.measured(trial)
+    found = {name: sweep_outcome.reached(records, name, *rest) for name in names}
+    if not failure and sweep.size > 1 and None in found[trial.method].values():
+        failure = "a run was lost: its updates were not finite"
+    facts = {
+        "method": trial.method,
+        "values": trial.values.known(),
+        "failure": failure,
+        "reached": found,
+    }
+    files.write_json(sweep.file(trial), facts)
 
 
 # What all trials left
@@ -322,7 +312,7 @@ def results(sweep, done):
                     trial=trial.name,
                     values=values,
                     reached=told["reached"][method],
-                    outcome=outcome(told["reached"][method]),
+                    outcome=sweep_outcome.outcome(told["reached"][method]),
                     records=[r for r in records if r["method"] == method],
                     runs=[r for r in evaluations.runs(records) if r.method == method],
                     cost={} if free else sweep_report.cost(records, trial.method),

@@ -38,6 +38,7 @@ from rlhf_jax.runtime import metrics_log
 from rlhf_jax.studies import (
     methods,
     search,
+    sweep_outcome,
     tables,
     values,
 )
@@ -296,9 +297,9 @@ def test_the_choice_is_read_back_as_settings(done):
 
 def test_worlds_are_averaged_within_and_compared_between():
     found = {"900/0": 1.0, "900/1": 3.0, "901/0": 5.0, "901/1": 5.0}
-    assert trials.outcome(found) == (2.0, 5.0)
-    assert trials.outcome({"0/900": 1.0, "0/901": 3.0}) == (1.0, 3.0)
-    assert trials.outcome({"0/900": 1.0, "0/901": None}) == ()
+    assert sweep_outcome.outcome(found) == (2.0, 5.0)
+    assert sweep_outcome.outcome({"0/900": 1.0, "0/901": 3.0}) == (1.0, 3.0)
+    assert sweep_outcome.outcome({"0/900": 1.0, "0/901": None}) == ()
 
 
 @pytest.mark.parametrize("key", ["eval/reward", "drift/text_nll"])
@@ -307,7 +308,9 @@ def test_what_is_not_finite_or_missing_reached_nothing(key):
     asked = (Unit(900, 0), Unit(901, 0))
 
     def reached(rows):
-        return trials.reached(rows, "ppo", asked, sentiment.AXES, axes.TEXT_NLL.key)
+        return sweep_outcome.reached(
+            rows, "ppo", asked, sentiment.AXES, axes.TEXT_NLL.key
+        )
 
     fine = reached(rows)
     assert fine["900/0"] > 0 and fine["901/0"] is None
@@ -326,7 +329,7 @@ def test_a_single_look_covers_a_rectangle_on_the_half_that_did_not_pick_it():
     def reached(last):
         asked, key = (Unit(0, 0),), axes.TEXT_NLL.key
         rows = [start, last]
-        return trials.reached(rows, "ppo_early_stop", asked, sentiment.AXES, key)
+        return sweep_outcome.reached(rows, "ppo_early_stop", asked, sentiment.AXES, key)
 
     # Half B gained 3 and drifted by 0.4, of a corner at 1.
     assert reached(last)["0/0"] == pytest.approx(3 * 0.6)

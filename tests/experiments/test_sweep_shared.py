@@ -10,6 +10,7 @@ import types
 import pytest
 import rich.console
 from fake_sweep import (
+    BEST,
     CONFIG,
     done,
     fakes,
@@ -128,3 +129,30 @@ def test_a_finished_sweep_is_not_run_over(done):
         run(place)
     run(place, resume=True)
     assert not ran
+
+
+def test_trials_of_a_population_reach_what_they_reach_one_by_one(done, tmp_path):
+    place, found, alone = done
+    together = run(tmp_path / "sweep", population=12)
+    again = read(together)
+    assert again["chosen"] == found["chosen"]
+
+    def told(results):
+        return {
+            (t["folder"], t["method"]): (t["values"], t["mean"], t["failure"])
+            for t in results["trials"]
+        }
+
+    assert told(again) == told(found)
+    studies = [one.study for one in ran]
+    assert max(len(study.methods) for study in studies) > 4 and len(ran) < len(alone)
+    assert not (together / "together").exists() or not any(
+        (together / "together").iterdir()
+    )
+
+
+def test_a_lost_trial_of_a_population_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(BEST, "ppo", 1.0)
+    found = read(run(tmp_path, methods=("ppo",), population=9))
+    (failed,) = [t for t in found["trials"] if t["failure"]]
+    assert "not finite" in failed["failure"] and failed["mean"] is None
