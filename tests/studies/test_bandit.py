@@ -128,10 +128,9 @@ def test_policies_are_read_back_as_they_were_trained(whole):
 
 KILLED = """
 import os, signal, sys
-sys.path[:0] = [{root!r}, {tests!r}]
-import test_bandit
+sys.path[:0] = {paths!r}
+import {module}
 from rlhf_jax.runtime import metrics_log
-from rlhf_jax.studies import runner
 
 lines, append = [0], metrics_log.Lines.append
 
@@ -142,21 +141,28 @@ def counted(self, row):
         os.kill(os.getpid(), signal.SIGKILL)
 
 metrics_log.Lines.append = counted
-runner.run(test_bandit.STUDY, {folder!r}, test_bandit.LAYOUT)
+{module}.trained({module}.STUDY, {folder!r}, **{options!r})
 """
+
+
+def trained(study, folder, **options):
+    return runner.run(study, folder, LAYOUT, **options)
+
+
+def kill(module, folder, line, **options):
+    """Runs the STUDY of a test module in a process that is killed once it has written
+    so many lines; returns what is left of metrics.jsonl."""
+    paths = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/studies")]
+    told = {"module": module, "line": line, "options": options, "paths": paths}
+    code = KILLED.format(folder=str(folder), **told)
+    died = subprocess.run([sys.executable, "-c", code], cwd=ROOT)
+    assert died.returncode == -signal.SIGKILL
+    return metrics_log.read(folder / "metrics.jsonl")
 
 
 @pytest.mark.parametrize("line", [3, 31])
 def test_killed_and_resumed_it_is_the_same_study(line, whole, tmp_path):
-    code = KILLED.format(
-        root=str(ROOT),
-        tests=str(ROOT / "tests/studies"),
-        line=line,
-        folder=str(tmp_path),
-    )
-    died = subprocess.run([sys.executable, "-c", code], cwd=ROOT)
-    assert died.returncode == -signal.SIGKILL
-    partial = metrics_log.read(tmp_path / "metrics.jsonl")
+    partial = kill("test_bandit", tmp_path, line)
     records = runner.run(STUDY, tmp_path, LAYOUT)
     assert len(partial) < len(records)
 

@@ -7,8 +7,6 @@ import dataclasses
 import functools
 import math
 import pathlib
-import signal
-import subprocess
 import sys
 
 import jax
@@ -28,7 +26,6 @@ from rlhf_jax.runtime import metrics_log, parallel, population
 from rlhf_jax.studies import interfaces, methods, runner, side_by_side
 from rlhf_jax.studies.interfaces import Method, Patience, SideBySide, Unit
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 LAYOUT = parallel.data(1)
 QUIET = rich.console.Console(quiet=True)
 
@@ -201,36 +198,8 @@ def test_runs_begun_alone_go_on_together(alone, tmp_path):
     assert len(alone[1]) == len(records)
 
 
-KILLED = """
-import os, signal, sys
-sys.path[:0] = [{root!r}, {tests!r}, {studies!r}]
-import test_side_by_side
-from rlhf_jax.runtime import metrics_log
-
-lines, append = [0], metrics_log.Lines.append
-
-def counted(self, row):
-    append(self, row)
-    lines[0] += 1
-    if lines[0] == {line}:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-metrics_log.Lines.append = counted
-test_side_by_side.trained(test_side_by_side.STUDY, {folder!r}, size=4)
-"""
-
-
 def test_a_killed_population_goes_on_bit_for_bit(tmp_path):
-    code = KILLED.format(
-        root=str(ROOT),
-        tests=str(ROOT / "tests"),
-        studies=str(ROOT / "tests/studies"),
-        line=61,
-        folder=str(tmp_path / "cut"),
-    )
-    died = subprocess.run([sys.executable, "-c", code], cwd=ROOT)
-    assert died.returncode == -signal.SIGKILL
-    assert metrics_log.read(tmp_path / "cut/metrics.jsonl")
+    assert test_bandit.kill("test_side_by_side", tmp_path / "cut", 61, size=4)
     again = trained(STUDY, tmp_path / "cut", size=4)
     whole = trained(STUDY, tmp_path / "whole", size=4)
     same(whole, again, rtol=0, atol=0)
