@@ -16,6 +16,7 @@ import numpy as np
 from rlhf_jax.runtime import interruption, processes
 
 Signals = interruption.Signals
+MAX_SKIPPED = 3  # updates not finite in a row, after which a run is lost
 
 
 class Interrupted(Exception):
@@ -65,7 +66,7 @@ class Plan:
     save_every: int = 0  # steps; 0: only at the end and on a signal
     saves: frozenset[int] = frozenset()  # steps after which to save besides
     prompt: bool = False  # metrics are fetched at once: what is logged may end the run
-    max_skipped: int = 3  # updates not finite in a row
+    max_skipped: int = MAX_SKIPPED
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,9 @@ from rlhf_jax.studies.interfaces import SideBySide
 def side_by_side(members, layout, *, host):
     """The `interfaces.SideBySide` of several `policy_gradient.Member`.
 
-    Args: layout: `population.Population`; host: of one run, for rewards that are scored
-    outside the program. Raises ValueError for members whose rewards
-    are not one function with weights of its own for each.
+    Args: layout: `population.Population`; host: the layout of a run, for rewards that
+    are scored outside the program. Raises ValueError for members whose rewards are not
+    one function with weights of its own for each.
     """
     first = members[0]
     _check_alike(members)
@@ -58,11 +58,11 @@ def side_by_side(members, layout, *, host):
 
 
 def _check_alike(members):
-    first = members[0].reward
-    shapes = [[np.shape(x) for x in jax.tree.leaves(m.reward.frozen)] for m in members]
-    if any(m.reward.score != first.score for m in members) or any(
-        shape != shapes[0] for shape in shapes
-    ):
+    first, *others = [
+        (m.reward.score, [np.shape(x) for x in jax.tree.leaves(m.reward.frozen)])
+        for m in members
+    ]
+    if any(other != first for other in others):
         raise ValueError(
             "--population: the rewards of these runs are not one function of weights "
             "of one shape, so that no one program can train them; leave the flag out"

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from rlhf_jax import optim, trees
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.models import heads, lora
+from rlhf_jax.runtime import loop
 from rlhf_jax.studies import trainable
 
 
@@ -97,14 +98,14 @@ _CALENDAR = ("reset_every", "reset_first")  # 0 and False for all: the host rese
 HYPER = policy_gradient.Hyper(
     *(None if name in _CALENDAR else 0 for name in policy_gradient.Hyper._fields)
 )
-_LIMIT = 3  # updates not finite in a row, after which a member stays as it is
 
 
 @functools.lru_cache(maxsize=32)
 def compile_population(model, config, layout, *, score, adapter, base, frozen):
     """The `Programs` of a population; `reset` takes besides who is due, [N] bool.
 
-    A member whose updates were not finite `_LIMIT` times in a row no longer changes.
+    A member with `loop.MAX_SKIPPED` updates in a row that were not finite no longer
+    changes.
 
     Args: layout: `population.Population`; base, frozen: 0 where members have one each,
     None where they share it; the others as of `compile_programs`.
@@ -149,7 +150,7 @@ def compile_population(model, config, layout, *, score, adapter, base, frozen):
 
 def _unless_lost(state, new):
     """The state after an iteration, of a lost member the one before."""
-    kept = trees.where(state.learner.skipped < _LIMIT, new, state)
+    kept = trees.where(state.learner.skipped < loop.MAX_SKIPPED, new, state)
     return kept._replace(iteration=new.iteration)
 
 

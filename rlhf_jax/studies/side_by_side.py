@@ -17,7 +17,6 @@ from rlhf_jax.studies import interfaces, recorder
 
 PREFIX = "population-"  # of the folders of their checkpoints
 _RESET = "reset/reset"  # the metric
-_LIMIT = 3  # updates not finite in a row, after which a member is lost
 
 
 def plan(study, runs, size):
@@ -124,7 +123,7 @@ class Population:
             evaluate=self.evaluate,
             save=self.save,
             reset=self.reset,
-            stopped=lambda: all(m.recorded.lost for m in self._members),
+            stopped=self._all_lost,
         )
 
     def advance(self, state, iteration):
@@ -152,11 +151,11 @@ class Population:
             if resets or self._tells_resets:
                 own[_RESET] = float(step - 1 in resets)
             recorded.log(step, {**own, "time/iteration": share}, None)
-            if _skipped(own) >= _LIMIT:
+            if _skipped(own) >= loop.MAX_SKIPPED:
                 recorded.lose()
                 self._files.bar.print(
-                    f"{recorded.run.name}, step {step}: {_LIMIT} updates in a row were "
-                    "not finite; it stays as it is, and counts as diverged"
+                    f"{recorded.run.name}, step {step}: {loop.MAX_SKIPPED} updates in "
+                    "a row were not finite; it stays as it is, and counts as diverged"
                 )
         self._files.bar.update(self._before + step * count)
 
@@ -166,15 +165,12 @@ class Population:
         asked = []
         for number, member in enumerate(self._members):
             own = self._phase(member, step, phase)
-            if own is None:
-                continue
             if member.recorded.lost:
-                if step == self._study.schedule.steps:
+                if phase != "before_reset" and self._is_over(step):
                     member.recorded.void_all(step)
-                continue
-            asked.append(
-                member.recorded.evaluation(self.alone(state, number), step, own)
-            )
+            elif own is not None:
+                alone = self.alone(state, number)
+                asked.append(member.recorded.evaluation(alone, step, own))
         ask = functools.partial(answer, layout=self._layout, size=len(self._members))
         _answer_together(asked, ask, self._files.bar)
 
@@ -187,6 +183,12 @@ class Population:
         if phase == "after_reset":
             return None
         return "final" if step == self._study.schedule.steps else "train"
+
+    def _all_lost(self):
+        return all(member.recorded.lost for member in self._members)
+
+    def _is_over(self, step):
+        return step == self._study.schedule.steps or self._all_lost()
 
     def save(self, state, step, final):
         """Saves all states together."""

@@ -222,6 +222,15 @@ def test_a_lost_member_is_reported_and_the_others_go_on(alone, tmp_path):
     assert runner.ending(study, tmp_path, LAYOUT, STUDY.runs()[0]).step == 12
 
 
+def test_a_population_of_which_all_are_lost_ends(tmp_path):
+    study = bandit(breaks=STUDY.units)
+    records = trained(study, tmp_path, size=4)
+    assert max(r["step"] for r in records if r["method"] == "climb") == 6
+    final = [r for r in records if r.get("eval/phase") == "final"]
+    assert {r["method"] for r in final} == {*test_bandit.STUDY.methods, "start"}
+    assert all(math.isnan(r["eval/reward"]) == (r["method"] != "start") for r in final)
+
+
 def test_what_ends_runs_one_by_one_is_refused_beside_a_population(tmp_path):
     study = dataclasses.replace(STUDY, patience=Patience(3))
     with pytest.raises(ValueError, match="--population: early stopping"):
