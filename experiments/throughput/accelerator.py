@@ -31,7 +31,7 @@ from rlhf_jax.runtime import files
 PARTS = ("prefill", "generate", "train", "iteration", "bookkeeping")
 FIRST = {"llama-7b-lora": "iteration"}  # what is asked of a workload before the rest
 MEMBERS = {"cpu": ("tiny", 3)}  # of `population`: workload and number
-SAME = ("platform", "device", "devices", "versions")  # of all parts of a folder
+SAME = ("platform", "device", "devices", "versions", "algorithm")  # of all parts
 
 
 def names(platform):
@@ -58,10 +58,11 @@ class Slot:
     def attempt(self, name, call, expected=0.0):
         """Calls `call()`, which adds to the results, and keeps them.
 
-        Not if the part is done, nor if it is expected to take longer than is left. What
-        goes wrong is noted, and other parts go on: a slot may not come again.
+        Not if the part is done, nor if it is expected to take longer than is left, nor
+        if memory did not suffice before. What goes wrong is noted, and other parts go
+        on: a slot may not come again.
         """
-        if self.is_done(name):
+        if self.is_done(name) or name in self.results["too_large"]:
             return
         if expected >= self.left():
             self.skip(name, f"{expected:.0f} s, and {max(self.left(), 0):.0f} are left")
@@ -72,10 +73,14 @@ class Slot:
             call()
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            self.results["failed"][name] = reason
-            self.say(f"{name} failed: {reason}")
+            kind = "too_large" if "RESOURCE_EXHAUSTED" in reason else "failed"
+            self.results[kind][name] = reason
+            self.say(f"{name}: {reason}")
         else:
-            self.results["parts"][name] = round(time.monotonic() - started, 3)
+            self.results["parts"][name] = {
+                "seconds": round(time.monotonic() - started, 3),
+                "commit": self.results["commit"],
+            }
         self.save()
 
     def skip(self, name, reason):
@@ -94,12 +99,13 @@ def _opened(path, about):
     """The results in a file, or new ones. Raises ValueError if they are of another
     device or of other versions."""
     started = {"peaks": {}, "attention": {}, "workloads": {}, "population": {}}
-    results = {**about, **started, "parts": {}}
+    started |= {"too_large": {}, "parts": {}}
+    results = {**about, **started}
     if path.exists():
         try:
             found = json.loads(path.read_text())
             differ = [name for name in SAME if found[name] != about[name]]
-            results = {**about, **{key: found[key] for key in (*started, "parts")}}
+            results = {**about, **{key: found[key] for key in started}}
             results |= {"environment": found.get("environment", {})}
         except (ValueError, KeyError, TypeError):
             raise ValueError(
@@ -114,13 +120,13 @@ def _opened(path, about):
     return results | {"skipped": {}, "failed": {}}
 
 
-def run(folder, chosen, layout, about, *, algorithm, minutes, say):
+def run(folder, chosen, layout, about, *, minutes, say):
     """Measures what is not done yet; returns the `Slot`.
 
-    Args: chosen: {name: Workload}; about: what results.json starts with, `SAME` and
-    "rounds" among it; say(line) receives the progress.
+    Args: chosen: {name: Workload}; about: what results.json starts with, `SAME`,
+    "commit" and "rounds" among it; say(line) receives the progress.
     """
-    slot = Slot(folder, about, minutes, say)
+    slot, algorithm = Slot(folder, about, minutes, say), about["algorithm"]
     slot.attempt("environment", lambda: slot.results.update(environment(layout)))
     _peaks(slot, layout)
     for name, work in chosen.items():

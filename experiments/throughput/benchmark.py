@@ -189,14 +189,14 @@ def names(config):
 
 def slot(config, run_dir, layout, console):
     """Measures what fits into a slot and is not in the folder; returns the folder."""
-    about = {"rounds": config.rounds, **machine(layout)}
+    about = {"rounds": config.rounds, "algorithm": config.algorithms[0]}
+    about |= machine(layout)
     chosen = config.workloads or accelerator.names(about["platform"])
     done = accelerator.run(
         run_dir,
         workloads.choose(chosen),
         layout,
         about,
-        algorithm=config.algorithms[0],
         minutes=config.minutes,
         say=lambda line: console.print(line, highlight=False, soft_wrap=True),
     )

@@ -27,9 +27,10 @@ def markdown_of(results):
     parts = [_device(results), *_peaks(results)]
     parts += [markdown.table(HEADER, rows)] if rows else []
     parts += [*_attention(results), *_population(results)]
-    for kind in ("skipped", "failed"):
+    for kind in ("skipped", "too_large", "failed"):
         lines = [f"- {name}: {why}" for name, why in results[kind].items()]
-        parts += [f"Not measured, {kind}:\n\n" + "\n".join(lines)] if lines else []
+        said = kind.replace("_", " ")
+        parts += [f"Not measured, {said}:\n\n" + "\n".join(lines)] if lines else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -66,7 +67,9 @@ def _device(results):
     software = f"jax {versions['jax']}, jaxlib {versions['jaxlib']}"
     platform = about.get("platform_version", results["platform"])
     words = f"{results['devices']} × {results['device']}", software, platform, *known
-    return f"{'; '.join(words)}; commit {results['commit']}."
+    commits = {part["commit"]: None for part in results["parts"].values()}
+    made = ", ".join(commits) or results["commit"]
+    return f"{'; '.join(words)}; {results['algorithm']}; commit {made}."
 
 
 def _peaks(results):

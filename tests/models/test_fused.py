@@ -1,6 +1,7 @@
 """Fused attention: what stands in for it elsewhere, and when cuDNN is asked."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -13,7 +14,7 @@ from rlhf_jax import sharding
 from rlhf_jax.models import config, decoder, fused, heads
 
 GROUPED = config.llama(
-    vocab_size=19, width=32, layers=2, heads=4, kv_heads=2, max_length=8
+    vocab_size=19, width=32, layers=1, heads=4, kv_heads=2, max_length=8
 )
 HALF = dataclasses.replace(GROUPED, attention="cudnn", dtype="bfloat16")
 
@@ -38,13 +39,15 @@ def test_an_accelerators_attention_is_that_of_a_cpu_where_tokens_are_valid(rng):
     tokens = rng.integers(0, 19, (2, 8))
     mask = np.array([[0, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 0, 0]])
 
-    def loss(params, platform):
+    @functools.partial(jax.jit, static_argnums=1)
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(params, platform):
         with sharding.tracing_for(platform):
             logits = model.apply({"params": params}, tokens, mask)
         return jnp.square(logits * mask[..., None]).mean(), logits
 
-    both = [jax.grad(loss, has_aux=True)(params, name) for name in ("cpu", "gpu")]
-    (on_cpu, logits), (on_gpu, other) = both
+    on_cpu, logits = gradient(params, "cpu")
+    on_gpu, other = gradient(params, "gpu")
     valid = mask.astype(bool)
     np.testing.assert_allclose(logits[valid], other[valid], rtol=0, atol=1e-5)
     chex.assert_trees_all_close(on_cpu, on_gpu, rtol=1e-4, atol=1e-6)
@@ -79,7 +82,7 @@ def test_elsewhere_xla_computes_it(asked, c, length):
 
 def test_a_single_query_is_no_work_for_cudnn(asked):
     """A shallow model's last layer computes the one state that is read."""
-    model = heads.Classifier(HALF)
+    model = heads.Classifier(dataclasses.replace(HALF, layers=2))
     tokens = jax.ShapeDtypeStruct((3, 8), jnp.int32)
     jax.eval_shape(model.init, jax.random.key(0), tokens)
     assert ("cudnn", (3, 8, 4, 8), (3, 1, 8, 8)) in asked
