@@ -8,6 +8,7 @@ rounds alternate with ours, on the same shapes and numbers of updates and tokens
     python -m experiments.throughput
     python -m experiments.throughput --workloads reference --against trl \\
         --peer-python path/to/python
+    python -m experiments.throughput --accelerator --minutes 8 --output runs/slot
     python -m experiments.throughput --averages 4
     python -m experiments.throughput --label path/to/model --rows 32 --prompt-length 200
     python -m experiments.throughput --plan --policy path/to/model --memory 80 \\
@@ -27,6 +28,7 @@ import jax
 import rich.table
 
 from experiments.throughput import (
+    accelerator,
     labelling,
     peers,
     planning,
@@ -44,8 +46,9 @@ from rlhf_jax.runtime import files, parallel, provenance, terminal
 class Config:
     """What to measure and against which peers or, with --plan, what to plan."""
 
-    workloads: tuple[ranges.Text, ...] = workloads.DEFAULT
-    """Names; gpt2-124m, llama-1b and llama-7b-lora need an accelerator."""
+    workloads: tuple[ranges.Text, ...] = ()
+    """Names; gpt2-124m, llama-1b and llama-7b-lora need an accelerator. By default
+    reference and microworld or, with --accelerator, those for the device."""
     algorithms: tuple[ranges.Text, ...] = ("rloo", "ppo")
     """The first is timed in all parts, the others in iterations and updates only."""
     against: tuple[ranges.Text, ...] = ()
@@ -58,6 +61,12 @@ class Config:
     """The run folder; by default a new one under runs/throughput."""
     devices: ranges.Count | None = None
     """Devices that share the rows; by default all of them, or a CPU's cores."""
+    accelerator: bool = False
+    """Measure what a short slot on an accelerator can tell, what matters most first,
+    and go on where an earlier one with the same --output stopped. On a CPU tiny
+    workloads rehearse it."""
+    minutes: ranges.Positive = 8.0
+    """Of such a slot: no part is begun that would take longer than is left."""
     averages: ranges.Positive | None = None
     """Measure only how fast two float32 models of so many GiB each are averaged."""
     label: ranges.Text | None = None
@@ -133,19 +142,21 @@ def run(config):
     if config.plan:
         return planning.run(config, console)
     other = config.averages or config.label
-    chosen = {} if other else workloads.choose(config.workloads)
+    chosen = {} if other else workloads.choose(names(config))
     check(config, chosen)
     run_dir = command.run_dir(config, "throughput")
     prepare(config, [work.rows for work in chosen.values()] or [1])
     layout = parallel.data(config.devices)
     command.write_config(run_dir, config, layout)
     console.print(f"folder    {run_dir}", highlight=False, soft_wrap=True)
+    if config.accelerator:
+        return slot(config, run_dir, layout, console)
     results = {"workloads": {}, "rounds": config.rounds, **machine(layout)}
     for name, work in chosen.items():
         console.print(f"{name}: {work.summary}", highlight=False)
         measured = race.alone(
             work,
-            layout_for(work, layout),
+            workloads.layout_for(work, layout),
             algorithms=config.algorithms,
             rounds=config.rounds,
         )
@@ -170,8 +181,43 @@ def run(config):
     return run_dir
 
 
+def names(config):
+    """The workloads that the flags ask for; () where the device decides."""
+    default = () if config.accelerator else workloads.DEFAULT
+    return config.workloads or default
+
+
+def slot(config, run_dir, layout, console):
+    """Measures what fits into a slot and is not in the folder; returns the folder."""
+    about = {"rounds": config.rounds, "algorithm": config.algorithms[0]}
+    about |= machine(layout)
+    chosen = config.workloads or accelerator.names(about["platform"])
+    done = accelerator.run(
+        run_dir,
+        workloads.choose(chosen),
+        layout,
+        about,
+        minutes=config.minutes,
+        say=lambda line: console.print(line, highlight=False, soft_wrap=True),
+    )
+    print((run_dir / "table.md").read_text(), flush=True)  # as it is, to be pasted
+    console.print(str(run_dir / "results.json"), highlight=False, soft_wrap=True)
+    failed = done.results["failed"]
+    if failed:
+        raise ValueError(
+            f"{markdown.count(len(failed), 'part')} failed ({', '.join(failed)}): the "
+            "table says why; the same command tries them again"
+        )
+    return run_dir
+
+
 def check(config, chosen):
     """Raises ValueError for misuse that the flags alone reveal."""
+    if config.accelerator and (config.averages or config.label or config.against):
+        flag = "averages" if config.averages else "label" if config.label else "against"
+        raise ValueError(f"--{flag} is measured without --accelerator: leave one out")
+    if not config.algorithms:
+        raise ValueError("--algorithms: name at least one, as in --algorithms rloo")
     if config.target is not None:
         raise ValueError(f"--target {config.target} is for --plan: add it")
     peers.check(config.against)
@@ -192,12 +238,6 @@ def prepare(config, batches):
     """Sets what jax reads only once; compiled programs are not cached."""
     command.prepare_devices(config, command.cache_folder(config), batches)
     jax.config.update("jax_enable_compilation_cache", False)
-
-
-def layout_for(work, layout):
-    """The devices on which a workload runs fastest."""
-    count = work.cpu_devices if layout.devices[0].platform == "cpu" else None
-    return parallel.data(min(count, layout.size)) if count else layout
 
 
 def machine(layout):
@@ -221,7 +261,7 @@ def against(peer, name, config, layout, entries, console):
     entry = race.against(
         peer,
         work,
-        layout_for(work, layout),
+        workloads.layout_for(work, layout),
         python=config.peer_python,
         rounds=config.rounds,
         report=lambda line: console.print(f"  {line}", highlight=False),

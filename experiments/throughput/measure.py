@@ -14,6 +14,7 @@ import numpy as np
 GIB = 1024**3
 _SIDE = {"cpu": 1536}  # of the square matrices that are multiplied
 _STREAM = {"cpu": 64 * 1024**2}  # float32 numbers that are copied
+_CALLS = {"cpu": 1}  # timed at once: an accelerator's are queued while others run
 
 
 def seconds(call):
@@ -47,23 +48,39 @@ def relative_range(values):
     return (max(values) - min(values)) / median(values)
 
 
-def matmul_flops(layout, dtype, *, repeats=5):
-    """Peak operations per second: those of a large matrix product on all devices."""
+def matmul_flops(layout, dtype, *, precision=None, repeats=5):
+    """Peak operations per second: those of a large matrix product on all devices.
+
+    precision: of `jnp.matmul`; None: what a program gets that asks for none.
+    """
     side = _SIDE.get(layout.devices[0].platform, 8192)
     counts = {1, layout.size}
-    return max(_matmul(layout.devices[:n], side, dtype, repeats) for n in counts)
+    return max(
+        _matmul(layout.devices[:n], side, dtype, precision, repeats) for n in counts
+    )
 
 
-def _matmul(devices, side, dtype, repeats):
+def _matmul(devices, side, dtype, precision, repeats):
+    def matrix(number):
+        return jax.random.normal(jax.random.key(number), (side, side)).astype(dtype)
+
     def product(a):
-        return jnp.matmul(a, a.T, preferred_element_type=jnp.float32)
+        options = {"precision": precision, "preferred_element_type": jnp.float32}
+        return jnp.matmul(a, a.T, **options)
 
-    a = np.random.default_rng(0).normal(size=(len(devices), side, side))
+    a = jax.pmap(matrix, devices=devices)(np.arange(len(devices)))
     program = jax.pmap(product, devices=devices)
-    a = jax.block_until_ready(jax.pmap(lambda x: x, devices=devices)(a.astype(dtype)))
     program(a).block_until_ready()
-    best = min(seconds(lambda: program(a)) for _ in range(repeats))
-    return len(devices) * 2 * side**3 / best
+    calls = _CALLS.get(devices[0].platform, 16)
+    best = min(seconds(lambda: _last(program, a, calls)) for _ in range(repeats))
+    return len(devices) * calls * 2 * side**3 / best
+
+
+def _last(program, x, calls):
+    """The result of the last of several calls."""
+    for _ in range(calls):
+        result = program(x)
+    return result
 
 
 def bandwidth(layout, *, repeats=5):
@@ -71,6 +88,7 @@ def bandwidth(layout, *, repeats=5):
     platform = layout.devices[0].platform
     count = _STREAM.get(platform, 512 * 1024**2)
     count = count // layout.size if platform == "cpu" else count
+    calls = _CALLS.get(platform, 16)
     program = jax.pmap(lambda x: x + 1.0, devices=layout.devices, donate_argnums=0)
     ones = jax.pmap(lambda _: jnp.ones(count, jnp.float32), devices=layout.devices)
     x = program(ones(np.zeros(layout.size)))
@@ -78,10 +96,11 @@ def bandwidth(layout, *, repeats=5):
     for _ in range(repeats):
         x.block_until_ready()
         start = time.perf_counter()
-        x = program(x)
+        for _ in range(calls):
+            x = program(x)
         x.block_until_ready()
         best = min(best, time.perf_counter() - start)
-    return 2 * 4 * count * layout.size / best
+    return calls * 2 * 4 * count * layout.size / best
 
 
 def start_peak():

@@ -122,7 +122,19 @@ _SMOLLM2 = Workload(
     keep_average=False,
     cpu_devices=1,  # the products of a model of this size share the cores themselves
 )
+_TINY = Workload(
+    "tiny, to rehearse: 2 layers × 16, vocabulary 64, 8 × (8 + 8) tokens, 1 update",
+    model_config.llama(
+        vocab_size=64, width=16, layers=2, heads=2, max_length=16, tied=True
+    ),
+    rows=8,
+    prompt_length=8,
+    new_tokens=8,
+    cpu_devices=1,
+)
 WORKLOADS = {
+    "tiny": _TINY,
+    "tiny-lora": dataclasses.replace(_TINY, summary="tiny with LoRA of rank 2", rank=2),
     "reference": _REFERENCE,
     "smollm2": _SMOLLM2,
     "smollm2-lora": dataclasses.replace(
@@ -167,6 +179,8 @@ WORKLOADS = {
     ),
 }
 DEFAULT = ("reference", "microworld")
+ACCELERATED = ("gpt2-124m", "smollm2-bf16", "llama-1b", "llama-7b-lora")
+REHEARSED = ("tiny", "tiny-lora")  # in their place on a CPU
 
 
 def choose(names):
@@ -178,6 +192,12 @@ def choose(names):
                 f"{', '.join(WORKLOADS)}"
             )
     return {name: WORKLOADS[name] for name in names}
+
+
+def layout_for(work, layout):
+    """Of a `parallel.Data` layout, the devices on which a workload runs fastest."""
+    count = work.cpu_devices if layout.devices[0].platform == "cpu" else None
+    return dataclasses.replace(layout, devices=layout.devices[:count])
 
 
 def random_params(module, seed, dtype="float32"):

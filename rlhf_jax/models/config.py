@@ -49,7 +49,7 @@ class Decoder:
     tied: bool = True  # the unembedding is the embedding
     dtype: DType = "float32"  # of compute; parameters keep their own
     remat: Remat = "none"  # what a backward pass recomputes: nothing, layers, cheap ops
-    attention: Attention = "auto"  # "cudnn": flash attention, on NVIDIA in 16 bits
+    attention: Attention = "auto"  # "cudnn": flash attention of NVIDIA: see `fused`
     rotary_dim: ranges.Count | None = None  # of a head, those that rotate; None: all
     head_norm: bool = False  # normalise queries and keys, each head separately
     output_bias: bool | None = None  # of the attention output; None: attention_bias

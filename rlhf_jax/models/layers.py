@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from rlhf_jax import sharding
-from rlhf_jax.models import cache, config, products, stacks
+from rlhf_jax.models import cache, config, fused, products, stacks
 
 _MASKED = -1e30  # finite: a query that may attend to nothing gets a mean, not NaN
 _LARGEST_TABLE = 2**20  # the most cosines kept as constants of the program
@@ -247,12 +247,9 @@ class Attention(nn.Module):
         if mask_BTS.shape[1] > 1:
             mask_BTS = stacks.pick(mask_BTS, at)
         c, scale = self.config, self._scale
-        fused = c.attention == "cudnn" or sharding.platform() != "cpu"
-        if c.score_cap is None and fused:
-            flash = "cudnn" if c.attention == "cudnn" else None
-            out = jax.nn.dot_product_attention(
-                q, k, v, mask=mask_BTS[:, None], scale=scale, implementation=flash
-            )
+        cudnn = c.attention == "cudnn"
+        if c.score_cap is None and (cudnn or sharding.platform() != "cpu"):
+            out = fused.attend(q, k, v, mask_BTS, scale=scale, cudnn=cudnn)
         else:
             k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
             out = attend(q, k, v, mask_BTS, scale=scale, cap=c.score_cap)
