@@ -32,6 +32,7 @@ from experiments.throughput import (
     labelling,
     peers,
     planning,
+    population,
     race,
     weights,
     workloads,
@@ -67,6 +68,9 @@ class Config:
     workloads rehearse it."""
     minutes: ranges.Positive = 8.0
     """Of such a slot: no part is begun that would take longer than is left."""
+    members: tuple[ranges.Count, ...] = ()
+    """Measure only so many runs of the first workload in one program, against one
+    after another: 1 4 16, say."""
     averages: ranges.Positive | None = None
     """Measure only how fast two float32 models of so many GiB each are averaged."""
     label: ranges.Text | None = None
@@ -141,7 +145,7 @@ def run(config):
     console = terminal.console()
     if config.plan:
         return planning.run(config, console)
-    other = config.averages or config.label
+    other = config.averages or config.label or config.members
     chosen = {} if other else workloads.choose(names(config))
     check(config, chosen)
     run_dir = command.run_dir(config, "throughput")
@@ -173,6 +177,8 @@ def run(config):
             prompts=config.rows, words=config.prompt_length,
         )  # fmt: skip
         show_rates(results["labels"], console, "tokens_per_second", "prefill")
+    if config.members:
+        results["population"] = many(config, console)
     if other:
         files.write_json(run_dir / "results.json", results)
     else:
@@ -185,6 +191,31 @@ def names(config):
     """The workloads that the flags ask for; () where the device decides."""
     default = () if config.accelerator else workloads.DEFAULT
     return config.workloads or default
+
+
+def many(config, console):
+    """Races so many runs as the flags ask for; returns what was found."""
+    name = (config.workloads or ("microworld",))[0]
+    work = workloads.choose([name])[name]
+    console.print(f"{name}: {work.summary}", highlight=False)
+    found = population.sweep(
+        work,
+        config.algorithms[0],
+        config.members,
+        rounds=config.rounds,
+        say=lambda line: console.print(line, highlight=False, soft_wrap=True),
+    )
+    heads = ("runs", "compile s", "GiB a device", "one program s", "in turn s", "ratio")
+    table = rich.table.Table(*heads)
+    for one in found:
+        times = one["compile_seconds"]["together"], one["device_gib"]
+        times += one["together_seconds"], one["apart_seconds"]
+        ratio = one["times_as_fast"]
+        between = f"{ratio['low']:.2f} to {ratio['high']:.2f}"
+        row = [str(one["members"]), *map(markdown.number, times)]
+        table.add_row(*row, f"{ratio['median']:.2f} ({between})")
+    console.print(table)
+    return {"workload": name, "races": found}
 
 
 def slot(config, run_dir, layout, console):
@@ -213,8 +244,9 @@ def slot(config, run_dir, layout, console):
 
 def check(config, chosen):
     """Raises ValueError for misuse that the flags alone reveal."""
-    if config.accelerator and (config.averages or config.label or config.against):
-        flag = "averages" if config.averages else "label" if config.label else "against"
+    others = ("averages", "label", "against", "members")
+    flag = next((name for name in others if getattr(config, name)), None)
+    if config.accelerator and flag:
         raise ValueError(f"--{flag} is measured without --accelerator: leave one out")
     if not config.algorithms:
         raise ValueError("--algorithms: name at least one, as in --algorithms rloo")

@@ -238,7 +238,9 @@ SHALLOW = dataclasses.replace(TINY, decoder=dataclasses.replace(TINY.decoder, la
 
 @pytest.fixture(scope="module")
 def runs():
-    return population.Runs(SHALLOW, "rloo", 3)
+    made = population.Runs(SHALLOW, "rloo", 3)
+    made.compile()
+    return made
 
 
 def test_members_of_one_program_learn_what_they_learn_alone(runs):
@@ -256,11 +258,13 @@ def test_members_of_one_program_learn_what_they_learn_alone(runs):
     assert all(np.abs(first - other).max() > 1e-7 for other in others)
 
 
-def test_an_iteration_for_cuda_never_waits_for_the_host(runs):
+def test_an_iteration_for_cuda_never_waits_for_the_host():
     """Lowered for a GPU that is not here, where a Python callback cannot even be."""
-    given = runs.states[0], runs._frozen, runs._batch, runs._hypers[0]
+    runs = population.Runs(SHALLOW, "rloo", 2, vmapped=True)
+    step = runs._every.iteration.__wrapped__
+    given = runs._base, runs.all_states, runs._frozen, runs._batch, runs._hyper
     with sharding.tracing_for("gpu"):
-        traced = jax.jit(lambda *args: runs._alone.__wrapped__(*args)).trace(*given)
+        traced = jax.jit(lambda *args: step(*args)).trace(*given)
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert not re.findall(r"stablehlo\.(infeed|outfeed|send|recv)\b", text)
     assert "stablehlo.while" in text
