@@ -68,7 +68,8 @@ def generate(model, params, prompts, keys, *, config, slots, copies=1):
     `stop_axis`, and where the devices of a mesh share the rows.
     """
     count = keys.shape[0]
-    _check(count, slots, copies, config)
+    _check(count, slots, copies)
+    _check_place(f"slots={slots}", config)
     cuts = sampling.cuts(keys, config)
     if isinstance(cuts, tuple):
         cuts = jnp.full(count, config.max_new_tokens)
@@ -93,24 +94,51 @@ def generate(model, params, prompts, keys, *, config, slots, copies=1):
     return _rollout(prompts, written, config, copies)
 
 
-def _check(count, slots, copies, config):
+def take_turns(model, params, prompts, keys, *, config, rows_per_slot, copies=1):
+    """`generate` with one slot for so many rows; 1: `sampling.generate`.
+
+    Where rows are shared by devices, each has slots for its own. Raises ValueError
+    where no slots would be left.
+    """
+    if rows_per_slot == 1:
+        return sampling.generate(
+            model, params, prompts, keys, config=config, copies=copies
+        )
+    _check_place(f"rows_per_slot={rows_per_slot}", config)
+    prompts_held = keys.shape[0] // (rows_per_slot * copies)
+    if prompts_held == 0:
+        responses = f"{copies} responses to a prompt" if copies > 1 else "one response"
+        raise ValueError(
+            f"rows_per_slot={rows_per_slot}: of {keys.shape[0]} rows on a device, that "
+            f"leaves no slots for {responses}; choose at most {keys.shape[0] // copies}"
+        )
+    return generate(
+        model, params, prompts, keys, config=config, slots=prompts_held * copies,
+        copies=copies,
+    )  # fmt: skip
+
+
+def _check(count, slots, copies):
     if not 0 < slots < count or slots % copies:
         also = f"a multiple of the {copies} responses to a prompt, " * (copies > 1)
         raise ValueError(
-            f"slots={slots}: {count} rows take turns in them; choose {also}fewer than "
-            "the rows and at least 1"
+            f"slots={slots}: {count} rows take turns in them; choose {also}at least 1 "
+            "and fewer than the rows"
         )
+
+
+def _check_place(name, config):
+    """Raises ValueError where rows cannot move; name: what asks for it."""
     if config.stop_axis is not None:
         raise ValueError(
-            f"slots={slots} and stop_axis={config.stop_axis!r}: vmapped members free "
-            "their slots at different times; sample without slots"
+            f"{name} and stop_axis={config.stop_axis!r}: vmapped members would take "
+            "turns at different times; leave one of them out"
         )
-    names = set(sharding.ROWS) & set(jax.sharding.get_abstract_mesh().auto_axes)
-    if names:
+    axes = [x for x in sharding.ROWS if x in jax.sharding.get_abstract_mesh().auto_axes]
+    if axes:
         raise ValueError(
-            f"slots={slots}: rows that a mesh shares over {' and '.join(sorted(names))}"
-            " cannot move between its devices at every turn; choose --layout data on "
-            "one host, or sample without slots"
+            f"{name}: the rows of a mesh are sharded over {' and '.join(axes)} and "
+            "cannot take turns across devices; choose --layout data on one host"
         )
 
 
