@@ -8,6 +8,7 @@ rounds alternate with ours, on the same shapes and numbers of updates and tokens
     python -m experiments.throughput
     python -m experiments.throughput --workloads reference --against trl \\
         --peer-python path/to/python
+    python -m experiments.throughput --ragged --workloads reference microworld
     python -m experiments.throughput --averages 4
     python -m experiments.throughput --label path/to/model --rows 32 --prompt-length 200
     python -m experiments.throughput --plan --policy path/to/model --memory 80 \\
@@ -31,6 +32,7 @@ from experiments.throughput import (
     peers,
     planning,
     race,
+    ragged,
     weights,
     workloads,
 )
@@ -60,6 +62,9 @@ class Config:
     """Devices that share the rows; by default all of them, or a CPU's cores."""
     averages: ranges.Positive | None = None
     """Measure only how fast two float32 models of so many GiB each are averaged."""
+    ragged: bool = False
+    """Measure only sampling where responses end early: with --rl.rows-per-slot 8
+    against one batch of all rows."""
     label: ranges.Text | None = None
     """Measure only how fast this model labels --rows prompts of up to --prompt-length
     words, against a plain prefill."""
@@ -141,7 +146,9 @@ def run(config):
     command.write_config(run_dir, config, layout)
     console.print(f"folder    {run_dir}", highlight=False, soft_wrap=True)
     results = {"workloads": {}, "rounds": config.rounds, **machine(layout)}
-    for name, work in chosen.items():
+    if config.ragged:
+        results["ragged"] = against_batches(config, chosen, layout, console)
+    for name, work in ({} if config.ragged else chosen).items():
         console.print(f"{name}: {work.summary}", highlight=False)
         measured = race.alone(
             work,
@@ -162,7 +169,7 @@ def run(config):
             prompts=config.rows, words=config.prompt_length,
         )  # fmt: skip
         show_rates(results["labels"], console, "tokens_per_second", "prefill")
-    if other:
+    if other or config.ragged:
         files.write_json(run_dir / "results.json", results)
     else:
         show(results, console)
@@ -231,6 +238,19 @@ def against(peer, name, config, layout, entries, console):
     recorded |= entry | {f"ours_against_{peer}": mine}
     recorded.setdefault("ours", mine)
     recorded.setdefault("ratios", {})[peer] = ratios
+
+
+def against_batches(config, chosen, layout, console):
+    """{workload: what `ragged.race` returns}, each shown as soon as it is known."""
+    entries = {}
+    for name, work in chosen.items():
+        console.print(f"{name}: {work.summary}", highlight=False)
+        entry = ragged.race(work, layout_for(work, layout), config.rounds)
+        pair = {who: entry[who] for who in ("batch", "turns")}
+        show_rates(pair, console, "tokens_per_second", "batch")
+        console.print(ragged.said(entry), highlight=False, soft_wrap=True)
+        entries[name] = entry
+    return entries
 
 
 def show(results, console):
