@@ -63,9 +63,9 @@ def generate(model, params, prompts, keys, *, config, slots, copies=1):
     rows are the same as there, up to rounding: products of other sizes round otherwise.
     Whole prompts are refilled, all their copies together, so that each is read once.
 
-    The model also needs `replace`: see `sampling`. Args as there; slots: a multiple of
-    `copies`, fewer than the rows. Raises ValueError for another number, with a
-    `stop_axis`, and where the devices of a mesh share the rows.
+    The model also needs `replace` and `take`: see `sampling`. Args as there; slots: a
+    multiple of `copies`, fewer than the rows. Raises ValueError for another number,
+    with a `stop_axis`, and where the devices of a mesh share the rows.
     """
     count = keys.shape[0]
     _check(count, slots, copies)
