@@ -19,6 +19,7 @@ From Python, a model is a name, (model, params, tokenizer), or what a recipe ret
 import dataclasses
 import io
 import json
+import math
 import os
 import pathlib
 import sys
@@ -69,7 +70,7 @@ class Config(sampled.Sampling, Asked):
     seed: ranges.Natural = 0
     """Other seeds draw other answers."""
     rows: ranges.Count = 32
-    """Answers sampled at a time."""
+    """Answers sampled at a time; where one ends the next begins, with --layout data."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type."""
     devices: ranges.Count | None = None
@@ -149,8 +150,11 @@ def answers(config, prompts):
     rows, draw = _prepare(config, prompts, model, tokenizer)
     width = rows.tokens.shape[1]
     rows = Prompts(*(x[index] for x in rows))
+    turns = _turns(config, layout, len(index))
     program = layout.over_rows(
-        policy.make_draw(model, config=draw), replicated=1, chunk=config.rows
+        policy.make_draw(model, config=draw, rows_per_slot=turns),
+        replicated=1,
+        chunk=turns * config.rows,
     )
     keyed = policy.prompt_rows(rows, jax.random.key(config.seed))
     rollout = program(layout.put(params), keyed)
@@ -161,6 +165,17 @@ def answers(config, prompts):
         {"prompt": prompts[i], "completion": text, "ended": bool(ended)}
         for i, text, ended in zip(index, texts, rollout.ended, strict=True)
     ]
+
+
+def _turns(config, layout, count):
+    """How many answers take turns in a row, so that `rows` of them hold all.
+
+    1 on a mesh, where one batch follows another.
+    """
+    if not isinstance(layout, parallel.Data):
+        return 1
+    rows = max(config.rows // layout.size, 1)  # of a device
+    return math.ceil(math.ceil(count / layout.size) / rows)
 
 
 def _check_system(config):

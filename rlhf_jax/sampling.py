@@ -3,7 +3,9 @@
 A generator is anything whose `apply` has two methods: `prefill(tokens, mask, length)` →
 (logits [B, V], memory), and `step(token [B], position [B], memory)` → the same. For
 several responses per prompt it also needs `repeat(copies, memory)` → the memory with
-each row repeated.
+each row repeated. For `continuous.generate` it needs `replace(rows, new, memory)` → the
+memory with `rows` [R] replaced by those of `new`, which were just read, and
+`take(rows, memory)` → the memory of these rows alone.
 
 Legend: B rows, P prompt tokens, T new tokens, V vocabulary.
 """
@@ -56,18 +58,32 @@ class Config:
             yield ("pad_id", "eos_ids"), reason
 
 
+class Drawn(NamedTuple):
+    """The next token of each row."""
+
+    tokens: jax.Array  # [B] int32
+    logps: jax.Array  # [B] float32, at the temperature alone
+    sampler_logps: jax.Array  # [B] float32, of what was sampled from
+
+
+class Past(NamedTuple):
+    """What the next draw must know of the tokens of each row."""
+
+    seen: Any = ()  # [B, V] bool, what a repetition penalty counts; (): nothing
+    matched: Any = ()  # [B] int32, the state of `config.stops`; (): there are none
+
+
 class _State(NamedTuple):
     time: jax.Array  # [] int32, tokens sampled so far
     logits: jax.Array  # [B, V], of the next token
     memory: Any
+    past: Past
     tokens: jax.Array  # [B, T] int32
     mask: jax.Array  # [B, T] int32
     logps: jax.Array  # [B, T] float32
     sampler_logps: jax.Array  # [B, T] float32
     ended: jax.Array  # [B] bool
-    lengths: Any = ()  # [B] int32, where rows are cut; (): at T tokens
-    seen: Any = ()  # [B, V] bool, what a repetition penalty counts; (): nothing
-    matched: Any = ()  # [B] int32, the state of `config.stops`; (): there are none
+    lengths: Any  # [B] int32, where rows are cut; (): at T tokens
 
     @property
     def running(self):
@@ -100,11 +116,9 @@ def generate(model, params, prompts, keys, *, config, copies=1):
     prompt, in adjacent rows; the prompt is read once. Returns `Rollout` of B·copies
     rows. No gradient flows through sampling.
     """
-    prompts, logits, memory = _read(model, params, prompts, config, copies)
+    prompts, logits, memory = read(model, params, prompts, config, copies)
     start = prompts.mask.sum(-1).astype(jnp.int32)
-    lengths = _lengths(keys, config)
-    times = jnp.arange(config.max_new_tokens)
-    keys = jax.vmap(_fold_rows, (None, 0))(keys, times)  # [T, B], before the loop
+    lengths, keys = cuts(keys, config), token_keys(keys, config)
 
     def advance(state):
         last = jnp.take(state.tokens, state.time - 1, axis=1)
@@ -116,10 +130,10 @@ def generate(model, params, prompts, keys, *, config, copies=1):
             state.memory,
             method="step",
         )
-        return _draw(state._replace(logits=logits, memory=memory), keys, config)
+        return _record(state._replace(logits=logits, memory=memory), keys, config)
 
     state = _empty(prompts, logits, memory, config)._replace(lengths=lengths)
-    state = _draw(state, keys, config)
+    state = _record(state, keys, config)
     state = jax.lax.while_loop(lambda s: _unfinished(s, config), advance, state)
     mask = prompts.mask.astype(jnp.int32)
     return Rollout(
@@ -132,7 +146,7 @@ def generate(model, params, prompts, keys, *, config, copies=1):
     )
 
 
-def _read(model, params, prompts, config, copies):
+def read(model, params, prompts, config, copies):
     """(prompts, logits, memory) after reading the prompts, each in `copies` rows."""
     length = prompts.tokens.shape[1] + config.max_new_tokens
     logits, memory = model.apply(
@@ -150,9 +164,9 @@ def filtered(logits, *, config, time=None, seen=None):
     """Logits / temperature, with −inf for tokens not to be sampled. [B, V] → [B, V].
 
     In this order, as in `transformers`: the penalty on `seen` tokens [B, V], then the
-    temperature; excluded are ids from `vocab_limit` on; end tokens while `time` <
-    `min_new_tokens`; then what `top_k`, `top_p` and `min_p` leave out, each of what the
-    one before left. Ties are kept.
+    temperature; excluded are ids from `vocab_limit` on; end tokens while `time`, [] or
+    [B], is below `min_new_tokens`; then what `top_k`, `top_p` and `min_p` leave out,
+    each of what the one before left. Ties are kept.
     """
     logits = logits.astype(jnp.float32)
     if config.repetition_penalty != 1.0 and seen is not None:
@@ -163,10 +177,9 @@ def filtered(logits, *, config, time=None, seen=None):
     if config.vocab_limit is not None:
         scaled = jnp.where((ids < config.vocab_limit)[None], scaled, -jnp.inf)
     if config.min_new_tokens > 0 and config.eos_ids and time is not None:
-        early = jnp.isin(ids, jnp.array(config.eos_ids)) & (
-            time < config.min_new_tokens
-        )
-        scaled = jnp.where(early[None], -jnp.inf, scaled)
+        early = jnp.reshape(time, (-1, 1)) < config.min_new_tokens
+        ends = jnp.isin(ids, jnp.array(config.eos_ids))
+        scaled = jnp.where(early & ends[None], -jnp.inf, scaled)
     if 0 < config.top_k < scaled.shape[-1]:
         scaled = jnp.where(filters.top_k(scaled, config.top_k), scaled, -jnp.inf)
     if config.top_p < 1.0:
@@ -176,57 +189,69 @@ def filtered(logits, *, config, time=None, seen=None):
     return scaled
 
 
-def _draw(state, keys, config):
-    """Samples the next token of every row from `state.logits` and records it.
+def draw(logits, keys, past, *, config, time):
+    """Samples the next token of every row: `Drawn`.
 
-    keys [T, B].
+    logits [B, V]; keys [B], of `token_keys` at the rows' time; past: `Past`; time: the
+    tokens sampled so far, [] or [B].
     """
-    seen = None if isinstance(state.seen, tuple) else state.seen
-    allowed = filtered(state.logits, config=config, time=state.time, seen=seen)
+    seen = None if isinstance(past.seen, tuple) else past.seen
+    allowed = filtered(logits, config=config, time=time, seen=seen)
     if config.temperature == 0:
-        token = _argmax(allowed)
-        drawn_logps = jnp.zeros(token.shape, jnp.float32)
+        tokens = _argmax(allowed)
+        drawn_logps = jnp.zeros(tokens.shape, jnp.float32)
     else:
-        token = _SAMPLERS[config.sampler](keys[state.time], allowed)
-        drawn_logps = logprobs.of_tokens(allowed, token)
-    logps = logprobs.of_tokens(
-        state.logits, token, temperature=config.temperature or 1.0
-    )
-    running = state.running
+        tokens = _SAMPLERS[config.sampler](keys, allowed)
+        drawn_logps = logprobs.of_tokens(allowed, tokens)
+    logps = logprobs.of_tokens(logits, tokens, temperature=config.temperature or 1.0)
+    return Drawn(tokens, logps, drawn_logps)
+
+
+def remember(past, tokens, config):
+    """(do `tokens` [B] end their rows? [B], the `Past` that knows them)."""
+    stopped = jnp.isin(tokens, jnp.array(config.eos_ids, int))
+    if config.stops is not None:
+        matched = stopping.advance(config.stops, past.matched, tokens)
+        stopped |= stopping.complete(config.stops, matched)
+        past = past._replace(matched=matched)
+    if not isinstance(past.seen, tuple):
+        ids = jnp.arange(past.seen.shape[-1])
+        past = past._replace(seen=past.seen | (ids[None] == tokens[:, None]))
+    return stopped, past
+
+
+def _record(state, keys, config):
+    """Draws the next token of every row from `state.logits`. keys [T, B]."""
+    time, running = state.time, state.running
+    given = state.logits, keys[time], state.past
+    drawn = draw(*given, config=config, time=time)
 
     def record(history, value, otherwise=0):
         value = jnp.where(running, value, otherwise).astype(history.dtype)
-        return jax.lax.dynamic_update_index_in_dim(history, value, state.time, axis=1)
+        return jax.lax.dynamic_update_index_in_dim(history, value, time, axis=1)
 
-    stopped, fields = _remember(state, token, config)
+    stopped, past = remember(state.past, drawn.tokens, config)
     return state._replace(
-        time=state.time + 1,
-        tokens=record(state.tokens, token, config.pad_id),
+        time=time + 1,
+        past=past,
+        tokens=record(state.tokens, drawn.tokens, config.pad_id),
         mask=record(state.mask, running.astype(jnp.int32)),
-        logps=record(state.logps, logps),
-        sampler_logps=record(state.sampler_logps, drawn_logps),
+        logps=record(state.logps, drawn.logps),
+        sampler_logps=record(state.sampler_logps, drawn.sampler_logps),
         ended=state.ended | (running & stopped),
-        **fields,
     )
 
 
-def _remember(state, token, config):
-    """(does `token` [B] end its row? [B], the fields of the state that remember it)."""
-    stopped, fields = jnp.isin(token, jnp.array(config.eos_ids, int)), {}
-    if config.stops is not None:
-        matched = stopping.advance(config.stops, state.matched, token)
-        stopped |= stopping.complete(config.stops, matched)
-        fields["matched"] = matched
-    if not isinstance(state.seen, tuple):
-        ids = jnp.arange(state.seen.shape[-1])
-        fields["seen"] = state.seen | (ids[None] == token[:, None])
-    return stopped, fields
+def token_keys(keys, config):
+    """The key of each token, from its row's key and its time alone. [B] → [T, B]."""
+    times = jnp.arange(config.max_new_tokens)
+    return jax.vmap(_fold_rows, (None, 0))(keys, times)
 
 
 _fold_rows = jax.vmap(jax.random.fold_in, (0, None))
 
 
-def _lengths(keys, config):
+def cuts(keys, config):
     """The length at which each row is cut, () if none is; its key is no time step's."""
     if not config.uniform_from:
         return ()
@@ -267,17 +292,24 @@ _SAMPLERS = {"gumbel": _gumbel, "inverse": _inverse}
 
 def _empty(prompts, logits, memory, config):
     shape = (logits.shape[0], config.max_new_tokens)
-    penalized = config.repetition_penalty != 1.0
     return _State(
         time=jnp.zeros((), jnp.int32),
         logits=logits,
         memory=memory,
+        past=before(prompts, logits.shape, config),
         tokens=jnp.full(shape, config.pad_id, jnp.int32),
         mask=jnp.zeros(shape, jnp.int32),
         logps=jnp.zeros(shape, jnp.float32),
         sampler_logps=jnp.zeros(shape, jnp.float32),
         ended=jnp.zeros(shape[:1], bool),
-        seen=_seen(prompts, logits.shape) if penalized else (),
+        lengths=(),
+    )
+
+
+def before(prompts, shape, config):
+    """The `Past` of responses not begun yet, to B prompts. shape: (B, V)."""
+    return Past(
+        seen=_seen(prompts, shape) if config.repetition_penalty != 1.0 else (),
         matched=() if config.stops is None else jnp.zeros(shape[:1], jnp.int32),
     )
 

@@ -18,7 +18,8 @@ FLOORS = (
         *("surrogates", "aggregation", "ensembles", "importance_sampling"),
         *("ema", "elastic_reset", "averaging", "sparsify", "merging"),
         *("heterogeneous", "ratios"),
-        *("filters", "stopping", "models", "sampling", "optim", "training"),
+        *("filters", "stopping", "models", "sampling", "continuous", "optim"),
+        "training",
     ),
     ("algorithms", "runtime"),
     (

@@ -32,8 +32,8 @@ class Bigram:
             return table[args[0][:, -1]], ()
         if method == "step":
             return table[args[0]], ()
-        if method == "repeat":
-            return args[1]  # nothing: what comes next depends on the last token alone
+        if method in ("repeat", "replace", "take"):
+            return args[-1]  # nothing: what comes next depends on the last token alone
         if method == "unembed":
             return args[0]
         return table[args[0][:, at]]  # "hidden", and the logits themselves

@@ -211,6 +211,7 @@ CONFIG = Config()
 def check(config):
     """Raises ValueError for misuse that the flags alone reveal."""
     options.check(config, needed=("policy", "dataset", "reward"))
+    language.check_turns(config, config.candidates)
     prompt_rewards.check((*config.rewards, config.gold))
 
 

@@ -9,6 +9,8 @@ rounds alternate with ours, on the same shapes and numbers of updates and tokens
     python -m experiments.throughput --workloads reference --against trl \\
         --peer-python path/to/python
     python -m experiments.throughput --accelerator --minutes 8 --output runs/slot
+    python -m experiments.throughput --ragged --workloads reference microworld
+    python -m experiments.throughput --members 1 2 4 8 --workloads microworld
     python -m experiments.throughput --averages 4
     python -m experiments.throughput --label path/to/model --rows 32 --prompt-length 200
     python -m experiments.throughput --plan --policy path/to/model --memory 80 \\
@@ -25,7 +27,6 @@ import os
 from typing import Literal
 
 import jax
-import rich.table
 
 from experiments.throughput import (
     accelerator,
@@ -34,6 +35,8 @@ from experiments.throughput import (
     planning,
     population,
     race,
+    ragged,
+    tables,
     weights,
     workloads,
 )
@@ -73,6 +76,9 @@ class Config:
     after another: 1 4 16, say."""
     averages: ranges.Positive | None = None
     """Measure only how fast two float32 models of so many GiB each are averaged."""
+    ragged: bool = False
+    """Measure only sampling where responses end early: with --rl.rows-per-slot 8
+    against one batch of all rows."""
     label: ranges.Text | None = None
     """Measure only how fast this model labels --rows prompts of up to --prompt-length
     words, against a plain prefill."""
@@ -123,15 +129,6 @@ class Config:
 
 
 CONFIG = Config()
-COLUMNS = {  # of the table: (key of an entry, scale, heading)
-    "iteration_seconds": (1, "iteration s"),
-    "generate_tokens_per_second": (1, "generate tok/s"),
-    "train_tokens_per_second": (1, "train tok/s"),
-    "iteration_utilisation": (100, "of peak %"),
-    "decode_bandwidth_share": (100, "decode of bandwidth %"),
-    "bookkeeping_share": (100, "EMA + reset %"),
-    "peak_gib": (1, "peak GiB"),
-}
 
 
 def main():
@@ -156,7 +153,9 @@ def run(config):
     if config.accelerator:
         return slot(config, run_dir, layout, console)
     results = {"workloads": {}, "rounds": config.rounds, **machine(layout)}
-    for name, work in chosen.items():
+    if config.ragged:
+        results["ragged"] = against_batches(config, chosen, layout, console)
+    for name, work in ({} if config.ragged else chosen).items():
         console.print(f"{name}: {work.summary}", highlight=False)
         measured = race.alone(
             work,
@@ -170,19 +169,19 @@ def run(config):
         files.write_json(run_dir / "results.json", results)
     if config.averages:
         results["averages"] = weights.race(config.averages, config.rounds)
-        show_rates(results["averages"], console, "gib_per_second", "copy")
+        tables.show_rates(results["averages"], console, "gib_per_second", "copy")
     if config.label:
         results["labels"] = labelling.race(
             config.label, config.rounds,
             prompts=config.rows, words=config.prompt_length,
         )  # fmt: skip
-        show_rates(results["labels"], console, "tokens_per_second", "prefill")
+        tables.show_rates(results["labels"], console, "tokens_per_second", "prefill")
     if config.members:
         results["population"] = many(config, console)
-    if other:
+    if other or config.ragged:
         files.write_json(run_dir / "results.json", results)
     else:
-        show(results, console)
+        tables.show(results, console)
     console.print(str(run_dir / "results.json"), highlight=False, soft_wrap=True)
     return run_dir
 
@@ -205,16 +204,7 @@ def many(config, console):
         rounds=config.rounds,
         say=lambda line: console.print(line, highlight=False, soft_wrap=True),
     )
-    heads = ("runs", "compile s", "GiB a device", "one program s", "in turn s", "ratio")
-    table = rich.table.Table(*heads)
-    for one in found:
-        times = one["compile_seconds"]["together"], one["device_gib"]
-        times += one["together_seconds"], one["apart_seconds"]
-        ratio = one["times_as_fast"]
-        between = f"{ratio['low']:.2f} to {ratio['high']:.2f}"
-        row = [str(one["members"]), *map(markdown.number, times)]
-        table.add_row(*row, f"{ratio['median']:.2f} ({between})")
-    console.print(table)
+    tables.show_members(found, console)
     return {"workload": name, "races": found}
 
 
@@ -244,7 +234,7 @@ def slot(config, run_dir, layout, console):
 
 def check(config, chosen):
     """Raises ValueError for misuse that the flags alone reveal."""
-    others = ("averages", "label", "against", "members")
+    others = ("averages", "label", "against", "members", "ragged")
     flag = next((name for name in others if getattr(config, name)), None)
     if config.accelerator and flag:
         raise ValueError(f"--{flag} is measured without --accelerator: leave one out")
@@ -305,38 +295,14 @@ def against(peer, name, config, layout, entries, console):
     recorded.setdefault("ratios", {})[peer] = ratios
 
 
-def show(results, console):
-    """Prints the table of all entries and the speed relative to each peer."""
-    heads = [heading for _, heading in COLUMNS.values()]
-    table = rich.table.Table("workload", "who", *heads)
-    for name, entry in results["workloads"].items():
-        for who, facts in entry.items():
-            if who != "ratios":
-                numbers = [
-                    markdown.number(facts.get(key), scale)
-                    for key, (scale, _) in COLUMNS.items()
-                ]
-                table.add_row(name, f"{who} ({facts['algorithm']})", *numbers)
-    console.print(table)
-    for name, entry in results["workloads"].items():
-        for peer, parts in entry.get("ratios", {}).items():
-            speeds = ", ".join(
-                f"{part} {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f}; "
-                f"in processor time {r['cpu']:.2f})"
-                for part, r in parts.items()
-            )
-            line = f"{name}: times as fast as {peer}: {speeds}"
-            console.print(line, highlight=False, soft_wrap=True)
-
-
-def show_rates(entries, console, rate, base):
-    """Prints the rate of each operation, and how it compares to that of `base`."""
-    unit = {"gib_per_second": "GiB/s", "tokens_per_second": "tokens/s"}[rate]
-    table = rich.table.Table("operation", "seconds", unit, f"of a {base}'s", "range")
-    for name, facts in entries.items():
-        shares = [
-            markdown.number(facts[f"of_{base}"][k]) for k in ("median", "low", "high")
-        ]
-        numbers = [markdown.number(facts[k]) for k in ("seconds", rate)]
-        table.add_row(name, *numbers, shares[0], f"{shares[1]} to {shares[2]}")
-    console.print(table)
+def against_batches(config, chosen, layout, console):
+    """{workload: what `ragged.race` returns}, each shown as soon as it is known."""
+    entries = {}
+    for name, work in chosen.items():
+        console.print(f"{name}: {work.summary}", highlight=False)
+        entry = ragged.race(work, workloads.layout_for(work, layout), config.rounds)
+        pair = {who: entry[who] for who in ("batch", "turns")}
+        tables.show_rates(pair, console, "tokens_per_second", "batch")
+        console.print(ragged.said(entry), highlight=False, soft_wrap=True)
+        entries[name] = entry
+    return entries

@@ -180,12 +180,38 @@ def check(config, table=methods.METHODS):
     chosen = rows(config, chosen, table, asked, values.read(config.tuned))
     eval_steps.check_resets(schedule(config), chosen, config.num_evals)
     rl = config.rl
+    compares = any(getattr(m.train, "compares", False) for m in chosen.values())
+    check_turns(config, rl.candidates if compares else 1)
     for name, method in chosen.items():
         if getattr(method.train, "compares", False) and rl.rows % rl.candidates:
             raise ValueError(
                 f"--rl.candidates {rl.candidates}, --rl.rows {rl.rows}: {name} draws "
                 "as many samples of every prompt; choose a divisor"
             )
+
+
+def check_turns(config, candidates):
+    """Raises ValueError for a --rl.rows-per-slot that has no place in the layout, or
+    leaves no slots for the candidates of a prompt."""
+    rl = config.rl
+    said = f"--rl.rows-per-slot {rl.rows_per_slot}"
+    if rl.rows_per_slot > 1 and config.layout != "data":
+        raise ValueError(
+            f"{said}, --layout {config.layout}: the rows of a mesh cannot take turns "
+            "across its devices; leave one of them out"
+        )
+    runs = getattr(config, "population", 1)
+    if rl.rows_per_slot > 1 and runs > 1:
+        raise ValueError(
+            f"{said}, --population {runs}: runs side by side would take turns at "
+            "different times; leave one of them out"
+        )
+    most = rl.rows // candidates
+    if rl.rows_per_slot > max(most, 1):
+        raise ValueError(
+            f"{said}, --rl.rows {rl.rows}, --rl.candidates {candidates}: no slots "
+            f"would be left for the responses to a prompt; choose at most {most}"
+        )
 
 
 def notes(config, study):

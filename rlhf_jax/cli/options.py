@@ -19,7 +19,7 @@ _RL = {
         "packed", "value", "value_bias", "whiten_advantages", "missing_eos",
         "mask_top_p", "mask_least", "importance_sampling_correction", "loss_type",
         "scale_rewards", "importance_sampling_level", "mask_truncated_completions",
-        "dynamic_sampling", "kl_in", "use_bias_correction_kl",
+        "dynamic_sampling", "kl_in", "use_bias_correction_kl", "rows_per_slot",
     ),
     policy_gradient.Hyper: (
         "learning_rate", "kl_coef", "kl_target", "kl_horizon", "value_coef",
@@ -120,7 +120,6 @@ class Data:
     """Appended to prompts that are texts, for instance '\\n\\nAssistant:'."""
     length: Annotated[ranges.Count | None, ranges.Was("max_length")] = None
     """Tokens per row; by default what the longest needs, at most the context."""
-
     streaming: bool = False
     """Read rows while training, for data that would not fit here; the first
     --data.eval-rows are held out. Only supervised fine-tuning."""
@@ -243,6 +242,8 @@ class RL(fields.group(_RL)):
         names += ("minibatches",) * (self.minibatch_of == "rows")
         if self.rows % math.prod(getattr(self, name) for name in names[1:]):
             yield names, "the rows cannot be cut into so many parts; choose divisors"
+        if self.rows_per_slot > self.rows:
+            yield ("rows_per_slot", "rows"), "no slot would be left; choose fewer"
         if self.transitions and self.minibatch_of == "rows":
             reason = "only minibatches of tokens can leave some tokens out"
             yield ("transitions", "minibatch_of"), reason
@@ -289,8 +290,7 @@ class Language(Study):
     eval_every: ranges.Natural = 17
     """Iterations between evaluations; both sides of every reset are evaluated too."""
     num_evals: Annotated[ranges.Natural, ranges.Was("looks")] = 0
-    """Evaluations of every method after its start, in place of --eval-every, so that
-    all fronts have as many checkpoints."""
+    """Evaluations after the start, as many of every method; replaces --eval-every."""
     override: tuple[ranges.Text, ...] = ()
     """Hyperparameters of single methods, as in ppo_kl.kl_coef=0.1."""
     layout: ranges.Text = "data"

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax import logprobs, masking, sampling
+from rlhf_jax import continuous, logprobs, masking, sampling
 from rlhf_jax.models import responses
 from rlhf_jax.types import Prompts, Tokens
 
@@ -27,15 +27,17 @@ def prompt_rows(prompts, key):
     return (*prompts, np.asarray(jax.random.key_data(sampling.row_keys(key, rows))))
 
 
-def make_draw(model, *, config):
-    """`draw(params, rows) -> Rollout`, rows from `prompt_rows`."""
+def make_draw(model, *, config, rows_per_slot=1):
+    """`draw(params, rows) -> Rollout`, rows from `prompt_rows`.
+
+    rows_per_slot: as for `continuous.take_turns`.
+    """
+    how = {"config": config, "rows_per_slot": rows_per_slot}
 
     def draw(params, rows):
         tokens, mask, keys = rows
         keys = jax.random.wrap_key_data(keys)
-        return sampling.generate(
-            model, params, Prompts(tokens, mask), keys, config=config
-        )
+        return continuous.take_turns(model, params, Prompts(tokens, mask), keys, **how)
 
     return draw
 

@@ -100,6 +100,14 @@ class Decoder(nn.Module):
         """The cache with every row repeated `copies` times, in adjacent rows."""
         return cache.repeat(memory, copies)
 
+    def replace(self, rows, new, memory):
+        """The cache with `rows` [R] replaced by those of `new`: see `cache.replace`."""
+        return cache.replace(memory, rows, new)
+
+    def take(self, rows, memory):
+        """The cache of `rows` [R] alone."""
+        return cache.take(memory, rows)
+
     def step(self, token, position, memory):
         """Reads one more token per row: logits [B, V] of the next, and the new cache.
 
@@ -109,11 +117,13 @@ class Decoder(nn.Module):
         c = self.config
         position = position[:, None]
         x = self.embedding(token[:, None], position)
-        slots = jnp.arange(memory.mask.shape[1])
-        mask = memory.mask | (slots == memory.index)[None]
+        slots = memory.mask.shape[1]
+        slot = memory.index % slots
+        mask = memory.mask | (jnp.arange(slots) == slot)[None]
         near = mask
-        if c.window is not None and c.window < mask.shape[1]:
-            near = mask & (position - masking.positions(mask) < c.window)
+        if c.window is not None and c.window < slots:
+            age = (slot - jnp.arange(slots)) % slots  # tokens of a row are adjacent
+            near = mask & (age < c.window)[None]
         full_angles, window_angles = _angles(c, position)
         contexts = {False: (full_angles, mask), True: (window_angles, near)}
         block = layers.Block(c, parent=None)
@@ -123,7 +133,7 @@ class Decoder(nn.Module):
         ):
             angles, visible = contexts[windowed]
             x, (k, v) = block.apply(
-                {"params": params}, x, angles, old, memory.index, visible, method="step"
+                {"params": params}, x, angles, old, slot, visible, method="step"
             )
             keys.append(k)
             values.append(v)

@@ -142,6 +142,14 @@ class Seq2Seq(nn.Module):
         carry, feed = _advance(self._weights(), memory, _carry(memory), (gates, None))
         return self.unembed(feed), memory._replace(state=carry[0], feed=carry[1])
 
+    def replace(self, rows, new, memory):
+        """The memory with `rows` [R] replaced by those of `new`, of other sources."""
+        return jax.tree.map(lambda old, x: old.at[rows].set(x), memory, new)
+
+    def take(self, rows, memory):
+        """The memory of `rows` [R] alone."""
+        return jax.tree.map(lambda x: x[rows], memory)
+
     def _teach(self, source, source_mask, target, target_mask=None, deterministic=True):
         """Teacher forcing: attentional vectors [B, T, H], embeddings [B, T, E]."""
         states = self.encode(source, source_mask, deterministic=deterministic)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +48,26 @@ def test_weights_are_ratios_to_what_was_sampled_from_up_to_the_cap():
     expected = np.minimum(ratio, 0.9) * valid
     np.testing.assert_allclose(data.weights, expected, rtol=1e-5, atol=1e-7)
     assert (ratio[valid != 0] < 0.9).any() and (ratio[valid != 0] > 0.9).any()
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_responses_that_take_turns_are_the_same(algorithm):
+    plain = tiny.config(algorithm, tuple(FILTERS.items()))
+    state, batch = tiny.start(plain), tiny.batch()
+    expected = tiny.rollout(plain)(state, batch)
+    found = tiny.rollout(dataclasses.replace(plain, rows_per_slot=4))(state, batch)
+    chex.assert_trees_all_equal(found, expected)
+
+
+def test_turns_that_cannot_be_taken_are_refused():
+    together = (("stop_axis", "seeds"),)
+    with pytest.raises(ValueError, match="rows_per_slot=2 and sampling.stop_axis="):
+        tiny.config(sampler_changes=together, rows_per_slot=2)
+    with pytest.raises(ValueError, match="rows_per_slot=0: must be a whole number"):
+        tiny.config(rows_per_slot=0)
+    many = tiny.config("grpo", rows_per_slot=9)
+    with pytest.raises(ValueError, match="rows_per_slot=9.* choose at most 8"):
+        tiny.rollout(many)(tiny.start(many), tiny.batch())
 
 
 @pytest.mark.parametrize("whitened", ["none", "minibatch"])

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import tiny
 import tyro
 
 from rlhf_jax import optim, ranges
@@ -36,10 +37,11 @@ def test_a_flag_reaches_the_structure_it_was_taken_from():
     rl = options.RL(
         clip=0.3, missing_eos_penalty=2.0, missing_eos="replace", adam_eps=1e-8,
         epochs=3, minibatches=2, kl_controller="proportional", reset_every=5,
+        rows_per_slot=8,
     )  # fmt: skip
-    made = options.algorithm(rl, sampling=None, masked=True)
+    made = options.algorithm(rl, sampling=tiny.sampler(), masked=True)
     assert (made.missing_eos, made.epochs, made.optimizer.eps) == ("replace", 3, 1e-8)
-    assert made.masked
+    assert made.masked and made.rows_per_slot == 8
     hyper = options.hyper(rl, 10)
     assert (hyper.clip, hyper.missing_eos, hyper.total_updates) == (0.3, 2.0, 60)
     assert hyper.kl_proportional and hyper.reset_every == 0

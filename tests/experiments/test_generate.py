@@ -10,6 +10,7 @@ from experiments import generate
 from rlhf_jax import huggingface
 from rlhf_jax.cli import sampled
 from rlhf_jax.data import stop_tokens
+from rlhf_jax.runtime import parallel
 
 LONG = "word\t" * 60 + "\x0b\x0c end  \n\n:smile: [bold]last[/]"
 
@@ -23,8 +24,8 @@ def loaded(tmp_path_factory):
 
 
 def written(loaded, **flags):
-    asked = {"prompts": ["Say red", "no"], "temperature": 0.0, "devices": 1}
-    rows = generate.complete(model=loaded, max_new_tokens=12, **asked, **flags)
+    asked = {"prompts": ["Say red", "no"], "temperature": 0.0, "devices": 1} | flags
+    rows = generate.complete(model=loaded, max_new_tokens=12, **asked)
     return [row["completion"] for row in rows], [row["ended"] for row in rows]
 
 
@@ -49,6 +50,28 @@ def test_flags_reach_the_sampler(loaded):
         assert getattr(draw, name) == value
     plain = sampled.draws(generate.Config(), tokenizer)
     assert plain["stops"] is None and plain["min_p"] == 0.0
+
+
+def test_answers_that_take_turns_are_the_same(loaded):
+    """Two rows for ten answers: five take turns in each."""
+    flags = {"temperature": 1.0, "samples": 5, "stop_strings": ["e"]}
+    together, ended = written(loaded, **flags)
+    assert len({len(text) for text in together}) > 2 and not all(ended)
+    assert written(loaded, **flags, rows=2) == (together, ended)
+
+
+@pytest.mark.parametrize(
+    ("rows", "layout", "count", "turns"),
+    [
+        (32, parallel.data(1), 32, 1),
+        (32, parallel.data(1), 33, 2),
+        (32, parallel.data(4), 129, 5),
+        (2, parallel.data(4), 9, 3),
+        (2, parallel.layout("fsdp"), 9, 1),
+    ],
+)
+def test_rows_hold_all_answers_in_turn(rows, layout, count, turns):
+    assert generate._turns(generate.Config(rows=rows), layout, count) == turns
 
 
 def test_texts_go_through_a_pipe_as_they_are(capsys):

@@ -1,11 +1,12 @@
 """experiments.rl: what a method is called, what it says of itself, what it refuses."""
 
+import dataclasses
 import types
 
 import pytest
 import small_recipes
 
-from experiments import rl
+from experiments import rl, sentiment
 from experiments.rl import announcement, naming
 from rlhf_jax import ranges
 from rlhf_jax.algorithms import policy_gradient
@@ -160,6 +161,35 @@ def test_a_study_takes_flags_of_some_of_its_methods():
         sampling=None, scale_rewards="none", dynamic_sampling=2, loss_type="dr_grpo"
     )
     assert static.oversampling == 1 and static.variant.advantage == "gae"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"rl__rows_per_slot": 0}, "--rl.rows-per-slot 0: must be a whole number"),
+        ({"rl__rows_per_slot": 65}, "--rl.rows-per-slot 65 and --rl.rows 64: no slot"),
+        (
+            {"rl__rows_per_slot": 17, "algorithm": "grpo"},
+            "--rl.rows-per-slot 17, --rl.rows 64, --rl.candidates 4: no slots .* 16",
+        ),
+        (
+            {"rl__rows_per_slot": 4, "layout": "fsdp:2"},
+            "--rl.rows-per-slot 4, --layout fsdp:2: the rows of a mesh cannot",
+        ),
+    ],
+)
+def test_turns_that_cannot_be_taken_are_refused_before_anything_is_made(flags, said):
+    with pytest.raises(ValueError, match=said):
+        rl.check(config(**flags))
+
+
+def test_a_study_refuses_turns_on_a_mesh_and_those_that_leave_no_slots():
+    given = {"methods": ("ppo", "rloo"), "rl": options.RL(rows_per_slot=32)}
+    with pytest.raises(ValueError, match="candidates 4: no slots .* at most 16"):
+        sentiment.check(dataclasses.replace(sentiment.CONFIG, **given))
+    sharded = given | {"methods": ("ppo",), "layout": "fsdp:2"}
+    with pytest.raises(ValueError, match="slot 32, --layout fsdp:2: the rows of a"):
+        sentiment.check(dataclasses.replace(sentiment.CONFIG, **sharded))
 
 
 @pytest.mark.parametrize("coef", [0.0, 0.01])

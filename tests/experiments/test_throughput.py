@@ -19,6 +19,7 @@ from experiments.throughput import (
     peers,
     planning,
     race,
+    ragged,
     weights,
     worker,
     workloads,
@@ -376,6 +377,41 @@ def test_labels_are_timed_against_a_prefill(quick, tmp_path, capsys):
         rate = facts["tokens_per_second"]
         assert rate == pytest.approx(facts["tokens"] / facts["seconds"])
     assert "of a prefill's" in capsys.readouterr().out
+
+
+def test_turns_are_timed_against_a_batch(quick, tmp_path, capsys):
+    config = throughput.Config(
+        ragged=True, workloads=("tiny",), rounds=2, devices=2,
+        output=str(tmp_path / "out"),
+    )  # fmt: skip
+    place = throughput.run(config)
+    found = json.loads((place / "results.json").read_text())
+    entry = found["ragged"]["tiny"]
+    assert found["workloads"] == {} and entry["same_rows"] == 1.0
+    assert entry["rows"] == ragged.ROWS * TINY.rows
+    assert 1 < entry["mean_length"] < 0.6 * TINY.new_tokens == 0.6 * entry["longest"]
+    tokens = entry["rows"] * entry["mean_length"]
+    for who in ("batch", "turns"):
+        facts = entry[who]
+        assert facts["tokens_per_second"] == pytest.approx(tokens / facts["seconds"])
+        assert facts["of_batch"]["low"] <= facts["of_batch"]["high"]
+    assert entry["batch"]["of_batch"] == dict.fromkeys(
+        ("median", "low", "high", "cpu"), 1.0
+    )
+    said = capsys.readouterr().out
+    assert "100% of responses are the same" in said and "of a batch's" in said
+
+
+def test_lengths_are_a_third_of_the_longest():
+    """Of a uniform model: three ends in T tokens, (1 − e⁻³) T / 3 on average."""
+    for name in ("reference", "microworld", "smollm2"):
+        work = workloads.WORKLOADS[name]
+        sampler = ragged.sampler(work)
+        size, longest = work.decoder.vocab_size, work.new_tokens
+        share = len(sampler.eos_ids) / size
+        mean = (1 - (1 - share) ** longest) / share
+        assert mean / longest == pytest.approx(1 / 3, abs=0.03)
+        assert workloads.PAD not in sampler.eos_ids and max(sampler.eos_ids) < size
 
 
 def test_a_model_of_so_many_gib_is_cut_into_leaves(monkeypatch):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from rlhf_jax import (
     advantages,
+    continuous,
     importance_sampling,
     masking,
     rewards,
@@ -47,12 +48,13 @@ def rollout(state, batch, *, networks, config):
     if config.masked:
         model = token_mask.Masked(model, config)
         params = token_mask.Pair(params, state.masking)
-    return sampling.generate(
+    return continuous.take_turns(
         model,
         params,
         Prompts(batch.tokens, batch.mask),
         sampling.row_keys(sample_key, ids.reshape(-1)),
         config=config.sampling,
+        rows_per_slot=config.rows_per_slot,
         copies=count,
     )
 

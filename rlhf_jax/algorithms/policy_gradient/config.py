@@ -33,6 +33,10 @@ class Config:
     a pass over all rows."""
     transitions: ranges.Natural = 0
     """With tokens: how many of a rollout are learned from, row after row; 0: all."""
+    rows_per_slot: ranges.Count = 1
+    """Responses that take turns in one row of the batch that is sampled: where one ends
+    the next begins, and none waits for the longest; 1: all are sampled side by side.
+    With --layout data on one host."""
     micro_batches: ranges.Count = 1
     """Parts over which a minibatch is accumulated, when memory is short."""
     value: Literal["separate", "shared"] = "separate"  # N+ 13, N 11
@@ -110,6 +114,9 @@ class Config:
                 "it compares the candidates of a prompt; set candidates to 2 or more"
             )
             yield ("algorithm", "candidates"), reason
+        if self.rows_per_slot > 1 and self.sampling.stop_axis is not None:
+            reason = "vmapped runs would take turns at different times; leave one out"
+            yield ("rows_per_slot", "sampling.stop_axis"), reason
         if self.pairs and self.candidates != 2:
             yield (
                 ("algorithm", "candidates"),

@@ -25,27 +25,24 @@ class Pair(NamedTuple):
 class Masked:
     """A generator with a token mask: the policy's logits where the other's allow.
 
-    Both policies share one module. Params: a `Pair`. It has the methods that
-    `sampling.generate` calls.
+    Both policies share one module, and each has a memory of its own. Params: a `Pair`.
+    It has the methods that `sampling.generate` and `continuous.generate` call.
     """
 
     def __init__(self, model, config):
         self._model, self._config = model, config
 
     def apply(self, variables, *args, method):
-        pair, memories = variables["params"], (None, None)
-        if method in ("step", "repeat"):
-            *args, memories = args
+        count = {"prefill": 0, "replace": 2}.get(method, 1)  # memories, the last ones
+        shared, memories = args[: len(args) - count], args[len(args) - count :]
         results = [
             self._model.apply(
-                {"params": params},
-                *args,
-                *(() if memory is None else (memory,)),
+                {"params": params}, *shared, *(both[i] for both in memories),
                 method=method,
             )
-            for params, memory in zip(pair, memories, strict=True)
-        ]
-        if method == "repeat":
+            for i, params in enumerate(variables["params"])
+        ]  # fmt: skip
+        if method in ("repeat", "replace", "take"):
             return tuple(results)
         (logits, memory), (mask_logits, mask_memory) = results
         mask = allowed(mask_logits, config=self._config)
