@@ -67,7 +67,8 @@ def gradients(loss, params, batch, *, count, micro_batches=1, axis_name=None):
             _neutral(shapes),
             parts,
         )
-    if axis_name is not None:
+    # The sum over a single device would be a copy, of 0.5 GB at 135M weights.
+    if axis_name is not None and jax.lax.axis_size(axis_name) > 1:
         grads = jax.lax.psum(grads, axis_name)
     return grads, metrics
 

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from rlhf_jax import masking, sharding
-from rlhf_jax.models import cache, config, layers, products, stacks
+from rlhf_jax.models import branches, cache, config, layers, products, stacks
 
 
 class Decoder(nn.Module):
@@ -157,6 +157,8 @@ class Decoder(nn.Module):
             positions = jnp.maximum(visible.sum(-1) - 1, 0)
         x = self.embedding(masking.zero(tokens, mask), positions)
         context, in_window = _context(c, positions, visible, after)
+        if at is None and after is None and segments is not None and segments.ndim == 1:
+            context = _apart(context, segments)
         before = None if after is None else after.by_layer
         body = functools.partial(_apply_block, c, context, remember)
         x, memory = stacks.scan(body, x, (self.layers, in_window, before), c, at)
@@ -216,6 +218,14 @@ def _context(c, positions, visible, after):
     if all(c.in_window()):
         return window, None
     return (full, window), jnp.array(c.in_window())
+
+
+def _apart(context, segments):
+    """A context, or a pair of them, whose masks are `branches.Visible`."""
+    first, second = context
+    if isinstance(second, tuple):
+        return _apart(first, segments), _apart(second, segments)
+    return first, branches.split(second, segments)
 
 
 def _angles(c, positions):

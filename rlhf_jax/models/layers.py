@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from rlhf_jax import sharding
-from rlhf_jax.models import cache, config, fused, products, stacks
+from rlhf_jax.models import branches, cache, config, fused, products, stacks
 
 _MASKED = -1e30  # finite: a query that may attend to nothing gets a mean, not NaN
 _LARGEST_TABLE = 2**20  # the most cosines kept as constants of the program
@@ -238,22 +238,28 @@ class Attention(nn.Module):
     def __call__(self, x_BTD, angles, mask_BTS, at=None, before=None):
         """Returns the update [B, T, D] and (keys, values), [B, T, K, d] each.
 
-        mask [B, T, S], or [B, 1, S] if all queries share it; at: the positions of the
-        queries, as in `stacks.pick`; only they get an update; before: (keys, values) of
-        the S − T tokens before x, [B or 1, S − T, K, d].
+        mask [B, T, S], or [B, 1, S] if all queries share it, or `branches.Visible`; at:
+        the positions of the queries, as in `stacks.pick`; only they get an update;
+        before: (keys, values) of the S − T tokens before x, [B or 1, S − T, K, d].
         """
         q, *new = self._project(x_BTD, angles, at)
         k, v = cache.join(before, new)
-        if mask_BTS.shape[1] > 1:
-            mask_BTS = stacks.pick(mask_BTS, at)
+        if isinstance(mask_BTS, branches.Visible):
+            out = branches.attend(self._attend, q, k, v, mask_BTS)
+        else:
+            shared = mask_BTS.shape[1] == 1
+            mask_BTS = mask_BTS if shared else stacks.pick(mask_BTS, at)
+            out = self._attend(q, k, v, mask_BTS)
+        return self._merge(out), tuple(new)
+
+    def _attend(self, q, k, v, mask_BTS):
+        """[B, T, H, d] of queries, [B, S, K, d] of keys and values."""
         c, scale = self.config, self._scale
         cudnn = c.attention == "cudnn"
         if c.score_cap is None and (cudnn or sharding.platform() != "cpu"):
-            out = fused.attend(q, k, v, mask_BTS, scale=scale, cudnn=cudnn)
-        else:
-            k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            out = attend(q, k, v, mask_BTS, scale=scale, cap=c.score_cap)
-        return self._merge(out), tuple(new)
+            return fused.attend(q, k, v, mask_BTS, scale=scale, cudnn=cudnn)
+        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+        return attend(q, k, v, mask_BTS, scale=scale, cap=c.score_cap)
 
     def step(self, x_B1D, angles, memory, index, mask_BS):
         """One token against the cache. Returns its update and new (keys, values)."""

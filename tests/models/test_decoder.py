@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from rlhf_jax import trees
+from rlhf_jax import sharding, trees
 from rlhf_jax.models import config, decoder, stacks
 
 B, T, V = 3, 10, 23
@@ -283,6 +283,24 @@ def test_a_token_affects_only_its_and_later_logits(model, batch):
     np.testing.assert_array_equal(before[:, :at], after[:, :at])
     moved = jnp.abs(before - after).max(-1)[:, at:]
     assert (moved > 1e-6).all()
+
+
+def test_a_deep_stack_on_cpu_keeps_products_alone_for_the_same_gradient(batch):
+    """Residuals, by platform: what lies between products is not among those of CPU."""
+    module = decoder.Decoder(dataclasses.replace(CONFIGS["llama"], layers=8))
+    params = tiny_models.draw(module)
+
+    def kept(params, platform):
+        with sharding.tracing_for(platform):
+            apply = functools.partial(module.apply, method="hidden")
+            states, pull = jax.vjp(lambda p: apply({"params": p}, *batch), params)
+        size = sum(x.nbytes for x in jax.tree.leaves(pull))
+        return size, pull(jnp.sin(states))[0]
+
+    cpu, found = kept(params, "cpu")
+    gpu, expected = kept(params, "gpu")
+    assert cpu < 0.6 * gpu
+    chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_remat_changes_no_gradient(llama, batch):
