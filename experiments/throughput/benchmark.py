@@ -14,6 +14,7 @@ rounds alternate with ours, on the same shapes and numbers of updates and tokens
         --devices 8 --layout fsdp
     python -m experiments.throughput --plan --policy path/to/model \\
         --target tpu:v5e:2x4 --layout fsdp
+    python -m experiments.throughput --plan --table
 
 Expected on two CPU cores: about three times as fast as TRL on the reference workload;
 EMA and resets under 1% of an iteration.
@@ -31,6 +32,7 @@ from experiments.throughput import (
     peers,
     planning,
     race,
+    table,
     weights,
     workloads,
 )
@@ -97,11 +99,11 @@ class Config:
     target: ranges.Text | None = None
     """Compile for TPUs that are not here: tpu:KIND:GRID, as in tpu:v5e:2x4; KIND is
     v4, v5e, v5p or v6e. Needs the extra [plan]."""
-
-    @property
-    def resume(self):
-        """A measurement cannot be resumed."""
-        return False
+    table: bool = False
+    """With --plan: named workloads, by data and fsdp, for slices of every kind of TPU
+    or, with --target, for one slice; its own sizes, not those of the flags above."""
+    resume: bool = False
+    """Make the rows that a --table in --output, by default the newest, lacks."""
 
     @property
     def cache(self):
@@ -130,8 +132,10 @@ def run(config):
     """Measures or plans; returns the run folder, or the plan."""
     ranges.check(config, flags=True)
     console = terminal.console()
+    if config.resume and not (config.plan and config.table):
+        raise ValueError("--resume is for --plan --table: a measurement starts anew")
     if config.plan:
-        return planning.run(config, console)
+        return (table if config.table else planning).run(config, console)
     other = config.averages or config.label
     chosen = {} if other else workloads.choose(config.workloads)
     check(config, chosen)
@@ -172,8 +176,10 @@ def run(config):
 
 def check(config, chosen):
     """Raises ValueError for misuse that the flags alone reveal."""
-    if config.target is not None:
-        raise ValueError(f"--target {config.target} is for --plan: add it")
+    for flag, given in (("target", config.target), ("table", config.table)):
+        if given:
+            shown = "" if given is True else f" {given}"
+            raise ValueError(f"--{flag}{shown} is for --plan: add it")
     peers.check(config.against)
     for name, work in chosen.items():
         for algorithm in config.algorithms:
@@ -236,7 +242,7 @@ def against(peer, name, config, layout, entries, console):
 def show(results, console):
     """Prints the table of all entries and the speed relative to each peer."""
     heads = [heading for _, heading in COLUMNS.values()]
-    table = rich.table.Table("workload", "who", *heads)
+    shown = rich.table.Table("workload", "who", *heads)
     for name, entry in results["workloads"].items():
         for who, facts in entry.items():
             if who != "ratios":
@@ -244,8 +250,8 @@ def show(results, console):
                     markdown.number(facts.get(key), scale)
                     for key, (scale, _) in COLUMNS.items()
                 ]
-                table.add_row(name, f"{who} ({facts['algorithm']})", *numbers)
-    console.print(table)
+                shown.add_row(name, f"{who} ({facts['algorithm']})", *numbers)
+    console.print(shown)
     for name, entry in results["workloads"].items():
         for peer, parts in entry.get("ratios", {}).items():
             speeds = ", ".join(
@@ -260,11 +266,11 @@ def show(results, console):
 def show_rates(entries, console, rate, base):
     """Prints the rate of each operation, and how it compares to that of `base`."""
     unit = {"gib_per_second": "GiB/s", "tokens_per_second": "tokens/s"}[rate]
-    table = rich.table.Table("operation", "seconds", unit, f"of a {base}'s", "range")
+    shown = rich.table.Table("operation", "seconds", unit, f"of a {base}'s", "range")
     for name, facts in entries.items():
         shares = [
             markdown.number(facts[f"of_{base}"][k]) for k in ("median", "low", "high")
         ]
         numbers = [markdown.number(facts[k]) for k in ("seconds", rate)]
-        table.add_row(name, *numbers, shares[0], f"{shares[1]} to {shares[2]}")
-    console.print(table)
+        shown.add_row(name, *numbers, shares[0], f"{shares[1]} to {shares[2]}")
+    console.print(shown)

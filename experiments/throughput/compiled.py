@@ -7,12 +7,13 @@ from typing import NamedTuple
 import jax
 
 MIB = 1024**2
+_COMPUTATION = re.compile(r"^(ENTRY )?%?(?P<name>[\w.-]+) \(.*\) -> (?P<shapes>.*) {$")
 _COLLECTIVE = re.compile(
     r"^\s*(ROOT )?%?[\w.-]+ = (?P<shapes>.*?) "
     r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
-    r"(-start)?\(",
-    re.MULTILINE,
+    r"(-start)?\("
 )
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _ARRAY = re.compile(r"(?P<type>pred|bf16|[fsu]\d+)\[(?P<sizes>[\d,]*)\]")
 _NEEDED = re.compile(r"([\d.]+[KMGT])\b[^.]*?(?:exceeds|of)[^\d]*([\d.]+[KMGT])")
 
@@ -62,13 +63,28 @@ def _needed(message):
 def collectives(text):
     """{kind: (number, MiB of results)} of the collectives in a program's HLO text.
 
-    A loop's body counts once, whatever the number of its passes.
+    A loop's body counts once, whatever the number of its passes. A TPU's compiler cuts
+    a collective that runs beside arithmetic into parts, which share its channel, and
+    writes a reduce-scatter as an all-reduce in a computation of its own.
     """
-    found = {}
-    for match in _COLLECTIVE.finditer(text):
-        number, size = found.get(match["kind"], (0, 0.0))
-        found[match["kind"]] = number + 1, size + _bytes(match["shapes"]) / MIB
-    return dict(sorted(found.items()))
+    found, scattered = {}, None
+    for number, line in enumerate(text.splitlines()):
+        if computation := _COMPUTATION.match(line):
+            scatters = computation["name"].startswith("all-reduce-scatter")
+            scattered = computation["shapes"] if scatters else None
+        match = _COLLECTIVE.match(line)
+        if match is None:
+            continue
+        kind, shapes = match["kind"], match["shapes"]
+        if scattered and kind == "all-reduce":
+            kind, shapes = "reduce-scatter", scattered
+        channel = _CHANNEL.search(line)
+        found[kind, channel[0] if channel else number] = _bytes(shapes) / MIB
+    kinds = sorted({kind for kind, _ in found})
+    sizes = {
+        kind: [size for (k, _), size in found.items() if k == kind] for kind in kinds
+    }
+    return {kind: (len(each), sum(each)) for kind, each in sizes.items()}
 
 
 def _bytes(shapes):

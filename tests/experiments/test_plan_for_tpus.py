@@ -34,6 +34,24 @@ HLO = """
   %g.2 = s32[4,1024]{1,0} all-gather(%y), dimensions={0}
   %fusion = f32[64]{0} fusion(%all-reduce.1), calls=%c
 """
+PARTS = """
+%async_collective_fusion.1 (p: bf16[2,4]) -> bf16[8,4] {
+  %all-gather.3 = bf16[8,4]{1,0} all-gather(%p), channel_id=6, dimensions={0}
+}
+
+%async_collective_fusion.2 (p: bf16[2,4]) -> bf16[8,4] {
+  %all-gather.4 = bf16[8,4]{1,0} all-gather(%p), channel_id=6, dimensions={0}
+}
+
+%all-reduce-scatter.7.clone.1 (input.14: f32[64,8]) -> f32[16,8] {
+  %all-reduce.6 = f32[64,8]{1,0:T(8,128)} all-reduce(%input.14), channel_id=2
+  ROOT %dynamic-slice.1 = f32[16,8]{1,0:T(8,128)} dynamic-slice(%all-reduce.6, %c)
+}
+
+ENTRY %main.1 (p: f32[4]) -> f32[4] {
+  ROOT %all-reduce.8 = f32[4]{0} all-reduce(%p), channel_id=9, to_apply=%add
+}
+"""
 
 
 @pytest.mark.parametrize(
@@ -70,6 +88,15 @@ def test_collectives_are_counted_by_kind_with_their_bytes():
     assert compiled.collectives(HLO) == {
         "all-gather": (1, 4 * 1024 * 4 / 2**20),
         "all-reduce": (2, reduced / 2**20),
+    }
+
+
+def test_parts_of_a_collective_count_once_and_a_reduce_scatter_as_one():
+    """As a TPU's compiler writes them."""
+    assert compiled.collectives(PARTS) == {
+        "all-gather": (1, 8 * 4 * 2 / 2**20),
+        "all-reduce": (1, 4 * 4 / 2**20),
+        "reduce-scatter": (1, 16 * 8 * 4 / 2**20),
     }
 
 
@@ -140,16 +167,6 @@ def algorithm(name):
         candidates=1 if name == "ppo" else 2,
         epochs=1,
     )
-
-
-def test_the_step_lowers_for_tpus_without_their_compiler(monkeypatch):
-    """Nothing of an iteration is unknown to a TPU, its attention included."""
-    monkeypatch.setattr(sharding, "platform", lambda: "tpu")
-    layout = parallel.layout("fsdp", 2)
-    programs, given = memory.prepare(SHAPE, algorithm("ppo"), layout, **SIZES)
-    jitted = programs.iteration._compile(list(given.values()))
-    lowered = jitted.trace(*given.values()).lower(lowering_platforms=("tpu",))
-    assert "stablehlo" in lowered.as_text()
 
 
 def test_under_fsdp_no_device_holds_all_rows_and_its_memory_is_that_of_copies():
