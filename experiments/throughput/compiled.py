@@ -13,7 +13,7 @@ _COLLECTIVE = re.compile(
     r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
     r"(-start)?\("
 )
-_CHANNEL = re.compile(r"channel_id=(\d+)")
+_CHAIN = re.compile(r'chain_id="(\d+)"')
 _ARRAY = re.compile(r"(?P<type>pred|bf16|[fsu]\d+)\[(?P<sizes>[\d,]*)\]")
 _NEEDED = re.compile(r"([\d.]+[KMGT])\b[^.]*?(?:exceeds|of)[^\d]*([\d.]+[KMGT])")
 
@@ -64,7 +64,7 @@ def collectives(text):
     """{kind: (number, MiB of results)} of the collectives in a program's HLO text.
 
     A loop's body counts once, whatever the number of its passes. A TPU's compiler cuts
-    a collective that runs beside arithmetic into parts, which share its channel, and
+    a collective that runs beside arithmetic into parts, a chain, which counts once; it
     writes a reduce-scatter as an all-reduce in a computation of its own.
     """
     found, scattered = {}, None
@@ -78,8 +78,8 @@ def collectives(text):
         kind, shapes = match["kind"], match["shapes"]
         if scattered and kind == "all-reduce":
             kind, shapes = "reduce-scatter", scattered
-        channel = _CHANNEL.search(line)
-        found[kind, channel[0] if channel else number] = _bytes(shapes) / MIB
+        chain = _CHAIN.search(line)
+        found[kind, chain[0] if chain else number] = _bytes(shapes) / MIB
     kinds = sorted({kind for kind, _ in found})
     sizes = {
         kind: [size for (k, _), size in found.items() if k == kind] for kind in kinds

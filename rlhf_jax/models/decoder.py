@@ -66,7 +66,7 @@ class Decoder(nn.Module):
         c = self.config
         if c.tied:
             table = self.embedding.token
-            axes = sharding.axes("embedding/token")[::-1]
+            axes = sharding.axes("embedding/token", table.shape)[::-1]
             logits = products.product(hidden, table.T, c.dtype, jnp.float32, axes=axes)
         else:
             logits = self.unembedding(hidden)

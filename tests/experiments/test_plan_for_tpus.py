@@ -36,20 +36,20 @@ HLO = """
 """
 PARTS = """
 %async_collective_fusion.1 (p: bf16[2,4]) -> bf16[8,4] {
-  %all-gather.3 = bf16[8,4]{1,0} all-gather(%p), channel_id=6, dimensions={0}
+  %all-gather.3 = bf16[8,4]{1,0} all-gather(%p), channel_id=1, chain_id="0"
 }
 
 %async_collective_fusion.2 (p: bf16[2,4]) -> bf16[8,4] {
-  %all-gather.4 = bf16[8,4]{1,0} all-gather(%p), channel_id=6, dimensions={0}
+  %all-gather.4 = bf16[8,4]{1,0} all-gather(%p), channel_id=1, chain_id="0"
 }
 
 %all-reduce-scatter.7.clone.1 (input.14: f32[64,8]) -> f32[16,8] {
-  %all-reduce.6 = f32[64,8]{1,0:T(8,128)} all-reduce(%input.14), channel_id=2
+  %all-reduce.6 = f32[64,8]{1,0:T(8,128)} all-reduce(%input.14), channel_id=1
   ROOT %dynamic-slice.1 = f32[16,8]{1,0:T(8,128)} dynamic-slice(%all-reduce.6, %c)
 }
 
 ENTRY %main.1 (p: f32[4]) -> f32[4] {
-  ROOT %all-reduce.8 = f32[4]{0} all-reduce(%p), channel_id=9, to_apply=%add
+  ROOT %all-reduce.8 = f32[4]{0} all-reduce(%p), channel_id=1, to_apply=%add
 }
 """
 
