@@ -25,7 +25,7 @@ class DoesNotFit(Exception):
 class Facts(NamedTuple):
     """A compiled program, on one device."""
 
-    sizes: dict[str, int]  # bytes: arguments, temporaries, peak
+    sizes: dict[str, int]  # bytes: of its parts, their total, and live at its fullest
     collectives: dict[str, tuple[int, float]]  # kind -> (number, MiB of results)
     seconds: float  # to trace, lower and compile
 
@@ -42,13 +42,24 @@ def compile_for(lowered, started):
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise DoesNotFit(_needed(str(error))) from None
-    stats = program.memory_analysis()
-    sizes = {
+    found = sizes(program.memory_analysis())
+    return Facts(found, collectives(program.as_text()), time.monotonic() - started)
+
+
+def sizes(stats):
+    """{part: bytes} of a compiled program's `memory_analysis`.
+
+    "total" is what a device must have: temporaries are one piece, held throughout.
+    "peak" is what is live at once, by the compiler's count, and may be less.
+    """
+    parts = {
         "arguments": stats.argument_size_in_bytes,
         "temporaries": stats.temp_size_in_bytes,
-        "peak": stats.peak_memory_in_bytes,
+        "results": stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        "program": stats.generated_code_size_in_bytes,
     }
-    return Facts(sizes, collectives(program.as_text()), time.monotonic() - started)
+    whole = {"total": sum(parts.values()), "peak": stats.peak_memory_in_bytes}
+    return {**parts, **whole}
 
 
 def _needed(message):

@@ -21,12 +21,12 @@ from experiments.throughput import (
 from rlhf_jax import sampling, sharding
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.models import config as model_config
+from rlhf_jax.models import decoder, lora
 from rlhf_jax.runtime import parallel, topologies
 
 SHAPE = model_config.llama(
     vocab_size=16, width=8, layers=2, heads=2, max_length=8, tied=True
 )
-SIZES = {"rows": 8, "prompt_length": 3}
 HLO = """
   %all-reduce.1 = f32[64]{0:T(128)S(1)} all-reduce(%x), channel_id=1
   %ar = (bf16[2,8,128]{2,1,0:T(8,128)(2,1)}, /*index=1*/f32[3]{0}) all-reduce-start(%a)
@@ -160,16 +160,10 @@ def test_a_step_is_traced_for_the_platform_of_its_layout():
     assert sharding.platform() == jax.default_backend()
 
 
-def algorithm(name):
-    return policy_gradient.Config(
-        sampling=sampling.Config(max_new_tokens=5, eos_ids=(1,)),
-        algorithm=name,
-        candidates=1 if name == "ppo" else 2,
-        epochs=1,
-    )
-
-
-def test_under_fsdp_no_device_holds_all_rows_and_its_memory_is_that_of_copies():
+@pytest.mark.parametrize(
+    "adapter", [None, pytest.param(lora.Config(2, 4.0), marks=pytest.mark.slow)]
+)
+def test_under_fsdp_no_device_holds_all_rows_and_its_memory_is_that_of_copies(adapter):
     """Of 20 rows of 24 tokens, an array with all rows is at most one number a token."""
     shape = model_config.llama(
         vocab_size=32, width=8, layers=1, heads=2, hidden=16, max_length=24, tied=True
@@ -180,10 +174,11 @@ def test_under_fsdp_no_device_holds_all_rows_and_its_memory_is_that_of_copies():
         epochs=1,
         minibatches=1,
     )
+    sizes = {"rows": 20, "prompt_length": 8, "adapter": adapter}
     programs = {}
     for name in ("data", "fsdp"):
         layout = parallel.layout(name, 4)
-        made, given = memory.prepare(shape, config, layout, rows=20, prompt_length=8)
+        made, given = memory.prepare(shape, config, layout, **sizes)
         programs[name] = memory.lower(made, given).compile()
     arrays = re.findall(r"= f32\[([\d,]+)\]", programs["fsdp"].as_text())
     sizes = [tuple(map(int, array.split(","))) for array in set(arrays)]
@@ -195,41 +190,75 @@ def test_under_fsdp_no_device_holds_all_rows_and_its_memory_is_that_of_copies():
     assert shards <= 1.05 * copies
 
 
+def test_of_one_token_a_row_devices_exchange_the_states_between_layers():
+    """[rows, D], and nothing of the width within layers."""
+    rows, within = 4, 64
+    shape = model_config.llama(
+        vocab_size=16, width=16, layers=1, heads=4, hidden=within, max_length=8
+    )
+    model, layout = decoder.Decoder(shape), parallel.layout("fsdp", 4)
+
+    def step(params, tokens, *, axis_name):
+        del axis_name
+        return model.apply({"params": params}, tokens)
+
+    tokens = layout.rows_like(np.ones((rows, 1), np.int32))
+    program = layout.compile(step, rows_in=(1,), rows_out=(0,), outputs=1)
+    weights = layout.like(memory.policy_shapes(shape))
+    text = program.lower(weights, tokens).compile().as_text()
+    moved = [line for line in text.splitlines() if compiled.collectives(line)]
+    assert any(f"f32[{rows},{shape.width}]" in line for line in moved)
+    assert not [line for line in moved if f",{within}]" in line]
+
+
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu, the extra [plan]"
 )
 
 
-@needs_compiler
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ppo", "rloo"])
-@pytest.mark.parametrize("layout", ["data", "fsdp", "fsdp:2,tensor:2"])
-def test_the_step_compiles_for_tpus_that_are_not_here(layout, name):
-    devices = topologies.devices(topologies.parse("tpu:v5e:2x2"))
-    layout = parallel.layout(layout, among=devices)
-    programs, given = memory.prepare(SHAPE, algorithm(name), layout, **SIZES)
-    facts = compiled.compile_for(memory.lower(programs, given), 0.0)
-    assert facts.sizes["peak"] >= facts.sizes["arguments"] > 0
-    assert facts.collectives
+def small(**changes):
+    """A plan for four chips of a model whose arrays fill the tiles of a TPU."""
+    plain = {"plan": True, "target": "tpu:v5e:2x2", "policy": "scratch:gpt2-base"}
+    plain |= {"vocabulary": 8192, "rows": 32, "prompt_length": 32, "new_tokens": 96}
+    return benchmark.Config(**{**plain, "algorithm": "reinforce", **changes})
 
 
 @needs_compiler
 @pytest.mark.slow
-def test_what_does_not_fit_is_refused_with_what_would(capsys):
-    config = benchmark.Config(
-        plan=True,
-        target="tpu:v5e:2x2",
-        policy="scratch:gpt2-base",
-        vocabulary=200_000,
-        rows=512,
-        prompt_length=8,
-        new_tokens=120,
-        algorithm="reinforce",
+@pytest.mark.parametrize("layout", ["data", "fsdp"])
+def test_the_sizes_of_a_plan_are_those_of_the_compiler_and_of_the_shapes(layout):
+    config = small(layout=layout)
+    facts = benchmark.run(config)
+    shape, asked = planning._shape(config), planning.algorithm(config)
+    devices = topologies.devices(topologies.parse(config.target))
+    programs, given = memory.prepare(
+        shape,
+        asked,
+        parallel.layout(layout, among=devices),
+        **planning._sizes(config),
     )
-    with pytest.raises(
-        ValueError, match=r"does not fit: needs .* of .* a device; with"
-    ):
-        benchmark.run(dataclasses.replace(config))
+    stats = memory.lower(programs, given).compile().memory_analysis()
+    assert facts.sizes["peak"] == pytest.approx(stats.peak_memory_in_bytes, rel=0.05)
+    live = stats.argument_size_in_bytes + stats.temp_size_in_bytes
+    assert facts.sizes["total"] >= live >= stats.argument_size_in_bytes > 0
+    held = sum(memory.held(given).values())
+    assert facts.sizes["arguments"] == pytest.approx(held, rel=0.05)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_what_does_not_fit_is_refused_with_what_would_which_does_fit():
+    config = small(vocabulary=200_000, rows=512, prompt_length=8, new_tokens=120)
+    with pytest.raises(ValueError, match="does not fit: needs") as problem:
+        benchmark.run(config)
+    said = r"needs ([\d.]+) GiB of ([\d.]+) GiB a device; with (.*) it does"
+    needed, there, flags = re.search(said, str(problem.value)).groups()
+    assert float(needed) > float(there)
+    words = flags.replace("--", "").replace("-", "_").split()
+    named = dict(zip(words[::2], words[1::2], strict=True))
+    named["micro_batches"] = int(named["micro_batches"])
+    facts = benchmark.run(dataclasses.replace(config, **named))
+    assert facts.sizes["total"] < float(there) * memory.GIB
 
 
 @pytest.mark.parametrize("rows, tried", [(4, 2), (8, 4), (512, 5)])

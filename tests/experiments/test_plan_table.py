@@ -12,7 +12,7 @@ from rlhf_jax.runtime import topologies
 
 TARGETS = ("tpu:v5e:2x2", "tpu:v6e:2x2")
 FACTS = compiled.Facts(
-    {"arguments": 2**30, "temporaries": 2**29, "peak": 3 * 2**29},
+    {"arguments": 2**30, "temporaries": 2**29, "total": 3 * 2**29},
     {"all-gather": (3, 1.5), "all-reduce": (1, 0.25)},
     7.0,
 )
@@ -55,13 +55,13 @@ def test_a_row_holds_bytes_collectives_and_the_least_time(seen, tmp_path):
     benchmark.run(config(tmp_path))
     row, refused, *_ = programs(tmp_path)
     assert (row["workload"], row["layout"], row["devices"]) == ("w", "data", 4)
-    assert row["rows"] == 16 and row["peak"] == 3 * 2**29
+    assert row["rows"] == 16 and row["total"] == 3 * 2**29
     assert row["collectives"] == {"all-gather": [3, 1.5], "all-reduce": [1, 0.25]}
     load = table.workload(table.PROGRAMS[0])
     work = roofline.Work(load, critic=False, copies=load.candidates)
     least = roofline.bound(work, topologies.CHIPS["v5e"], devices=4)
     assert row["seconds"] == pytest.approx(least.seconds)
-    assert refused["target"] == TARGETS[1] and "peak" not in refused
+    assert refused["target"] == TARGETS[1] and "total" not in refused
     assert refused["refused"] == "needs 32 GiB of 16 GiB a device"
 
 
