@@ -40,7 +40,7 @@ RULES = (
     (r"kernel", ("fsdp", None)),  # any other matrix
 )
 _RULES = tuple((re.compile(rf"(^|/){end}$"), axes) for end, axes in RULES)
-_LAYER = re.compile(r"(^|/)(query|key|value|up|gate|output|down)/kernel$")
+_LAYER = re.compile(r"(^|/)(query|key|value|up|gate|output|down|unembedding)/kernel$")
 
 
 def spec(path, shape, sizes):
@@ -152,6 +152,19 @@ def by_rows(x):
         return x
     rest = (jax.P.UNCONSTRAINED,) * (x.ndim - 1)
     return jax.lax.with_sharding_constraint(x, jax.P(names, *rest))
+
+
+def by_columns(kernel):
+    """A matrix [D, F] sharded over "fsdp" by its columns, for products with few rows.
+
+    Where it is sharded by its rows they add up over devices. Without "fsdp", or where
+    the devices do not divide F, this is the identity.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    count = mesh.shape["fsdp"] if "fsdp" in mesh.auto_axes else 1
+    if count == 1 or mesh.shape.get("tensor", 1) > 1 or kernel.shape[1] % count:
+        return kernel
+    return jax.lax.with_sharding_constraint(kernel, jax.P(None, "fsdp"))
 
 
 def _constrained(x, axes):

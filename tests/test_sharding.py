@@ -76,7 +76,8 @@ def test_rules_by_hand(path, shape, expected):
         ("layers/mlp/up/kernel", (2, 8, 22), (None, "fsdp")),
         ("layers/mlp/down/kernel", (2, 22, 8), (None, None, "fsdp")),
         ("embedding/token", (12, 8), (None, "fsdp")),
-        ("unembedding/kernel", (8, 12), ("fsdp",)),
+        ("unembedding/kernel", (8, 12), (None, "fsdp")),
+        ("unembedding/kernel", (8, 11), ("fsdp",)),
     ],
 )
 def test_without_tensor_a_layer_is_sharded_as_it_would_be_over_it(

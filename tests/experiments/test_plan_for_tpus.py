@@ -1,11 +1,13 @@
 """Plans for TPUs that are not here: names, what a compiler says, the least time."""
 
 import dataclasses
+import functools
 import importlib.util
 import math
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import rich.console
@@ -190,25 +192,33 @@ def test_under_fsdp_no_device_holds_all_rows_and_its_memory_is_that_of_copies(ad
     assert shards <= 1.05 * copies
 
 
-def test_of_one_token_a_row_devices_exchange_the_states_between_layers():
-    """[rows, D], and nothing of the width within layers."""
-    rows, within = 4, 64
+@pytest.mark.parametrize("tied", [True, False])
+def test_of_one_token_a_row_devices_exchange_the_states_between_layers(tied):
+    """[rows, D], and nothing of the width within layers; no logits are added up."""
+    rows, within, vocabulary = 4, 64, 4096
     shape = model_config.llama(
-        vocab_size=16, width=16, layers=1, heads=4, hidden=within, max_length=8
-    )
+        vocab_size=vocabulary, width=16, layers=1, heads=4, hidden=within,
+        max_length=8, tied=tied, dtype="bfloat16",
+    )  # fmt: skip
     model, layout = decoder.Decoder(shape), parallel.layout("fsdp", 4)
 
     def step(params, tokens, *, axis_name):
         del axis_name
-        return model.apply({"params": params}, tokens)
+        apply = functools.partial(model.apply, {"params": params})
+        _, kept = apply(tokens, jnp.ones_like(tokens), 8, method="prefill")
+        at = jnp.full(rows, tokens.shape[1])
+        return apply(tokens[:, -1], at, kept, method="step")[0]
 
-    tokens = layout.rows_like(np.ones((rows, 1), np.int32))
+    tokens = layout.rows_like(np.ones((rows, 2), np.int32))
     program = layout.compile(step, rows_in=(1,), rows_out=(0,), outputs=1)
     weights = layout.like(memory.policy_shapes(shape))
     text = program.lower(weights, tokens).compile().as_text()
-    moved = [line for line in text.splitlines() if compiled.collectives(line)]
-    assert any(f"f32[{rows},{shape.width}]" in line for line in moved)
+    lines = [line for line in text.splitlines() if "Decoder.step" in line]
+    moved = [line for line in lines if compiled.collectives(line)]
+    assert any(f"[{rows},{shape.width}]" in line for line in moved)
     assert not [line for line in moved if f",{within}]" in line]
+    added = [line for line in moved if "all-reduce" in compiled.collectives(line)]
+    assert not [line for line in added if f",{vocabulary}]" in line]
 
 
 needs_compiler = pytest.mark.skipif(
