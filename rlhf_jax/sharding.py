@@ -115,7 +115,8 @@ def axes(path, shape, sizes=None):
     """
     found = next((axes for end, axes in _RULES if end.search(path)), ())
     sizes = jax.sharding.get_abstract_mesh().shape if sizes is None else sizes
-    if sizes.get("tensor", 1) > 1 or not _LAYER.search(path):
+    matrix = _LAYER.search(path) and len(shape) == len(found)
+    if sizes.get("tensor", 1) > 1 or not matrix:
         return found
     alone = {"fsdp": None, "tensor": "fsdp"}
     size = shape[found.index("tensor")]

@@ -78,6 +78,7 @@ def test_rules_by_hand(path, shape, expected):
         ("embedding/token", (12, 8), (None, "fsdp")),
         ("unembedding/kernel", (8, 12), (None, "fsdp")),
         ("unembedding/kernel", (8, 11), ("fsdp",)),
+        ("layers/mlp/up/kernel", (2, 8), ()),  # of an optimiser, say: a row of it
     ],
 )
 def test_without_tensor_a_layer_is_sharded_as_it_would_be_over_it(
