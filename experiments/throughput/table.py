@@ -95,13 +95,14 @@ def row(program, target):
     Where the program does not fit, "refused" says what it needs, in place of bytes and
     collectives.
     """
-    chip, work = topologies.parse(target).chip, workload(program)
+    work = workload(program)
     layout = parallel.layout(program.layout, among=_described(target))
     started, busy = time.monotonic(), time.process_time()
     found = {
         **{"workload": program.workload, "algorithm": program.algorithm},
         **{"layout": program.layout, "target": target},
-        **{"devices": len(layout.devices), "rows": work.rows},
+        **{"devices": len(layout.devices), "shards": roofline.shards(layout)},
+        "rows": work.rows,
     }
     try:
         facts = compiled.compile_for(lower(work, program.algorithm, layout), started)
@@ -111,12 +112,18 @@ def row(program, target):
         found |= {**facts.sizes, "collectives": facts.collectives}
     found["compile_seconds"] = time.monotonic() - started
     found["processor_seconds"] = time.process_time() - busy
-    grouped = program.algorithm in GROUPED
-    copies = work.candidates if grouped else 1
-    done = roofline.Work(work, critic=program.algorithm == "ppo", copies=copies)
-    tensor = layout.mesh.shape.get("tensor", 1) if hasattr(layout, "mesh") else 1
-    least = roofline.bound(done, chip, devices=len(layout.devices), tensor=tensor)
-    return {**found, **least._asdict(), "seconds": least.seconds}
+    bound = least(program, target, found["devices"], found["shards"])
+    return {**found, **bound._asdict(), "seconds": bound.seconds}
+
+
+def least(program, target, devices, shards):
+    """The `roofline.Bound` of a program on so many devices of a slice, of which
+    `shards` hold one copy of the weights together."""
+    work, critic = workload(program), program.algorithm == "ppo"
+    copies = work.candidates if program.algorithm in GROUPED else 1
+    done = roofline.Work(work, critic=critic, copies=copies)
+    chip = topologies.parse(target).chip
+    return roofline.bound(done, chip, devices=devices, shards=shards)
 
 
 def workload(program):
@@ -142,7 +149,7 @@ def lower(work, algorithm, layout):
 
 HEADER = (
     "program", "layout", "slice", "arguments GiB", "temporaries GiB", "total GiB",
-    "collectives (MiB)", "at the least s", "compiled in s",
+    "collectives (MiB)", "at the least s", "compiled in s (processor)",
 )  # fmt: skip
 
 
@@ -156,7 +163,8 @@ def cells(row):
         for kind, (count, size) in row.get("collectives", {}).items()
     )
     said = f"refused: {row['refused']}" if "refused" in row else exchanged
-    times = markdown.number(row["seconds"]), f"{row['compile_seconds']:.0f}"
+    took = f"{row['compile_seconds']:.0f} ({row['processor_seconds']:.0f})"
+    times = markdown.number(row["seconds"]), took
     slice_ = row["target"].removeprefix("tpu:")
     return [name, row["layout"], slice_, *numbers, said, *times]
 

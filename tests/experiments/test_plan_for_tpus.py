@@ -132,6 +132,17 @@ def test_the_least_time_by_hand():
     weights = 2 * (4 * 8 * 8 + 3 * 8 * SHAPE.hidden) + 8 * 16
     cache = 2 * 2 * 4 * (3 + 2.5) * 2 * 4  # layers, rows of a device, slots, heads
     assert idle.decoding == pytest.approx(4 * 4 * (weights + cache)) and idle.reads
+    chip = chip._replace(flops=1e30, bandwidth=1)
+    parts = roofline.bound(work, chip, devices=2, shards=2)
+    assert parts.decoding == pytest.approx(4 * 4 * (weights / 2 + cache))
+
+
+@pytest.mark.parametrize(
+    "name, count",
+    [("data", 1), ("fsdp", 4), ("fsdp:2,tensor:2", 4), ("data:2,fsdp", 2)],
+)
+def test_the_devices_that_read_one_copy_together(name, count):
+    assert roofline.shards(parallel.layout(name, 4)) == count
 
 
 @pytest.mark.parametrize("name", ["data", "fsdp"])
@@ -228,7 +239,7 @@ needs_compiler = pytest.mark.skipif(
 
 def small(**changes):
     """A plan for four chips of a model whose arrays fill the tiles of a TPU."""
-    plain = {"plan": True, "target": "tpu:v5e:2x2", "policy": "scratch:gpt2-base"}
+    plain = {"plan": True, "target": "tpu:v5e:2x2", "policy": "scratch:gpt2-mini"}
     plain |= {"vocabulary": 8192, "rows": 32, "prompt_length": 32, "new_tokens": 96}
     return benchmark.Config(**{**plain, "algorithm": "reinforce", **changes})
 

@@ -5,6 +5,7 @@ import json
 import jax
 import pytest
 
+from experiments import results
 from experiments.results import plans
 from experiments.throughput import benchmark, compiled, roofline, table, workloads
 from rlhf_jax.models import config as model_config
@@ -105,6 +106,20 @@ def test_a_quoted_table_has_a_line_a_row_with_what_was_refused(seen, tmp_path):
     assert "3 all-gather (1.5), 1 all-reduce (0.25)" in lines[2]
     assert "| refused: needs 32 GiB of 16 GiB a device |" in lines[3]
     assert lines[-1].endswith("libtpu 0.0, jax 0.10, 2026-11-29.")
+
+
+def test_the_kept_table_adds_up_and_its_least_times_are_computed_anew():
+    kept = results.report(plans.PROGRAMS)["programs"]
+    assert len({table._key(row) for row in kept}) == len(kept)
+    listed = {(*program[:3], t): program for program, t in table._cases(None)}
+    for row in kept:
+        program = listed[table._key(row)]
+        bound = table.least(program, row["target"], row["devices"], row["shards"])
+        assert row["seconds"] == pytest.approx(bound.seconds, rel=1e-5)
+        assert row["rows"] == table.workload(program).rows
+        if "refused" not in row:
+            parts = ("arguments", "temporaries", "results", "program")
+            assert row["total"] == sum(row[part] for part in parts)
 
 
 def test_every_listed_program_names_what_there_is():
