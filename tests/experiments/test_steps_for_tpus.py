@@ -58,4 +58,5 @@ def test_a_step_compiles_for_tpus_that_are_not_here(name, layout):
     lowered = lowered_steps.STEPS[name](parallel.layout(layout, among=devices))
     facts = compiled.compile_for(lowered, 0.0)
     assert facts.sizes["total"] >= facts.sizes["arguments"] > 0
-    assert facts.collectives
+    # To draw its own rows a device that holds all weights asks no other.
+    assert facts.collectives or (name, layout) == ("rollout", "data")
