@@ -269,7 +269,13 @@ def test_the_sizes_of_a_plan_are_those_of_the_compiler_and_of_the_shapes(layout)
 @needs_compiler
 @pytest.mark.slow
 def test_what_does_not_fit_is_refused_with_what_would_which_does_fit():
-    config = small(vocabulary=200_000, rows=512, prompt_length=8, new_tokens=120)
+    config = small(
+        policy="scratch:gpt2-base",
+        vocabulary=200_000,
+        rows=512,
+        prompt_length=8,
+        new_tokens=120,
+    )
     with pytest.raises(ValueError, match="does not fit: needs") as problem:
         benchmark.run(config)
     said = r"needs ([\d.]+) GiB of ([\d.]+) GiB a device; with (.*) it does"
