@@ -4,7 +4,9 @@ A mesh has up to three axes: rows are sharded over "data" and "fsdp", parameters
 "fsdp" and "tensor". FSDP shards the dimension of a matrix that "tensor" does not, so
 that together they hold each number once: Rajbhandari et al. 2020, "ZeRO",
 arXiv:1910.02054 (stage 3); Shoeybi et al. 2019, "Megatron-LM", arXiv:1909.08053
-(columns, then rows).
+(columns, then rows). Without "tensor", layers are sharded over "fsdp" as they would be
+over "tensor": where states travel, as of one token a row, what devices exchange is then
+the states between layers [N, D], not those within [N, F].
 
 The paths of optimiser state, averages and critics end with the path of a parameter, so
 they are sharded like it.
@@ -38,6 +40,7 @@ RULES = (
     (r"kernel", ("fsdp", None)),  # any other matrix
 )
 _RULES = tuple((re.compile(rf"(^|/){end}$"), axes) for end, axes in RULES)
+_LAYER = re.compile(r"(^|/)(query|key|value|up|gate|output|down|unembedding)/kernel$")
 
 
 def spec(path, shape, sizes):
@@ -48,8 +51,8 @@ def spec(path, shape, sizes):
     sharded, and `reason` names it; otherwise `reason` is "". A leaf without a rule is
     replicated.
     """
-    names = axes(path)
     stacked = re.search(r"(^|/)layers/", path) is not None
+    names = axes(path, shape[stacked:], sizes)
     if len(shape) != len(names) + stacked:
         return jax.P(), ""
     names = (None,) * stacked + names
@@ -102,10 +105,22 @@ def shard_rows(tree):
     return jax.tree.map(constrain, tree)
 
 
-def axes(path):
+def axes(path, shape, sizes=None):
     """The axis of each dimension of a parameter, by the end of its path; () without a
-    rule. Of stacked layers: of one of them."""
-    return next((axes for end, axes in _RULES if end.search(path)), ())
+    rule.
+
+    Args: shape: without the [L] of stacked layers; sizes: {axis: devices}, by default
+    those of the current mesh. Without "tensor", "fsdp" takes its dimension of a layer's
+    matrix, unless it divides the other one alone.
+    """
+    found = next((axes for end, axes in _RULES if end.search(path)), ())
+    sizes = jax.sharding.get_abstract_mesh().shape if sizes is None else sizes
+    matrix = _LAYER.search(path) and len(shape) == len(found)
+    if sizes.get("tensor", 1) > 1 or not matrix:
+        return found
+    alone = {"fsdp": None, "tensor": "fsdp"}
+    size = shape[found.index("tensor")]
+    return found if size % sizes.get("fsdp", 1) else tuple(alone[x] for x in found)
 
 
 def gathers(rows, kernel, axes):
@@ -138,6 +153,19 @@ def by_rows(x):
         return x
     rest = (jax.P.UNCONSTRAINED,) * (x.ndim - 1)
     return jax.lax.with_sharding_constraint(x, jax.P(names, *rest))
+
+
+def by_columns(kernel):
+    """A matrix [D, F] sharded over "fsdp" by its columns, for products with few rows.
+
+    Where it is sharded by its rows they add up over devices. Without "fsdp", or where
+    the devices do not divide F, this is the identity.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    count = mesh.shape["fsdp"] if "fsdp" in mesh.auto_axes else 1
+    if count == 1 or mesh.shape.get("tensor", 1) > 1 or kernel.shape[1] % count:
+        return kernel
+    return jax.lax.with_sharding_constraint(kernel, jax.P(None, "fsdp"))
 
 
 def _constrained(x, axes):

@@ -66,6 +66,28 @@ def test_rules_by_hand(path, shape, expected):
     assert sharding.spec(longer, shape, SIZES) == (jax.P(*expected), "")
 
 
+@pytest.mark.parametrize(
+    ("path", "shape", "expected"),
+    [
+        ("layers/attention/query/kernel", (3, 8, 8), (None, None, "fsdp")),
+        ("layers/attention/output/kernel", (2, 8, 8), (None, "fsdp")),
+        ("layers/mlp/up/kernel", (2, 8, 24), (None, None, "fsdp")),
+        ("layers/mlp/down/kernel", (2, 24, 8), (None, "fsdp")),
+        ("layers/mlp/up/kernel", (2, 8, 22), (None, "fsdp")),
+        ("layers/mlp/down/kernel", (2, 22, 8), (None, None, "fsdp")),
+        ("embedding/token", (12, 8), (None, "fsdp")),
+        ("unembedding/kernel", (8, 12), (None, "fsdp")),
+        ("unembedding/kernel", (8, 11), ("fsdp",)),
+        ("layers/mlp/up/kernel", (2, 8), ()),  # of an optimiser, say: a row of it
+    ],
+)
+def test_without_tensor_a_layer_is_sharded_as_it_would_be_over_it(
+    path, shape, expected
+):
+    """Or over its other dimension, where only that one divides."""
+    assert sharding.spec(path, shape, {"fsdp": 4}) == (jax.P(*expected), "")
+
+
 def test_a_dimension_that_does_not_divide_stays_whole_and_says_so():
     spec, reason = sharding.spec("embedding/token", (11, 8), SIZES)
     assert spec == jax.P(None, "fsdp")

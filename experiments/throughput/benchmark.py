@@ -17,6 +17,7 @@ rounds alternate with ours, on the same shapes and numbers of updates and tokens
         --devices 8 --layout fsdp
     python -m experiments.throughput --plan --policy path/to/model \\
         --target tpu:v5e:2x4 --layout fsdp
+    python -m experiments.throughput --plan --table
 
 Expected on two CPU cores: about three times as fast as TRL on the reference workload;
 EMA and resets under 1% of an iteration.
@@ -36,7 +37,8 @@ from experiments.throughput import (
     population,
     race,
     ragged,
-    tables,
+    screen,
+    table,
     weights,
     workloads,
 )
@@ -116,11 +118,11 @@ class Config:
     target: ranges.Text | None = None
     """Compile for TPUs that are not here: tpu:KIND:GRID, as in tpu:v5e:2x4; KIND is
     v4, v5e, v5p or v6e. Needs the extra [plan]."""
-
-    @property
-    def resume(self):
-        """A measurement cannot be resumed."""
-        return False
+    table: bool = False
+    """With --plan: named workloads, by data and fsdp, for slices of every kind of TPU
+    or, with --target, for one slice; its own sizes, not those of the flags above."""
+    resume: bool = False
+    """Make the rows that a --table in --output, by default the newest, lacks."""
 
     @property
     def cache(self):
@@ -140,8 +142,10 @@ def run(config):
     """Measures or plans; returns the run folder, or the plan."""
     ranges.check(config, flags=True)
     console = terminal.console()
+    if config.resume and not (config.plan and config.table):
+        raise ValueError("--resume is for --plan --table: a measurement starts anew")
     if config.plan:
-        return planning.run(config, console)
+        return (table if config.table else planning).run(config, console)
     other = config.averages or config.label or config.members
     chosen = {} if other else workloads.choose(names(config))
     check(config, chosen)
@@ -169,19 +173,19 @@ def run(config):
         files.write_json(run_dir / "results.json", results)
     if config.averages:
         results["averages"] = weights.race(config.averages, config.rounds)
-        tables.show_rates(results["averages"], console, "gib_per_second", "copy")
+        screen.show_rates(results["averages"], console, "gib_per_second", "copy")
     if config.label:
         results["labels"] = labelling.race(
             config.label, config.rounds,
             prompts=config.rows, words=config.prompt_length,
         )  # fmt: skip
-        tables.show_rates(results["labels"], console, "tokens_per_second", "prefill")
+        screen.show_rates(results["labels"], console, "tokens_per_second", "prefill")
     if config.members:
         results["population"] = many(config, console)
     if other or config.ragged:
         files.write_json(run_dir / "results.json", results)
     else:
-        tables.show(results, console)
+        screen.show(results, console)
     console.print(str(run_dir / "results.json"), highlight=False, soft_wrap=True)
     return run_dir
 
@@ -204,7 +208,7 @@ def many(config, console):
         rounds=config.rounds,
         say=lambda line: console.print(line, highlight=False, soft_wrap=True),
     )
-    tables.show_members(found, console)
+    screen.show_members(found, console)
     return {"workload": name, "races": found}
 
 
@@ -240,8 +244,10 @@ def check(config, chosen):
         raise ValueError(f"--{flag} is measured without --accelerator: leave one out")
     if not config.algorithms:
         raise ValueError("--algorithms: name at least one, as in --algorithms rloo")
-    if config.target is not None:
-        raise ValueError(f"--target {config.target} is for --plan: add it")
+    for flag, given in (("target", config.target), ("table", config.table)):
+        if given:
+            shown = "" if given is True else f" {given}"
+            raise ValueError(f"--{flag}{shown} is for --plan: add it")
     peers.check(config.against)
     for name, work in chosen.items():
         for algorithm in config.algorithms:
@@ -302,7 +308,7 @@ def against_batches(config, chosen, layout, console):
         console.print(f"{name}: {work.summary}", highlight=False)
         entry = ragged.race(work, workloads.layout_for(work, layout), config.rounds)
         pair = {who: entry[who] for who in ("batch", "turns")}
-        tables.show_rates(pair, console, "tokens_per_second", "batch")
+        screen.show_rates(pair, console, "tokens_per_second", "batch")
         console.print(ragged.said(entry), highlight=False, soft_wrap=True)
         entries[name] = entry
     return entries

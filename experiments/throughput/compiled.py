@@ -7,12 +7,13 @@ from typing import NamedTuple
 import jax
 
 MIB = 1024**2
+_COMPUTATION = re.compile(r"^(ENTRY )?%?(?P<name>[\w.-]+) \(.*\) -> (?P<shapes>.*) {$")
 _COLLECTIVE = re.compile(
     r"^\s*(ROOT )?%?[\w.-]+ = (?P<shapes>.*?) "
     r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
-    r"(-start)?\(",
-    re.MULTILINE,
+    r"(-start)?\("
 )
+_CHAIN = re.compile(r'chain_id="(\d+)"')
 _ARRAY = re.compile(r"(?P<type>pred|bf16|[fsu]\d+)\[(?P<sizes>[\d,]*)\]")
 _NEEDED = re.compile(r"([\d.]+[KMGT])\b[^.]*?(?:exceeds|of)[^\d]*([\d.]+[KMGT])")
 
@@ -24,7 +25,7 @@ class DoesNotFit(Exception):
 class Facts(NamedTuple):
     """A compiled program, on one device."""
 
-    sizes: dict[str, int]  # bytes: arguments, temporaries, peak
+    sizes: dict[str, int]  # bytes: of its parts, their total, and live at its fullest
     collectives: dict[str, tuple[int, float]]  # kind -> (number, MiB of results)
     seconds: float  # to trace, lower and compile
 
@@ -41,13 +42,24 @@ def compile_for(lowered, started):
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise DoesNotFit(_needed(str(error))) from None
-    stats = program.memory_analysis()
-    sizes = {
+    found = sizes(program.memory_analysis())
+    return Facts(found, collectives(program.as_text()), time.monotonic() - started)
+
+
+def sizes(stats):
+    """{part: bytes} of a compiled program's `memory_analysis`.
+
+    "total" is what a device must have: temporaries are one piece, held throughout.
+    "peak" is what is live at once, by the compiler's count, and may be less.
+    """
+    parts = {
         "arguments": stats.argument_size_in_bytes,
         "temporaries": stats.temp_size_in_bytes,
-        "peak": stats.peak_memory_in_bytes,
+        "results": stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        "program": stats.generated_code_size_in_bytes,
     }
-    return Facts(sizes, collectives(program.as_text()), time.monotonic() - started)
+    whole = {"total": sum(parts.values()), "peak": stats.peak_memory_in_bytes}
+    return {**parts, **whole}
 
 
 def _needed(message):
@@ -62,13 +74,28 @@ def _needed(message):
 def collectives(text):
     """{kind: (number, MiB of results)} of the collectives in a program's HLO text.
 
-    A loop's body counts once, whatever the number of its passes.
+    A loop's body counts once, whatever the number of its passes. A TPU's compiler cuts
+    a collective that runs beside arithmetic into parts, a chain, which counts once; it
+    writes a reduce-scatter as an all-reduce in a computation of its own.
     """
-    found = {}
-    for match in _COLLECTIVE.finditer(text):
-        number, size = found.get(match["kind"], (0, 0.0))
-        found[match["kind"]] = number + 1, size + _bytes(match["shapes"]) / MIB
-    return dict(sorted(found.items()))
+    found, scattered = {}, None
+    for number, line in enumerate(text.splitlines()):
+        if computation := _COMPUTATION.match(line):
+            scatters = computation["name"].startswith("all-reduce-scatter")
+            scattered = computation["shapes"] if scatters else None
+        match = _COLLECTIVE.match(line)
+        if match is None:
+            continue
+        kind, shapes = match["kind"], match["shapes"]
+        if scattered and kind == "all-reduce":
+            kind, shapes = "reduce-scatter", scattered
+        chain = _CHAIN.search(line)
+        found[kind, chain[0] if chain else number] = _bytes(shapes) / MIB
+    kinds = sorted({kind for kind, _ in found})
+    sizes = {
+        kind: [size for (k, _), size in found.items() if k == kind] for kind in kinds
+    }
+    return {kind: (len(each), sum(each)) for kind, each in sizes.items()}
 
 
 def _bytes(shapes):

@@ -38,26 +38,32 @@ class Bound(NamedTuple):
         return self.learning + self.decoding
 
 
-def bound(work, chip, *, devices, tensor=1):
+def bound(work, chip, *, devices, shards=1):
     """The `Bound` of an iteration on so many devices of a `topologies.Chip`.
 
-    tensor: devices that share the reading of one copy of the weights.
+    shards: devices that share the reading of one copy of the weights, see `shards`.
     """
     load, critic, copies = work
     total = operations.iteration(load, critic=critic, copies=copies)
     decode = operations.generate(load) - operations.prefill(load)
-    rows = dataclasses.replace(load, rows=load.rows * tensor / devices)
-    read = operations.decode_bytes(rows) / tensor / chip.bandwidth
+    rows = dataclasses.replace(load, rows=load.rows * shards / devices)
+    read = operations.decode_bytes(rows) / shards / chip.bandwidth
     counted = decode / (devices * chip.flops)
     learning = (total - decode) / (devices * chip.flops)
     return Bound(total, learning, max(read, counted), read > counted)
 
 
+def shards(layout):
+    """Devices of a layout that hold one copy of the weights together: of one token a
+    row each reads its part, and the states travel."""
+    sizes = layout.mesh.shape if hasattr(layout, "mesh") else {}
+    return sizes.get("fsdp", 1) * sizes.get("tensor", 1)
+
+
 def lines(work, chip, layout):
     """The bound of a layout in words, with what it assumes."""
-    sizes = dict(layout.mesh.shape) if hasattr(layout, "mesh") else {}
-    count, tensor = len(layout.devices), sizes.get("tensor", 1)
-    least = bound(work, chip, devices=count, tensor=tensor)
+    count = len(layout.devices)
+    least = bound(work, chip, devices=count, shards=shards(layout))
     seconds, learning, decoding = (
         markdown.number(x) for x in (least.seconds, least.learning, least.decoding)
     )

@@ -66,7 +66,7 @@ class Decoder(nn.Module):
         c = self.config
         if c.tied:
             table = self.embedding.token
-            axes = sharding.axes("embedding/token")[::-1]
+            axes = sharding.axes("embedding/token", table.shape)[::-1]
             logits = products.product(hidden, table.T, c.dtype, jnp.float32, axes=axes)
         else:
             logits = self.unembedding(hidden)
@@ -93,7 +93,7 @@ class Decoder(nn.Module):
         if c.tied and c.dtype != "float32":
             # Few rows times a transposed table take 7 times as long in bf16 on CPU.
             table = self.embedding.token.astype(c.dtype)
-            memory = memory._replace(head=table.T)
+            memory = memory._replace(head=sharding.by_columns(table.T))
         return self.unembed(hidden[:, -1]), memory
 
     def repeat(self, copies, memory):

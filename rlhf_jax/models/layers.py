@@ -42,7 +42,7 @@ class Dense(nn.Module):
     def __call__(self, x):
         init = nn.initializers.variance_scaling(self.gain**2, "fan_in", "normal")
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
-        axes = sharding.axes(f"{self.name}/kernel")
+        axes = sharding.axes(f"{self.name}/kernel", kernel.shape)
         out = products.product(x, kernel, self.dtype, axes=axes)
         if self.has_variable("params", "lora_a"):  # see `models.lora`
             down = self.get_variable("params", "lora_a")
@@ -112,7 +112,7 @@ class Unembedding(nn.Module):
         c = self.config
         init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
         kernel = self.param("kernel", init, (c.width, c.vocab_size))
-        axes = sharding.axes("unembedding/kernel")
+        axes = sharding.axes("unembedding/kernel", kernel.shape)
         return products.product(hidden, kernel, c.dtype, jnp.float32, axes=axes)
 
 

@@ -7,6 +7,7 @@ Google Cloud's licence), compiles for the devices of a described topology, and r
 what does not fit. Nothing can run on such devices.
 """
 
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -102,6 +103,11 @@ def devices(target):
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"--target {target.name}: {reason}") from None
     return tuple(described.devices)
+
+
+def version():
+    """The version of libtpu, the compiler."""
+    return importlib.metadata.version("libtpu")
 
 
 def _host(target):

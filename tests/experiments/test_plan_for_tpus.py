@@ -1,11 +1,13 @@
 """Plans for TPUs that are not here: names, what a compiler says, the least time."""
 
 import dataclasses
+import functools
 import importlib.util
 import math
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import rich.console
@@ -21,18 +23,36 @@ from experiments.throughput import (
 from rlhf_jax import sampling, sharding
 from rlhf_jax.algorithms import policy_gradient
 from rlhf_jax.models import config as model_config
+from rlhf_jax.models import decoder, lora
 from rlhf_jax.runtime import parallel, topologies
 
 SHAPE = model_config.llama(
     vocab_size=16, width=8, layers=2, heads=2, max_length=8, tied=True
 )
-SIZES = {"rows": 8, "prompt_length": 3}
 HLO = """
   %all-reduce.1 = f32[64]{0:T(128)S(1)} all-reduce(%x), channel_id=1
   %ar = (bf16[2,8,128]{2,1,0:T(8,128)(2,1)}, /*index=1*/f32[3]{0}) all-reduce-start(%a)
   %done = (bf16[2,8,128]{2,1,0}, f32[3]{0}) all-reduce-done(%ar)
   %g.2 = s32[4,1024]{1,0} all-gather(%y), dimensions={0}
   %fusion = f32[64]{0} fusion(%all-reduce.1), calls=%c
+"""
+PARTS = """
+%async_collective_fusion.1 (p: bf16[2,4]) -> bf16[8,4] {
+  %all-gather.3 = bf16[8,4]{1,0} all-gather(%p), channel_id=1, chain_id="0"
+}
+
+%async_collective_fusion.2 (p: bf16[2,4]) -> bf16[8,4] {
+  %all-gather.4 = bf16[8,4]{1,0} all-gather(%p), channel_id=1, chain_id="0"
+}
+
+%all-reduce-scatter.7.clone.1 (input.14: f32[64,8]) -> f32[16,8] {
+  %all-reduce.6 = f32[64,8]{1,0:T(8,128)} all-reduce(%input.14), channel_id=1
+  ROOT %dynamic-slice.1 = f32[16,8]{1,0:T(8,128)} dynamic-slice(%all-reduce.6, %c)
+}
+
+ENTRY %main.1 (p: f32[4]) -> f32[4] {
+  ROOT %all-reduce.8 = f32[4]{0} all-reduce(%p), channel_id=1, to_apply=%add
+}
 """
 
 
@@ -73,6 +93,15 @@ def test_collectives_are_counted_by_kind_with_their_bytes():
     }
 
 
+def test_parts_of_a_collective_count_once_and_a_reduce_scatter_as_one():
+    """As a TPU's compiler writes them."""
+    assert compiled.collectives(PARTS) == {
+        "all-gather": (1, 8 * 4 * 2 / 2**20),
+        "all-reduce": (1, 4 * 4 / 2**20),
+        "reduce-scatter": (1, 16 * 8 * 4 / 2**20),
+    }
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -103,6 +132,17 @@ def test_the_least_time_by_hand():
     weights = 2 * (4 * 8 * 8 + 3 * 8 * SHAPE.hidden) + 8 * 16
     cache = 2 * 2 * 4 * (3 + 2.5) * 2 * 4  # layers, rows of a device, slots, heads
     assert idle.decoding == pytest.approx(4 * 4 * (weights + cache)) and idle.reads
+    chip = chip._replace(flops=1e30, bandwidth=1)
+    parts = roofline.bound(work, chip, devices=2, shards=2)
+    assert parts.decoding == pytest.approx(4 * 4 * (weights / 2 + cache))
+
+
+@pytest.mark.parametrize(
+    "name, count",
+    [("data", 1), ("fsdp", 4), ("fsdp:2,tensor:2", 4), ("data:2,fsdp", 2)],
+)
+def test_the_devices_that_read_one_copy_together(name, count):
+    assert roofline.shards(parallel.layout(name, 4)) == count
 
 
 @pytest.mark.parametrize("name", ["data", "fsdp"])
@@ -133,26 +173,10 @@ def test_a_step_is_traced_for_the_platform_of_its_layout():
     assert sharding.platform() == jax.default_backend()
 
 
-def algorithm(name):
-    return policy_gradient.Config(
-        sampling=sampling.Config(max_new_tokens=5, eos_ids=(1,)),
-        algorithm=name,
-        candidates=1 if name == "ppo" else 2,
-        epochs=1,
-    )
-
-
-def test_the_step_lowers_for_tpus_without_their_compiler(monkeypatch):
-    """Nothing of an iteration is unknown to a TPU, its attention included."""
-    monkeypatch.setattr(sharding, "platform", lambda: "tpu")
-    layout = parallel.layout("fsdp", 2)
-    programs, given = memory.prepare(SHAPE, algorithm("ppo"), layout, **SIZES)
-    jitted = programs.iteration._compile(list(given.values()))
-    lowered = jitted.trace(*given.values()).lower(lowering_platforms=("tpu",))
-    assert "stablehlo" in lowered.as_text()
-
-
-def test_under_fsdp_no_device_holds_all_rows_and_its_memory_is_that_of_copies():
+@pytest.mark.parametrize(
+    "adapter", [None, pytest.param(lora.Config(2, 4.0), marks=pytest.mark.slow)]
+)
+def test_under_fsdp_no_device_holds_all_rows_and_its_memory_is_that_of_copies(adapter):
     """Of 20 rows of 24 tokens, an array with all rows is at most one number a token."""
     shape = model_config.llama(
         vocab_size=32, width=8, layers=1, heads=2, hidden=16, max_length=24, tied=True
@@ -163,10 +187,11 @@ def test_under_fsdp_no_device_holds_all_rows_and_its_memory_is_that_of_copies():
         epochs=1,
         minibatches=1,
     )
+    sizes = {"rows": 20, "prompt_length": 8, "adapter": adapter}
     programs = {}
     for name in ("data", "fsdp"):
         layout = parallel.layout(name, 4)
-        made, given = memory.prepare(shape, config, layout, rows=20, prompt_length=8)
+        made, given = memory.prepare(shape, config, layout, **sizes)
         programs[name] = memory.lower(made, given).compile()
     arrays = re.findall(r"= f32\[([\d,]+)\]", programs["fsdp"].as_text())
     sizes = [tuple(map(int, array.split(","))) for array in set(arrays)]
@@ -178,41 +203,89 @@ def test_under_fsdp_no_device_holds_all_rows_and_its_memory_is_that_of_copies():
     assert shards <= 1.05 * copies
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_of_one_token_a_row_devices_exchange_the_states_between_layers(tied):
+    """[rows, D], and nothing of the width within layers; no logits are added up."""
+    rows, within, vocabulary = 4, 64, 4096
+    shape = model_config.llama(
+        vocab_size=vocabulary, width=16, layers=1, heads=4, hidden=within,
+        max_length=8, tied=tied, dtype="bfloat16",
+    )  # fmt: skip
+    model, layout = decoder.Decoder(shape), parallel.layout("fsdp", 4)
+
+    def step(params, tokens, *, axis_name):
+        del axis_name
+        apply = functools.partial(model.apply, {"params": params})
+        _, kept = apply(tokens, jnp.ones_like(tokens), 8, method="prefill")
+        at = jnp.full(rows, tokens.shape[1])
+        return apply(tokens[:, -1], at, kept, method="step")[0]
+
+    tokens = layout.rows_like(np.ones((rows, 2), np.int32))
+    program = layout.compile(step, rows_in=(1,), rows_out=(0,), outputs=1)
+    weights = layout.like(memory.policy_shapes(shape))
+    text = program.lower(weights, tokens).compile().as_text()
+    lines = [line for line in text.splitlines() if "Decoder.step" in line]
+    moved = [line for line in lines if compiled.collectives(line)]
+    assert any(f"[{rows},{shape.width}]" in line for line in moved)
+    assert not [line for line in moved if f",{within}]" in line]
+    added = [line for line in moved if "all-reduce" in compiled.collectives(line)]
+    assert not [line for line in added if f",{vocabulary}]" in line]
+
+
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu, the extra [plan]"
 )
 
 
-@needs_compiler
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ppo", "rloo"])
-@pytest.mark.parametrize("layout", ["data", "fsdp", "fsdp:2,tensor:2"])
-def test_the_step_compiles_for_tpus_that_are_not_here(layout, name):
-    devices = topologies.devices(topologies.parse("tpu:v5e:2x2"))
-    layout = parallel.layout(layout, among=devices)
-    programs, given = memory.prepare(SHAPE, algorithm(name), layout, **SIZES)
-    facts = compiled.compile_for(memory.lower(programs, given), 0.0)
-    assert facts.sizes["peak"] >= facts.sizes["arguments"] > 0
-    assert facts.collectives
+def small(**changes):
+    """A plan for four chips of a model whose arrays fill the tiles of a TPU."""
+    plain = {"plan": True, "target": "tpu:v5e:2x2", "policy": "scratch:gpt2-mini"}
+    plain |= {"vocabulary": 8192, "rows": 32, "prompt_length": 32, "new_tokens": 96}
+    return benchmark.Config(**{**plain, "algorithm": "reinforce", **changes})
 
 
 @needs_compiler
 @pytest.mark.slow
-def test_what_does_not_fit_is_refused_with_what_would(capsys):
-    config = benchmark.Config(
-        plan=True,
-        target="tpu:v5e:2x2",
+@pytest.mark.parametrize("layout", ["data", "fsdp"])
+def test_the_sizes_of_a_plan_are_those_of_the_compiler_and_of_the_shapes(layout):
+    config = small(layout=layout)
+    facts = benchmark.run(config)
+    shape, asked = planning._shape(config), planning.algorithm(config)
+    devices = topologies.devices(topologies.parse(config.target))
+    programs, given = memory.prepare(
+        shape,
+        asked,
+        parallel.layout(layout, among=devices),
+        **planning._sizes(config),
+    )
+    stats = memory.lower(programs, given).compile().memory_analysis()
+    assert facts.sizes["peak"] == pytest.approx(stats.peak_memory_in_bytes, rel=0.05)
+    live = stats.argument_size_in_bytes + stats.temp_size_in_bytes
+    assert facts.sizes["total"] >= live >= stats.argument_size_in_bytes > 0
+    held = sum(memory.held(given).values())
+    assert facts.sizes["arguments"] == pytest.approx(held, rel=0.05)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_what_does_not_fit_is_refused_with_what_would_which_does_fit():
+    config = small(
         policy="scratch:gpt2-base",
         vocabulary=200_000,
         rows=512,
         prompt_length=8,
         new_tokens=120,
-        algorithm="reinforce",
     )
-    with pytest.raises(
-        ValueError, match=r"does not fit: needs .* of .* a device; with"
-    ):
-        benchmark.run(dataclasses.replace(config))
+    with pytest.raises(ValueError, match="does not fit: needs") as problem:
+        benchmark.run(config)
+    said = r"needs ([\d.]+) GiB of ([\d.]+) GiB a device; with (.*) it does"
+    needed, there, flags = re.search(said, str(problem.value)).groups()
+    assert float(needed) > float(there)
+    words = flags.replace("--", "").replace("-", "_").split()
+    named = dict(zip(words[::2], words[1::2], strict=True))
+    named["micro_batches"] = int(named["micro_batches"])
+    facts = benchmark.run(dataclasses.replace(config, **named))
+    assert facts.sizes["total"] < float(there) * memory.GIB
 
 
 @pytest.mark.parametrize("rows, tried", [(4, 2), (8, 4), (512, 5)])
