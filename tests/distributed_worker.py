@@ -186,11 +186,23 @@ def sharing(me):
     }
 
 
+def side_by_side(folder):
+    """A study whose runs are a population over the devices of both hosts, stopped and
+    resumed: what is in its metrics.jsonl."""
+    sys.path.insert(0, str(pathlib.Path(__file__).parent / "studies"))
+    import test_side_by_side as told
+
+    layout = parallel.layout("data")
+    told.stopped(told.STUDY, folder / "population", 5, layout=layout, size=4)
+    return told.trained(told.STUDY, folder / "population", layout, size=4)
+
+
 def quick(me, folder):
     """All that is quick."""
     found = agreement(me, folder)
     found |= {"own disk": own_disk(me, folder), "stop": stopping(me)}
     found |= {"computed": computing(folder), **sharing(me)}
+    found["population"] = side_by_side(folder)
     try:
         parallel.layout("tensor:4")
     except ValueError as error:

@@ -202,6 +202,17 @@ def lock(path, wait=None):
             held.release()
 
 
+@contextlib.contextmanager
+def lock_for_all(path):
+    """`lock` for all hosts of a run, on whose disk the first one holds the folder.
+
+    Raises ValueError on every host if another run holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        processes.broadcast_from_first(lambda: stack.enter_context(lock(path)))
+        yield
+
+
 def _try_to_lock(path):
     """The lock of the folder `path`, or None if another process holds it."""
     path.mkdir(parents=True, exist_ok=True)

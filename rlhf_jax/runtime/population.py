@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax.runtime import mesh
+from rlhf_jax.runtime import mesh, processes
 
 AXIS = "members"
 
@@ -41,7 +41,7 @@ class Population:
         """The vmapped axis, for what members must agree on; None if there is none."""
         return AXIS if self.vmapped else None
 
-    def compile(self, step, *, axes_in, axes_out, donate=()):
+    def compile(self, step, *, axes_in, axes_out, donate=(), whole=()):
         """`step(*args)` of one member as one program of all of them.
 
         Args:
@@ -50,6 +50,7 @@ class Population:
           axes_out: the same of the results; what members share must not depend on any
             one of them.
           donate: positions of arguments whose buffers the results may reuse.
+          whole: positions of results that every host gets of all members.
         """
         step = mesh.traced_for(step, self.devices[0].platform)
         spread = _side_by_side if self.vmapped else _in_turn
@@ -60,11 +61,27 @@ class Population:
             out_specs=_specs(axes_out),
             check_vma=False,
         )
-        return jax.jit(program, donate_argnums=donate)
+
+        def run(*args):
+            results = program(*args)
+            if not whole:
+                return results
+            return tuple(
+                jax.lax.with_sharding_constraint(part, self._shared)
+                if i in whole
+                else part
+                for i, part in enumerate(results)
+            )
+
+        return jax.jit(run, donate_argnums=donate)
 
     def put(self, tree, axes=0):
         """Arrays from anywhere, laid out as programs take and return them."""
-        return jax.tree.map(jax.device_put, tree, self._shardings(tree, axes))
+        return jax.tree.map(processes.put, tree, self._shardings(tree, axes))
+
+    def take(self, tree, number, axes=0):
+        """`member` of arrays on devices, which all hosts have then."""
+        return _picked(self._shared, axes)(tree, number)
 
     def like(self, shapes, axes=0):
         """Shapes with the shardings of `put`, to restore checkpoints to."""
@@ -96,7 +113,7 @@ class Population:
             for start in range(0, count, size):
                 index = np.arange(start, start + size) % count
                 part = jax.tree.map(lambda x, i=index: np.take(x, i, axis=at), rows)
-                parts.append(jax.device_get(program(axes)(*before, part)))
+                parts.append(processes.to_numpy(program(axes)(*before, part)))
             joined = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
             return Members(jax.tree.map(lambda x: x[:, :count], joined))
 
@@ -106,8 +123,12 @@ class Population:
     def _mesh(self):
         return jax.sharding.Mesh(np.array(self.devices), (AXIS,))
 
+    @property
+    def _shared(self):
+        return jax.NamedSharding(self._mesh, jax.P())
+
     def _shardings(self, tree, axes):
-        each, shared = (jax.NamedSharding(self._mesh, jax.P(*x)) for x in ((AXIS,), ()))
+        shared, each = self._shared, jax.NamedSharding(self._mesh, jax.P(AXIS))
         return jax.tree.map(
             lambda axis, part: jax.tree.map(
                 lambda _: shared if axis is None else each, part
@@ -119,11 +140,21 @@ class Population:
 
 
 def of(devices, members, *, vmapped=None):
-    """The `Population` of so many members: on as many devices as share them evenly.
+    """The `Population` of so many members: on as many devices as share them evenly, and
+    as many of each host.
 
-    vmapped: by default what is faster on these devices.
+    vmapped: by default what is faster on these devices. Raises ValueError where hosts
+    cannot share the members.
     """
-    chosen = tuple(devices[: math.gcd(members, len(devices))])
+    hosts = sorted({device.process_index for device in devices})
+    own = [[d for d in devices if d.process_index == host] for host in hosts]
+    if members % len(hosts):
+        raise ValueError(
+            f"{members} members cannot be shared by {len(hosts)} hosts; choose a "
+            f"number that {len(hosts)} divides"
+        )
+    each = math.gcd(members // len(hosts), min(map(len, own)))
+    chosen = tuple(device for part in own for device in part[:each])
     vmapped = chosen[0].platform != "cpu" if vmapped is None else vmapped
     return Population(chosen, vmapped)
 
@@ -146,6 +177,12 @@ def member(tree, number, axes=0):
         return part if axis is None else jax.tree.map(lambda x: x[number], part)
 
     return jax.tree.map(pick, axes, tree, is_leaf=_is_shared)
+
+
+@functools.lru_cache(maxsize=16)
+def _picked(sharding, axes):
+    pick = functools.partial(member, axes=axes)
+    return jax.jit(pick, out_shardings=sharding)
 
 
 def of_member(results, number):

@@ -6,7 +6,7 @@ They differ in what is traced: scalars, initial weights, reward weights, prompts
 import jax
 import numpy as np
 
-from rlhf_jax.runtime import population
+from rlhf_jax.runtime import population, processes
 from rlhf_jax.studies import programs
 from rlhf_jax.studies.interfaces import SideBySide
 
@@ -81,7 +81,7 @@ def _joined(trees, layout, axes):
 
 def _host_scores(members, host, rollouts, chosen):
     """(rewards of Python [N, rows], {metric: [N]}) of the samples of an iteration."""
-    rollouts, found = jax.device_get(rollouts), []
+    rollouts, found = processes.to_numpy(rollouts), []
     for number, (member, index) in enumerate(zip(members, chosen, strict=True)):
         own = population.member(rollouts, number)
         found.append(member.host_scores(host, own, index))

@@ -133,7 +133,7 @@ def compile_population(model, config, layout, *, score, adapter, base, frozen):
     fused = None
     if score is not None:
         axes = {"axes_in": (*given, frozen, _BATCH, HYPER), "axes_out": (STATE, 0, 0)}
-        fused = compile_(one_iteration, **axes)
+        fused = compile_(one_iteration, **axes, whole=(2,))
     return Programs(
         networks=networks,
         tx=tx,
@@ -143,7 +143,12 @@ def compile_population(model, config, layout, *, score, adapter, base, frozen):
             axes_in=(*given, _BATCH),
             axes_out=0,
         ),
-        learn=compile_(one_learn, axes_in=(*given, 0, 0, HYPER), axes_out=(STATE, 0)),
+        learn=compile_(
+            one_learn,
+            axes_in=(*given, 0, 0, HYPER),
+            axes_out=(STATE, 0),
+            whole=(1,),
+        ),
         reset=compile_(reset_due, axes_in=(*given, HYPER, 0), axes_out=STATE),
     )
 

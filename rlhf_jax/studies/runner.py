@@ -19,6 +19,7 @@ from rlhf_jax.runtime import (
     loop,
     metrics_log,
     population,
+    processes,
     profile,
     progress,
     terminal,
@@ -67,7 +68,7 @@ def run(
         {} if starts is None else starts,
         size,
     )
-    with files.lock(work.folder):
+    with files.lock_for_all(work.folder):
         try:
             _run_all(work, signals, wandb, profiled)
         except loop.Interrupted as stop:
@@ -203,7 +204,9 @@ def _do(work, runs, opened, before, signals, trace):
     if not work.trains(runs[0]):
         follow = _measure if method.source is None else _derive
         return follow(work, runs[0], opened)
-    for together in _as_far(work, runs):
+    groups = _as_far(work, runs)
+    hosts = processes.count()
+    for together in [part for g in groups for part in side_by_side.fitting(g, hosts)]:
         train = _train if len(together) == 1 else _train_together
         train(work, together, opened, before, signals, trace)
         before += work.study.schedule.steps * len(together)

@@ -7,15 +7,18 @@ and in the end its own checkpoint. Until then all states are saved together.
 
 import functools
 import itertools
+import types
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax.runtime import loop, parallel, population
+from rlhf_jax.runtime import loop, population, processes
 from rlhf_jax.studies import interfaces, recorder
 
 PREFIX = "population-"  # of the folders of their checkpoints
+_ONE = types.SimpleNamespace(shape=("data",))  # of a layout without a mesh
 _RESET = "reset/reset"  # the metric
 
 
@@ -58,11 +61,19 @@ def check(study, layout):
             "--population: early stopping and callbacks end runs one by one, and those "
             "of a population advance together; leave one of the two out"
         )
-    if not isinstance(layout, parallel.Data):
+    axes = set(getattr(layout, "mesh", _ONE).shape)
+    if axes != {"data"}:
         raise ValueError(
             f"--population, --layout {layout.name}: a population keeps every run whole "
-            "on a device of one host; leave one of the two out"
+            "on a device; leave one of the two out"
         )
+
+
+def fitting(runs, hosts):
+    """Groups of runs that hosts can share evenly; what is left over is alone."""
+    count = len(runs) - len(runs) % hosts
+    together = [runs[:count]] if count else []
+    return together + [runs[i : i + 1] for i in range(count, len(runs))]
 
 
 class Member(NamedTuple):
@@ -196,7 +207,8 @@ class Population:
         best, extras = zip(*parts, strict=True)
         tree = {"state": state}
         if self._study.select is not None:
-            tree["best"] = jax.tree.map(lambda *x: np.stack(x), *best)
+            together = np.stack if processes.count() == 1 else jnp.stack
+            tree["best"] = jax.tree.map(lambda *x: together(x), *best)
         extra = {
             **self._files.offsets(),
             "members": [member.recorded.run.name for member in self._members],
@@ -213,9 +225,8 @@ class Population:
 
     def alone(self, state, number):
         """The state of one member, as its own `Trainer` has it."""
-        return self._members[number].recorded.run.layout.put(
-            _alone(state, number, self._axes)
-        )
+        layout = self._members[number].recorded.run.layout
+        return layout.put(self._layout.take(state, number, self._axes))
 
 
 def _skipped(metrics):
@@ -252,7 +263,7 @@ def _split(study, runs, checkpoints, made):
     step, tree, extra = checkpoints.restore(wanted)
     offsets = {k: extra[k] for k in ("metrics", "samples")}
     for number, (_, own) in enumerate(parts):
-        saved = {k: _alone(tree[k], number, whole[k]) for k in tree}
+        saved = {k: place.take(tree[k], number, whole[k]) for k in tree}
         own.save(step, saved, {**extra["each"][number], **offsets, "final": False})
 
 
@@ -267,10 +278,6 @@ def _of_members(shapes, axes, count):
         )
 
     return jax.tree.map(widen, axes, shapes, is_leaf=lambda x: x is None)
-
-
-def _alone(tree, number, axes):
-    return population.member(tree, number, axes)
 
 
 # Evaluations

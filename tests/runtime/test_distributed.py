@@ -21,6 +21,10 @@ from rlhf_jax.cli import options
 from rlhf_jax.runtime import metrics_log, parallel, processes, provenance
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(HERE / "studies"))
+
+import test_side_by_side  # noqa: E402
+
 PATIENCE = 600  # seconds on a busy machine
 
 
@@ -136,6 +140,13 @@ def test_two_hosts_compute_what_one_does(found, one, name):
     assert f"{full} on 2 hosts" in found[1]["computed"][name]["describe"]
 
 
+def test_hosts_share_the_runs_of_a_population(found, tmp_path):
+    """Stopped on the way, and resumed."""
+    alone = test_side_by_side.trained(test_side_by_side.STUDY, tmp_path)
+    for records in (each["population"] for each in found):
+        test_side_by_side.same(alone, records, rtol=1e-5, atol=1e-6)
+
+
 def test_each_host_may_give_its_own_rows(found):
     for each in found:
         np.testing.assert_array_equal(np.float32(each["rows"]), worker.rows(0))
@@ -237,7 +248,7 @@ def test_a_study_of_two_hosts_stops_as_one_and_goes_on_elsewhere(tmp_path):
         time.sleep(0.1)
     both[1].terminate()
     said = [process.communicate(timeout=PATIENCE)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], "\n".join(said)
+    assert [process.returncode for process in both] == [143, 143], "\n".join(said)
     assert "stopped by a signal to another host after step" in said[0]
     assert "PPO" not in said[1] and "stopped" not in said[1]
     before = metrics_log.read(tmp_path / "run" / "metrics.jsonl")

@@ -183,6 +183,16 @@ def test_devices_share_members_out_evenly():
     assert len(population.of(devices[:3], 4).devices) == 1
 
 
+def test_hosts_share_members_out_evenly_or_not_at_all():
+    two = [
+        types.SimpleNamespace(process_index=i // 3, platform="cpu") for i in range(6)
+    ]
+    assert population.of(two, 4).devices == (two[0], two[3])
+    assert population.of(two, 6).devices == tuple(two)
+    with pytest.raises(ValueError, match="3 members cannot be shared by 2 hosts"):
+        population.of(two, 3)
+
+
 def test_what_members_share_is_held_once_and_what_is_stacked_comes_back():
     axes = {"a": 0, "b": None}
     trees = [{"a": np.full(3, i), "b": np.ones(2)} for i in range(4)]

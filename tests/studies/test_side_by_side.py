@@ -97,7 +97,8 @@ class Climb:
             average = 0.8 * state.average + (1 - 0.8) * logits
             return test_bandit.State(logits, average), {"objective/scores": value}
 
-        step = layout.compile(one, axes_in=(self.axes, 0), axes_out=(self.axes, 0))
+        axes = {"axes_in": (self.axes, 0), "axes_out": (self.axes, 0)}
+        step = layout.compile(one, **axes, whole=(1,))
         first = layout.put(jnp.stack(first))
 
         def advance(state, iteration):
@@ -163,6 +164,13 @@ def test_the_order_of_work_fills_populations_and_finishes_units():
     assert side_by_side.plan(STUDY, STUDY.runs(), 1) == tuple(
         (run,) for run in STUDY.runs()
     )
+
+
+def test_runs_that_hosts_cannot_share_are_left_alone():
+    runs = tuple("abcdefg")
+    assert side_by_side.fitting(runs, 1) == [runs]
+    assert side_by_side.fitting(runs, 3) == [tuple("abcdef"), ("g",)]
+    assert side_by_side.fitting(runs[:2], 3) == [("a",), ("b",)]
 
 
 def stopped(study, folder, looks, **options):
