@@ -16,7 +16,8 @@ import numpy as np
 from rlhf_jax import averaging, ensembles, microworld, rewards, trees
 from rlhf_jax.algorithms import reward_model
 from rlhf_jax.microworld import people, reviews
-from rlhf_jax.studies import population, scoring
+from rlhf_jax.runtime import population
+from rlhf_jax.studies import scoring
 from rlhf_jax.studies.task import Refresh, Reward
 from rlhf_jax.tasks import known_errors, reward_specs, reward_training, world_rewards
 from rlhf_jax.tasks.reward_training import Context, Job, Pool

@@ -16,7 +16,8 @@ from rlhf_jax.evaluation import policy
 from rlhf_jax.microworld import people, reviews
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import heads
-from rlhf_jax.studies import population, supervised
+from rlhf_jax.runtime import population
+from rlhf_jax.studies import reward_population, supervised
 from rlhf_jax.tasks import world_rewards
 from rlhf_jax.types import Preferences
 
@@ -167,7 +168,7 @@ def _train(context, data, members, seed, size, odin, steps):
     task, config, layout = context.task, context.config, context.layout
     model = network(size, task.model, odin=odin)
     starts = [_start(model, task, seed, job) for job in members]
-    given = population.Members(
+    given = reward_population.Members(
         params=population.stack(starts),
         labels=np.stack([data.labels[job.labels] for job in members]),
         counts=tuple(job.pairs for job in members),
@@ -185,7 +186,7 @@ def learn_on(context, model, params, pairs, *, count, size, seed):
     them empty, so that a program is compiled once; seed: of their order.
     """
     config, members = context.config, len(jax.tree.leaves(params)[0])
-    given = population.Members(
+    given = reward_population.Members(
         params=params,
         labels=np.stack([pairs.preference] * members),
         counts=(count,) * members,
@@ -197,7 +198,7 @@ def learn_on(context, model, params, pairs, *, count, size, seed):
 
 
 def _fit(given, pairs, model, config, steps, layout):
-    trained, _ = population.fit(
+    trained, _ = reward_population.fit(
         given, pairs, objective(model), rows=config.reward_rows, steps=steps
     )
     return [layout.put(population.member(trained, i)) for i in range(len(given.counts))]

@@ -10,8 +10,8 @@ import tiny
 from rlhf_jax import optim
 from rlhf_jax.algorithms import reward_model
 from rlhf_jax.models import heads
-from rlhf_jax.runtime import parallel
-from rlhf_jax.studies import population, supervised
+from rlhf_jax.runtime import parallel, population
+from rlhf_jax.studies import reward_population, supervised
 from rlhf_jax.studies.trainable import Trainable
 from rlhf_jax.types import Preferences
 
@@ -36,7 +36,7 @@ def members():
     tokens = jnp.zeros((1, S), jnp.int32)
     init = jax.jit(lambda key: MODEL.init(key, tokens)["params"])
     labels = np.random.default_rng(1).integers(0, 2, (3, N)).astype(np.float32)
-    return population.Members(
+    return reward_population.Members(
         params=population.stack([init(jax.random.key(i)) for i in range(3)]),
         labels=labels,
         counts=(N, 9, N),
@@ -47,7 +47,7 @@ def members():
 
 @pytest.fixture(scope="module")
 def trained(members, pairs):
-    return population.fit(members, pairs, OBJECTIVE, rows=ROWS, steps=STEPS)
+    return reward_population.fit(members, pairs, OBJECTIVE, rows=ROWS, steps=STEPS)
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -101,7 +101,7 @@ def test_stacked_weights_are_members_again(members):
 )
 def test_members_that_do_not_fit_are_named(members, pairs, change, message):
     with pytest.raises(ValueError, match=message):
-        population.fit(
+        reward_population.fit(
             members._replace(**change), pairs, OBJECTIVE, rows=ROWS, steps=STEPS
         )
 
@@ -109,4 +109,4 @@ def test_members_that_do_not_fit_are_named(members, pairs, change, message):
 def test_a_penalty_is_refused(members, pairs):
     objective = OBJECTIVE._replace(make_penalty=lambda model, start: None)
     with pytest.raises(ValueError, match="no penalty"):
-        population.fit(members, pairs, objective, rows=ROWS, steps=STEPS)
+        reward_population.fit(members, pairs, objective, rows=ROWS, steps=STEPS)

@@ -9,7 +9,6 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rlhf_jax import optim, training
@@ -24,16 +23,6 @@ class Members(NamedTuple):
     counts: tuple[int, ...]  # [M]: a member learns from its first pairs, so many
     seeds: tuple[int, ...]  # [M]: of the order of pairs
     rates: tuple[float, ...]  # [M]: peak learning rates
-
-
-def stack(trees):
-    """Weights of M members, [M, ...], from a list of M pytrees."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def member(tree, number):
-    """The weights of one member, from those of all: [M, ...] -> [...]."""
-    return jax.tree.map(lambda leaf: leaf[number], tree)
 
 
 def fit(members, pairs, objective, *, rows, steps):
