@@ -223,7 +223,7 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_made(changes, messag
 ran = []  # (study, starts) of trials
 
 
-def fake_run(study, folder, layout, *, console, signals, starts):
+def fake_run(study, folder, layout, *, console, signals, starts, size):
     """German that a setting decides: most at twice the usual rate, and w of 0.25."""
     ran.append((study, starts))
     (values,) = [row.train.values for row in study.methods.values() if row.train]

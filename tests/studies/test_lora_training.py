@@ -60,16 +60,16 @@ def compiled(value="separate", adapter=ADAPTER):
 
 def trainer(value="separate", adapter=ADAPTER, task=TASK, layout=LAYOUT, **hyper):
     reward = JAX_REWARD if value == "separate" else HOST_REWARD
-    return policy_gradients.trainer(
+    member = policy_gradients.Member(
         task,
         tiny.config(value=value),
         HYPER._replace(**hyper),
         reward,
         seed=0,
         rows=tiny.ROWS,
-        layout=layout,
         adapter=adapter,
     )
+    return policy_gradients.trainer(member, layout)
 
 
 @functools.cache
