@@ -1,20 +1,34 @@
-"""Texts that READMEs make of reward models on real pairs, and of best of n on text."""
+"""Texts that READMEs make of real models and real text."""
+
+import numpy as np
 
 from experiments import results
-from rlhf_jax.reporting import best_of_n, markdown, preference_sets, report
+from rlhf_jax.reporting import best_of_n, evaluations, markdown, preference_sets, report
 from rlhf_jax.reporting.sections import Evidence
+from rlhf_jax.studies import methods
 
 MODELS = "reward_models_real"
 TEXTS = ("best_of_n_text", "best_of_n_text_few")
+INSTRUCT = "smollm2_study"
+_INSTRUCT = {
+    "eval/reward": "P(negative)",
+    "eval/gold": "judge",
+    "drift/text_nll": "NLL of IMDB",
+    "drift/other_text_nll": "NLL of WikiText",
+    "drift/kl_initial": "KL from π₀",
+    "tax/skills": "questions right",
+}
 
 
 def texts():
-    """{name: text}: how reward models did, by length, and what the best of n gained."""
+    """{name: text}: how reward models did, by length, what the best of n gained, and
+    where an instruct model ended."""
     tested = results.tests(MODELS)
     return {
         f"{MODELS}.quality": quality(tested),
         f"{MODELS}.lengths": lengths(tested),
         **{f"{name}.gains": gains(name) for name in TEXTS},
+        f"{INSTRUCT}.ends": end_points(INSTRUCT, _INSTRUCT),
     }
 
 
@@ -57,3 +71,23 @@ def gains(name):
     section = best_of_n.SECTION
     parts = section.render(section.compute(evidence), evidence)
     return "\n\n".join(part for part in parts if not part.startswith("## "))
+
+
+def end_points(name, columns):
+    """The last evaluation of every run of a kept result, and of the initial policy:
+    means over units with the least and the largest."""
+    runs = evaluations.by_method(evaluations.runs(results.load(name).records))
+    first = [run.rows[0] for run in next(iter(runs.values()))]
+    ends = {"π₀": first}
+    ends |= {methods.LABELS[m]: [r.rows[-1] for r in own] for m, own in runs.items()}
+    body = [
+        [label, *(_spread([row[column] for row in rows]) for column in columns)]
+        for label, rows in ends.items()
+    ]
+    return markdown.table(["method", *columns.values()], body)
+
+
+def _spread(values):
+    """The mean of values, with the least and the largest."""
+    bounds = {"low": min(values), "high": max(values)}
+    return markdown.interval({"mean": float(np.mean(values)), **bounds})
