@@ -302,23 +302,20 @@ def speed():
 def smollm2():
     """What an iteration of a real model of 135M parameters takes."""
     measured = results.measured()["smollm2"]
-    ours, trl, before = (measured[name] for name in ("ours", "trl", "before"))
-    others = (f"{n} {measured[k]['seconds']:g}" for k, n in _VARIANTS.items())
+    ours, trl, ratios = (measured[name] for name in ("ours", "trl", "ratios"))
     return (
         f"{_sentence(measured['about'])}: {ours['seconds']:g} s against TRL's "
-        f"{trl['seconds']:g} s ({trl['seconds'] / ours['seconds']:.1f} times as fast); "
-        f"{', '.join(others)}. Peak memory {ours['peak_gib']:g} GiB "
-        f"({ours['peak_while_compiling_gib']:g} where programs are compiled) against "
-        f"{trl['peak_gib']:g} GiB; it was {before['peak_gib']:g} GiB and "
-        f"{before['seconds']:g} s when π₀ was held twice and logits whole."
+        f"{trl['seconds']:g} s, {ratios['iteration']:g} times as fast "
+        f"({ratios['processor']:g} in processor time; sampling {ratios['generate']:g}, "
+        f"updates {ratios['updates']:g}). Without a peer beside it {ours['alone']:g} "
+        f"s, of which sampling takes {ours['sampling']:g} and updates "
+        f"{ours['updates']:g}, at {100 * ours['peak_share']:.0f}% of the matmul peak. "
+        f"Peak memory {ours['peak_gib']:g} GiB against {trl['peak_gib']:g} GiB."
     )
 
 
 def _sentence(text):
     return text[0].upper() + text[1:]
-
-
-_VARIANTS = {"lora": "with adapters of rank 8", "bf16": "in bf16"}
 
 
 def _ratio(numbers):
