@@ -19,7 +19,7 @@ rounds alternate with ours, on the same shapes and numbers of updates and tokens
         --target tpu:v5e:2x4 --layout fsdp
     python -m experiments.throughput --plan --table
 
-Expected on two CPU cores: about three times as fast as TRL on the reference workload;
+Expected on two CPU cores: three to four times as fast as TRL on the reference workload;
 EMA and resets under 1% of an iteration.
 """
 
