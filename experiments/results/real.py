@@ -1,9 +1,8 @@
 """Texts that READMEs make of real models and real text."""
 
-import numpy as np
-
 from experiments import results
 from rlhf_jax.reporting import best_of_n, evaluations, markdown, preference_sets, report
+from rlhf_jax.reporting import results as estimates
 from rlhf_jax.reporting.sections import Evidence
 from rlhf_jax.studies import methods
 
@@ -77,17 +76,16 @@ def end_points(name, columns):
     """The last evaluation of every run of a kept result, and of the initial policy:
     means over units with the least and the largest."""
     runs = evaluations.by_method(evaluations.runs(results.load(name).records))
-    first = [run.rows[0] for run in next(iter(runs.values()))]
-    ends = {"π₀": first}
-    ends |= {methods.LABELS[m]: [r.rows[-1] for r in own] for m, own in runs.items()}
+    starts = next(iter(runs.values()))
+    ends = {"π₀": _at(starts, 0, columns)}
+    ends |= {methods.LABELS[m]: _at(own, -1, columns) for m, own in runs.items()}
     body = [
-        [label, *(_spread([row[column] for row in rows]) for column in columns)]
-        for label, rows in ends.items()
+        [label, *(markdown.interval(estimates.estimate(own[c])) for c in columns)]
+        for label, own in ends.items()
     ]
     return markdown.table(["method", *columns.values()], body)
 
 
-def _spread(values):
-    """The mean of values, with the least and the largest."""
-    bounds = {"low": min(values), "high": max(values)}
-    return markdown.interval({"mean": float(np.mean(values)), **bounds})
+def _at(runs, look, columns):
+    """{column: {unit: its value}} at one look of runs, the first or the last."""
+    return {c: {run.unit: run.rows[look][c] for run in runs} for c in columns}

@@ -52,6 +52,10 @@ from rlhf_jax.runtime import files, parallel, provenance, terminal
 class Config:
     """What to measure and against which peers or, with --plan, what to plan."""
 
+    essential = (
+        "workloads", "algorithms", "against", "rounds", "accelerator", "minutes",
+        "members", "ragged", "plan", "policy", "target", "table", "output", "resume",
+    )  # fmt: skip
     workloads: tuple[ranges.Text, ...] = ()
     """Names; gpt2-124m, llama-1b and llama-7b-lora need an accelerator. By default
     reference and microworld or, with --accelerator, those for the device."""

@@ -62,15 +62,7 @@ def _least(results, name, part, algorithm):
 def needed(work, algorithm, layout):
     """Bytes that an iteration holds on a device at the least: state, gradients, cache
     and the logits of a micro-batch's share."""
-    _, arguments = memory.prepare(
-        work.decoder,
-        work.algorithm(algorithm),
-        layout,
-        rows=work.rows,
-        prompt_length=work.prompt_length,
-        adapter=work.adapter,
-        weights=work.weights,
-    )
+    _, arguments = memory.of_workload(work, algorithm, layout)
     held = memory.held(arguments)
     if not work.judged:
         held.pop("reward model", None)

@@ -112,6 +112,19 @@ def prepare(
     }
 
 
+def of_workload(work, algorithm, layout):
+    """`prepare` of a `workloads.Workload` with an algorithm, by name."""
+    return prepare(
+        work.decoder,
+        work.algorithm(algorithm),
+        layout,
+        rows=work.rows,
+        prompt_length=work.prompt_length,
+        adapter=work.adapter,
+        weights=work.weights,
+    )
+
+
 def _hyper():
     return jax.tree.map(jnp.asarray, policy_gradient.Hyper())
 

@@ -135,16 +135,7 @@ def workload(program):
 
 def lower(work, algorithm, layout):
     """A workload's iteration, traced for the devices of a layout."""
-    programs, arguments = memory.prepare(
-        work.decoder,
-        work.algorithm(algorithm),
-        layout,
-        rows=work.rows,
-        prompt_length=work.prompt_length,
-        adapter=work.adapter,
-        weights=work.weights,
-    )
-    return memory.lower(programs, arguments)
+    return memory.lower(*memory.of_workload(work, algorithm, layout))
 
 
 HEADER = (

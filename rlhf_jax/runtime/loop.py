@@ -39,6 +39,11 @@ class NotFinite(Exception):
     """Updates were skipped several times in a row, because they were not finite."""
 
 
+def skipped(metrics):
+    """Updates in a row that were not finite, as of one iteration."""
+    return max((v for k, v in metrics.items() if k.endswith("skipped")), default=0.0)
+
+
 class Unscored(ValueError):
     """A reward of Python failed, or took too long; the iteration changed nothing."""
 
@@ -227,11 +232,4 @@ class _Pending:
         self._clock = now
         self._log(step, metrics, rows)
         self._fetched = step
-        self.skipped = max(
-            (
-                value
-                for name, value in metrics.items()
-                if name.endswith("skipped") and np.ndim(value) == 0
-            ),
-            default=0.0,
-        )
+        self.skipped = skipped({k: v for k, v in metrics.items() if np.ndim(v) == 0})

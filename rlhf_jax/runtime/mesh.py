@@ -32,6 +32,11 @@ class Mesh:
         return tuple(self.mesh.devices.flat)
 
     @property
+    def axes(self):
+        """The names of the axes that devices are on."""
+        return tuple(self.mesh.axis_names)
+
+    @property
     def size(self):
         """How many groups of devices the rows are divided among."""
         sizes = self.mesh.shape

@@ -31,6 +31,11 @@ class Data:
     devices: tuple
 
     @property
+    def axes(self):
+        """The names of the axes that devices are on."""
+        return (AXIS,)
+
+    @property
     def size(self):
         """How many devices the rows are divided among."""
         return len(self.devices)

@@ -9,7 +9,7 @@ small matrices takes longer than one product after the other.
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,15 @@ from rlhf_jax.runtime import mesh, processes
 AXIS = "members"
 
 
-class Members(NamedTuple):
-    """A pytree of [N, ...], marked as one value for each member, not one for all."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Members:
+    """A pytree marked as one value for each member, not one for all.
+
+    each: [N, ...] where `axes`, a pytree prefix, is 0; where it is None all share it.
+    """
 
     each: Any
+    axes: Any = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +105,14 @@ class Population:
         del replicated
 
         @functools.cache
-        def program(axes):
+        def compiled(kinds, structure):
+            axes = jax.tree.unflatten(structure, kinds)
             return self.compile(fn, axes_in=axes, axes_out=0)
 
         def call(*args):
-            axes = tuple(0 if isinstance(x, Members) else None for x in args)
+            axes = tuple(x.axes if isinstance(x, Members) else None for x in args)
+            kinds, structure = jax.tree.flatten(axes, is_leaf=_is_shared)
+            program = compiled(tuple(kinds), structure)
             *before, rows = (x.each if isinstance(x, Members) else x for x in args)
             before = [self.put(x, a) for x, a in zip(before, axes, strict=False)]
             at = 1 if axes[-1] == 0 else 0
@@ -113,7 +121,7 @@ class Population:
             for start in range(0, count, size):
                 index = np.arange(start, start + size) % count
                 part = jax.tree.map(lambda x, i=index: np.take(x, i, axis=at), rows)
-                parts.append(processes.to_numpy(program(axes)(*before, part)))
+                parts.append(processes.to_numpy(program(*before, part)))
             joined = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
             return Members(jax.tree.map(lambda x: x[:, :count], joined))
 
@@ -128,15 +136,13 @@ class Population:
         return jax.NamedSharding(self._mesh, jax.P())
 
     def _shardings(self, tree, axes):
-        shared, each = self._shared, jax.NamedSharding(self._mesh, jax.P(AXIS))
-        return jax.tree.map(
-            lambda axis, part: jax.tree.map(
-                lambda _: shared if axis is None else each, part
-            ),
-            axes,
-            tree,
-            is_leaf=_is_shared,
-        )
+        each = jax.NamedSharding(self._mesh, jax.P(AXIS))
+
+        def place(axis, part):
+            at = self._shared if axis is None else each
+            return jax.tree.map(lambda _: at, part)
+
+        return _by_axis(place, axes, tree)
 
 
 def of(devices, members, *, vmapped=None):
@@ -167,7 +173,18 @@ def stack(trees, axes=0):
             return parts[0]
         return jax.tree.map(lambda *x: jnp.stack(x), *parts)
 
-    return jax.tree.map(join, axes, *trees, is_leaf=_is_shared)
+    return _by_axis(join, axes, *trees)
+
+
+def axes_of(trees):
+    """The axes by which `stack` holds once what is the same array in all trees; 0 where
+    everything is."""
+
+    def axis(*leaves):
+        return None if all(leaf is leaves[0] for leaf in leaves) else 0
+
+    axes = jax.tree.map(axis, *trees)
+    return axes if jax.tree.leaves(axes) else 0
 
 
 def member(tree, number, axes=0):
@@ -176,7 +193,7 @@ def member(tree, number, axes=0):
     def pick(axis, part):
         return part if axis is None else jax.tree.map(lambda x: x[number], part)
 
-    return jax.tree.map(pick, axes, tree, is_leaf=_is_shared)
+    return _by_axis(pick, axes, tree)
 
 
 @functools.lru_cache(maxsize=16)
@@ -189,20 +206,25 @@ def of_member(results, number):
     """What one member has of results that hold `Members`."""
 
     def pick(part):
-        return member(part.each, number) if isinstance(part, Members) else part
+        if isinstance(part, Members):
+            return member(part.each, number, part.axes)
+        return part
 
-    return jax.tree.map(pick, results, is_leaf=lambda x: isinstance(x, Members))
+    return jax.tree.map(pick, results)
 
 
 def _is_shared(axis):
     return axis is None
 
 
+def _by_axis(change, axes, *trees):
+    """change(axis, *parts) for every part of trees that `axes` has 0 or None for."""
+    return jax.tree.map(change, axes, *trees, is_leaf=_is_shared)
+
+
 def _specs(axes):
     """Axes as `shard_map` takes them."""
-    return jax.tree.map(
-        lambda axis: jax.P() if axis is None else jax.P(AXIS), axes, is_leaf=_is_shared
-    )
+    return _by_axis(lambda axis: jax.P() if axis is None else jax.P(AXIS), axes)
 
 
 def _side_by_side(step, axes_in, axes_out):
@@ -213,19 +235,12 @@ def _in_turn(step, axes_in, axes_out):
     """What `vmap` computes, one member after another."""
 
     def run(*args):
-        of_each = jax.tree.leaves(_of_each(args, axes_in))
-        numbers = jnp.arange(of_each[0].shape[0])
+        own = _by_axis(lambda axis, x: () if axis is None else x, axes_in, args)
+        numbers = jnp.arange(jax.tree.leaves(own)[0].shape[0])
         found = jax.lax.map(lambda n: step(*member(args, n, axes_in)), numbers)
-        return jax.tree.map(_first_if_shared, axes_out, found, is_leaf=_is_shared)
+        return _by_axis(_first_if_shared, axes_out, found)
 
     return run
-
-
-def _of_each(tree, axes):
-    """`tree` without what members share."""
-    return jax.tree.map(
-        lambda axis, part: () if axis is None else part, axes, tree, is_leaf=_is_shared
-    )
 
 
 def _first_if_shared(axis, part):

@@ -6,12 +6,21 @@ they had when it was written.
 
 import bisect
 import json
+from typing import NamedTuple
 
 from rlhf_jax.evaluation import units
 
 
+class Progress(NamedTuple):
+    """How far the runs of a study are."""
+
+    done: set  # runs
+    steps: dict  # {run: the step of its newest checkpoint}
+    offsets: dict  # {"metrics", "samples"}: how many bytes of each file are kept
+
+
 def progress(study, runs, checkpoints, path):
-    """(runs that are done, {"metrics", "samples"}: how many bytes of each are kept).
+    """What of the runs of a study is saved, as `Progress`.
 
     A run is done when its last checkpoint says so. One that has lines which none of its
     checkpoints vouches for, because those were damaged or deleted, goes on from before
@@ -21,7 +30,8 @@ def progress(study, runs, checkpoints, path):
     again; path: of metrics.jsonl.
     """
     peeks = {run: checkpoints(run).peek() for run in runs}
-    saved = {run: peek[1] for run, peek in peeks.items() if peek is not None}
+    steps = {run: peek[0] for run, peek in peeks.items() if peek is not None}
+    saved = {run: peeks[run][1] for run in steps}
     lines = _lines(path) if path.exists() else {}
     own = {run: lines.get((run.method, run.unit), []) for run in runs}
     own = {run: starts for run, starts in own.items() if _writes(study, run)}
@@ -41,7 +51,8 @@ def progress(study, runs, checkpoints, path):
             del saved[run]
             checkpoints(run).clear()
     done = {run for run, extra in saved.items() if extra["final"]}
-    return done, {name: kept(name) for name in ("metrics", "samples")}
+    offsets = {name: kept(name) for name in ("metrics", "samples")}
+    return Progress(done, {run: steps[run] for run in saved}, offsets)
 
 
 def _writes(study, run):

@@ -1,8 +1,9 @@
 """Runs a study: every method on every unit, measured alike, resumable.
 
-Runs are made one after another, unit by unit, so that what is done after an hour is
-paired. The folder holds metrics.jsonl, samples.jsonl and a folder of checkpoints a run;
-resuming cuts the two files back to what the checkpoints vouch for.
+Runs are made unit by unit, so that what is done after an hour is paired: one after
+another, or several side by side in one program. The folder holds metrics.jsonl,
+samples.jsonl and a folder of checkpoints a run; resuming cuts the two files back to
+what the checkpoints vouch for.
 """
 
 import dataclasses
@@ -176,7 +177,8 @@ def _run_all(work, signals, wandb, profiled):
     _split(work)
     folder, steps = work.folder, work.study.schedule.steps
     runs, path = work.study.runs(work.layout), folder / "metrics.jsonl"
-    done, offsets = resuming.progress(work.study, runs, work.checkpoints, path)
+    known = resuming.progress(work.study, runs, work.checkpoints, path)
+    done, offsets = known.done, known.offsets
     plan = side_by_side.plan(work.study, runs, work.size)
     log = metrics_log.Log(folder, resume_offset=offsets["metrics"], wandb=wandb)
     path = folder / "samples.jsonl"
@@ -194,31 +196,31 @@ def _run_all(work, signals, wandb, profiled):
             if left:
                 if stop := loop.stopped(signals):
                     raise loop.Interrupted(f"{stop} before {left[0].name}")
-                _do(work, left, opened, before, signals, trace)
+                groups = _as_far(left, known.steps)
+                _do(work, groups, opened, before, signals, trace)
             before += steps * sum(map(work.trains, left))
 
 
-def _do(work, runs, opened, before, signals, trace):
-    """Does what is next: trains runs, together where they came as far, or measures."""
-    method = work.study.methods[runs[0].method]
-    if not work.trains(runs[0]):
+def _do(work, groups, opened, before, signals, trace):
+    """Does what is next: trains runs, each group together, or measures one."""
+    first = groups[0][0]
+    if not work.trains(first):
+        method = work.study.methods[first.method]
         follow = _measure if method.source is None else _derive
-        return follow(work, runs[0], opened)
-    groups = _as_far(work, runs)
-    hosts = processes.count()
-    for together in [part for g in groups for part in side_by_side.fitting(g, hosts)]:
+        return follow(work, first, opened)
+    for together in groups:
         train = _train if len(together) == 1 else _train_together
         train(work, together, opened, before, signals, trace)
         before += work.study.schedule.steps * len(together)
 
 
-def _as_far(work, runs):
-    """Runs grouped by the step of their checkpoints, in that order."""
-    groups = {}
+def _as_far(runs, steps):
+    """Runs that came as far, in groups that hosts can share. steps: {run: its step}."""
+    groups, hosts = {}, processes.count()
     for run in runs:
-        peek = work.checkpoints(run).peek() if len(runs) > 1 else None
-        groups.setdefault(0 if peek is None else peek[0], []).append(run)
-    return [groups[step] for step in sorted(groups)]
+        groups.setdefault(steps.get(run, 0), []).append(run)
+    ordered = [groups[step] for step in sorted(groups)]
+    return [part for group in ordered for part in side_by_side.fitting(group, hosts)]
 
 
 def _split(work):
@@ -237,24 +239,17 @@ def _train_together(work, runs, opened, before, signals, trace):
     train = study.methods[runs[0].method].train
     layout = population.of(work.layout.devices, len(runs))
     together = train.side_by_side(study, runs, layout)
-    trainers = [work.trainer(run) for run in runs]
-    recorders = [
-        work.recorder(r, t, opened) for r, t in zip(runs, trainers, strict=True)
-    ]
+    recorders = [work.recorder(run, work.trainer(run), opened) for run in runs]
     name = f"{side_by_side.PREFIX}{runs[0].name}"
+    checkpoints = work.checkpoints_in(work.folder / "checkpoints" / name)
     members = side_by_side.Population(
-        study,
-        together,
-        side_by_side.members(study, runs, trainers, recorders),
-        work.checkpoints_in(work.folder / "checkpoints" / name),
-        opened,
-        before=before,
+        study, together, recorders, checkpoints, opened, before=before
     )
     state, start = members.restore()
     plan, hooks = members.plan(), members.hooks(trace)
     state = loop.run(state, start=start, plan=plan, hooks=hooks, signals=signals)
     members.save_each(state, study.schedule.steps)
-    work.checkpoints_in(work.folder / "checkpoints" / name).clear()
+    checkpoints.clear()
 
 
 def _train(work, runs, opened, before, signals, trace):

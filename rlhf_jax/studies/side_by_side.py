@@ -7,18 +7,16 @@ and in the end its own checkpoint. Until then all states are saved together.
 
 import functools
 import itertools
-import types
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax.runtime import loop, population, processes
+from rlhf_jax.runtime import loop, parallel, population, processes
 from rlhf_jax.studies import interfaces, recorder
 
 PREFIX = "population-"  # of the folders of their checkpoints
-_ONE = types.SimpleNamespace(shape=("data",))  # of a layout without a mesh
 _RESET = "reset/reset"  # the metric
 
 
@@ -61,8 +59,7 @@ def check(study, layout):
             "--population: early stopping and callbacks end runs one by one, and those "
             "of a population advance together; leave one of the two out"
         )
-    axes = set(getattr(layout, "mesh", _ONE).shape)
-    if axes != {"data"}:
+    if set(layout.axes) != {parallel.AXIS}:
         raise ValueError(
             f"--population, --layout {layout.name}: a population keeps every run whole "
             "on a device; leave one of the two out"
@@ -79,30 +76,28 @@ def fitting(runs, hosts):
 class Member(NamedTuple):
     """A run of a population."""
 
-    trainer: interfaces.Trainer
     recorded: recorder.Recorder
     evaluations: frozenset[int]
     resets: frozenset[int]
 
 
-def members(study, runs, trainers, recorders):
-    """A `Member` for each run."""
-    rows = zip(runs, trainers, recorders, strict=True)
-    return [
-        Member(t, r, study.evaluations(run.method), frozenset(study.resets(run.method)))
-        for run, t, r in rows
-    ]
-
-
 class Population:
     """The callbacks of the loop for runs that advance together.
 
-    Args: together: interfaces.SideBySide; members: list of `Member`; checkpoints: of
-    their states together; files: recorder.Files; before: steps of all runs before.
+    Args: together: interfaces.SideBySide; recorders: of the runs; checkpoints: of their
+    states together; files: recorder.Files; before: steps of all runs before.
     """
 
-    def __init__(self, study, together, members, checkpoints, files, *, before):
-        self._study, self._together, self._members = study, together, members
+    def __init__(self, study, together, recorders, checkpoints, files, *, before):
+        self._study, self._together = study, together
+        self._members = [
+            Member(
+                recorded,
+                study.evaluations(recorded.run.method),
+                frozenset(study.resets(recorded.run.method)),
+            )
+            for recorded in recorders
+        ]
         self._checkpoints, self._files, self._before = checkpoints, files, before
         self._layout, self._axes = together.layout, together.axes
         self._iteration, self._tells_resets = 0, False
@@ -155,14 +150,14 @@ class Population:
         count = len(self._members)
         share = metrics["time/iteration"] / count
         of_all = {k: v for k, v in metrics.items() if np.shape(v) == (count,)}
-        for number, (_, recorded, _, resets) in enumerate(self._members):
+        for number, (recorded, _, resets) in enumerate(self._members):
             if recorded.lost:
                 continue
             own = {name: float(value[number]) for name, value in of_all.items()}
             if resets or self._tells_resets:
                 own[_RESET] = float(step - 1 in resets)
             recorded.log(step, {**own, "time/iteration": share}, None)
-            if _skipped(own) >= loop.MAX_SKIPPED:
+            if loop.skipped(own) >= loop.MAX_SKIPPED:
                 recorded.lose()
                 self._files.bar.print(
                     f"{recorded.run.name}, step {step}: {loop.MAX_SKIPPED} updates in "
@@ -229,11 +224,6 @@ class Population:
         return layout.put(self._layout.take(state, number, self._axes))
 
 
-def _skipped(metrics):
-    """Updates that were not finite in a row, as of one iteration."""
-    return max((v for k, v in metrics.items() if k.endswith("skipped")), default=0.0)
-
-
 def split(study, folder, made, make, layout):
     """Gives every member of a saved population a checkpoint of its own, from which it
     is resumed alone or in another population; then the population's is deleted.
@@ -258,26 +248,16 @@ def _split(study, runs, checkpoints, made):
     target = recorder.target(study, parts[0][0])
     place = population.of(runs[0].layout.devices, len(runs))
     whole = {k: 0 for k in target} | {"state": axes}
-    shapes = {k: _of_members(target[k], whole[k], len(runs)) for k in target}
-    wanted = {k: place.like(shapes[k], whole[k]) for k in shapes}
+    wanted = {}
+    for name, shape in target.items():
+        join = functools.partial(population.stack, axes=whole[name])
+        together = jax.eval_shape(join, [shape] * len(runs))
+        wanted[name] = place.like(together, whole[name])
     step, tree, extra = checkpoints.restore(wanted)
     offsets = {k: extra[k] for k in ("metrics", "samples")}
     for number, (_, own) in enumerate(parts):
         saved = {k: place.take(tree[k], number, whole[k]) for k in tree}
         own.save(step, saved, {**extra["each"][number], **offsets, "final": False})
-
-
-def _of_members(shapes, axes, count):
-    """Shapes of one member → those of a population."""
-
-    def widen(axis, part):
-        if axis is None:
-            return part
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), part
-        )
-
-    return jax.tree.map(widen, axes, shapes, is_leaf=lambda x: x is None)
 
 
 # Evaluations
@@ -337,9 +317,11 @@ def _measure(evaluate, questions, layout, size):
         part = questions[start : start + size]
         # Fewer than there are members are filled up with the first: one program.
         filled = [*part, *part[:1] * (size - len(part))]
-        weights = population.stack([question.weights for question in filled])
-        weights = population.Members(layout.put(weights))
-        found = evaluate.ask(weights, part[0].run._replace(layout=layout))
+        weights = [question.weights for question in filled]
+        axes = population.axes_of(weights)  # adapters have a base in common
+        weights = layout.put(population.stack(weights, axes), axes)
+        together = population.Members(weights, axes)
+        found = evaluate.ask(together, part[0].run._replace(layout=layout))
         for number, question in enumerate(part):
             own = population.of_member(found, number)
             results.append(evaluate.read(own, question.run))

@@ -107,9 +107,9 @@ def paths(sweep, done):
     def path(method, first, lines):
         def found(values):
             told = done.get(sweep.trial(method, values).name)
-            return (
-                None if told is None else sweep_outcome.outcome(told["reached"][method])
-            )
+            if told is None:
+                return None
+            return sweep_outcome.outcome(told["reached"][method])
 
         return coordinate_search.follow(first, lines, found, limit=sweep.limit)
 

@@ -216,3 +216,25 @@ def test_rows_are_read_by_every_member_in_chunks_of_one_size(vmapped):
     own = population.Members(np.stack([rows] * 4))
     again = program(population.Members(weights), jnp.float32(1.0), own).each
     checks.same((found, total), again)
+
+
+@pytest.mark.parametrize("vmapped", [True, False])
+def test_what_all_members_hold_is_put_on_devices_once(vmapped):
+    layout = population.of(jax.devices()[:2], 4, vmapped=vmapped)
+    base = jnp.arange(6.0).reshape(3, 2)
+    trees = [{"base": base, "own": {"x": jnp.full(2, float(i))}} for i in range(4)]
+    axes = population.axes_of(trees)
+    assert axes == {"base": None, "own": {"x": 0}}
+    assert population.axes_of(trees[:1] * 4) == 0  # or nothing would count members
+    held = layout.put(population.stack(trees, axes), axes)
+    assert held["base"].shape == base.shape and held["own"]["x"].shape == (4, 2)
+
+    def product(tree, rows):
+        return rows @ tree["base"] + tree["own"]["x"][None]
+
+    program = layout.over_rows(product, replicated=1)
+    rows = np.ones((5, 3), np.float32)
+    found = program(population.Members(held, axes), rows)
+    for i in range(4):
+        expected = np.full((5, 2), [6.0 + i, 9.0 + i])
+        np.testing.assert_array_equal(population.of_member(found, i), expected)
