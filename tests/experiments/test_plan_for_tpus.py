@@ -271,8 +271,8 @@ def test_the_sizes_of_a_plan_are_those_of_the_compiler_and_of_the_shapes(layout)
 def test_what_does_not_fit_is_refused_with_what_would_which_does_fit():
     config = small(
         policy="scratch:gpt2-base",
-        vocabulary=200_000,
-        rows=512,
+        vocabulary=50_257,
+        rows=32_768,
         prompt_length=8,
         new_tokens=120,
     )
