@@ -1,7 +1,8 @@
 """What benchmarks compute with a model, for any number of rows of any length.
 
-Rows are batched by width and their number is rounded up to a power of two, so that a
-few compiled programs serve every suite and every model of the same shape.
+Texts are packed and prompts batched by width, and the number of rows is rounded up to a
+power of two, so that a few compiled programs serve every suite and every model of the
+same shape.
 """
 
 import functools
@@ -10,24 +11,32 @@ import jax
 import numpy as np
 
 from rlhf_jax import sampling
-from rlhf_jax.data import batching
+from rlhf_jax.data import batching, beginnings
 from rlhf_jax.evaluation import policy
 from rlhf_jax.types import Prompts
 
-_ROWS = 32  # at a time: options and prompts are longer than samples
+_ROWS = 32  # at a time: prompts are longer than samples
+_TOKENS = 2048  # of packed rows, at a time on a device
 
 
 def score(model, params, rows, *, layout):
     """(right [R] bool, log π of the targets given what is before them [R], in nats).
 
-    rows: `Tokens` [R, T] on the host, padded on the right: see
-    `policy.make_continuations`.
+    What neighbours have in common at their beginning is read once: give the options of
+    a question one after the other. right: each target is the likeliest token.
+
+    rows: `Tokens` [R, T] on the host, padded on the right; the last token of a row is
+    only scored, so that rows may have one token more than the model's context.
     """
-    program = _continuations(model, layout)
-    count = len(rows.tokens)
-    right, totals = np.empty(count, bool), np.empty(count)
-    for indices, group in batching.by_width(rows):
-        right[indices], totals[indices] = _rounded(program, params, group)
+    packed = beginnings.pack(rows)
+    most = max(_TOKENS // packed.tokens.shape[1], 1) * layout.size
+    program = _scores(model, layout, most)
+    best, logps = _rounded(program, params, packed._replace(owners=None), most)
+    shown = packed.owners >= 0
+    owners = packed.owners[shown]
+    right, totals = np.ones(len(rows.tokens), bool), np.zeros(len(rows.tokens))
+    np.logical_and.at(right, owners, best[shown])
+    np.add.at(totals, owners, logps[shown])
     return right, totals
 
 
@@ -46,17 +55,18 @@ def complete(model, params, prompts, *, config, layout, seed=0, ids=None):
     keys = np.asarray(jax.random.key_data(keys))
     for indices, group in batching.by_width(prompts):
         rows = (*_left_padded(group), keys[indices])
-        rollout = _rounded(program, params, rows)
+        rollout = _rounded(program, params, rows, _ROWS)
         tokens[indices] = rollout.tokens[:, -config.max_new_tokens :]
         mask[indices] = rollout.response_mask
     return tokens, mask
 
 
-def _rounded(program, params, rows):
-    """`program` on rows, of which the first ones are repeated up to a power of two."""
+def _rounded(program, params, rows, most):
+    """`program` on rows, of which the first ones are repeated up to a power of two, or
+    to `most`."""
     count = len(jax.tree.leaves(rows)[0])
     index = np.arange(max(count, 1 << (count - 1).bit_length())) % count
-    index = index[: max(count, _ROWS)]
+    index = index[: max(count, most)]
     results = program(params, jax.tree.map(lambda x: x[index], rows))
     return jax.tree.map(lambda x: x[:count], results)
 
@@ -70,10 +80,10 @@ def _left_padded(prompts):
 
 
 @functools.lru_cache(maxsize=8)
-def _continuations(model, layout):
+def _scores(model, layout, most):
     """Compiled once for all who ask for the same, like `_draws`."""
-    program = policy.make_continuations(model)
-    return layout.over_rows(program, replicated=1, chunk=_ROWS)
+    program = policy.make_branched(model)
+    return layout.over_rows(program, replicated=1, chunk=most)
 
 
 @functools.lru_cache(maxsize=8)

@@ -100,11 +100,7 @@ def by_width(rows, *, least=64):
     Args: rows: a pytree of arrays [N, L] with a field `mask`, 1s before 0s; least > 0.
     Raises ValueError if padding is not on the right.
     """
-    mask = np.asarray(rows.mask)
-    rises = (np.diff(mask, axis=-1) > 0).any(-1)
-    if rises.any():
-        row = int(rises.argmax())
-        raise ValueError(f"row {row} is not padded on the right: pad it there")
+    mask = right_padded(rows.mask)
     longest = mask.shape[-1]
     classes = np.maximum(np.ceil(np.log2(mask.sum(-1).clip(1) / least)), 0).astype(int)
 
@@ -113,3 +109,13 @@ def by_width(rows, *, least=64):
         return indices, jax.tree.map(lambda x: x[indices, :width], rows)
 
     return [cut(power) for power in np.unique(classes)]
+
+
+def right_padded(mask):
+    """The mask [N, L] as a numpy array; raises ValueError where a 1 follows a 0."""
+    mask = np.asarray(mask)
+    rises = (np.diff(mask, axis=-1) > 0).any(-1)
+    if rises.any():
+        row = int(rises.argmax())
+        raise ValueError(f"row {row} is not padded on the right: pad it there")
+    return mask

@@ -163,16 +163,41 @@ def make_continuations(model):
     return continuations
 
 
+def make_branched(model):
+    """`branched(params, Branched) -> (is it the likeliest token [N, K] bool, log π
+    [N, K] in nats)` of each target of `data.beginnings.pack`, as if every text were
+    read alone.
+    """
+
+    def branched(params, rows):
+        hidden = model.apply(
+            {"params": params},
+            rows.tokens,
+            rows.mask,
+            segments=(rows.texts, rows.branches),
+            method="hidden",
+        )
+        hidden = jnp.take_along_axis(hidden, rows.states[..., None], axis=1)
+        return _read(model, params, hidden, rows.targets)
+
+    return branched
+
+
 def _likeliest(model, params, hidden, tokens, valid):
     """(is every valid token the likeliest [B], their summed log-probs [B])."""
+    best, logps = _read(model, params, hidden, tokens)
+    return (best | (valid == 0)).all(-1), masking.zero(logps, valid).sum(-1)
+
+
+def _read(model, params, hidden, tokens):
+    """(is each token the likeliest after its state, its log-prob), [B, T] each."""
 
     def read(hidden, tokens):
         logits = responses.unembed(model, params, hidden)
         return logits.argmax(-1) == tokens, logprobs.of_tokens(logits, tokens)
 
     size = responses.vocabulary(model, params, hidden)
-    best, logps = responses.in_parts(read, (hidden, tokens), size)
-    return (best | (valid == 0)).all(-1), masking.zero(logps, valid).sum(-1)
+    return responses.in_parts(read, (hidden, tokens), size)
 
 
 def halves(values, weights=None):

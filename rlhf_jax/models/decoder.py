@@ -46,6 +46,8 @@ class Decoder(nn.Module):
         segments: a numpy array [T] of 0, 1, ... n: segment 0 is common to the others,
         which do not see each other, and each of which follows it directly. Or an array
         [B, T]: tokens see those of their own segment alone, whose positions start at 0.
+        Or two arrays [B, T], of texts and of their branches: tokens see those of their
+        own text that are of branch 0, its beginning, or of their own branch.
 
         after: the `prefix` of a text that the tokens continue, of one row for all or of
         as many. The states are those of the whole text, but for rounding, and so are
@@ -157,7 +159,7 @@ class Decoder(nn.Module):
             positions = jnp.maximum(visible.sum(-1) - 1, 0)
         x = self.embedding(masking.zero(tokens, mask), positions)
         context, in_window = _context(c, positions, visible, after)
-        if at is None and after is None and segments is not None and segments.ndim == 1:
+        if at is None and after is None and _are_static(segments):
             context = _apart(context, segments)
         before = None if after is None else after.by_layer
         body = functools.partial(_apply_block, c, context, remember)
@@ -165,9 +167,20 @@ class Decoder(nn.Module):
         return self.final_norm(x), memory
 
 
+def _are_static(segments):
+    """Whether they are alike in all rows, known before the program runs."""
+    return segments is not None and not _branch(segments) and segments.ndim == 1
+
+
+def _branch(segments):
+    return isinstance(segments, tuple)
+
+
 def _check_length(c, tokens, segments, after):
+    if _branch(segments):
+        return  # a row may hold more than the context, its texts may not
     length = tokens.shape[1]
-    if segments is not None and segments.ndim == 1:
+    if _are_static(segments):
         common, *others = np.bincount(segments)
         length = int(common) + int(max(others))
     if after is not None:
@@ -184,10 +197,14 @@ def _visible(mask, segments, after):
     The S tokens are those before, if any, and the T of the mask.
     """
     causal = jnp.tril(jnp.ones((mask.shape[1],) * 2, bool))
-    if segments is not None and segments.ndim == 1:
+    if _are_static(segments):
         causal &= (segments == 0)[None] | (segments[:, None] == segments[None])
     visible = causal[None] & (mask != 0)[:, None]
-    if segments is not None and segments.ndim == 2:
+    if _branch(segments):
+        texts, parts = segments
+        visible &= texts[:, :, None] == texts[:, None]
+        visible &= (parts == 0)[:, None] | (parts[:, :, None] == parts[:, None])
+    elif segments is not None and segments.ndim == 2:
         visible &= segments[:, :, None] == segments[:, None]
     if after is None:
         return visible

@@ -199,6 +199,31 @@ def test_segments_that_continue_a_prefix_follow_their_common_part(llama, batch):
         np.testing.assert_allclose(states[:, kept], full[:, -2:], atol=1e-5, rtol=0)
 
 
+def test_branches_of_several_texts_in_a_row_have_the_states_of_each_alone(continued):
+    """A row may even hold more than the context: its texts do not."""
+    module, params = continued
+    room = module.config.max_length
+    rng = np.random.default_rng(0)
+    common, ends = rng.integers(0, V, 5), rng.integers(0, V, (2, 3))
+    other = rng.integers(0, V, room - 6)
+    row = np.concatenate([common, *ends, other])
+    assert len(row) > room
+    texts = np.array([1] * 11 + [2] * len(other))
+    branches = np.array([0] * 5 + [1] * 3 + [2] * 3 + [0] * len(other))
+    run = jax.jit(functools.partial(module.apply, method="hidden"))
+    states = run(
+        {"params": params},
+        row[None],
+        jnp.ones((1, len(row)), int),
+        segments=(texts[None], branches[None]),
+    )
+    for end, kept in zip(ends, (slice(5, 8), slice(8, 11)), strict=True):
+        alone = run({"params": params}, np.concatenate([common, end])[None])
+        np.testing.assert_allclose(states[:, kept], alone[:, 5:], atol=1e-5, rtol=0)
+    alone = run({"params": params}, other[None])
+    np.testing.assert_allclose(states[:, 11:], alone, atol=1e-5, rtol=0)
+
+
 def test_gradients_flow_through_a_prefix_as_through_the_whole_text(llama, batch):
     tokens, mask = batch
     last = jnp.full(B, T - 1)
