@@ -1,5 +1,5 @@
 """Reinforcement learning on your own prompts: PPO, REINFORCE, RLOO, GRPO and its
-variants Dr. GRPO, DAPO and GSPO, REINFORCE++, online DPO.
+variants Dr. GRPO, DAPO and GSPO, REINFORCE++, rejection sampling, online DPO.
 
 Rows hold a column `prompt`, a text or a list of messages; other columns reach a reward
 function by name. The reward is a reward model's directory (one label, or the
@@ -97,7 +97,8 @@ class Config(sampled.Sampling, options.Base):
     with ratios of responses, no KL. reinforce_plus_plus (_baseline): advantages
     whitened over the batch, no critic. Each sets --rl.loss-type, --rl.scale-rewards,
     --rl.importance-sampling-level, --rl.clip, --rl.clip-high and --rl.kl-in, which are
-    flags of their own. online_dpo: DPO on two fresh samples a prompt, the one that pays
+    flags of their own. rsf: likelihood of the best of --rl.candidates samples, no KL
+    (RAFT). online_dpo: DPO on two fresh samples a prompt, the one that pays
     more is chosen."""
     elastic_reset: bool = False
     """Every --rl.reset-every iterations policy ← EMA, then EMA ← initial."""

@@ -9,7 +9,7 @@ from rlhf_jax.cli import fields
 
 ALGORITHMS = (
     *("ppo", "reinforce", "rloo", "grpo", "dr_grpo", "dapo", "gspo"),
-    *("reinforce_plus_plus", "reinforce_plus_plus_baseline", "online_dpo"),
+    *("reinforce_plus_plus", "reinforce_plus_plus_baseline", "rsf", "online_dpo"),
 )
 NAMES = {
     "dr_grpo": "Dr. GRPO",
@@ -87,6 +87,8 @@ def _differences(config):
 def objective(config):
     """The loss in a line, for the reader."""
     row = variant(config)
+    if row.advantage == "best":
+        return f"likelihood of the best of {config.candidates} candidates"
     if not row.has_ratio:
         return None
     low, high = clips(config)

@@ -44,6 +44,7 @@ def config(**flags):
             "DAPO (clip 0.1, dynamic sampling 2)",
         ),
         ({"algorithm": "online_dpo"}, "online_dpo", "online DPO (β 0.1)"),
+        ({"algorithm": "rsf"}, "rsf", "RSF"),
         (
             {"algorithm": "grpo", "rl__kl_in": "none", "rl__scale_rewards": "batch"},
             "grpo",
@@ -78,6 +79,7 @@ def test_a_method_is_named_by_what_it_is(flags, method, label):
     ("algorithm", "said", "penalty"),
     [
         ("reinforce", None, "KL penalty in the reward, β 0.1"),
+        ("rsf", "likelihood of the best of 4 candidates", "no KL penalty"),
         ("ppo", "clipped at 1 − 0.2 and 1 + 0.2; loss averaged over the tokens", "in"),
         ("grpo", "over each response, then over responses; advantages: std", "loss, β"),
         ("dr_grpo", "the longest possible length; advantages: no std", "--rl.kl-in"),

@@ -30,7 +30,7 @@ VARIANTS = {
     "reinforce": Variant("gae", has_ratio=False),
     "rloo": Variant("leave_one_out"),
     "grpo": Variant("group", "loss", "grpo", "group"),
-    # Dr. GRPO, DAPO and GSPO have no KL penalty, as in their papers.
+    # Dr. GRPO, DAPO, GSPO and RSF have no KL penalty, as in their papers.
     "dr_grpo": Variant("group", "none", "dr_grpo"),
     "dapo": Variant("group", "none", "dapo", "group", clip_high=0.28),
     "gspo": Variant(
@@ -42,7 +42,7 @@ VARIANTS = {
     # REINFORCE++, arXiv:2501.03262, and its form with a group's mean as the baseline.
     "reinforce_plus_plus": Variant("return", whitening="rollout"),
     "reinforce_plus_plus_baseline": Variant("group", "loss", whitening="rollout"),
-    "rsf": Variant("best", has_ratio=False),
+    "rsf": Variant("best", "none", has_ratio=False),
     "online_dpo": Variant("wins", "objective", has_ratio=False),
 }
 GROUPED = tuple(  # compare the candidates of a prompt
