@@ -203,13 +203,14 @@ def _read(model, params, hidden, tokens):
 def halves(values, weights=None):
     """Means over all rows, the even rows and the odd rows.
 
-    A checkpoint is selected on one half and reported on the other. Args: values [N];
-    weights [N], such as token counts. Returns (all, even, odd) floats.
+    A checkpoint is selected on one half and reported on the other. A single row is both
+    halves. Args: values [N]; weights [N], such as token counts. Returns (all, even,
+    odd) floats.
     """
     values = np.asarray(values, np.float64)
+    odd = slice(min(1, len(values) - 1), None, 2)
+    picks = slice(None), slice(None, None, 2), odd
     if weights is None:
-        parts = values, values[::2], values[1::2]
-        return tuple(float(part.mean()) for part in parts)
+        return tuple(float(values[p].mean()) for p in picks)
     weights = np.asarray(weights, np.float64)
-    picks = slice(None), slice(None, None, 2), slice(1, None, 2)
     return tuple(float(values[p].sum() / weights[p].sum()) for p in picks)

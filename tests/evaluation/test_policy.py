@@ -120,3 +120,8 @@ def test_halves_weigh_rows_by_their_tokens():
     values, weights = np.array([1.0, 2.0, 3.0, 8.0]), np.array([1, 1, 3, 1])
     assert policy.halves(values) == (3.5, 2.0, 5.0)
     assert policy.halves(values, weights) == (14 / 6, 1.0, 5.0)
+
+
+def test_a_single_row_is_both_halves():
+    assert policy.halves([3.0]) == (3.0, 3.0, 3.0)
+    assert policy.halves([6.0], [2.0]) == (3.0, 3.0, 3.0)
