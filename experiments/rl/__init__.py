@@ -136,6 +136,12 @@ class Config(sampled.Sampling, options.Base):
         return naming.label(self)
 
     @property
+    def beta(self):
+        """β of the KL penalty, or of DPO's objective; 0 where nothing is penalised."""
+        paid = naming.penalised(self) or self.learns_pairs
+        return self.rl.kl_coef if paid else 0.0
+
+    @property
     def learns_pairs(self):
         """Whether it is online DPO."""
         return self.algorithm == "online_dpo"

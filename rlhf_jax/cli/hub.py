@@ -118,7 +118,6 @@ def method_of(config, study):
     beta = getattr(config, "beta", None)
     rl, resets = getattr(config, "rl", None), getattr(config, "elastic_reset", None)
     if rl is not None:
-        beta = rl.kl_coef
         if resets:
             said += f", resets every {rl.reset_every} steps, EMA decay {rl.decay:g}"
     elif getattr(resets, "every", 0):

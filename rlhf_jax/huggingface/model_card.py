@@ -134,7 +134,8 @@ def _origin(base):
     licence = None
     # Cards are written by people, and a broken one is no fault of this run.
     try:
-        theirs = huggingface_hub.ModelCard.load(card).data
+        # `ModelCard.load` would warn of a card without metadata.
+        theirs = huggingface_hub.ModelCardData(**huggingface_hub.metadata_load(card))
         origin, licence = origin or theirs.base_model, theirs.license
     except Exception:
         pass

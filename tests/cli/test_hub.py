@@ -184,6 +184,9 @@ def test_a_method_is_called_by_its_name_with_beta_and_resets():
     free = dataclasses.replace(rl.CONFIG.rl, kl_coef=0.0)
     config = dataclasses.replace(rl.CONFIG, rl=free)
     assert method(config, "RLOO", "rloo") == "RLOO, no KL penalty"
+    for name in ("rsf", "dapo"):  # whose β is not paid
+        config = dataclasses.replace(rl.CONFIG, algorithm=name)
+        assert method(config, name.upper(), name).endswith(", no KL penalty")
 
 
 # A folder that vanishes

@@ -84,7 +84,7 @@ def test_what_is_no_name_on_the_hub_is_no_metadata(name, tmp_path):
     assert card.data.datasets is None and f"data: `{name}`" in card.text
 
 
-def test_the_licence_and_origin_are_those_the_base_states(tmp_path):
+def test_the_licence_and_origin_are_those_the_base_states(tmp_path, caplog):
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text(json.dumps({"license": "mit"}))
@@ -94,6 +94,9 @@ def test_the_licence_and_origin_are_those_the_base_states(tmp_path):
     card = written(tmp_path, base=str(base))
     assert card.data.license == "apache-2.0" and "licence apache-2.0" in card.text
     assert card.data.base_model == "lab/origin"
+    (base / "README.md").write_text("# A model whose card has no metadata\n")
+    assert written(tmp_path, base=str(base)).data.license == "mit"
+    assert not caplog.records
     (base / "README.md").write_text("---\n[broken\n---\n")
     assert written(tmp_path, base=str(base)).data.license == "mit"
 
