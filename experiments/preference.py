@@ -43,7 +43,7 @@ import numpy as np
 from rlhf_jax import ranges
 from rlhf_jax.algorithms import preference, unpaired
 from rlhf_jax.cli import fields, options, policy, recipe
-from rlhf_jax.data import kinds, preferences
+from rlhf_jax.data import batching, kinds, preferences
 from rlhf_jax.models import lora
 from rlhf_jax.studies import eval_steps, interfaces
 from rlhf_jax.tasks import held_out_prompts, models, pairs, rows
@@ -74,7 +74,7 @@ class Config(fields.group(_TAKEN), policy.Flags):
     reference: ranges.Text | None = None
     """A model directory or hub name; by default the model as it was."""
     reference_on_the_fly: bool = False
-    """Ask the reference before each step, not about all rows at the start."""
+    """Ask the reference before each step, not about the run's rows at the start."""
     fit: options.Fit = dataclasses.field(
         default_factory=lambda: options.Fit(learning_rate=1e-6)
     )
@@ -279,8 +279,29 @@ def compared(config, setting, refer, train, held):
     held = refer(held)
     if config.reference_on_the_fly:
         return train, held, refer
-    setting.report("asking the reference about training rows ...")
-    return refer(train), held, None
+    return _referred(config, setting, refer, train), held, None
+
+
+def _referred(config, setting, refer, train):
+    """The training batch with what the reference says of all rows that some update
+    learns from; NaN in the others."""
+    count, fit = len(train.reference), config.fit
+    orders = (
+        batching.Epochs(count, fit.rows, config.seed + number)
+        for number in range(config.seeds)
+    )
+    steps = fit.updates(count)
+    used = np.unique(np.concatenate([order.used(steps) for order in orders]))
+    reference = np.full_like(train.reference, np.nan)
+    size = recipe.batches(config)[0]
+    # Whole batches, so that one program asks for all: the first rows are asked again.
+    asked = np.resize(used, -(-len(used) // size) * size)
+    for start in range(0, len(asked), size):
+        rows = asked[start : start + size]
+        reference[rows] = refer(batching.take(train, rows)).reference
+        done = min(start + size, len(used))
+        setting.report("asking the reference", done=done, total=len(used))
+    return train._replace(reference=reference)
 
 
 def _refer(read, ask, params, batch):

@@ -40,6 +40,11 @@ class Epochs:
         """The epochs completed when batch `step` begins, as a fraction."""
         return step * self.batch_size / self.n_rows
 
+    def used(self, steps):
+        """The rows of the first `steps` batches, each once, ascending: [≤ n_rows]."""
+        first = _permutation(self.n_rows, self.seed, 0)[: steps * self.batch_size]
+        return np.sort(first)
+
 
 @functools.lru_cache(maxsize=4)
 def _permutation(n_rows, seed, epoch):

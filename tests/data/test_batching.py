@@ -34,6 +34,13 @@ def test_a_batch_depends_on_seed_and_step_alone(n_rows, batch_size, step):
     np.testing.assert_array_equal(fresh.indices(step), warm.indices(step))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 9])
+def test_the_rows_that_some_batches_use_are_theirs_each_once(steps):
+    epochs = batching.Epochs(n_rows=10, batch_size=4, seed=5)
+    taken = np.concatenate([epochs.indices(step) for step in range(steps)])
+    np.testing.assert_array_equal(epochs.used(steps), np.unique(taken))
+
+
 def test_passes_and_seeds_are_shuffled_differently():
     epochs = batching.Epochs(100, 100, seed=0)
     orders = [epochs.indices(0), epochs.indices(1)]

@@ -60,6 +60,22 @@ def test_a_mixture_trains_and_says_what_it_is(home, capsys):
     assert nll[-1] < nll[0]
 
 
+def test_the_reference_is_asked_about_rows_that_an_update_uses(home, monkeypatch):
+    asked, refer = [], preference._refer
+
+    def counted(read, ask, params, batch):
+        asked.append(len(batch.reference))
+        return refer(read, ask, params, batch)
+
+    monkeypatch.setattr(preference, "_refer", counted)
+    _, records = run(home, "few", loss="sigmoid")
+    held, *trained = asked
+    assert trained == [FIT["fit__rows"]] * FIT["fit__steps"]
+    assert sum(trained) < len(small_recipes.PAIRS) - held
+    losses = measured(records, "loss")
+    assert len(losses) == FIT["fit__steps"] and np.isfinite(losses).all()
+
+
 def test_without_a_reference_none_is_asked(home, capsys, monkeypatch):
     monkeypatch.setattr(preference, "_refer", None)  # asking would fail
     place, records = run(home, "simpo", loss="simpo", beta=2.0, simpo_gamma=1.0)
