@@ -172,6 +172,18 @@ def test_the_traceback_is_there_for_those_who_ask(monkeypatch):
         command.main(lambda: command.sys.stderr.write("") or int("whole"))
 
 
+def test_nothing_is_said_of_torch_which_is_not_needed():
+    said = (
+        "import transformers; logger = transformers.logging.get_logger('transformers')"
+        "; logger.warning('another matter')"
+    )
+    program = f"from rlhf_jax.cli import command; command.main(lambda: exec({said!r}))"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "another matter" in run.stderr and "PyTorch" not in run.stderr
+
+
 def test_a_fault_of_ours_is_not_dressed_up():
     with pytest.raises(TypeError):
         command.main(lambda: None + 1)
