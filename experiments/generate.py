@@ -23,7 +23,7 @@ import math
 import os
 import pathlib
 import sys
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 
@@ -45,7 +45,7 @@ class Asked:
     """A model directory, or a name on the hub."""
     prompts: tuple[str, ...] = ()
     """Prompts, each a word of the command line or quoted."""
-    file: ranges.Text | None = None
+    file: Annotated[ranges.Text | None, ranges.Was("dataset")] = None
     """Prompts: a table with a column prompt, or text with one prompt per line."""
     output: ranges.Text | None = None
     """A JSONL file to write, one answer per line; by default answers are printed."""

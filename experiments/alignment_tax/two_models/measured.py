@@ -113,14 +113,14 @@ def prepare(config, asked, pair, before, layout):
 def measure(config, pair, before, inputs, layout, params):
     """The `Reading` of some parameters."""
     model = pair.model
+    text = reward = divergence = None
+    if inputs.task is not None:  # first, as a reward of the user's may fail
+        reward, divergence = _own_samples(config, before, inputs, layout, params)
     found = suites.measure(
         model, params, inputs.suites, layout=layout, normalize=config.normalize
     )
-    text = reward = divergence = None
     if inputs.text is not None:
         text = policy.compile_text_nll(model, layout)(params, inputs.text)
-    if inputs.task is not None:
-        reward, divergence = _own_samples(config, before, inputs, layout, params)
     return Reading(found, text, reward, divergence)
 
 
