@@ -14,7 +14,7 @@ import tiny_models
 import transformers
 
 from experiments.alignment_tax import two_models
-from experiments.alignment_tax.two_models import merges, write
+from experiments.alignment_tax.two_models import front, merges, write
 from rlhf_jax import averaging, huggingface, merging
 from rlhf_jax.benchmarks import suites
 from rlhf_jax.huggingface import adapters as hf_adapters
@@ -182,6 +182,22 @@ def test_the_page_shows_what_was_measured(whole):
     assert "no tax to buy back" in page and "no tax to buy back" in printed
     assert results["advice"]["point"] is None
     assert all(point.get("returned") is None for point in results["points"])
+
+
+def test_the_picture_has_a_panel_for_each_suite_and_for_human_text(whole, tmp_path):
+    results = whole[0]
+    panels = front.panels(results)
+    assert [p.title for p in panels] == ["quiz.jsonl", "NLL of human text"]
+    after = results["points"][1]
+    assert [p.value(after) for p in panels] == [after["together"], after["text_nll"]]
+    assert [p.corners["reward"] for p in panels] == ["↗ better", "↘ better"]
+    unread = {**results, "text": None}
+    assert [p.title for p in front.panels(unread)] == ["quiz.jsonl"]
+    more = {
+        **results,
+        "lost": {**results["lost"], "other": results["lost"]["quiz.jsonl"]},
+    }
+    assert front.panels(more)[0].title == "all questions"
 
 
 def test_ratios_of_heterogeneous_averages_move_and_keep_their_mean(whole):

@@ -1,6 +1,8 @@
 """front.png: what two models and those made of them score, against what they gained."""
 
 import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from matplotlib import patheffects
 
@@ -13,6 +15,7 @@ TITLES = {
     "weight": "weight on the aligned model; of merges, density",
 }
 _CORNERS = {"reward": "↗ better", "kl": "↖ better", "weight": "↑ better"}
+_LOWER = {"reward": "↘ better", "kl": "↙ better", "weight": "↓ better"}
 _ENDS = {
     "before": {"marker": "*", "ms": 14, "color": "#1A1A1A"},
     "after": {"marker": "D", "ms": 8, "color": "#1A1A1A"},
@@ -23,28 +26,52 @@ _NUMBERED = (2, 5, 8)  # tenths: the weights of MA that are written beside it
 _COLUMNS = 3
 
 
+class _Panel(NamedTuple):
+    """What a panel shows of every model."""
+
+    title: str
+    value: Callable  # an entry of results["points"] -> y
+    change: Mapping  # from "before" to "after": low, high
+    corners: Mapping  # {x axis: where it is better}
+    unit: str = "score  (%)"
+
+
 def draw(results, path):
-    """One panel a suite and one of all questions; returns the path."""
-    panels = [("all questions", None), *((name, name) for name in results["lost"])]
-    if len(results["lost"]) == 1:
-        panels = panels[1:]
-    columns = min(len(panels), _COLUMNS)
-    rows = math.ceil(len(panels) / columns)
+    """One panel of all questions, one a suite, one of human text where it was read;
+    returns the path."""
+    found = panels(results)
+    columns = min(len(found), _COLUMNS)
+    rows = math.ceil(len(found) / columns)
     width, height = (6.4, 4.6) if columns == 1 else (4.2, 3.5)
     sheet, grid = figure_style.sheet(rows, columns, width=width, height=height)
-    for panel, (title, suite) in zip(grid.flat, panels, strict=False):
-        _panel(panel, results, suite)
-        _labels(panel, results, title, suite)
-    for panel in grid.flat[len(panels) :]:
+    for panel, shown in zip(grid.flat, found, strict=False):
+        _draw(panel, results, shown)
+        _labels(panel, results, shown)
+    for panel in grid.flat[len(found) :]:
         panel.set_visible(False)
     for panel in grid[-1]:
         panel.set_xlabel(TITLES[results["axis"]], fontsize=9)
-    if len(panels) % columns:  # panels above an empty place are the last of theirs
-        for panel in grid[-2, len(panels) % columns :]:
+    if len(found) % columns:  # panels above an empty place are the last of theirs
+        for panel in grid[-2, len(found) % columns :]:
             panel.set_xlabel(TITLES[results["axis"]], fontsize=9)
     title = "What alignment cost, and what averaging returns"
     groups = [_handles(results), _keys(results)]
     return figure_style.finish(sheet, groups, path, title, "")
+
+
+def panels(results):
+    """[`_Panel`]: all questions, where there are several suites, suites, human text."""
+    found = []
+    if len(results["lost"]) > 1:
+        both = results["together"]
+        found.append(_Panel("all questions", lambda p: p["together"], both, _CORNERS))
+    for name, row in results["lost"].items():
+        title = name + "  (lost significantly)" * row["taxed"]
+        found.append(_Panel(title, lambda p, k=name: p["scores"][k], row, _CORNERS))
+    if results["text"] is not None:
+        text = results["text"], _LOWER, "nats / token"
+        found.append(_Panel("NLL of human text", lambda p: p["text_nll"], *text))
+    return found
 
 
 def _keys(results):
@@ -62,7 +89,7 @@ def _keys(results):
     return keys
 
 
-def _panel(panel, results, suite):
+def _draw(panel, results, shown):
     ends = results["points"][:2]
     for name, style in _styles(results).items():
         points = [p for p in results["points"] if p["family"] == name]
@@ -73,26 +100,26 @@ def _panel(panel, results, suite):
             path = [ends[0], *points, ends[1]]
         if name == "beyond":
             path, line["ls"] = [ends[1], *points], (0, (1.5, 1.5))
-        panel.plot(*_xy(results, path, suite), **line)
+        panel.plot(*_xy(results, path, shown), **line)
         marks = {"marker": style["marker"], "ls": "", "color": style["color"]}
-        panel.plot(*_xy(results, points, suite), **marks, ms=5, mec="white", zorder=4)
+        panel.plot(*_xy(results, points, shown), **marks, ms=5, mec="white", zorder=4)
         if name == "ma":
-            _number(panel, results, points, suite)
+            _number(panel, results, points, shown)
     for end, style in zip(ends, _ENDS.values(), strict=True):
-        x, y = _xy(results, [end], suite)
+        x, y = _xy(results, [end], shown)
         panel.plot(x, y, ls="", mec="white", mew=0.9, zorder=6, **style)
     advised = [p for p in results["points"] if p["name"] == results["advice"]["point"]]
-    panel.plot(*_xy(results, advised, suite), zorder=7, ls="", **_RING)
-    _interval(panel, results, suite)
+    panel.plot(*_xy(results, advised, shown), zorder=7, ls="", **_RING)
+    _interval(panel, results, shown)
     panel.margins(x=0.08, y=0.12)
 
 
-def _number(panel, results, points, suite):
+def _number(panel, results, points, shown):
     """The weights of some points, below them."""
     outline = [patheffects.withStroke(linewidth=2.2, foreground="white")]
     for point in points:
         if round(10 * point["weight"], 6) in _NUMBERED:
-            ((x,), (y,)) = _xy(results, [point], suite)
+            ((x,), (y,)) = _xy(results, [point], shown)
             panel.annotate(
                 f"{point['weight']:g}", (x, y), (-2, -6), textcoords="offset points",
                 ha="right", va="top", fontsize=7, color=figure_style.COLORS[0],
@@ -100,31 +127,27 @@ def _number(panel, results, points, suite):
             )  # fmt: skip
 
 
-def _interval(panel, results, suite):
+def _interval(panel, results, shown):
     """The interval of what was lost, at the aligned model."""
     before, after = results["points"][:2]
-    ((x,), (start,)) = _xy(results, [before], suite)
-    ((x,), _) = _xy(results, [after], suite)
-    row = results["together"] if suite is None else results["lost"][suite]
-    ends = [start + row["low"], start + row["high"]]
+    ((x,), (start,)) = _xy(results, [before], shown)
+    ((x,), _) = _xy(results, [after], shown)
+    ends = [start + shown.change["low"], start + shown.change["high"]]
     panel.plot([x, x], ends, ls="-", zorder=1, **_BAR)
 
 
-def _xy(results, points, suite):
-    """(x, y) lists of some points in the panel of a suite."""
-    xs = [p[results["axis"]] for p in points]
-    ys = [p["together"] if suite is None else p["scores"][suite] for p in points]
-    return xs, ys
+def _xy(results, points, shown):
+    """(x, y) lists of some points in a panel."""
+    return [p[results["axis"]] for p in points], [shown.value(p) for p in points]
 
 
-def _labels(panel, results, title, suite):
-    panel.yaxis.set_major_formatter(figure_style.PERCENT)
-    panel.set_ylabel("score  (%)", fontsize=9)
-    lost = suite is not None and results["lost"][suite]["taxed"]
-    mark = "  (lost significantly)" if lost else ""
-    panel.set_title(title + mark, loc="left", fontsize=9.5, fontweight="bold", pad=14)
+def _labels(panel, results, shown):
+    if "%" in shown.unit:
+        panel.yaxis.set_major_formatter(figure_style.PERCENT)
+    panel.set_ylabel(shown.unit, fontsize=9)
+    panel.set_title(shown.title, loc="left", fontsize=9.5, fontweight="bold", pad=14)
     style = {"fontsize": 8, "color": figure_style.MUTED, "style": "italic"}
-    text = _CORNERS[results["axis"]]
+    text = shown.corners[results["axis"]]
     panel.text(0.0, 1.015, text, transform=panel.transAxes, **style)
 
 

@@ -105,7 +105,7 @@ def _lost(results):
                 results["facts"][name],
                 row["metric"],
                 *ends,
-                _interval({**row, "value": row["after"] - row["before"]}, 100),
+                interval({**row, "value": row["after"] - row["before"]}, 100),
                 counted,
                 f"{row['p']:.2g}",
                 f"{row['holm']:.2g}",
@@ -115,7 +115,7 @@ def _lost(results):
     together = [f"{100 * x:.1f}" for x in ends]
     rows.append(
         (
-            "all questions", "", "", *together, _interval(both, 100), "",
+            "all questions", "", "", *together, interval(both, 100), "",
             f"{both['p']:.2g}", "",
         )
     )  # fmt: skip
@@ -142,7 +142,7 @@ def _beside(results):
             names[key],
             markdown.number(results[key]["before"]),
             markdown.number(results[key]["after"]),
-            _interval(results[key]),
+            interval(results[key]),
             f"{results[key]['p']:.2g}",
         )
         for key in names
@@ -155,7 +155,8 @@ def _beside(results):
     return markdown.table(header, rows) if rows else ""
 
 
-def _interval(row, scale=1.0):
+def interval(row, scale=1.0):
+    """A difference with the ends of its interval, signed."""
     low, high = (f"{scale * row[end]:+.3g}" for end in ("low", "high"))
     return f"{scale * row['value']:+.3g} [{low}, {high}]"
 
