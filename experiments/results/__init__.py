@@ -70,6 +70,21 @@ def keep_report(path, folders, note=""):
     files.write(path, json.dumps(kept, indent=1) + "\n")
 
 
+def keep_comparisons(path, folders, note=""):
+    """Keeps finished comparisons of two models, every item of theirs with them.
+
+    folders: of experiments.alignment_tax --before --after; the last parts of their
+    paths are the alignments' names.
+    """
+    made = {
+        folder.name: json.loads((folder / "results.json").read_text())
+        for folder in folders
+    }
+    about = {"note": note} if note else {}
+    kept = {"about": about, "comparisons": made}
+    files.write(path, json.dumps(recorded.rounded(kept), separators=(",", ":")) + "\n")
+
+
 def keep_tests(path, folders, note=""):
     """Keeps what reward models scored in their tests, pair by pair, and what that says.
 

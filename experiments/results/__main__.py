@@ -1,6 +1,7 @@
 """Keeps a finished run, and writes the numbers of the READMEs."""
 
 import dataclasses
+import json
 import pathlib
 
 from experiments import results
@@ -57,6 +58,8 @@ def _keep(config):
         results.keep_tests(path, folders, note=config.note)
     elif (folders[0] / "metrics.jsonl").exists():
         recorded.save(path, folders, note=config.note)
+    elif "points" in json.loads((folders[0] / "results.json").read_text()):
+        results.keep_comparisons(path, folders, note=config.note)  # of two models
     else:  # nothing was trained and measured step by step: worlds, a sweep
         results.keep_report(path, folders, note=config.note)
     return path

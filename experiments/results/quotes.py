@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments import compare, results
 from experiments.pivot_translation import methods as game
-from experiments.results import ai, mismatch, plans, real, tax
+from experiments.results import ai, instruct_tax, mismatch, plans, real, tax
 from experiments.sentiment import ablations as ablation_pairs
 from rlhf_jax.evaluation import axes as axes_
 from rlhf_jax.microworld import skills
@@ -27,7 +27,9 @@ _GAME = {
 }
 _SHARED = ("drift/text_nll", "drift/kl_initial")  # of all recipes
 _POINTS = {"tax/skills": 100.0}
-_REPORTS = ("measured", "worlds", real.MODELS, plans.PROGRAMS)  # numbers of no units
+_REPORTS = (  # numbers of no units
+    *("measured", "worlds", real.MODELS, plans.PROGRAMS, instruct_tax.NAME),
+)
 _SECONDARY = {
     "reward_at/drift/text_nll": "reward at matched human-text NLL (sd)",
     "gold_at/drift/text_nll": "gold there",
@@ -69,6 +71,7 @@ def texts():
         **{f"objective_mismatch.{key}": x for key, x in mismatch.texts().items()},
         **real.texts(),
         **plans.texts(),
+        **instruct_tax.texts(),
         "files": files(),
         "speed": speed(),
         "smollm2": smollm2(),

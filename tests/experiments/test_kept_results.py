@@ -3,10 +3,12 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from experiments import results
-from experiments.results import quotes
+from experiments.results import instruct_tax, quotes
+from rlhf_jax.evaluation import paired
 from rlhf_jax.reporting import recorded
 
 KEPT = [
@@ -25,6 +27,32 @@ def made():
 def test_a_kept_summary_is_that_of_its_evaluation_points(path):
     kept = recorded.load(path)
     assert recorded.recompute(kept) == kept.summary
+
+
+def comparisons():
+    return results.report(instruct_tax.NAME)["comparisons"]
+
+
+@pytest.mark.parametrize("alignment", comparisons())
+def test_a_kept_comparison_is_that_of_its_items(alignment):
+    kept = comparisons()[alignment]
+    for point in kept["points"]:
+        items = point["items"]
+        scores = [items[suite] for suite in kept["lost"]]
+        means = [np.mean(x) for x in scores]
+        assert means == pytest.approx(list(point["scores"].values()), abs=1e-5)
+        mean = np.concatenate(scores).mean()
+        assert mean == pytest.approx(point["together"], abs=1e-5)
+        assert np.mean(items["kl"]) == pytest.approx(point["kl"], abs=1e-4)
+        nll = np.sum(items["text_nll"]) / np.sum(items["text_tokens"])
+        assert nll == pytest.approx(point["text_nll"], abs=1e-5)
+        if items["reward"] is not None:
+            assert np.mean(items["reward"]) == pytest.approx(point["reward"], abs=1e-5)
+    before, after = (point["items"] for point in kept["points"][:2])
+    for suite, row in kept["lost"].items():
+        found = paired.bootstrap(before[suite], after[suite])
+        ends = found.low, found.high
+        assert ends == pytest.approx((row["low"], row["high"]), abs=1e-4)
 
 
 @pytest.mark.parametrize("path", results.READMES, ids=lambda p: p.parent.name)
