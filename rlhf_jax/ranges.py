@@ -117,12 +117,14 @@ def wanted_of_words(hint, words):
 
 
 def plain(hint):
-    """A type without ranges, and without None as an alternative."""
+    """A type without ranges, and without None as an alternative; of one or several
+    values the type of several."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return plain(inner[0])
     if origin in (typing.Union, types.UnionType):
-        return plain(next(x for x in inner if x is not types.NoneType))
+        bare = [plain(x) for x in inner if x is not types.NoneType]
+        return next((x for x in bare if typing.get_origin(x) is tuple), bare[0])
     return hint
 
 

@@ -158,5 +158,8 @@ def test_a_word_beside_positional_ones_is_no_fault():
 
 def test_a_choice_is_a_choice_by_its_spelling():
     assert ranges.wanted_of_words(Literal[0, 1], ["1"]) is None
+    several = str | tuple[ranges.Text, ...]
+    assert ranges.wanted_of_words(several, ["a", "b"]) is None
+    assert ranges.wanted_of_words(several, ["a", ""]) is not None
     assert ranges.wanted_of_words(Literal[0, 1], ["2"]) == "one of 0, 1"
     assert typing.get_origin(ranges.plain(tuple[ranges.Count, ...] | None)) is tuple
