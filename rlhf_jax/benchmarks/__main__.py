@@ -12,11 +12,12 @@ import sys
 from rlhf_jax import huggingface
 from rlhf_jax.benchmarks import suites
 from rlhf_jax.models import decoder
-from rlhf_jax.runtime import files
+from rlhf_jax.runtime import files, terminal
 
 
 def main(arguments=None):
     options = parse(arguments)
+    terminal.without_word_of_torch()
     try:
         results = run(options)
     except (ImportError, ValueError) as error:

@@ -10,7 +10,6 @@ import datetime
 import errno
 import io
 import json
-import logging
 import os
 import pathlib
 import platform
@@ -102,8 +101,7 @@ def main(run):
     on to nothing that needs its result, and 2 for misuse. If RLHF_JAX_TRACEBACK is set,
     misuse raises with its traceback.
     """
-    # Torch is not needed here, whatever transformers says as it is imported.
-    logging.getLogger("transformers").addFilter(_says_more_than_no_torch)
+    terminal.without_word_of_torch()
     try:
         run()
         processes.leave()
@@ -120,10 +118,6 @@ def main(run):
             raise
         _print_error(_readable(error))
         sys.exit(2)
-
-
-def _says_more_than_no_torch(record):
-    return not record.getMessage().startswith("PyTorch was not found")
 
 
 @contextlib.contextmanager

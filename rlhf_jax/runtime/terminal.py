@@ -1,6 +1,7 @@
 """The terminal, as everything here prints to it."""
 
 import contextlib
+import logging
 import os
 import sys
 
@@ -38,3 +39,13 @@ def restore():
     """Shows the cursor, which live lines hide, before the process ends at once."""
     if _live and sys.stdout.isatty():
         os.write(1, b"\x1b[?25h\n")
+
+
+def without_word_of_torch():
+    """Keeps transformers from saying, as it is imported, that there is no torch, which
+    is not needed here."""
+    logging.getLogger("transformers").addFilter(_says_more_than_no_torch)
+
+
+def _says_more_than_no_torch(record):
+    return not record.getMessage().startswith("PyTorch was not found")
