@@ -67,7 +67,7 @@ class Config(fields.group(_TAKEN), policy.Flags):
 
     essential = (
         *options.Supervised.essential, "loss", "beta", "label_smoothing", "reference",
-        "elastic_reset.every", "elastic_reset.decay",
+        "chat", "elastic_reset.every", "elastic_reset.decay",
     )  # fmt: skip
     loss: tuple[Literal[preference.LOSSES + unpaired.LOSSES], ...] = ("dpo",)
     """One loss or several to add up, by TRL's names; dpo is TRL's sigmoid."""
@@ -75,6 +75,8 @@ class Config(fields.group(_TAKEN), policy.Flags):
     """A model directory or hub name; by default the model as it was."""
     reference_on_the_fly: bool = False
     """Ask the reference before each step, not about the run's rows at the start."""
+    chat: bool = False
+    """Prompts that are texts are a user's turn in the model's chat template."""
     fit: options.Fit = dataclasses.field(
         default_factory=lambda: options.Fit(learning_rate=1e-6)
     )
@@ -130,6 +132,7 @@ class Config(fields.group(_TAKEN), policy.Flags):
             reason = f"without effect; {self.single} learns from single answers"
             taken = fields.of(self, preference.Settings)
             idle = dict.fromkeys(set(taken) - {"beta"}, reason)
+            idle["chat"] = f"{reason}, whose prompts may be messages"
         if not self.refers:
             reason = "without effect; no reference is asked"
             idle |= dict.fromkeys(("reference", "reference_on_the_fly"), reason)
@@ -185,7 +188,8 @@ def make_study(config, setting):
     task = read(config, found, given.data, model, tokenizer)
     check_resets(config, len(task.train.reference))
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
-    besides = policy.measured(config, setting, loaded, found, held_out_prompts.of_pairs)
+    asked = functools.partial(held_out_prompts.of_pairs, chat=config.chat)
+    besides = policy.measured(config, setting, loaded, found, asked)
     ask = layout.over_rows(task.ask, replicated=1, chunk=recipe.batches(config)[0])
     train, held, prepare = task.train, task.held, None
     if config.refers:
@@ -228,7 +232,7 @@ def make_study(config, setting):
 def _pairs(config, found, data, model, tokenizer):
     """The `Task` of preference pairs."""
     settings = config.settings
-    *parts, about = pairs.read(found, data, model, tokenizer)
+    *parts, about = pairs.read(found, data, model, tokenizer, chat=config.chat)
     for part in parts:
         preference.check_labels(settings, part.pairs.preference)
     unknown = (np.zeros((len(part.starts), 2), np.float32) for part in parts)

@@ -47,7 +47,7 @@ def read(rows, tokenizer=None, *, cue="", chat=False):
             if prompt is None:
                 pairs.append(_shared(*both, tokenizer))
             else:
-                pairs.append(_answers(_turn(prompt, chat), both, tokenizer, cue))
+                pairs.append(_answers(turn(prompt, chat), both, tokenizer, cue))
         except ValueError as error:
             raise ValueError(f"{origins.words(rows, i)}: {error}") from None
     prompts, chosen, rejected = (list(column) for column in zip(*pairs, strict=True))
@@ -86,7 +86,7 @@ def _check(name, answer):
         )
 
 
-def _turn(prompt, chat):
+def turn(prompt, chat):
     """A prompt, as messages where it is a text that a user says."""
     if chat and isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]

@@ -35,11 +35,15 @@ def of_examples(rows, tokenizer, *, cue=""):
     return Asked(_rows(asked), texts) if asked else None
 
 
-def of_pairs(rows, tokenizer, *, cue=""):
+def of_pairs(rows, tokenizer, *, cue="", chat=False):
     """`Asked` of rows that `preferences.read` reads; the prompts of conversations are
-    what chosen and rejected have in common."""
-    if "prompt" in rows.column_names:
+    what chosen and rejected have in common. cue, chat: as there."""
+    if "prompt" in rows.column_names and not chat:
         return Asked(rows, cue=cue)
+    if "prompt" in rows.column_names:
+        turns = [preferences.turn(prompt, chat) for prompt in rows["prompt"]]
+        asked = [{**row, "prompt": x} for row, x in zip(rows, turns, strict=True)]
+        return Asked(_rows(asked), cue=cue)
     starts = preferences.read(rows, tokenizer).prompts
     asked = [{**row, "prompt": x} for row, x in zip(rows, starts, strict=True)]
     return Asked(_rows(asked))

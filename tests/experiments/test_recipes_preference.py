@@ -76,6 +76,25 @@ def test_the_reference_is_asked_about_rows_that_an_update_uses(home, monkeypatch
     assert len(losses) == FIT["fit__steps"] and np.isfinite(losses).all()
 
 
+def test_prompts_of_a_chat_are_a_users_turns(home):
+    rows = [
+        {**row, "prompt": [{"role": "user", "content": row["prompt"]}]}
+        for row in small_recipes.PAIRS
+    ]
+    small_recipes.lines(home / "turns.jsonl", rows)
+    drawn = {"eval_samples": 2, "max_new_tokens": 4}
+    plain, told = run(home, "plain")[1], run(home, "chat", chat=True, **drawn)[1]
+    place, turns = run(home, "turns", dataset="turns", **drawn)
+    for name in ("loss", "eval/loss", "drift/text_nll"):
+        assert measured(told, name) == measured(turns, name) != []
+    assert measured(told, "logps/chosen") != measured(plain, "logps/chosen")
+    samples = [
+        [row["prompt"] for row in metrics_log.read(folder / "samples.jsonl")]
+        for folder in (home / "chat", place)
+    ]
+    assert samples[0] == samples[1] != []
+
+
 def test_without_a_reference_none_is_asked(home, capsys, monkeypatch):
     monkeypatch.setattr(preference, "_refer", None)  # asking would fail
     place, records = run(home, "simpo", loss="simpo", beta=2.0, simpo_gamma=1.0)
