@@ -18,10 +18,11 @@ kto and apo_zero_unpaired learn from single answers: rows of `prompt`, `completi
 `label` (true: desirable), or pairs, whose chosen answers are desirable and whose
 rejected ones are not.
 
-The reference is the model as it was, or --reference; what it says of every row is
-computed once before training, or with --reference-on-the-fly before each step. The
-result is runs/preference/<time>/model, a directory that transformers opens. Metrics
-have TRL's names: rewards/chosen, rewards/rejected, rewards/margins, rewards/accuracies.
+The reference is the model as it was, or --reference; what it says of the rows that are
+learned from is computed before training, or with --reference-on-the-fly before each
+step. The result is runs/preference/<time>/model, a directory that transformers opens.
+Metrics have TRL's names: rewards/chosen, rewards/rejected, rewards/margins,
+rewards/accuracies.
 
 Held-out prompts are completed at every evaluation: samples.jsonl has the texts, and the
 report how far the policy has drifted. --reward R measures a reward on them that nothing
@@ -181,10 +182,9 @@ def make_study(config, setting):
     given, layout = setting.given, setting.layout
     loaded = models.read_decoder("--model", given.model, config.dtype)
     model, params, tokenizer = loaded
-    read, among = _pairs, preferences.KINDS
-    if config.single is not None:
-        read, among = _answers, tuple(kinds.KINDS)
-    found = rows.parts(given.dataset, given.data, among=among)
+    single = config.single is not None
+    read, among = (_answers, kinds.KINDS) if single else (_pairs, preferences.KINDS)
+    found = rows.parts(given.dataset, given.data, among=tuple(among))
     task = read(config, found, given.data, model, tokenizer)
     check_resets(config, len(task.train.reference))
     trainable = models.trainable(params, lora.adapter(config.lora, params), layout)
