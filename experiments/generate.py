@@ -240,8 +240,7 @@ def _text(config, prompt, tokenizer):
     """A prompt as the model reads it."""
     if config.raw or not getattr(tokenizer, "chat_template", None):
         return conversations.prompt(prompt, tokenizer)
-    if isinstance(prompt, str):
-        prompt = [{"role": "user", "content": prompt}]
+    prompt = conversations.turn(prompt)
     if config.system and prompt[0]["role"] != "system":
         prompt = [{"role": "system", "content": config.system}, *prompt]
     return conversations.prompt(prompt, tokenizer)

@@ -26,7 +26,7 @@ class Bigram:
     Params {"table": [V, V]}.
     """
 
-    def apply(self, variables, *args, method=None, at=slice(None)):
+    def apply(self, variables, *args, method=None, at=slice(None), segments=None):
         table = variables["params"]["table"]
         if method == "prefill":
             return table[args[0][:, -1]], ()

@@ -18,10 +18,7 @@ def lost(kept):
     first = next(iter(kept.values()))
     rows = []
     for suite, row in first["lost"].items():
-        changes = [
-            page.interval({**x, "value": x["after"] - x["before"]}, 100)
-            for x in (one["lost"][suite] for one in kept.values())
-        ]
+        changes = [page.difference(one["lost"][suite]) for one in kept.values()]
         asked = f"{suite} ({first['facts'][suite]})"
         rows.append([asked, f"{100 * row['before']:.1f}", *changes])
     both = [page.interval(one["together"], 100) for one in kept.values()]
@@ -31,7 +28,8 @@ def lost(kept):
     rows.append(["NLL of WikiText", markdown.number(first["text"]["before"]), *text])
     paid = [_reward(one["reward"]) for one in kept.values()]
     rows.append(["reward", "", *paid])
-    rows.append(["KL, nats a sample", "", *(_number(x["kl"]) for x in kept.values())])
+    drift = [markdown.number(one["kl"]) for one in kept.values()]
+    rows.append(["KL, nats a sample", "", *drift])
     header = ["suite (questions, chance)", "before", *kept]
     note = (
         "Scores in percent; changes with 95% intervals, paired bootstrap over "
@@ -47,17 +45,13 @@ def averages(kept):
             alignment,
             point["label"],
             f"{100 * point['together']:.1f}",
-            *(_number(point[key]) for key in ("reward", "text_nll", "kl")),
+            *(markdown.number(point[key]) for key in ("reward", "text_nll", "kl")),
         ]
         for alignment, one in kept.items()
         for point in one["points"]
     ]
     header = ["alignment", "model", "all questions", "reward", "NLL of WikiText", "KL"]
     return markdown.table(header, rows)
-
-
-def _number(value):
-    return "–" if value is None else markdown.number(value)
 
 
 def _reward(row):

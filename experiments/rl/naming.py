@@ -50,7 +50,7 @@ def label(config):
     name = NAMES.get(config.algorithm, config.algorithm.upper())
     if config.algorithm == "dapo" and config.rl.dynamic_sampling == 1:
         name = "DAPO without dynamic sampling"
-    said = [f"β {config.rl.kl_coef:g}"] * (penalised(config) or config.learns_pairs)
+    said = [f"β {config.beta:g}"] * bool(config.beta)
     said += _differences(config)
     name += " + KL" * penalised(config) + f" ({', '.join(said)})" * bool(said)
     return name + " + Elastic Reset" * config.elastic_reset

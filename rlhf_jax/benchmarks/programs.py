@@ -65,7 +65,7 @@ def _rounded(program, params, rows, most):
     """`program` on rows, of which the first ones are repeated up to a power of two, or
     to `most`."""
     count = len(jax.tree.leaves(rows)[0])
-    index = np.arange(max(count, 1 << (count - 1).bit_length())) % count
+    index = np.arange(batching.power_of_two(count)) % count
     index = index[: max(count, most)]
     results = program(params, jax.tree.map(lambda x: x[index], rows))
     return jax.tree.map(lambda x: x[:count], results)

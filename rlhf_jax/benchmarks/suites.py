@@ -83,7 +83,7 @@ def chat(questions, tokenizer):
         raise ValueError("to be asked as a chat: the tokenizer has no chat template")
     written = {}
     for name, suite in questions.items():
-        turns = [[{"role": "user", "content": text}] for text in suite.prompts]
+        turns = map(conversations.turn, suite.prompts)
         prompts = [conversations.prompt(turn, tokenizer) for turn in turns]
         suite = suite._replace(prompts=prompts)
         if isinstance(suite, choices.Questions):

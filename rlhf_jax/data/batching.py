@@ -116,6 +116,11 @@ def by_width(rows, *, least=64):
     return [cut(power) for power in np.unique(classes)]
 
 
+def power_of_two(count):
+    """The least power of two that is no less than count, which is at least 1."""
+    return 1 << (int(count) - 1).bit_length()
+
+
 def right_padded(mask):
     """The mask [N, L] as a numpy array; raises ValueError where a 1 follows a 0."""
     mask = np.asarray(mask)

@@ -47,7 +47,7 @@ def pack(rows):
     tokens, learned = np.asarray(rows.tokens), np.asarray(rows.target_mask)
     mask = batching.right_padded(rows.mask)
     read = np.maximum(mask.sum(-1) - 1, 1)
-    width = max(_WIDTH, _power_of_two(read.max()))
+    width = max(_WIDTH, batching.power_of_two(read.max()))
     groups = _grouped(tokens, read, width)
     bins = packing.first_fit([group.size for group in groups], width)
     parts = [
@@ -116,7 +116,3 @@ def _targets(tokens, learned, common, start, first):
     places = np.flatnonzero(learned[1:])  # of the tokens before
     states = np.where(places < common, start + places, first + places - common)
     return states, tokens[places + 1]
-
-
-def _power_of_two(count):
-    return 1 << int(count - 1).bit_length()

@@ -14,6 +14,11 @@ CUE = "\n\nAssistant:"  # the start of an assistant's turn
 _TURNS = {"user": "\n\nHuman: ", "assistant": f"{CUE} ", "system": "\n\n"}
 
 
+def turn(asked):
+    """A prompt as messages: a text is what a user says."""
+    return [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+
+
 def prompt(asked, tokenizer=None):
     """The text for an assistant to continue.
 

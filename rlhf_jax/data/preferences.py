@@ -47,7 +47,8 @@ def read(rows, tokenizer=None, *, cue="", chat=False):
             if prompt is None:
                 pairs.append(_shared(*both, tokenizer))
             else:
-                pairs.append(_answers(turn(prompt, chat), both, tokenizer, cue))
+                prompt = conversations.turn(prompt) if chat else prompt
+                pairs.append(_answers(prompt, both, tokenizer, cue))
         except ValueError as error:
             raise ValueError(f"{origins.words(rows, i)}: {error}") from None
     prompts, chosen, rejected = (list(column) for column in zip(*pairs, strict=True))
@@ -84,13 +85,6 @@ def _check(name, answer):
             f"{name} is {answer!r}, a {type(answer).__name__}; an answer is a text, in "
             "quotes, or a list of messages"
         )
-
-
-def turn(prompt, chat):
-    """A prompt, as messages where it is a text that a user says."""
-    if chat and isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    return prompt
 
 
 def _answers(prompt, both, tokenizer, cue):

@@ -139,28 +139,11 @@ def make_answers(model):
 
     def answers(params, data):
         hidden = responses.states(model, params, data)
-        tokens = responses.tokens(data)
-        return _likeliest(model, params, hidden, tokens, data.response_mask)
+        best, logps = _read(model, params, hidden, responses.tokens(data))
+        valid = data.response_mask
+        return (best | (valid == 0)).all(-1), masking.zero(logps, valid).sum(-1)
 
     return answers
-
-
-def make_continuations(model):
-    """`continuations(params, Tokens) -> (right [B] bool, logps [B] in nats)` of the
-    tokens in `target_mask`, which are as in `make_answers`.
-
-    The last token of a row is only scored, never read: rows may have one token more
-    than the model's context.
-    """
-
-    def continuations(params, text: Tokens):
-        tokens, mask, targets = text
-        hidden = model.apply(
-            {"params": params}, tokens[:, :-1], mask[:, :-1], method="hidden"
-        )
-        return _likeliest(model, params, hidden, tokens[:, 1:], targets[:, 1:])
-
-    return continuations
 
 
 def make_branched(model):
@@ -181,12 +164,6 @@ def make_branched(model):
         return _read(model, params, hidden, rows.targets)
 
     return branched
-
-
-def _likeliest(model, params, hidden, tokens, valid):
-    """(is every valid token the likeliest [B], their summed log-probs [B])."""
-    best, logps = _read(model, params, hidden, tokens)
-    return (best | (valid == 0)).all(-1), masking.zero(logps, valid).sum(-1)
 
 
 def _read(model, params, hidden, tokens):

@@ -59,7 +59,7 @@ def labeler(
     def texts(prompts):
         if not chat:
             return list(prompts)
-        turns = ([{"role": "user", "content": prompt}] for prompt in prompts)
+        turns = map(conversations.turn, prompts)
         return [conversations.prompt(turn, tokenizer) for turn in turns]
 
     return labelers.Labeler(

@@ -135,7 +135,8 @@ def _origin(base):
     # Cards are written by people, and a broken one is no fault of this run.
     try:
         # `ModelCard.load` would warn of a card without metadata.
-        theirs = huggingface_hub.ModelCardData(**huggingface_hub.metadata_load(card))
+        stated = huggingface_hub.metadata_load(card) or {}
+        theirs = huggingface_hub.ModelCardData(**stated)
         origin, licence = origin or theirs.base_model, theirs.license
     except Exception:
         pass

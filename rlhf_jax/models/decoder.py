@@ -169,15 +169,15 @@ class Decoder(nn.Module):
 
 def _are_static(segments):
     """Whether they are alike in all rows, known before the program runs."""
-    return segments is not None and not _branch(segments) and segments.ndim == 1
+    return segments is not None and not _are_branched(segments) and segments.ndim == 1
 
 
-def _branch(segments):
+def _are_branched(segments):
     return isinstance(segments, tuple)
 
 
 def _check_length(c, tokens, segments, after):
-    if _branch(segments):
+    if _are_branched(segments):
         return  # a row may hold more than the context, its texts may not
     length = tokens.shape[1]
     if _are_static(segments):
@@ -200,7 +200,7 @@ def _visible(mask, segments, after):
     if _are_static(segments):
         causal &= (segments == 0)[None] | (segments[:, None] == segments[None])
     visible = causal[None] & (mask != 0)[:, None]
-    if _branch(segments):
+    if _are_branched(segments):
         texts, parts = segments
         visible &= texts[:, :, None] == texts[:, None]
         visible &= (parts == 0)[:, None] | (parts[:, :, None] == parts[:, None])

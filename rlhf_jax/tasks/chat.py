@@ -25,7 +25,7 @@ def prompts(instruction, texts, tokenizer, *, words, length):
 
     def written(text, count):
         content = instruction.replace(PLACE, " ".join(text.split()[:count]))
-        return conversations.prompt([{"role": "user", "content": content}], tokenizer)
+        return conversations.prompt(conversations.turn(content), tokenizer)
 
     turns = []
     for text in texts:

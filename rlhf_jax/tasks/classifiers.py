@@ -8,7 +8,7 @@ import numpy as np
 
 from rlhf_jax import optim, rewards
 from rlhf_jax.algorithms import reward_model
-from rlhf_jax.data import sources, tokenization
+from rlhf_jax.data import batching, sources, tokenization
 from rlhf_jax.evaluation import policy
 from rlhf_jax.models import config as model_config
 from rlhf_jax.models import heads
@@ -282,7 +282,7 @@ def _retokenized(model, params, tokenizer, score):
         )
         longest = int(rows.mask.sum(-1).max())
         # A power of two, so that few lengths are compiled and little is padding.
-        length = min(max(16, 1 << (longest - 1).bit_length()), model.config.max_length)
+        length = min(max(16, batching.power_of_two(longest)), model.config.max_length)
         tokens, mask = rows.tokens[:, :length], rows.mask[:, :length]
         size = min(len(texts), _ROWS)
         scores = []

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from rlhf_jax.data import preferences
+from rlhf_jax.data import conversations, preferences
 
 _WORDS = 8  # of a text that are its prompt
 
@@ -38,13 +38,13 @@ def of_examples(rows, tokenizer, *, cue=""):
 def of_pairs(rows, tokenizer, *, cue="", chat=False):
     """`Asked` of rows that `preferences.read` reads; the prompts of conversations are
     what chosen and rejected have in common. cue, chat: as there."""
-    if "prompt" in rows.column_names and not chat:
+    known = "prompt" in rows.column_names
+    if known and not chat:
         return Asked(rows, cue=cue)
-    if "prompt" in rows.column_names:
-        turns = [preferences.turn(prompt, chat) for prompt in rows["prompt"]]
-        asked = [{**row, "prompt": x} for row, x in zip(rows, turns, strict=True)]
-        return Asked(_rows(asked), cue=cue)
-    starts = preferences.read(rows, tokenizer).prompts
+    if known:
+        starts = map(conversations.turn, rows["prompt"])
+    else:
+        starts = preferences.read(rows, tokenizer).prompts
     asked = [{**row, "prompt": x} for row, x in zip(rows, starts, strict=True)]
     return Asked(_rows(asked))
 

@@ -7,7 +7,9 @@ import pytest
 import tiny
 
 from rlhf_jax import sampling
+from rlhf_jax.benchmarks import programs
 from rlhf_jax.evaluation import policy
+from rlhf_jax.runtime import parallel
 from rlhf_jax.studies.task import Answers
 from rlhf_jax.types import Prompts, Tokens
 
@@ -93,7 +95,7 @@ def test_nll_of_text_counts_its_targets_alone(params, logps, rng):
 def test_continuations_are_read_like_answers(params, written):
     starts = np.arange(PROMPT + NEW) >= PROMPT
     text = Tokens(written.tokens, written.mask, written.mask * starts)
-    found = policy.make_continuations(tiny.BIGRAM)(params, text)
+    found = programs.score(tiny.BIGRAM, params, text, layout=parallel.data(1))
     expected = policy.make_answers(tiny.BIGRAM)(params, written)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)

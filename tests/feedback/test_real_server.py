@@ -52,15 +52,15 @@ def prompts(data_folder):
 
 def ours(prompts):
     """log p(label | prompt) [N, L] by our own model in float32, and tokens read [N]."""
-    import jax
     import jax.numpy as jnp
 
     from rlhf_jax import huggingface
-    from rlhf_jax.evaluation import policy
+    from rlhf_jax.benchmarks import programs
+    from rlhf_jax.runtime import parallel
     from rlhf_jax.types import Tokens
 
     model, params, tokenizer = huggingface.load(WEIGHTS, dtype=jnp.float32)
-    program = jax.jit(policy.make_continuations(model))
+    layout = parallel.data(1)
     logps, sizes = [], []
     for prompt in prompts:
         before = tokenizer.encode(prompt, add_special_tokens=False)
@@ -72,7 +72,8 @@ def ours(prompts):
         for i, row in enumerate(rows):
             tokens[i, : len(row)], mask[i, : len(row)] = row, 1
             targets[i, len(before) : len(row)] = 1
-        logps.append(np.asarray(program(params, Tokens(tokens, mask, targets))[1]))
+        asked = Tokens(tokens, mask, targets)
+        logps.append(programs.score(model, params, asked, layout=layout)[1])
         sizes.append(sum(map(len, rows)))
     return np.array(logps, np.float64), np.array(sizes)
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from rlhf_jax.benchmarks import suites
-from rlhf_jax.data import tokenization
+from rlhf_jax.data import conversations, tokenization
 from rlhf_jax.evaluation import policy
 from rlhf_jax.feedback import function
 from rlhf_jax.studies import heterogeneous, scoring
@@ -171,7 +171,7 @@ def _hma_samples(config, after, inputs, layout):
 def _task(config, given, model, before, tokenizer):
     asked = given
     if config.chat:
-        turns = [_turn(prompt) for prompt in given["prompt"]]
+        turns = map(conversations.turn, given["prompt"])
         asked = [{**row, "prompt": t} for row, t in zip(given, turns, strict=True)]
         asked = rows.load(asked, columns=["prompt"])
     lengths = None, config.max_new_tokens
@@ -182,11 +182,6 @@ def _task(config, given, model, before, tokenizer):
     for columns in (task.columns, task.eval_columns):
         columns[prompts.GIVEN] = list(given["prompt"])  # as reward functions expect
     return task
-
-
-def _turn(prompt):
-    """A prompt as messages."""
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def _own_samples(config, before, inputs, layout, params):

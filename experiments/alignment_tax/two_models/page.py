@@ -105,7 +105,7 @@ def _lost(results):
                 results["facts"][name],
                 row["metric"],
                 *ends,
-                interval({**row, "value": row["after"] - row["before"]}, 100),
+                difference(row),
                 counted,
                 f"{row['p']:.2g}",
                 f"{row['holm']:.2g}",
@@ -153,6 +153,11 @@ def _beside(results):
         rows.append(("KL(after ‖ before), nats a sample", "0", kl, "", ""))
     header = ("besides", "before", "after", "difference [95%]", "p")
     return markdown.table(header, rows) if rows else ""
+
+
+def difference(row):
+    """What became of a suite's score, in points, with its interval."""
+    return interval({**row, "value": row["after"] - row["before"]}, 100)
 
 
 def interval(row, scale=1.0):
